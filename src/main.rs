@@ -1,0 +1,2 @@
+//! relayer
+fn main() {}
