@@ -1,0 +1,74 @@
+//! Media types, by what they mean here.
+
+/// OCI index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// OCI manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image config.
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Uncompressed OCI layer.
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// OCI layer, gzip.
+pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// OCI layer, zstd.
+pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+/// An index or Docker's manifest list.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, INDEX | DOCKER_INDEX)
+}
+
+/// A manifest of OCI or of Docker's schema 2.
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+}
+
+/// The config of a container image, and not of some other artifact.
+pub fn is_config(media_type: &str) -> bool {
+    matches!(media_type, CONFIG | DOCKER_CONFIG)
+}
+
+/// A layer that we can read; its compression is told by its first bytes, as clients do.
+/// `Err` says why not.
+pub fn check_layer(media_type: &str) -> Result<(), String> {
+    let base = media_type.split('+').next().unwrap_or_default();
+    if media_type.contains("+encrypted") {
+        return Err("it is encrypted; decrypt the image first".into());
+    }
+    if media_type.contains("nondistributable") || media_type.contains("rootfs.foreign") {
+        return Err("it is a foreign (non-distributable) layer, whose content the image does not \
+                    carry; build the image without it"
+            .into());
+    }
+    let docker = base.strip_suffix(".gzip").or(base.strip_suffix(".zstd")).unwrap_or(base);
+    if base == LAYER || docker == DOCKER_LAYER {
+        return Ok(());
+    }
+    Err(format!("media type {media_type:?} is no image layer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_of_both_families_are_known() {
+        for t in [LAYER, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER] {
+            assert_eq!(check_layer(t), Ok(()), "{t}");
+        }
+        assert_eq!(check_layer(&format!("{DOCKER_LAYER}.gzip")), Ok(()));
+        for t in [
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            "application/vnd.in-toto+json",
+        ] {
+            assert!(check_layer(t).is_err(), "{t}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The index of a tar archive that holds an image: names, and where their bytes are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::files::Files;
+use crate::content::{Region, Source, SourceReader};
+use crate::error::{Error, Result};
+use crate::fileset::{self, display};
+use crate::tar::{EntryKind, Reader};
+
+/// More members than this is no image archive.
+const MAX_MEMBERS: usize = 1_000_000;
+/// Links to links to links, at most so deep.
+const MAX_LINKS: usize = 40;
+
+enum Member {
+    File { offset: u64, size: u64 },
+    /// A symbolic or hard link, its target from the archive's root. Docker's older archives share
+    /// layers by symlinks.
+    Link(Vec<u8>),
+}
+
+/// The members of an archive. Reading it jumps over their bytes.
+pub struct Archive {
+    source: Source,
+    members: BTreeMap<Vec<u8>, Member>,
+}
+
+impl Archive {
+    /// Goes through the archive's headers.
+    ///
+    /// # Errors
+    /// When it is no whole tar archive.
+    pub fn open(source: Source) -> Result<Self> {
+        let mut members = BTreeMap::new();
+        let mut reader = Reader::new(SourceReader::all(source.as_ref()));
+        while let Some(entry) = reader.next_entry()? {
+            let name = clean(&entry.path, b"");
+            let member = match entry.kind {
+                EntryKind::File { size, sparse: None } => {
+                    Member::File { offset: entry.data_offset, size }
+                }
+                EntryKind::Symlink { target } => {
+                    let dir = fileset::parent(&name).unwrap_or_default();
+                    Member::Link(clean(&target, if target.starts_with(b"/") { b"" } else { dir }))
+                }
+                EntryKind::HardLink { target } => Member::Link(clean(&target, b"")),
+                _ => continue,
+            };
+            if members.len() >= MAX_MEMBERS {
+                return Err(Error::limit(format!("more than {MAX_MEMBERS} files; no image archive")));
+            }
+            // As in unpacking, a later member replaces an earlier one of its name.
+            members.insert(name, member);
+        }
+        Ok(Self { source, members })
+    }
+
+    /// Names of the members, for messages.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.members.keys().map(|name| display(name))
+    }
+}
+
+impl Files for Archive {
+    fn get(&self, name: &str) -> Result<Option<Source>> {
+        let mut at = clean(name.as_bytes(), b"");
+        for _ in 0..MAX_LINKS {
+            match self.members.get(&at) {
+                None => return Ok(None),
+                Some(Member::Link(target)) => at.clone_from(target),
+                Some(Member::File { offset, size }) => {
+                    let region = Region::new(Arc::clone(&self.source), *offset, *size);
+                    return Ok(Some(Arc::new(region)));
+                }
+            }
+        }
+        Err(Error::malformed(format!("{name}: a loop of links in the archive")))
+    }
+}
+
+/// A path from the archive's root, without `.` and with `..` taken back; it can't leave the root.
+fn clean(path: &[u8], dir: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for part in fileset::parts(dir).chain(fileset::parts(path)) {
+        if part == b".." {
+            kept.pop();
+        } else {
+            kept.push(part);
+        }
+    }
+    kept.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cleaned() {
+        assert_eq!(clean(b"./blobs//sha256/x", b""), b"blobs/sha256/x");
+        assert_eq!(clean(b"../b/layer.tar", b"a"), b"b/layer.tar");
+        assert_eq!(clean(b"../../../etc", b"a"), b"etc");
+    }
+}

@@ -1,0 +1,159 @@
+//! An image ready to be written: its blobs by digest, and the descriptor that names it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::name;
+use super::open::{Image, Opened};
+use crate::codec;
+use crate::content::{ReadAt, Source};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::oci::{self, Config, Descriptor, Index, Manifest, media_type};
+
+/// Bytes to write under their digest.
+#[derive(Clone)]
+pub struct Blob {
+    /// The bytes.
+    pub source: Source,
+    /// Whether they are known to have the digest; if not, that is verified while writing.
+    pub verified: bool,
+}
+
+/// What `manifest.json` says of one image.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The config's digest.
+    pub config: Digest,
+    /// The layers' digests, lowest first.
+    pub layers: Vec<Digest>,
+}
+
+/// Everything that is written for one name.
+#[derive(Clone, Default)]
+pub struct Bundle {
+    /// Manifests, configs, indexes and layers.
+    pub blobs: BTreeMap<Digest, Blob>,
+    /// The manifest, or the index of several.
+    pub root: Option<Descriptor>,
+    /// One image a platform.
+    pub listed: Vec<Listed>,
+    /// The names it goes by.
+    pub names: Vec<String>,
+}
+
+impl Bundle {
+    /// Adds a document and gives its descriptor.
+    pub fn document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
+        let descriptor = Descriptor::of(media_type, &bytes);
+        self.blobs.insert(descriptor.digest, Blob { source: Arc::new(bytes), verified: true });
+        descriptor
+    }
+
+    /// Adds one platform's image, its layers being there already, and gives the descriptor of its
+    /// manifest. Layers are listed lowest first.
+    pub fn image(&mut self, config: &Config, manifest: &mut Manifest) -> Result<Descriptor> {
+        manifest.config = self.document(media_type::CONFIG, config.to_bytes()?);
+        self.listed.push(Listed {
+            config: manifest.config.digest,
+            layers: manifest.layers.iter().map(|l| l.digest).collect(),
+        });
+        Ok(self.document(media_type::MANIFEST, oci::to_json(manifest)?))
+    }
+
+    /// Bytes of all blobs.
+    pub fn bytes(&self) -> u64 {
+        self.blobs.values().map(|b| b.source.size()).sum()
+    }
+
+    /// What `opened` holds, blob for blob as it is. A docker-archive has no manifest; it is given
+    /// one that describes its blobs.
+    pub fn unchanged(opened: &Opened) -> Result<Self> {
+        let mut bundle = Self { names: opened.names.clone(), ..Self::default() };
+        let mut descriptors = Vec::new();
+        for image in &opened.images {
+            let mut d = bundle.add_unchanged(image)?;
+            if !image.descriptor_annotations.is_empty() {
+                let mut annotations = image.descriptor_annotations.clone();
+                annotations.remove(name::REF_NAME);
+                annotations.remove(name::CONTAINERD_NAME);
+                d.annotations = (!annotations.is_empty()).then_some(annotations);
+            }
+            d.platform = Some(image.platform.clone());
+            descriptors.push(d);
+        }
+        bundle.finish(opened.index.as_ref(), descriptors)?;
+        Ok(bundle)
+    }
+
+    /// Sets the root: the only image, or an index like `index` of all of them.
+    pub fn finish(&mut self, index: Option<&Index>, mut images: Vec<Descriptor>) -> Result<()> {
+        self.root = match (index, images.len()) {
+            (None, 1) => images.pop().map(|mut d| {
+                d.platform = None;
+                d.annotations = None;
+                d
+            }),
+            (index, _) => {
+                let index = Index {
+                    schema_version: 2,
+                    media_type: Some(media_type::INDEX.into()),
+                    manifests: images,
+                    annotations: index.and_then(|i| i.annotations.clone()),
+                    other: index.map(|i| i.other.clone()).unwrap_or_default(),
+                };
+                Some(self.document(media_type::INDEX, oci::to_json(&index)?))
+            }
+        };
+        Ok(())
+    }
+
+    fn add_unchanged(&mut self, image: &Image) -> Result<Descriptor> {
+        let mut layers = Vec::new();
+        for layer in &image.layers {
+            let digest = layer.digest.unwrap_or(layer.diff_id);
+            layers.push(digest);
+            let blob = Blob { source: Arc::clone(&layer.source), verified: false };
+            self.blobs.insert(digest, blob);
+        }
+        if let Some(bytes) = &image.manifest {
+            let config = self.document(media_type::CONFIG, image.config_bytes.clone());
+            self.listed.push(Listed { config: config.digest, layers });
+            let manifest: Manifest = oci::parse(bytes, "the manifest")?;
+            let kind = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
+            return Ok(self.document(kind, bytes.clone()));
+        }
+        let described = image.layers.iter().zip(&layers).map(|(layer, digest)| {
+            let kind = match format_of(layer.source.as_ref())? {
+                codec::Format::Plain => media_type::LAYER,
+                codec::Format::Gzip => media_type::LAYER_GZIP,
+                codec::Format::Zstd => media_type::LAYER_ZSTD,
+            };
+            Ok(Descriptor::new(kind, *digest, layer.source.size()))
+        });
+        let mut manifest = new_manifest(described.collect::<Result<_>>()?);
+        manifest.config = self.document(media_type::CONFIG, image.config_bytes.clone());
+        self.listed.push(Listed { config: manifest.config.digest, layers });
+        Ok(self.document(media_type::MANIFEST, oci::to_json(&manifest)?))
+    }
+}
+
+/// An OCI manifest of `layers`; the config comes later.
+pub fn new_manifest(layers: Vec<Descriptor>) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: Some(media_type::MANIFEST.into()),
+        config: Descriptor::of(media_type::CONFIG, b""),
+        layers,
+        annotations: None,
+        other: serde_json::Map::default(),
+    }
+}
+
+/// How a layer's bytes are compressed.
+pub(crate) fn format_of(source: &dyn ReadAt) -> Result<codec::Format> {
+    let mut magic = [0; codec::MAGIC];
+    let head = source.size().min(magic.len() as u64) as usize;
+    source.read_exact_at(&mut magic[..head], 0)?;
+    codec::Format::detect(&magic[..head])
+}

@@ -1,0 +1,73 @@
+//! Names that images carry inside archives and layouts.
+
+use crate::oci::Descriptor;
+
+/// The tag in an OCI layout's index
+/// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name beside it, as Docker and containerd write and read it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// The name that a descriptor in an index gives its image: the full one if there is one.
+pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Option<&str> {
+    descriptor.annotation(CONTAINERD_NAME).or_else(|| descriptor.annotation(REF_NAME))
+}
+
+/// `repository:tag` with the registry and `library/` filled in as Docker does; `None` for what
+/// is no such name, a bare tag for example.
+pub(crate) fn full(name: &str) -> Option<String> {
+    let (repository, tag) = split(name)?;
+    let first = repository.split('/').next().unwrap_or_default();
+    let has_registry =
+        repository.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+    Some(match (has_registry, repository.contains('/')) {
+        (true, _) => format!("{repository}:{tag}"),
+        (false, true) => format!("docker.io/{repository}:{tag}"),
+        (false, false) => format!("docker.io/library/{repository}:{tag}"),
+    })
+}
+
+/// The tag of `repository:tag`; a bare tag is its own.
+pub(crate) fn tag(name: &str) -> &str {
+    split(name).map_or(name, |(_, tag)| tag)
+}
+
+/// Whether a name is what a user asked for: the same text, the same full name, or its tag.
+pub(crate) fn matches(name: &str, wanted: &str) -> bool {
+    let latest = format!("{wanted}:latest");
+    name == wanted
+        || tag(name) == wanted
+        || full(name).is_some_and(|n| Some(n) == full(wanted))
+        || full(name).is_some_and(|n| Some(n) == full(&latest))
+}
+
+fn split(name: &str) -> Option<(&str, &str)> {
+    let (repository, tag) = name.rsplit_once(':')?;
+    (!repository.is_empty() && !tag.is_empty() && !tag.contains('/')).then_some((repository, tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_filled_in_as_docker_does() {
+        assert_eq!(full("app:v1").as_deref(), Some("docker.io/library/app:v1"));
+        assert_eq!(full("me/app:v1").as_deref(), Some("docker.io/me/app:v1"));
+        assert_eq!(full("localhost/app:v1").as_deref(), Some("localhost/app:v1"));
+        assert_eq!(full("reg:5000/app:v1").as_deref(), Some("reg:5000/app:v1"));
+        assert_eq!(full("v1"), None);
+        assert_eq!(full("reg:5000/app"), None);
+    }
+
+    #[test]
+    fn a_user_may_ask_by_tag_or_by_name() {
+        for wanted in ["v1", "app:v1", "docker.io/library/app:v1"] {
+            assert!(matches("app:v1", wanted), "{wanted}");
+        }
+        assert!(matches("app:latest", "app"));
+        assert!(!matches("app:v1", "app"));
+        assert!(!matches("app:v1", "v2"));
+        assert!(matches("2025-10-01", "2025-10-01"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Reading what a [`Reference`] names into images whose documents are verified and whose layers
+//! are at hand, unread.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use super::archive::Archive;
+use super::files::{Files, Folder};
+use super::{Reference, Transport, docker_archive, layout};
+use crate::codec;
+use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::oci::{Annotations, Config, Index, Platform};
+
+/// A layer of an image that was opened: its bytes are neither read nor verified yet.
+#[derive(Clone)]
+pub struct LayerBlob {
+    /// What messages call it: `layer 3 (sha256:…)`.
+    pub name: String,
+    /// As the manifest states it; told from the first bytes where there is no manifest.
+    pub media_type: String,
+    /// Digest of the bytes as they lie there; `None` in a docker-archive, which only has diff IDs.
+    pub digest: Option<Digest>,
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The bytes, perhaps compressed.
+    pub source: Source,
+}
+
+/// One image for one platform.
+#[derive(Clone)]
+pub struct Image {
+    /// The manifest's bytes; `None` in a docker-archive, which has none.
+    pub manifest: Option<Vec<u8>>,
+    /// The manifest's annotations.
+    pub annotations: Annotations,
+    /// The descriptor's annotations in the index that named the image.
+    pub descriptor_annotations: Annotations,
+    /// The config's bytes.
+    pub config_bytes: Vec<u8>,
+    /// The config.
+    pub config: Config,
+    /// From the index where it says, else from the config.
+    pub platform: Platform,
+    /// Lowest first; as many as the config has diff IDs.
+    pub layers: Vec<LayerBlob>,
+}
+
+/// Everything that a reference names.
+pub struct Opened {
+    /// One image a platform; at least one.
+    pub images: Vec<Image>,
+    /// The image index that holds them; `None` when the reference names one image.
+    pub index: Option<Index>,
+    /// The names it has there: `repository:tag`, or bare tags in some layouts.
+    pub names: Vec<String>,
+    /// How it was stored.
+    pub transport: Transport,
+    /// What a user should know: attestations left out, for example.
+    pub notes: Vec<String>,
+}
+
+/// Opens what `reference` names. Archives that come through a pipe or are compressed go to a
+/// spool on `budget`, at most `max_size` bytes of them. Only images that `platform` matches are
+/// kept, when it is given.
+pub fn open(
+    reference: &Reference,
+    platform: Option<&Platform>,
+    budget: &Arc<Budget>,
+    max_size: u64,
+) -> Result<Opened> {
+    let mut opened = open_any(reference, platform, budget, max_size)
+        .context(|| format!("reading {reference}"))?;
+    if let Some(wanted) = platform {
+        let found: Vec<_> = opened.images.iter().map(|i| i.platform.to_string()).collect();
+        opened.images.retain(|i| i.platform.matches(wanted));
+        if opened.images.is_empty() {
+            return Err(Error::not_found(format!(
+                "no image for platform {wanted}; there is {}",
+                found.join(", ")
+            ))
+            .context(format!("reading {reference}")));
+        }
+        // One platform was asked for: what comes out is that image, and no index.
+        if opened.images.len() == 1 {
+            opened.index = None;
+        }
+    }
+    Ok(opened)
+}
+
+fn open_any(
+    reference: &Reference,
+    platform: Option<&Platform>,
+    budget: &Arc<Budget>,
+    max_size: u64,
+) -> Result<Opened> {
+    let tag = reference.tag.as_deref();
+    let source: Source = match &reference.path {
+        None => spool(io::stdin().lock(), budget, max_size)?,
+        Some(path) => {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                if !matches!(reference.transport, None | Some(Transport::Oci)) {
+                    return Err(Error::malformed("this is a folder and no archive"));
+                }
+                return layout::open(&Folder(path.clone()), tag, platform, Transport::Oci);
+            }
+            if reference.transport == Some(Transport::Oci) {
+                return Err(Error::malformed(
+                    "this is a file and no OCI layout folder; did you mean oci-archive: ?",
+                ));
+            }
+            if metadata.is_file() {
+                Arc::new(DiskFile::new(file)?)
+            } else {
+                spool(file, budget, max_size)?
+            }
+        }
+    };
+    open_archive(source, reference.transport, tag, platform, budget, max_size)
+}
+
+/// Opens an image archive that can be read at any offset, compressed or not.
+pub fn open_archive(
+    source: Source,
+    transport: Option<Transport>,
+    tag: Option<&str>,
+    platform: Option<&Platform>,
+    budget: &Arc<Budget>,
+    max_size: u64,
+) -> Result<Opened> {
+    let mut magic = [0; codec::MAGIC];
+    let head = source.size().min(magic.len() as u64) as usize;
+    source.read_exact_at(&mut magic[..head], 0)?;
+    let source = match codec::Format::detect(&magic[..head])? {
+        codec::Format::Plain => source,
+        format => {
+            let (_, plain) = codec::decode(SourceReader::all(source.as_ref()))?;
+            spool(plain, budget, max_size)
+                .context(|| format!("decompressing the {format} archive"))?
+        }
+    };
+    let archive = Archive::open(source)?;
+    let (has_layout, has_docker) =
+        (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
+    match transport {
+        Some(Transport::DockerArchive) => docker_archive::open(&archive, tag),
+        Some(_) => layout::open(&archive, tag, platform, Transport::OciArchive),
+        None if has_layout && !(has_docker && layout::is_hollow(&archive)) => {
+            layout::open(&archive, tag, platform, Transport::OciArchive)
+        }
+        None if has_docker => docker_archive::open(&archive, tag),
+        None => {
+            let names: Vec<_> = archive.names().take(4).collect();
+            Err(Error::malformed(format!(
+                "neither manifest.json nor index.json in the archive, so it is no image; it \
+                 begins with {}; `docker save` and `skopeo copy` write image archives",
+                if names.is_empty() { "nothing".into() } else { names.join(", ") }
+            )))
+        }
+    }
+}
+
+/// Everything from `reader`, to be read at any offset.
+fn spool(mut reader: impl Read, budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
+    let mut writer = SpoolWriter::new(budget);
+    let mut buf = vec![0; 1 << 18];
+    loop {
+        let n = match reader.read(&mut buf) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            n => n?,
+        };
+        if n == 0 {
+            return Ok(Arc::new(writer.finish()?));
+        }
+        if writer.size() + n as u64 > max_size {
+            return Err(Error::limit(format!(
+                "the archive is larger than {max_size} bytes; --max-size allows more"
+            )));
+        }
+        writer.write_all(&buf[..n])?;
+    }
+}

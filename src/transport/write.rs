@@ -1,0 +1,371 @@
+//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive or an OCI
+//! layout.
+//!
+//! A target appears whole or not at all: everything goes under a temporary name beside it, is
+//! synced, and is renamed at the end.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, json};
+
+use super::bundle::{Blob, Bundle};
+use super::docker_archive::Item;
+use super::files::blob_path;
+use super::{Reference, Transport, name};
+use crate::content::SourceReader;
+use crate::digest::{Digest, Hashing};
+use crate::error::{Context, Error, Result};
+use crate::fileset::{Mtime, Xattrs};
+use crate::oci::{self, Annotations, Descriptor, Index, media_type};
+use crate::progress::Progress;
+use crate::tar::{self, EntryKind};
+
+/// What an output archive holds beside the blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// OCI layout and `manifest.json`: for every client.
+    Universal,
+    /// `manifest.json` only.
+    Docker,
+    /// OCI layout only.
+    Oci,
+}
+
+/// A place to write to, checked before any work begins.
+pub struct Target {
+    reference: Reference,
+    form: Form,
+}
+
+impl Target {
+    /// Checks that `reference` can be written to.
+    ///
+    /// # Errors
+    /// When a file is there already and `force` is not set, when it is one of `inputs`, or when
+    /// it is a folder and no layout.
+    pub fn new(reference: Reference, force: bool, inputs: &[&Reference]) -> Result<Self> {
+        let place = || format!("writing {reference}");
+        let form = match reference.transport {
+            None => Form::Universal,
+            Some(Transport::DockerArchive) => Form::Docker,
+            Some(Transport::OciArchive | Transport::Oci) => Form::Oci,
+        };
+        let Some(path) = &reference.path else {
+            if reference.transport == Some(Transport::Oci) {
+                return Err(Error::refused("a folder can't go to standard output").context(place()));
+            }
+            return Ok(Self { reference, form });
+        };
+        let real = |p: &Path| fs::canonicalize(p).ok();
+        let same = |i: &&&Reference| {
+            i.path.as_deref().is_some_and(|i| real(i).is_some() && real(i) == real(path))
+        };
+        // Another tag may go into the layout that was read; a file would be destroyed.
+        if let Some(input) = inputs.iter().find(same)
+            && !(path.is_dir() && reference.tag.is_some() && reference.tag != input.tag)
+        {
+            return Err(Error::refused("this is the input, which is never overwritten; name another \
+                                       output with -o")
+            .context(place()));
+        }
+        match (fs::metadata(path), reference.transport) {
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {}
+            (Err(e), _) => return Err(e).context(place),
+            (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
+                let empty = fs::read_dir(path).context(place)?.next().is_none();
+                if !empty && !path.join("oci-layout").exists() {
+                    return Err(Error::refused("the folder is there and is no OCI layout")
+                        .context(place()));
+                }
+            }
+            (Ok(m), _) if m.is_dir() => {
+                return Err(Error::refused("this is a folder; write oci:DIR for an OCI layout, or \
+                                           name a file")
+                .context(place()));
+            }
+            (Ok(_), Some(Transport::Oci)) => {
+                return Err(Error::refused("a file is there, not a folder").context(place()));
+            }
+            (Ok(m), _) if m.is_file() && !force => {
+                return Err(Error::refused("it is there already; --force replaces it")
+                    .context(place()));
+            }
+            (Ok(_), _) => {}
+        }
+        Ok(Self { reference, form })
+    }
+
+    /// Where to.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    /// What an archive will hold.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Writes `bundle`. A tag in the target's name takes the place of the bundle's names.
+    pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
+        let tag = self.reference.tag.clone();
+        let names = tag.map_or_else(|| bundle.names.clone(), |tag| vec![tag]);
+        progress.begin("write", bundle.bytes());
+        let done = match (&self.reference.path, self.reference.transport) {
+            (None, _) => {
+                let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+                write_archive(bundle, &names, self.form, &mut out, progress)
+                    .and_then(|()| Ok(out.flush()?))
+            }
+            (Some(path), Some(Transport::Oci)) => write_layout(bundle, &names, path, progress),
+            (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
+                // A pipe or device: nothing to rename.
+                let file = fs::OpenOptions::new().write(true).open(path)?;
+                write_archive(bundle, &names, self.form, file, progress)
+            }
+            (Some(path), _) => replace(path, |file| {
+                write_archive(bundle, &names, self.form, file, progress)
+            }),
+        };
+        progress.end();
+        done.context(|| format!("writing {}", self.reference))
+    }
+}
+
+/// Writes a file under a temporary name and moves it to its own.
+fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let dir = folder_of(path);
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".relayer-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(&dir)
+        .context(|| format!("creating a file in {}", dir.display()))?;
+    fill(temporary.as_file_mut())?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|e| Error::from(e.error))?;
+    sync_folder(&dir)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_folder(dir: &Path) -> Result<()> {
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Copies a blob and verifies its digest unless that is known.
+fn copy_blob(
+    digest: &Digest,
+    blob: &Blob,
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let place = || format!("blob {digest}");
+    let mut reader = Hashing::new(SourceReader::all(blob.source.as_ref()));
+    let mut buf = vec![0; 1 << 18];
+    let mut plain = SourceReader::all(blob.source.as_ref());
+    loop {
+        let n = if blob.verified { plain.read(&mut buf) } else { reader.read(&mut buf) };
+        let n = n.context(place)?;
+        if n == 0 {
+            break;
+        }
+        out.write_all(&buf[..n])?;
+        progress.advance(n as u64);
+    }
+    let (_, found, _) = reader.finish();
+    if !blob.verified && found != *digest {
+        return Err(Error::mismatch(format!(
+            "the bytes have digest {found}; the image is damaged, make or fetch it again"
+        ))
+        .context(place()));
+    }
+    Ok(())
+}
+
+/// The descriptors of an `index.json`: the root, once for each name.
+fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
+    let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
+    let named = |n: &String| {
+        let mut d = root.clone();
+        let mut annotations = Annotations::new();
+        annotations.insert(name::REF_NAME.into(), name::tag(n).into());
+        if let Some(full) = name::full(n) {
+            annotations.insert(name::CONTAINERD_NAME.into(), full);
+        }
+        d.annotations = Some(annotations);
+        d
+    };
+    Ok(if names.is_empty() { vec![root] } else { names.iter().map(named).collect() })
+}
+
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+fn index_of(manifests: Vec<Descriptor>) -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(media_type::INDEX.into()),
+        manifests,
+        annotations: None,
+        other: Map::default(),
+    }
+}
+
+/// `manifest.json`: the first platform's image has the names, as a second would take them away.
+fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
+    let tags: Vec<_> =
+        names.iter().filter(|n| name::full(n).is_some()).map(ToString::to_string).collect();
+    let items: Vec<_> = bundle
+        .listed
+        .iter()
+        .enumerate()
+        .map(|(i, image)| Item {
+            config: blob_path(&image.config),
+            repo_tags: (i == 0 && !tags.is_empty()).then(|| tags.clone()),
+            layers: image.layers.iter().map(blob_path).collect(),
+        })
+        .collect();
+    oci::to_json(&items)
+}
+
+/// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
+/// early, then the blobs by digest.
+pub fn write_archive(
+    bundle: &Bundle,
+    names: &[String],
+    form: Form,
+    out: impl Write,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut tar = tar::Writer::new(out);
+    let mut documents = Vec::new();
+    if form != Form::Docker {
+        documents.push(("oci-layout", LAYOUT.to_vec()));
+        documents.push(("index.json", oci::to_json(&index_of(named_roots(bundle, names)?))?));
+    }
+    if form != Form::Oci {
+        documents.push(("manifest.json", docker_list(bundle, names)?));
+    }
+    for (path, bytes) in &documents {
+        let mut w = tar.file(&metadata(path, bytes.len() as u64))?;
+        w.write_all(bytes)?;
+        w.finish()?;
+    }
+    for dir in ["blobs", "blobs/sha256"] {
+        tar.entry(&tar::Metadata { kind: EntryKind::Dir, mode: 0o755, ..metadata(dir, 0) })?;
+    }
+    for (digest, blob) in &bundle.blobs {
+        let path = blob_path(digest);
+        let mut w = tar.file(&metadata(&path, blob.source.size()))?;
+        copy_blob(digest, blob, &mut w, progress)?;
+        w.finish()?;
+    }
+    tar.finish()?.flush()?;
+    Ok(())
+}
+
+const NO_XATTRS: &Xattrs = &Xattrs::new();
+
+fn metadata(path: &str, size: u64) -> tar::Metadata<'_> {
+    tar::Metadata {
+        path: path.as_bytes(),
+        kind: EntryKind::File { size, sparse: None },
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime::default(),
+        xattrs: NO_XATTRS,
+    }
+}
+
+/// Writes into an OCI layout folder, new or with other images in it.
+fn write_layout(
+    bundle: &Bundle,
+    names: &[String],
+    dir: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut added = Added::default();
+    added.folders(&dir.join("blobs/sha256"))?;
+    let blobs = dir.join("blobs/sha256");
+    for (digest, blob) in &bundle.blobs {
+        let path = dir.join(blob_path(digest));
+        // A blob that is there has been verified by whoever put it there; its size tells a torn one.
+        if fs::metadata(&path).is_ok_and(|m| m.len() == blob.source.size()) {
+            progress.advance(blob.source.size());
+            continue;
+        }
+        added.files.push(path.clone());
+        replace(&path, |file| copy_blob(digest, blob, file, progress))?;
+    }
+    sync_folder(&blobs)?;
+    let layout = dir.join("oci-layout");
+    if !layout.exists() {
+        added.files.push(layout.clone());
+        replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
+    }
+    let index = dir.join("index.json");
+    let mut root = match fs::read(&index) {
+        Ok(bytes) => oci::parse(&bytes, "index.json")?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => index_of(Vec::new()),
+        Err(e) => return Err(e).context(|| format!("reading {}", index.display())),
+    };
+    let new = named_roots(bundle, names)?;
+    root.manifests.retain(|old| {
+        !new.iter().any(|n| match n.annotation(name::REF_NAME) {
+            Some(tag) => old.annotation(name::REF_NAME) == Some(tag),
+            None => old.digest == n.digest,
+        })
+    });
+    root.manifests.extend(new);
+    replace(&index, |file| Ok(file.write_all(&oci::to_json(&root)?)?))?;
+    added.keep();
+    Ok(())
+}
+
+/// What was added to a folder so far; taken away again unless it is kept.
+#[derive(Default)]
+struct Added {
+    files: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
+}
+
+impl Added {
+    fn folders(&mut self, path: &Path) -> Result<()> {
+        let missing: Vec<_> = path.ancestors().take_while(|p| !p.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            if dir.as_os_str().is_empty() {
+                continue;
+            }
+            fs::create_dir(dir).context(|| format!("creating {}", dir.display()))?;
+            self.dirs.push(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.files.clear();
+        self.dirs.clear();
+    }
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = fs::remove_file(file);
+        }
+        for dir in self.dirs.iter().rev() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// A descriptor as JSON, for summaries.
+pub fn describe(root: &Descriptor) -> serde_json::Value {
+    json!({ "digest": root.digest, "mediaType": root.media_type, "size": root.size })
+}
