@@ -108,6 +108,16 @@ impl<'a> SourceReader<'a> {
     pub fn all(source: &'a dyn ReadAt) -> Self {
         Self::new(source, 0, source.size())
     }
+
+    /// Passes over bytes without reading them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    pub fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.at += bytes;
+        Ok(())
+    }
 }
 
 impl Read for SourceReader<'_> {

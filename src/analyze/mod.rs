@@ -1,9 +1,34 @@
 //! Which files change together, and how often: the evidence a plan is made from.
+//!
+//! Given a file set and its contents, every inode is given to one component. Claims are made in
+//! a fixed order and the first wins: what is written on every build, what a package database
+//! lists, then what a folder's shape tells. The same file set always gives the same components,
+//! wherever its bytes lie.
+//!
+//! A database that can't be read claims nothing and leaves a note; it never stops a split.
 
-use crate::fileset::FileSet;
+mod alpm;
+mod apk;
+mod churn;
+mod dpkg;
+mod estimate;
+mod folders;
+mod jar;
+mod npm;
+mod python;
+mod rpm;
+mod state;
 
-/// What sort of thing a component is. The order is that of stability, steadiest first: a plan
-/// puts earlier kinds below later ones.
+pub use churn::ChurnRule;
+pub use estimate::estimate;
+
+use std::collections::BTreeMap;
+
+use crate::content::Contents;
+use crate::error::Result;
+use crate::fileset::{Entry, FileSet, Inode, Kind, display, parent, parts};
+
+/// What sort of thing a component is. The order is that of stability, steadiest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ComponentKind {
@@ -29,7 +54,7 @@ pub struct Component {
     pub name: String,
     /// What it is.
     pub kind: ComponentKind,
-    /// Expected changes a release when something other than the kind's default is known
+    /// Expected changes a release, when something other than the kind's default is known
     /// (`--churn`, `user.update-interval`).
     pub churn: Option<f64>,
 }
@@ -37,13 +62,272 @@ pub struct Component {
 /// The components of a file set.
 #[derive(Debug, Clone, Default)]
 pub struct Analysis {
-    /// Sorted by name.
+    /// Sorted by name; each owns something.
     pub components: Vec<Component>,
     /// For each inode of the file set, its component's index.
     pub owner: Vec<u32>,
+    /// What a user should know: a database that could not be read, a rule that matched nothing.
+    pub notes: Vec<String>,
 }
 
-/// Stub.
-pub fn analyze(_set: &FileSet) -> Analysis {
-    Analysis::default()
+/// Finds the components of a file set. `churn` has what the user knows better.
+pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Result<Analysis> {
+    let mut claims = Claims::new(set, contents);
+    xattrs(&mut claims);
+    state::claim(&mut claims);
+    dpkg::claim(&mut claims);
+    apk::claim(&mut claims);
+    rpm::claim(&mut claims);
+    alpm::claim(&mut claims);
+    python::claim(&mut claims);
+    npm::claim(&mut claims);
+    jar::claim(&mut claims);
+    python::claim_bytecode(&mut claims);
+    folders::claim(&mut claims);
+    churn::apply(&mut claims, churn);
+    Ok(claims.finish())
+}
+
+/// Nobody owns it yet.
+const NOBODY: u32 = u32::MAX;
+
+/// Claims in the making.
+struct Claims<'a> {
+    set: &'a FileSet,
+    contents: &'a Contents,
+    components: Vec<Component>,
+    by_name: BTreeMap<String, u32>,
+    owner: Vec<u32>,
+    notes: Vec<String>,
+}
+
+impl<'a> Claims<'a> {
+    fn new(set: &'a FileSet, contents: &'a Contents) -> Self {
+        Self {
+            set,
+            contents,
+            components: Vec::new(),
+            by_name: BTreeMap::new(),
+            owner: vec![NOBODY; set.inodes().len()],
+            notes: Vec::new(),
+        }
+    }
+
+    /// The component of this name; made if there is none.
+    fn component(&mut self, name: String, kind: ComponentKind) -> u32 {
+        let next = self.components.len() as u32;
+        let components = &mut self.components;
+        *self.by_name.entry(name).or_insert_with_key(|name| {
+            components.push(Component { name: name.clone(), kind, churn: None });
+            next
+        })
+    }
+
+    fn is_free(&self, entry: &Entry) -> bool {
+        self.owner[entry.inode as usize] == NOBODY
+    }
+
+    /// Gives an entry to a component unless it has one.
+    fn claim(&mut self, entry: &Entry, component: u32) {
+        let owner = &mut self.owner[entry.inode as usize];
+        if *owner == NOBODY {
+            *owner = component;
+        }
+    }
+
+    /// Gives what a package database calls `path` to a component. Databases may name a file
+    /// through a folder that is a symlink today (`/bin/sh` for `/usr/bin/sh`).
+    fn claim_listed(&mut self, path: &[u8], component: u32) {
+        let path: Vec<&[u8]> = parts(path).collect();
+        if path.contains(&&b".."[..]) {
+            return;
+        }
+        let path = path.join(&b'/');
+        let set = self.set;
+        let found = set.position(&path).or_else(|| {
+            let dir = parent(&path).unwrap_or_default();
+            let name = &path[dir.len()..];
+            let real = set.resolve(dir)?;
+            let name = name.strip_prefix(b"/").unwrap_or(name);
+            let joined = if real.is_empty() { name.to_vec() } else { [&real, name].join(&b'/') };
+            set.position(&joined)
+        });
+        if let Some(i) = found
+            && !path.is_empty()
+        {
+            self.claim(&set.entries()[i], component);
+        }
+    }
+
+    /// The bytes of a file, followed through symlinks; `None`, with a note, when it is too large
+    /// or can't be read, and without one when it is not there.
+    fn read(&mut self, path: &[u8], limit: u64) -> Option<Vec<u8>> {
+        let set = self.set;
+        let path = set.resolve(path)?;
+        let Inode { kind: Kind::File(file), .. } = set.get(&path)? else { return None };
+        match self.contents.read(file, limit) {
+            Ok(bytes) => Some(bytes),
+            Err(e) => {
+                self.note(&path, &format!("is passed over: {e}"));
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, path: &[u8], what: &str) {
+        self.notes.push(format!("{} {what}", display(path)));
+    }
+
+    /// Drops components without anything, sorts the others.
+    fn finish(self) -> Analysis {
+        let mut used = vec![false; self.components.len()];
+        for owner in &self.owner {
+            used[*owner as usize] = true;
+        }
+        let mut order: Vec<usize> = (0..self.components.len()).filter(|i| used[*i]).collect();
+        order.sort_by(|a, b| self.components[*a].name.cmp(&self.components[*b].name));
+        let mut new_index = vec![0; self.components.len()];
+        for (new, old) in order.iter().enumerate() {
+            new_index[*old] = new as u32;
+        }
+        Analysis {
+            components: order.iter().map(|i| self.components[*i].clone()).collect(),
+            owner: self.owner.iter().map(|old| new_index[*old as usize]).collect(),
+            notes: self.notes,
+        }
+    }
+}
+
+/// A release is about a month; `user.update-interval` is stated in days.
+const DAYS_A_RELEASE: f64 = 30.0;
+
+/// The attributes by which image builders name components, as chunkah and rpm-ostree read them.
+fn xattrs(claims: &mut Claims<'_>) {
+    let set = claims.set;
+    for entry in set.entries() {
+        let inode = set.inode(entry);
+        let get = |name: &[u8]| {
+            let list = inode.xattrs.iter().flat_map(|x| x.iter());
+            let value = list.filter(|x| &*x.0 == name).map(|x| &*x.1).next()?;
+            std::str::from_utf8(value).ok().filter(|v| !v.is_empty())
+        };
+        let Some(name) = get(b"user.component") else { continue };
+        let component = claims.component(format!("xattr:{name}"), ComponentKind::Application);
+        claims.claim(entry, component);
+        let days = get(b"user.update-interval").and_then(|text| match text {
+            "daily" => Some(1.0),
+            "weekly" => Some(7.0),
+            "monthly" => Some(30.0),
+            "quarterly" => Some(91.0),
+            "yearly" => Some(365.0),
+            days => days.parse::<u32>().ok().filter(|d| *d > 0).map(f64::from),
+        });
+        if let Some(days) = days {
+            claims.components[component as usize].churn = Some(DAYS_A_RELEASE / days);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! Small file sets for tests.
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fileset::{FileData, Location, Mtime, Xattrs};
+
+    /// Builds a file set in memory; missing parents are made.
+    #[derive(Default)]
+    pub(crate) struct Fixture {
+        items: BTreeMap<Vec<u8>, (Kind, Option<Xattrs>)>,
+        bytes: Vec<u8>,
+    }
+
+    impl Fixture {
+        pub(crate) fn file(self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
+            self.raw_file(path.as_bytes(), bytes.as_ref(), None)
+        }
+
+        pub(crate) fn raw_file(mut self, path: &[u8], bytes: &[u8], xattrs: Option<Xattrs>) -> Self {
+            let location = Location::Span { source: 0, offset: self.bytes.len() as u64 };
+            self.bytes.extend_from_slice(bytes);
+            let hash = *blake3::hash(bytes).as_bytes();
+            let kind = Kind::File(FileData { size: bytes.len() as u64, hash, location });
+            self.items.insert(path.to_vec(), (kind, xattrs));
+            self
+        }
+
+        pub(crate) fn dir(mut self, path: &str) -> Self {
+            self.items.insert(path.into(), (Kind::Dir, None));
+            self
+        }
+
+        pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
+            self.items.insert(path.into(), (Kind::Symlink { target: target.as_bytes().into() }, None));
+            self
+        }
+
+        pub(crate) fn build(mut self) -> (FileSet, Contents) {
+            let paths: Vec<Vec<u8>> = self.items.keys().cloned().collect();
+            for path in paths {
+                let mut dir = parent(&path);
+                while let Some(d) = dir.filter(|d| !d.is_empty()) {
+                    self.items.entry(d.to_vec()).or_insert((Kind::Dir, None));
+                    dir = parent(d);
+                }
+            }
+            let (mut entries, mut inodes) = (Vec::new(), Vec::new());
+            for (path, (kind, xattrs)) in self.items {
+                entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
+                let mtime = Mtime::default();
+                let xattrs = xattrs.map(Box::new);
+                inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs });
+            }
+            let set = FileSet::new(entries, inodes).unwrap();
+            (set, Contents::new(vec![Arc::new(self.bytes)]))
+        }
+
+        /// `path=component`, for everything but directories.
+        pub(crate) fn owners(self, churn: &[&str]) -> (Vec<String>, Vec<String>) {
+            let (set, contents) = self.build();
+            let rules: Vec<ChurnRule> = churn.iter().map(|r| r.parse().unwrap()).collect();
+            let analysis = analyze(&set, &contents, &rules).unwrap();
+            let line = |e: &Entry| {
+                let name = &analysis.components[analysis.owner[e.inode as usize] as usize].name;
+                format!("{}={name}", e.path.escape_ascii())
+            };
+            let files = set.entries().iter().filter(|e| !matches!(set.inode(e).kind, Kind::Dir));
+            (files.map(line).collect(), analysis.notes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn attributes_name_components_before_anything_else() {
+        let x = vec![
+            (b"user.component"[..].into(), b"model"[..].into()),
+            (b"user.update-interval"[..].into(), b"yearly"[..].into()),
+        ];
+        let (set, contents) =
+            Fixture::default().raw_file(b"var/log/m", b"1", Some(x)).file("app/a", "2").build();
+        let a = analyze(&set, &contents, &[]).unwrap();
+        let names: Vec<_> = a.components.iter().map(|c| (c.name.as_str(), c.churn)).collect();
+        assert!(names.contains(&("xattr:model", Some(30.0 / 365.0))), "{names:?}");
+    }
+
+    #[test]
+    fn components_are_sorted_and_used() {
+        let (set, contents) = Fixture::default().file("b/x", "1").file("a/x", "1").dir("z").build();
+        let a = analyze(&set, &contents, &[]).unwrap();
+        assert!(a.components.windows(2).all(|w| w[0].name < w[1].name));
+        for i in 0..a.components.len() as u32 {
+            assert!(a.owner.contains(&i), "{}", a.components[i as usize].name);
+        }
+    }
 }

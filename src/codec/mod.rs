@@ -1,1 +1,223 @@
-//! x
+//! Compression of layers and archives: telling formats apart, decoding, and encoding in a form
+//! that every client reads and that does not depend on the machine.
+
+mod gzip;
+mod zstd;
+
+use std::fmt;
+use std::io::{self, BufReader, Read, Write};
+
+use crate::error::{Error, Result};
+use crate::oci::media_type;
+
+/// As many first bytes tell every format.
+pub const MAGIC: usize = 10;
+
+/// How bytes are compressed, told from the first of them as clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Not at all.
+    Plain,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// zstd, RFC 8878.
+    Zstd,
+}
+
+impl Format {
+    /// Tells the format from the first [`MAGIC`] bytes, or all if there are fewer.
+    ///
+    /// # Errors
+    /// When it is one that layers must not have or that is not supported.
+    pub fn detect(head: &[u8]) -> Result<Self> {
+        let other = match head {
+            [0x1f, 0x8b, ..] => return Ok(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                return Ok(Self::Zstd);
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => "bzip2",
+            [0x04, 0x22, 0x4d, 0x18, ..] => "lz4",
+            [0x1e | 0x22..=0x27, 0xb5, 0x2f, 0xfd, ..] => "a zstd from before version 0.8",
+            _ => return Ok(Self::Plain),
+        };
+        Err(Error::unsupported(format!(
+            "it is compressed with {other}; recompress it with gzip or zstd"
+        )))
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// Decompresses whatever `reader` holds. Once the decoder has come to its end, `reader` has come
+/// to its end as well.
+pub fn decode<'a>(
+    mut reader: impl Read + Send + 'a,
+) -> Result<(Format, Box<dyn Read + Send + 'a>)> {
+    let mut head = [0; MAGIC];
+    let mut filled = 0;
+    while filled < MAGIC {
+        match reader.read(&mut head[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let format = Format::detect(&head[..filled])?;
+    let head = io::Cursor::new(head[..filled].to_vec());
+    let buffered = BufReader::with_capacity(1 << 17, head.chain(reader));
+    let decoder: Box<dyn Read + Send + 'a> = match format {
+        Format::Plain => Box::new(buffered),
+        Format::Gzip => Box::new(gzip::Decoder::new(buffered)),
+        Format::Zstd => Box::new(zstd::decoder(buffered)?),
+    };
+    Ok((format, decoder))
+}
+
+/// Puts a decoder's complaint in our words. Errors of the reader below it stay as they are.
+fn decoding_error(e: io::Error, format: Format) -> io::Error {
+    let inner = e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>);
+    if inner || e.raw_os_error().is_some() || e.kind() == io::ErrorKind::Interrupted {
+        return e;
+    }
+    let what = match e.kind() {
+        io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
+        _ => format!("is damaged ({e})"),
+    };
+    Error::malformed(format!("the {format} data {what}")).into()
+}
+
+/// How to compress a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// One gzip member.
+    Gzip {
+        /// 1 to 9.
+        level: u32,
+    },
+    /// One zstd frame.
+    Zstd {
+        /// 1 to 22.
+        level: i32,
+        /// Log2 of the window that decoders must hold, when it is not the level's own.
+        window_log: Option<u32>,
+    },
+}
+
+impl Compression {
+    /// A compression by its name, `zstd`, `gzip` or `none`, with its default level unless one is
+    /// given.
+    ///
+    /// # Errors
+    /// When the level or the window is out of range, or given where there is none.
+    pub fn new(name: &str, level: Option<i32>, window_log: Option<u32>) -> Result<Self> {
+        let range = |level: i32, range: std::ops::RangeInclusive<i32>| {
+            if range.contains(&level) {
+                return Ok(level);
+            }
+            let (from, to) = range.into_inner();
+            Err(Error::malformed(format!("{name} has levels {from} to {to}, not {level}")))
+        };
+        if name != "zstd" && window_log.is_some() {
+            return Err(Error::malformed("--long is for zstd only"));
+        }
+        match name {
+            "none" if level.is_some() => Err(Error::malformed("without compression no level")),
+            "none" => Ok(Self::None),
+            "gzip" => Ok(Self::Gzip { level: range(level.unwrap_or(6), 1..=9)?.unsigned_abs() }),
+            "zstd" => {
+                if let Some(log) = window_log.filter(|log| !(10..=zstd::MAX_WINDOW).contains(log)) {
+                    return Err(Error::malformed(format!(
+                        "a window of 2^{log} bytes is not from 2^10 to 2^{}, the most that \
+                         clients decode",
+                        zstd::MAX_WINDOW
+                    )));
+                }
+                Ok(Self::Zstd { level: range(level.unwrap_or(3), 1..=22)?, window_log })
+            }
+            _ => Err(Error::malformed(format!("{name:?} is not zstd, gzip or none"))),
+        }
+    }
+
+    /// The media type of layers so compressed.
+    pub fn media_type(&self) -> &'static str {
+        match self {
+            Self::None => media_type::LAYER,
+            Self::Gzip { .. } => media_type::LAYER_GZIP,
+            Self::Zstd { .. } => media_type::LAYER_ZSTD,
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Gzip { level } => write!(f, "gzip:{level}"),
+            Self::Zstd { level, window_log: None } => write!(f, "zstd:{level}"),
+            Self::Zstd { level, window_log: Some(log) } => write!(f, "zstd:{level}:long={log}"),
+        }
+    }
+}
+
+/// Compresses what is written to it. The bytes depend on the compression and the input only, not
+/// on the number of workers or the sizes of writes.
+pub enum Encoder<W: Write> {
+    /// Passes bytes through.
+    #[doc(hidden)]
+    Plain(W),
+    /// gzip.
+    #[doc(hidden)]
+    Gzip(gzip::Encoder<W>),
+    /// zstd.
+    #[doc(hidden)]
+    Zstd(zstd::Encoder<W>),
+}
+
+impl<W: Write> Encoder<W> {
+    /// Compresses exactly `size` bytes into `out`, with up to `workers` threads.
+    pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
+        Ok(match *compression {
+            Compression::None => Self::Plain(out),
+            Compression::Gzip { level } => Self::Gzip(gzip::Encoder::new(out, level, workers)),
+            Compression::Zstd { level, window_log } => {
+                Self::Zstd(zstd::encoder(out, level, window_log, workers, size)?)
+            }
+        })
+    }
+
+    /// Ends the stream and gives back what it was written to.
+    pub fn finish(self) -> Result<W> {
+        Ok(match self {
+            Self::Plain(out) => out,
+            Self::Gzip(encoder) => encoder.finish()?,
+            Self::Zstd(encoder) => encoder.finish()?,
+        })
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(out) => out.write(buf),
+            Self::Gzip(encoder) => encoder.write(buf),
+            Self::Zstd(encoder) => encoder.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A flush in the middle would change the bytes.
+        Ok(())
+    }
+}

@@ -76,6 +76,21 @@ impl Config {
         self.0.get("created").and_then(Value::as_str)
     }
 
+    /// The same config without the lines of its history that were made by commands beginning
+    /// with `prefix`.
+    #[must_use]
+    pub fn without_history(&self, prefix: &str) -> Self {
+        let mut new = self.0.clone();
+        if let Some(Value::Array(lines)) = new.get_mut("history") {
+            let ours = |line: &Value| {
+                let by = line.get("created_by").and_then(Value::as_str);
+                by.is_some_and(|by| by.starts_with(prefix))
+            };
+            lines.retain(|line| !ours(line));
+        }
+        Self(new)
+    }
+
     /// The same config for other layers: their diff IDs, and a history with one entry a layer.
     /// The old history stays, as entries that made no layer, so the counts agree as the spec
     /// wants.

@@ -1,0 +1,94 @@
+//! Files that differ on every build although nothing else does.
+//!
+//! They belong to no package: in a layer with one they would change its digest every time. They
+//! are few and small, and go on top.
+
+use super::{Claims, ComponentKind};
+use crate::fileset::{base_name, parent};
+
+/// Folders, and what they are.
+const FOLDERS: [(&[u8], &str); 10] = [
+    (b"var/lib/dpkg", "databases"),
+    (b"var/lib/apt", "databases"),
+    (b"lib/apk/db", "databases"),
+    (b"usr/lib/apk/db", "databases"),
+    (b"var/lib/rpm", "databases"),
+    (b"usr/lib/sysimage/rpm", "databases"),
+    (b"usr/lib/sysimage/libdnf5", "databases"),
+    (b"var/lib/pacman", "databases"),
+    (b"var/cache", "caches"),
+    (b"var/log", "logs"),
+];
+
+/// Single files: the linker's cache has the order of installation, the backups of `useradd` and
+/// `shadow` the day of a change.
+const FILES: [&[u8]; 8] = [
+    b"etc/ld.so.cache",
+    b"etc/passwd-",
+    b"etc/group-",
+    b"etc/shadow",
+    b"etc/shadow-",
+    b"etc/gshadow-",
+    b"etc/machine-id",
+    b"etc/.pwd.lock",
+];
+
+/// In folders of Python packages: RECORD lists files in another order, uv notes times.
+const PYTHON: [&[u8]; 2] = [b"RECORD", b"uv_cache.json"];
+/// npm's list of what it installed.
+const NPM: &[u8] = b".package-lock.json";
+
+pub(super) fn claim(claims: &mut Claims<'_>) {
+    let set = claims.set;
+    for (dir, what) in FOLDERS {
+        let below = set.below(dir);
+        if below.is_empty() {
+            continue;
+        }
+        let component = claims.component(format!("state:{what}"), ComponentKind::State);
+        for entry in below {
+            claims.claim(entry, component);
+        }
+    }
+    let component = claims.component("state:databases".into(), ComponentKind::State);
+    for path in FILES {
+        if let Some(i) = set.position(path) {
+            claims.claim(&set.entries()[i], component);
+        }
+    }
+    for entry in set.entries() {
+        let name = base_name(&entry.path);
+        let dir = base_name(parent(&entry.path).unwrap_or_default());
+        if (dir.ends_with(b".dist-info") && PYTHON.contains(&name))
+            || (dir == b"node_modules" && name == NPM)
+        {
+            claims.claim(entry, component);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+
+    #[test]
+    fn what_every_build_writes_is_state() {
+        let (owners, _) = Fixture::default()
+            .file("var/log/apt/history.log", "x")
+            .file("etc/ld.so.cache", "x")
+            .file("etc/hosts", "x")
+            .file("opt/v/site-packages/a-1.dist-info/RECORD", "x")
+            .file("srv/node_modules/.package-lock.json", "x")
+            .owners(&[]);
+        assert_eq!(
+            owners,
+            [
+                "etc/hosts=dir:etc",
+                "etc/ld.so.cache=state:databases",
+                "opt/v/site-packages/a-1.dist-info/RECORD=state:databases",
+                "srv/node_modules/.package-lock.json=state:databases",
+                "var/log/apt/history.log=state:logs",
+            ]
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! Planned layers in, blobs out: tar, diff ID, compression and digest in one pass each.
+//!
+//! Layers are encoded side by side, the largest first, each with threads of its own inside the
+//! compressor, so that a few layers keep many cores busy. Nothing that is written depends on how
+//! many threads there are: see [`codec::Encoder`].
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+
+use crate::codec::{Compression, Encoder};
+use crate::content::{Budget, Contents, Source, SpoolWriter};
+use crate::digest::{Digest, Hashing};
+use crate::error::{Context, Error, Result};
+use crate::fileset::{Entry, FileSet, Inode, Kind, Xattrs, display};
+use crate::progress::Progress;
+use crate::tar::{self, EntryKind};
+
+/// An encoded layer.
+pub struct EncodedLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Bytes of the uncompressed tar.
+    pub tar_bytes: u64,
+    /// The blob.
+    pub source: Source,
+}
+
+/// How to encode.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Codec and level.
+    pub compression: Compression,
+    /// Threads to use in all.
+    pub threads: usize,
+}
+
+/// What each compressor thread may hold at once, roughly: a job's input and output and its tables.
+pub const MEMORY_A_WORKER: u64 = 24 << 20;
+
+/// Encodes layers: for each, positions in the file set's entries, in path order, parents included.
+pub fn encode(
+    files: &FileSet,
+    contents: &Contents,
+    layers: &[&[u32]],
+    options: Options,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<Vec<EncodedLayer>> {
+    let links = files.link_counts();
+    let sizes: Vec<u64> = layers.iter().map(|layer| tar_size(files, &links, layer)).collect();
+    progress.begin("encode", sizes.iter().sum());
+    let mut order: Vec<usize> = (0..layers.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
+    let abreast = options.threads.clamp(1, layers.len().max(1));
+    // With few layers the last ones to finish have cores to themselves: let them use them.
+    let few = layers.len() < 4 * options.threads;
+    let workers = if few { (2 * options.threads).div_ceil(abreast) as u32 } else { 1 };
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
+        layers.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..abreast {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                    let job = Job { files, contents, links: &links, progress };
+                    let done = job
+                        .layer(layers[*i], sizes[*i], &options.compression, workers, budget)
+                        .context(|| format!("encoding layer {}", i + 1));
+                    failed.fetch_or(done.is_err(), Ordering::Relaxed);
+                    if let Ok(mut slot) = results[*i].lock() {
+                        *slot = Some(done);
+                    }
+                }
+            });
+        }
+    });
+    progress.end();
+    let results = results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
+    let encoded = results.collect::<Result<Vec<_>>>()?;
+    if encoded.len() != layers.len() {
+        return Err(Error::malformed("a layer was not encoded"));
+    }
+    Ok(encoded)
+}
+
+/// Bytes of the tar that a layer will be. `links` counts each inode's names.
+fn tar_size(files: &FileSet, links: &[u32], layer: &[u32]) -> u64 {
+    let mut first = FirstNames::new(links);
+    let entries = layer.iter().map(|i| {
+        let entry = &files.entries()[*i as usize];
+        let inode = files.inode(entry);
+        tar::entry_size(&metadata(entry, inode, first.of(entry)))
+    });
+    // Two zero blocks end it.
+    entries.sum::<u64>() + 1024
+}
+
+struct Job<'a> {
+    files: &'a FileSet,
+    contents: &'a Contents,
+    links: &'a [u32],
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn layer(
+        &self,
+        layer: &[u32],
+        tar_bytes: u64,
+        compression: &Compression,
+        workers: u32,
+        budget: &Arc<Budget>,
+    ) -> Result<EncodedLayer> {
+        let blob = Hashing::new(SpoolWriter::new(budget));
+        let encoder = Encoder::new(blob, compression, workers, tar_bytes)?;
+        let mut tar = tar::Writer::new(Hashing::new(encoder));
+        let mut first = FirstNames::new(self.links);
+        let mut buf = vec![0; 1 << 18];
+        for i in layer {
+            let entry = &self.files.entries()[*i as usize];
+            self.entry(&mut tar, entry, first.of(entry), &mut buf)
+                .context(|| display(&entry.path))?;
+        }
+        let (encoder, diff_id, written) = tar.finish()?.finish();
+        debug_assert_eq!(written, tar_bytes);
+        let (spool, digest, _) = encoder.finish()?.finish();
+        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, source: Arc::new(spool.finish()?) })
+    }
+
+    fn entry<W: Write>(
+        &self,
+        tar: &mut tar::Writer<W>,
+        entry: &Entry,
+        link: Option<&Entry>,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let inode = self.files.inode(entry);
+        let header = metadata(entry, inode, link);
+        let (Kind::File(file), None) = (&inode.kind, link) else { return tar.entry(&header) };
+        let mut out = tar.file(&header)?;
+        let mut data = self.contents.open(file);
+        loop {
+            let n = data.read(buf)?;
+            if n == 0 {
+                break;
+            }
+            out.write_all(&buf[..n])?;
+            self.progress.advance(n as u64);
+        }
+        out.finish()
+    }
+}
+
+/// Of the names of one inode in a layer, the first in path order is the file and the others are
+/// hard links to it.
+struct FirstNames<'a> {
+    /// For each inode, how many names it has.
+    links: &'a [u32],
+    seen: BTreeMap<u32, &'a Entry>,
+}
+
+impl<'a> FirstNames<'a> {
+    fn new(links: &'a [u32]) -> Self {
+        Self { links, seen: BTreeMap::new() }
+    }
+
+    /// The name to link to; `None` for a first name.
+    fn of(&mut self, entry: &'a Entry) -> Option<&'a Entry> {
+        if self.links[entry.inode as usize] < 2 {
+            return None;
+        }
+        let first = *self.seen.entry(entry.inode).or_insert(entry);
+        (first.path != entry.path).then_some(first)
+    }
+}
+
+const NO_XATTRS: &Xattrs = &Xattrs::new();
+
+/// The header of an entry; of a hard link when there is a name to link to.
+fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar::Metadata<'a> {
+    let kind = match (link, &inode.kind) {
+        (Some(first), _) => EntryKind::HardLink { target: first.path.clone() },
+        (None, Kind::File(file)) => EntryKind::File { size: file.size, sparse: None },
+        (None, Kind::Dir) => EntryKind::Dir,
+        (None, Kind::Symlink { target }) => EntryKind::Symlink { target: target.clone() },
+        (None, Kind::Fifo) => EntryKind::Fifo,
+        (None, Kind::CharDevice { major, minor }) => {
+            EntryKind::CharDevice { major: *major, minor: *minor }
+        }
+        (None, Kind::BlockDevice { major, minor }) => {
+            EntryKind::BlockDevice { major: *major, minor: *minor }
+        }
+    };
+    tar::Metadata {
+        path: &entry.path,
+        kind,
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        mtime: inode.mtime,
+        xattrs: inode.xattrs.as_deref().unwrap_or(NO_XATTRS),
+    }
+}
+
+impl EncodedLayer {
+    /// Bytes of the blob.
+    pub fn bytes(&self) -> u64 {
+        self.source.size()
+    }
+}

@@ -1,0 +1,464 @@
+//! Layers in, one file set out: what a client would have after unpacking every layer.
+//!
+//! Layers are read in parallel and applied in order, each in two steps, as the
+//! [spec](https://github.com/opencontainers/image-spec/blob/main/layer.md) has it: first all
+//! whiteouts, which act on lower layers only, whatever their place in the tar; then the entries,
+//! where a later one of the same path wins.
+//!
+//! Where the spec is silent the rule is what containerd and umoci do on disk: symlinks in the
+//! directory part of a path are followed inside the root, a directory on a directory only takes
+//! new attributes, everything else is replaced, and a hard link gives its inode the metadata of
+//! its own header.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::content::{Budget, Contents};
+use crate::error::{Context, Error, Result};
+use crate::fileset::{Entry, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts};
+use crate::layer::{Change, LayerContent, Limits, What, read_layer};
+use crate::progress::Progress;
+use crate::transport::open::LayerBlob;
+
+/// More symlinks in one path than this are a loop, as for Linux.
+const MAX_SYMLINKS: usize = 40;
+
+/// What flattening found beside the file set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Hidden {
+    /// Regular files in lower layers that are deleted or overwritten further up.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whiteouts and opaque markers in the layers.
+    pub whiteouts: u64,
+    /// Directories that no layer describes; they get mode 0755, root and 1970 as clients would
+    /// make them, but for the time.
+    pub implied_directories: u64,
+}
+
+/// The result of flattening.
+pub struct Flattened {
+    /// The final file set.
+    pub files: FileSet,
+    /// Where its contents are.
+    pub contents: Contents,
+    /// What it no longer holds.
+    pub hidden: Hidden,
+    /// Bytes of all layers, uncompressed.
+    pub tar_bytes: u64,
+}
+
+/// Reads and applies layers, lowest first. Runs on the current rayon pool.
+pub fn flatten(
+    layers: &[LayerBlob],
+    budget: &Arc<Budget>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<Flattened> {
+    progress.begin("read", layers.iter().map(|l| l.source.size()).sum());
+    // Of several broken layers the lowest is reported, whichever is found first.
+    let read: Vec<Result<LayerContent>> = layers
+        .par_iter()
+        .enumerate()
+        .with_max_len(1)
+        .map(|(i, layer)| read_layer(layer, i as u32, budget, limits, progress))
+        .collect();
+    let mut tree = Tree::default();
+    let mut sources = Vec::new();
+    let mut tar_bytes = 0;
+    for (layer, content) in layers.iter().zip(read) {
+        let content = content?;
+        sources.push(content.source);
+        tar_bytes += content.tar_bytes;
+        tree.apply(content.changes).context(|| &*layer.name)?;
+    }
+    progress.end();
+    let (files, hidden) = tree.finish()?;
+    Ok(Flattened { files, contents: Contents::new(sources), hidden, tar_bytes })
+}
+
+/// The file set in the making.
+#[derive(Default)]
+struct Tree {
+    names: BTreeMap<Box<[u8]>, InodeId>,
+    inodes: Vec<Inode>,
+    /// The layer that made each inode.
+    made_in: Vec<u32>,
+    layer: u32,
+    /// Names that the layer being applied takes away; its hard links may still point at them, as
+    /// clients that go entry by entry would have it.
+    taken: BTreeMap<Box<[u8]>, InodeId>,
+    hidden: Hidden,
+    /// Regular files and bytes that layers brought in.
+    seen: (u64, u64),
+}
+
+impl Tree {
+    /// Applies one layer.
+    fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
+        self.layer += 1;
+        self.taken.clear();
+        for change in &changes {
+            match change.what {
+                What::Whiteout => self.whiteout(&change.path, true),
+                What::Opaque => self.whiteout(&change.path, false),
+                _ => continue,
+            }
+            .context(|| format!("whiteout of {}", display(&change.path)))?;
+        }
+        for Change { path, what } in changes {
+            let shown = matches!(what, What::Put(_) | What::Link { .. }).then(|| path.clone());
+            match what {
+                What::Put(inode) => self.put(path, inode),
+                What::Link { target, like } => self.link(path, &target, like),
+                What::Whiteout | What::Opaque => Ok(()),
+            }
+            .context(|| shown.map_or_else(String::new, |p| display(&p)))?;
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: &[u8], itself: bool) -> Result<()> {
+        self.hidden.whiteouts += 1;
+        let at = if itself { self.resolve_parent(path)? } else { self.resolve(path)? };
+        let mut gone = self.remove_below(&at);
+        if itself && !at.is_empty() {
+            gone.extend(self.names.remove_entry(&at[..]));
+        }
+        self.taken.extend(gone);
+        Ok(())
+    }
+
+    fn put(&mut self, path: Box<[u8]>, inode: Inode) -> Result<()> {
+        if path.is_empty() && !matches!(inode.kind, Kind::Dir) {
+            return Err(Error::malformed("the root must be a directory"));
+        }
+        let at = self.resolve_parent(&path)?;
+        self.make_parents(&at)?;
+        if let Kind::File(file) = &inode.kind {
+            self.seen.0 += 1;
+            self.seen.1 += file.size;
+        }
+        // Children stay only when a directory comes upon a directory.
+        let keep = matches!(inode.kind, Kind::Dir) && self.is_dir(&at);
+        if !keep {
+            self.remove_below(&at);
+        }
+        let id = self.add(inode);
+        self.names.insert(at, id);
+        Ok(())
+    }
+
+    fn link(&mut self, path: Box<[u8]>, target: &[u8], like: Inode) -> Result<()> {
+        let at = self.resolve_parent(&path)?;
+        if at.is_empty() {
+            return Err(Error::malformed("the root must be a directory"));
+        }
+        self.make_parents(&at)?;
+        // As on disk: what is in the way goes first, even if that is the target.
+        self.remove_below(&at);
+        self.names.remove(&at);
+        let from = self.resolve_parent(target)?;
+        let id = *self.names.get(&from).or(self.taken.get(&from)).ok_or_else(|| {
+            Error::malformed(format!("a hard link to {}, which is not there", display(target)))
+        })?;
+        let inode = &mut self.inodes[id as usize];
+        if matches!(inode.kind, Kind::Dir) {
+            return Err(Error::malformed(format!("a hard link to directory {}", display(target))));
+        }
+        if !matches!(inode.kind, Kind::Symlink { .. }) {
+            inode.mode = like.mode;
+        }
+        (inode.uid, inode.gid, inode.mtime) = (like.uid, like.gid, like.mtime);
+        inode.xattrs = like.xattrs;
+        self.made_in[id as usize] = self.layer;
+        self.names.insert(at, id);
+        Ok(())
+    }
+
+    fn add(&mut self, inode: Inode) -> InodeId {
+        self.inodes.push(inode);
+        self.made_in.push(self.layer);
+        (self.inodes.len() - 1) as InodeId
+    }
+
+    fn is_dir(&self, path: &[u8]) -> bool {
+        path.is_empty() || self.get(path).is_some_and(|inode| matches!(inode.kind, Kind::Dir))
+    }
+
+    fn get(&self, path: &[u8]) -> Option<&Inode> {
+        self.names.get(path).map(|id| &self.inodes[*id as usize])
+    }
+
+    /// Takes away everything below a directory; gives what was there.
+    fn remove_below(&mut self, dir: &[u8]) -> Vec<(Box<[u8]>, InodeId)> {
+        if !self.is_dir(dir) {
+            return Vec::new();
+        }
+        let mut prefix = dir.to_vec();
+        if !dir.is_empty() {
+            prefix.push(b'/');
+        }
+        let gone: Vec<_> = self
+            .names
+            .range::<[u8], _>((Bound::Included(prefix.as_slice()), Bound::Unbounded))
+            .take_while(|(path, _)| path.starts_with(&prefix))
+            .filter(|(path, _)| !path.is_empty())
+            .map(|(path, id)| (path.clone(), *id))
+            .collect();
+        for (path, _) in &gone {
+            self.names.remove(path);
+        }
+        gone
+    }
+
+    /// Makes the directories above `path` that are missing. A lower layer's file in their place
+    /// gives way, as on an overlay; one of the same layer is a contradiction.
+    fn make_parents(&mut self, path: &[u8]) -> Result<()> {
+        let Some(dir) = parent(path).filter(|dir| !dir.is_empty()) else { return Ok(()) };
+        match self.names.get(dir) {
+            Some(id) if matches!(self.inodes[*id as usize].kind, Kind::Dir) => return Ok(()),
+            Some(id) if self.made_in[*id as usize] == self.layer => {
+                return Err(Error::malformed(format!(
+                    "it lies below {}, which the same layer makes a {}",
+                    display(dir),
+                    self.inodes[*id as usize].kind.word()
+                )));
+            }
+            _ => {}
+        }
+        self.make_parents(dir)?;
+        self.hidden.implied_directories += 1;
+        let mtime = Mtime::default();
+        let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
+        let id = self.add(made);
+        self.names.insert(dir.into(), id);
+        Ok(())
+    }
+
+    /// The path with symlinks followed in its directory part.
+    fn resolve_parent(&self, path: &[u8]) -> Result<Box<[u8]>> {
+        let dir = parent(path).unwrap_or_default();
+        // Nearly always the directory is there under its own name.
+        if dir.is_empty() || self.names.contains_key(dir) && self.is_dir(dir) {
+            return Ok(path.into());
+        }
+        let name = &path[dir.len() + 1..];
+        let mut at = self.resolve(dir)?.into_vec();
+        if !at.is_empty() {
+            at.push(b'/');
+        }
+        at.extend_from_slice(name);
+        Ok(at.into())
+    }
+
+    /// The path with all symlinks followed inside the root; parts that are not there stay as they
+    /// are.
+    fn resolve(&self, path: &[u8]) -> Result<Box<[u8]>> {
+        let mut done: Vec<u8> = Vec::new();
+        let mut todo: Vec<&[u8]> = parts(path).rev().collect();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                done.truncate(parent(&done).unwrap_or_default().len());
+                continue;
+            }
+            let mut next = done.clone();
+            if !next.is_empty() {
+                next.push(b'/');
+            }
+            next.extend_from_slice(part);
+            let Some(Inode { kind: Kind::Symlink { target }, .. }) = self.get(&next) else {
+                done = next;
+                continue;
+            };
+            links += 1;
+            if links > MAX_SYMLINKS {
+                return Err(Error::malformed(format!("{} is a loop of symlinks", display(path))));
+            }
+            if target.starts_with(b"/") {
+                done.clear();
+            }
+            todo.extend(parts(target).rev());
+        }
+        Ok(done.into())
+    }
+
+    fn finish(mut self) -> Result<(FileSet, Hidden)> {
+        let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
+        let mut kept = 0;
+        let mut entries = Vec::with_capacity(self.names.len());
+        for (path, id) in self.names {
+            let inode = *new_id[id as usize].get_or_insert_with(|| {
+                kept += 1;
+                kept - 1
+            });
+            entries.push(Entry { path, inode });
+        }
+        let mut inodes: Vec<Option<Inode>> = vec![None; kept as usize];
+        let (mut files, mut bytes) = self.seen;
+        for (inode, new) in self.inodes.into_iter().zip(new_id) {
+            let Some(new) = new else { continue };
+            if let Kind::File(file) = &inode.kind {
+                files -= 1;
+                bytes -= file.size;
+            }
+            inodes[new as usize] = Some(inode);
+        }
+        self.hidden.files = files;
+        self.hidden.bytes = bytes;
+        let set = FileSet::new(entries, inodes.into_iter().flatten().collect())?;
+        Ok((set, self.hidden))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fileset::{FileData, Location};
+
+    fn inode(kind: Kind) -> Inode {
+        Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None }
+    }
+
+    fn put(path: &str, kind: Kind) -> Change {
+        Change { path: path.as_bytes().into(), what: What::Put(inode(kind)) }
+    }
+
+    fn dir(path: &str) -> Change {
+        put(path, Kind::Dir)
+    }
+
+    fn file(path: &str, size: u64) -> Change {
+        let location = Location::Span { source: 0, offset: 0 };
+        put(path, Kind::File(FileData { size, hash: [0; 32], location }))
+    }
+
+    fn symlink(path: &str, target: &str) -> Change {
+        put(path, Kind::Symlink { target: target.as_bytes().into() })
+    }
+
+    fn link(path: &str, target: &str) -> Change {
+        let what = What::Link { target: target.as_bytes().into(), like: inode(Kind::Fifo) };
+        Change { path: path.as_bytes().into(), what }
+    }
+
+    fn whiteout(path: &str) -> Change {
+        Change { path: path.as_bytes().into(), what: What::Whiteout }
+    }
+
+    fn opaque(path: &str) -> Change {
+        Change { path: path.as_bytes().into(), what: What::Opaque }
+    }
+
+    fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
+        let mut tree = Tree::default();
+        for layer in layers {
+            tree.apply(layer)?;
+        }
+        tree.finish()
+    }
+
+    /// Each name with its size, or the word for what it is; names of one inode share a letter.
+    fn show(layers: Vec<Vec<Change>>) -> String {
+        let (set, _) = flat(layers).unwrap();
+        let counts = set.link_counts();
+        let word = |e: &Entry| {
+            let word = match &set.inode(e).kind {
+                Kind::File(f) => f.size.to_string(),
+                kind => kind.word()[..1].to_owned(),
+            };
+            let group = if counts[e.inode as usize] > 1 { "+" } else { "" };
+            format!("{}={word}{group}", String::from_utf8_lossy(&e.path))
+        };
+        set.entries().iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn whiteouts_act_on_lower_layers_only_wherever_they_stand() {
+        let base = || vec![dir("d"), file("d/a", 1), file("d/b", 2)];
+        assert_eq!(show(vec![base(), vec![file("d/a", 3), whiteout("d/a")]]), "d=d d/a=3 d/b=2");
+        assert_eq!(show(vec![base(), vec![file("d/c", 3), opaque("d")]]), "d=d d/c=3");
+        assert_eq!(show(vec![base(), vec![whiteout("d"), dir("d"), file("d/x", 1)]]), "d=d d/x=1");
+        assert_eq!(show(vec![base(), vec![opaque("")]]), "");
+        assert_eq!(show(vec![base(), vec![whiteout("nothing/here")]]), "d=d d/a=1 d/b=2");
+        assert_eq!(show(vec![base(), vec![whiteout("d")], vec![dir("d")]]), "d=d");
+    }
+
+    #[test]
+    fn types_swap_and_only_directories_merge() {
+        let base = || vec![dir("d"), file("d/a", 1), file("f", 2)];
+        assert_eq!(show(vec![base(), vec![file("d", 3)]]), "d=3 f=2");
+        assert_eq!(show(vec![base(), vec![file("d", 3)], vec![dir("d")]]), "d=d f=2");
+        assert_eq!(show(vec![base(), vec![dir("d"), dir("f"), file("f/x", 1)]]), "d=d d/a=1 f=d f/x=1");
+        assert_eq!(show(vec![base(), vec![symlink("d", "f")]]), "d=s f=2");
+    }
+
+    #[test]
+    fn the_last_of_several_entries_wins() {
+        assert_eq!(show(vec![vec![file("a", 1), file("a", 2)]]), "a=2");
+        assert_eq!(show(vec![vec![file("a", 1), link("b", "a"), file("a", 2)]]), "a=2 b=1");
+    }
+
+    #[test]
+    fn hard_links_join_across_layers_and_survive_their_first_name() {
+        let base = || vec![file("a", 1), link("b", "a"), link("c", "a")];
+        assert_eq!(show(vec![base(), vec![whiteout("a")]]), "b=1+ c=1+");
+        assert_eq!(show(vec![base(), vec![file("c", 9)]]), "a=1+ b=1+ c=9");
+        assert_eq!(show(vec![base(), vec![link("x", "b"), whiteout("b")]]), "a=1+ c=1+ x=1+");
+    }
+
+    #[test]
+    fn a_link_to_a_lower_name_joins_its_group() {
+        assert_eq!(show(vec![vec![file("a", 1)], vec![link("x", "a")]]), "a=1+ x=1+");
+        assert!(flat(vec![vec![link("x", "a")]]).is_err());
+        assert!(flat(vec![vec![file("a", 1), link("a", "a")]]).is_err());
+        assert!(flat(vec![vec![dir("a"), link("b", "a")]]).is_err());
+    }
+
+    #[test]
+    fn a_link_brings_the_metadata_of_its_header() {
+        let mut x = link("x", "a");
+        if let What::Link { like, .. } = &mut x.what {
+            like.uid = 7;
+        }
+        let (set, _) = flat(vec![vec![file("a", 1)], vec![x]]).unwrap();
+        assert_eq!(set.get(b"a").unwrap().uid, 7);
+    }
+
+    #[test]
+    fn symlinked_parents_are_followed_inside_the_root() {
+        let usr = || vec![dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib"), symlink("up", "../../usr")];
+        let all = "lib=s up=s usr=d usr/lib=d";
+        assert_eq!(show(vec![usr(), vec![file("lib/x", 1)]]), format!("{all} usr/lib/x=1"));
+        assert_eq!(show(vec![usr(), vec![file("up/lib/x", 1)]]), format!("{all} usr/lib/x=1"));
+        assert_eq!(
+            show(vec![usr(), vec![file("lib/x", 1)], vec![whiteout("lib/x")]]),
+            all.to_owned()
+        );
+        assert!(flat(vec![vec![symlink("l", "l"), file("l/x", 1)]]).is_err());
+        assert_eq!(show(vec![vec![symlink("l", "new/place"), file("l/x", 1)]]), "l=s new=d new/place=d new/place/x=1");
+    }
+
+    #[test]
+    fn a_file_gives_way_to_an_implied_directory_unless_the_same_layer_made_it() {
+        assert_eq!(show(vec![vec![file("a", 1)], vec![file("a/b", 2)]]), "a=d a/b=2");
+        let e = flat(vec![vec![file("a", 1), file("a/b", 2)]]).unwrap_err();
+        assert!(e.to_string().contains("below /a"), "{e}");
+    }
+
+    #[test]
+    fn hidden_bytes_are_counted() {
+        let (_, hidden) = flat(vec![
+            vec![file("a", 100), file("b", 10)],
+            vec![file("a", 1), whiteout("b"), file("x/y", 5)],
+        ])
+        .unwrap();
+        let want = Hidden { files: 2, bytes: 110, whiteouts: 1, implied_directories: 1 };
+        assert_eq!(hidden, want);
+    }
+}

@@ -1,0 +1,366 @@
+//! Reading one layer: decompress, verify, index.
+//!
+//! A layer is read once from front to back. On the way its digests are computed, its files
+//! hashed, and its entries listed with the place of their bytes. The bytes of an uncompressed
+//! layer stay where they lie; those of a compressed one go to a [`Spool`](crate::content::Spool).
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::codec::{self, Format};
+use crate::content::{Budget, Source, SourceReader, SpoolWriter};
+use crate::digest::Hashing;
+use crate::error::{Context, Error, Result};
+use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, base_name, display, parts};
+use crate::progress::Progress;
+use crate::tar::{self, EntryKind, Streaming};
+use crate::transport::open::LayerBlob;
+
+/// A layer may state at most so many entries in all layers: beyond it the file index alone would
+/// take gigabytes.
+pub const MAX_ENTRIES: u64 = 10_000_000;
+
+/// How much an image may unfold to; shared by all of its layers.
+pub struct Limits {
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    max_bytes: u64,
+    max_entries: u64,
+}
+
+impl Limits {
+    /// At most `max_bytes` of uncompressed layers and sparse files, and `max_entries` entries.
+    pub fn new(max_bytes: u64, max_entries: u64) -> Self {
+        Self { bytes: AtomicU64::new(0), entries: AtomicU64::new(0), max_bytes, max_entries }
+    }
+
+    fn add_bytes(&self, n: u64) -> Result<()> {
+        if self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n) > self.max_bytes {
+            return Err(Error::limit(format!(
+                "the image unfolds to more than {} bytes; --max-size allows more",
+                self.max_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    fn add_entry(&self) -> Result<()> {
+        if self.entries.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
+            return Err(Error::limit(format!(
+                "the image has more than {} entries",
+                self.max_entries
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// One line of a layer's changeset. Paths have no leading slash and no empty, `.` or `..` part;
+/// the root's is empty.
+#[derive(Debug)]
+pub struct Change {
+    /// What it is about.
+    pub path: Box<[u8]>,
+    /// What happens there.
+    pub what: What,
+}
+
+/// What a layer does at a path
+/// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md)).
+#[derive(Debug)]
+pub enum What {
+    /// Something new is there.
+    Put(Inode),
+    /// Another name for `target`; the inode takes the metadata of `like`, as clients apply the
+    /// link's own header. The kind of `like` means nothing.
+    Link {
+        /// Path of the other name.
+        target: Box<[u8]>,
+        /// Metadata.
+        like: Inode,
+    },
+    /// What lower layers have there is gone.
+    Whiteout,
+    /// What lower layers have below there is gone.
+    Opaque,
+}
+
+/// A layer's entries, and its bytes.
+pub struct LayerContent {
+    /// In the layer's order.
+    pub changes: Vec<Change>,
+    /// Where the [`Location`]s point.
+    pub source: Source,
+    /// Bytes of the uncompressed tar.
+    pub tar_bytes: u64,
+}
+
+/// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
+pub fn read_layer(
+    layer: &LayerBlob,
+    number: u32,
+    budget: &Arc<Budget>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<LayerContent> {
+    read(layer, number, budget, limits, progress).context(|| &*layer.name)
+}
+
+fn read(
+    layer: &LayerBlob,
+    number: u32,
+    budget: &Arc<Budget>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<LayerContent> {
+    let counted = Counted { inner: SourceReader::all(layer.source.as_ref()), progress };
+    let mut raw = Hashing::new(counted);
+    let (format, decoder) = codec::decode(&mut raw)?;
+    let spool = (format != Format::Plain).then(|| SpoolWriter::new(budget));
+    let stream = Tee { inner: Hashing::new(decoder), spool, limits };
+    let mut reader = tar::Reader::new(Streaming::new(stream));
+    let mut changes = Vec::new();
+    let mut buf = vec![0; 1 << 17];
+    while let Some(entry) = reader.next_entry()? {
+        limits.add_entry()?;
+        let place = || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
+        let change = change_of(&entry, number, limits, &mut reader, &mut buf).context(place)?;
+        changes.extend(change);
+    }
+    // What follows the end marker is padding, but part of the diff ID.
+    let mut stream = reader.into_inner().into_inner();
+    while stream.read(&mut buf)? > 0 {}
+    let Tee { inner, spool, .. } = stream;
+    let (decoder, diff_id, tar_bytes) = inner.finish();
+    drop(decoder);
+    let (_, digest, _) = raw.finish();
+    if let Some(stated) = layer.digest
+        && stated != digest
+    {
+        return Err(Error::mismatch(format!(
+            "the bytes have digest {digest}, not {stated}; the image is damaged, make or fetch it \
+             again"
+        )));
+    }
+    if diff_id != layer.diff_id {
+        return Err(Error::mismatch(format!(
+            "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; the \
+             image is damaged, make or fetch it again",
+            layer.diff_id
+        )));
+    }
+    let source: Source = match spool {
+        Some(spool) => Arc::new(spool.finish()?),
+        None => Arc::clone(&layer.source),
+    };
+    Ok(LayerContent { changes, source, tar_bytes })
+}
+
+/// The change that a tar entry stands for; `None` for what clients pass over.
+fn change_of<R: tar::Forward>(
+    entry: &tar::Entry,
+    number: u32,
+    limits: &Limits,
+    reader: &mut tar::Reader<R>,
+    buf: &mut [u8],
+) -> Result<Option<Change>> {
+    let path = clean(&entry.path)?;
+    if let Some(marker) = marker(&path)? {
+        return Ok(marker);
+    }
+    let inode = |kind| Inode {
+        // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
+        mode: if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { entry.mode },
+        kind,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
+    };
+    let what = match &entry.kind {
+        EntryKind::File { size, sparse } => {
+            let location = match sparse {
+                None => Location::Span { source: number, offset: entry.data_offset },
+                Some(runs) => {
+                    limits.add_bytes(*size)?;
+                    let (offset, runs) = (entry.data_offset, runs.clone());
+                    Location::Sparse(Box::new(SparseMap { source: number, offset, runs }))
+                }
+            };
+            let hash = hash(reader.data(), *size, sparse.as_deref(), buf)?;
+            What::Put(inode(Kind::File(FileData { size: *size, hash, location })))
+        }
+        EntryKind::HardLink { target } => {
+            What::Link { target: clean(target).context(|| "hard link target")?, like: inode(Kind::Fifo) }
+        }
+        EntryKind::Symlink { target } => What::Put(inode(Kind::Symlink { target: target.clone() })),
+        EntryKind::Dir => What::Put(inode(Kind::Dir)),
+        EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
+        EntryKind::CharDevice { major, minor } => {
+            What::Put(inode(Kind::CharDevice { major: *major, minor: *minor }))
+        }
+        EntryKind::BlockDevice { major, minor } => {
+            What::Put(inode(Kind::BlockDevice { major: *major, minor: *minor }))
+        }
+    };
+    Ok(Some(Change { path, what }))
+}
+
+/// A path as clients take it: `./`, doubled and leading slashes mean nothing.
+///
+/// # Errors
+/// `..`, which could lead out of the root and which no layer needs; names longer than Linux allows.
+fn clean(path: &[u8]) -> Result<Box<[u8]>> {
+    let mut kept = Vec::with_capacity(path.len());
+    for part in parts(path) {
+        if part == b".." {
+            return Err(Error::malformed("a path in a layer must not contain `..`"));
+        }
+        if part.len() > 255 {
+            return Err(Error::malformed("a name is longer than the 255 bytes that Linux allows"));
+        }
+        if !kept.is_empty() {
+            kept.push(b'/');
+        }
+        kept.extend_from_slice(part);
+    }
+    Ok(kept.into_boxed_slice())
+}
+
+/// Reads the names that begin with `.wh.`: `None` when the path is none of them, `Some(None)`
+/// when it is to be passed over.
+fn marker(path: &[u8]) -> Result<Option<Option<Change>>> {
+    if !parts(path).any(|part| part.starts_with(b".wh.")) {
+        return Ok(None);
+    }
+    // AUFS kept its own files under such names; Docker skips them
+    // (moby, pkg/archive/diff.go: WhiteoutMetaPrefix).
+    let name = base_name(path);
+    let dir = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default();
+    if name != b".wh..wh..opq" && parts(path).any(|part| part.starts_with(b".wh..wh.")) {
+        return Ok(Some(None));
+    }
+    if parts(dir).any(|part| part.starts_with(b".wh.")) {
+        return Err(Error::malformed("a name below a whiteout"));
+    }
+    if name == b".wh..wh..opq" {
+        return Ok(Some(Some(Change { path: dir.into(), what: What::Opaque })));
+    }
+    let hidden = &name[b".wh.".len()..];
+    if hidden.is_empty() || hidden == b"." || hidden == b".." {
+        return Err(Error::malformed("a whiteout that names nothing"));
+    }
+    let mut path = dir.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(hidden);
+    Ok(Some(Some(Change { path: path.into(), what: What::Whiteout })))
+}
+
+/// BLAKE3 of a file's bytes, holes as zeros.
+fn hash(
+    mut data: impl Read,
+    size: u64,
+    sparse: Option<&[(u64, u64)]>,
+    buf: &mut [u8],
+) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut feed = |mut left: u64, zeros: bool| -> Result<()> {
+        if zeros {
+            buf.fill(0);
+        }
+        while left > 0 {
+            let n = left.min(buf.len() as u64) as usize;
+            if !zeros {
+                data.read_exact(&mut buf[..n])?;
+            }
+            hasher.update(&buf[..n]);
+            left -= n as u64;
+        }
+        Ok(())
+    };
+    let mut at = 0;
+    for (offset, len) in sparse.unwrap_or(&[(0, size)]) {
+        feed(offset - at, true)?;
+        feed(*len, false)?;
+        at = offset + len;
+    }
+    feed(size - at, true)?;
+    Ok(hasher.finalize().into())
+}
+
+/// Tells how many bytes of the input have been read.
+struct Counted<'a> {
+    inner: SourceReader<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+}
+
+/// Keeps what is read in a spool, if there is one, and counts it against the limits.
+struct Tee<'a, R> {
+    inner: R,
+    spool: Option<SpoolWriter>,
+    limits: &'a Limits,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.limits.add_bytes(n as u64)?;
+        if let Some(spool) = &mut self.spool {
+            spool.write_all(&buf[..n])?;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_and_games_refused() {
+        assert_eq!(&*clean(b"./a//b/./c/").unwrap(), b"a/b/c");
+        assert_eq!(&*clean(b"/etc").unwrap(), b"etc");
+        assert_eq!(&*clean(b"./").unwrap(), b"");
+        assert!(clean(b"a/../b").is_err());
+        assert!(clean(&[b'n'; 256]).is_err());
+        assert!(clean(&[b'n'; 255]).is_ok());
+    }
+
+    #[test]
+    fn whiteouts_are_told_from_names() {
+        let read = |p: &[u8]| marker(p).map(|m| m.map(|c| c.map(|c| (c.path.to_vec(), c.what))));
+        assert!(matches!(read(b"a/b"), Ok(None)));
+        assert!(matches!(read(b"a/wh..x"), Ok(None)));
+        assert!(
+            matches!(read(b"a/.wh.b"), Ok(Some(Some((p, What::Whiteout)))) if p == b"a/b")
+        );
+        assert!(matches!(read(b".wh.b"), Ok(Some(Some((p, What::Whiteout)))) if p == b"b"));
+        assert!(matches!(read(b"a/.wh..wh..opq"), Ok(Some(Some((p, What::Opaque)))) if p == b"a"));
+        assert!(matches!(read(b".wh..wh..opq"), Ok(Some(Some((p, What::Opaque)))) if p.is_empty()));
+        assert!(matches!(read(b".wh..wh.plnk/1.2"), Ok(Some(None))));
+        for bad in [&b"a/.wh."[..], b".wh...", b"a/.wh..", b".wh.a/b"] {
+            assert!(read(bad).is_err(), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_hashes_like_its_dense_form() {
+        let mut buf = [1; 7];
+        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)]), &mut buf).unwrap();
+        assert_eq!(sparse, *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes());
+        let dense = hash(&b"ABCDE"[..], 5, None, &mut buf).unwrap();
+        assert_eq!(dense, *blake3::hash(b"ABCDE").as_bytes());
+        assert!(hash(&b"ABC"[..], 5, None, &mut buf).is_err());
+    }
+}
