@@ -2,15 +2,15 @@
 //!
 //! A layer is read once from front to back. On the way its digests are computed, its files
 //! hashed, and its entries listed with the place of their bytes. The bytes of an uncompressed
-//! layer stay where they lie; those of a compressed one go to a [`Spool`](crate::content::Spool).
+//! layer stay where they lie; those of a compressed one go to a [`Spool`].
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::codec::{self, Format};
-use crate::content::{Budget, Source, SourceReader, SpoolWriter};
-use crate::digest::Hashing;
+use crate::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
+use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, base_name, display, parts};
 use crate::progress::Progress;
@@ -116,7 +116,47 @@ fn read(
 ) -> Result<LayerContent> {
     let counted = Counted { inner: SourceReader::all(layer.source.as_ref()), progress };
     let mut raw = Hashing::new(counted);
-    let (format, decoder) = codec::decode(&mut raw)?;
+    let read = read_tar(&mut raw, number, budget, limits)?;
+    let (_, digest, _) = raw.finish();
+    if let Some(stated) = layer.digest
+        && stated != digest
+    {
+        return Err(Error::mismatch(format!(
+            "the bytes have digest {digest}, not {stated}; the image is damaged, make or fetch it \
+             again"
+        )));
+    }
+    if read.diff_id != layer.diff_id {
+        return Err(Error::mismatch(format!(
+            "the uncompressed layer has digest {}, but the config states diff ID {}; the \
+             image is damaged, make or fetch it again",
+            read.diff_id, layer.diff_id
+        )));
+    }
+    let source: Source = match read.spool {
+        Some(spool) => Arc::new(spool),
+        None => Arc::clone(&layer.source),
+    };
+    Ok(LayerContent { changes: read.changes, source, tar_bytes: read.tar_bytes })
+}
+
+/// What is in the stream of a layer.
+struct TarContent {
+    changes: Vec<Change>,
+    diff_id: Digest,
+    tar_bytes: u64,
+    /// The uncompressed tar, unless the stream was that.
+    spool: Option<Spool>,
+}
+
+/// Reads a layer's stream to its end.
+fn read_tar(
+    raw: impl Read + Send,
+    number: u32,
+    budget: &Arc<Budget>,
+    limits: &Limits,
+) -> Result<TarContent> {
+    let (format, decoder) = codec::decode(raw)?;
     let spool = (format != Format::Plain).then(|| SpoolWriter::new(budget));
     let stream = Tee { inner: Hashing::new(decoder), spool, limits };
     let mut reader = tar::Reader::new(Streaming::new(stream));
@@ -132,29 +172,9 @@ fn read(
     let mut stream = reader.into_inner().into_inner();
     while stream.read(&mut buf)? > 0 {}
     let Tee { inner, spool, .. } = stream;
-    let (decoder, diff_id, tar_bytes) = inner.finish();
-    drop(decoder);
-    let (_, digest, _) = raw.finish();
-    if let Some(stated) = layer.digest
-        && stated != digest
-    {
-        return Err(Error::mismatch(format!(
-            "the bytes have digest {digest}, not {stated}; the image is damaged, make or fetch it \
-             again"
-        )));
-    }
-    if diff_id != layer.diff_id {
-        return Err(Error::mismatch(format!(
-            "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; the \
-             image is damaged, make or fetch it again",
-            layer.diff_id
-        )));
-    }
-    let source: Source = match spool {
-        Some(spool) => Arc::new(spool.finish()?),
-        None => Arc::clone(&layer.source),
-    };
-    Ok(LayerContent { changes, source, tar_bytes })
+    let (_, diff_id, tar_bytes) = inner.finish();
+    let spool = spool.map(SpoolWriter::finish).transpose()?;
+    Ok(TarContent { changes, diff_id, tar_bytes, spool })
 }
 
 /// The change that a tar entry stands for; `None` for what clients pass over.

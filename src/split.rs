@@ -49,6 +49,22 @@ pub struct Options {
     pub max_size: u64,
 }
 
+impl Default for Options {
+    /// Eight zstd layers, times preserved, one thread a core, 512 MiB.
+    fn default() -> Self {
+        Self {
+            target: Target::Layers(8),
+            compression: Compression::Zstd { level: 3, window_log: None },
+            mtime: MtimePolicy::Preserve,
+            churn: Vec::new(),
+            dry_run: false,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: 512 << 20,
+            max_size: 256 << 30,
+        }
+    }
+}
+
 impl Options {
     /// Threads for encoding: what they hold must leave half of the memory to the spools.
     fn encoding_threads(&self) -> usize {

@@ -66,7 +66,7 @@ mod tests {
                 "srv/node_modules/a/node_modules/b/package.json=npm:b",
                 "srv/node_modules/a/package.json=npm:a",
                 "srv/node_modules/a/test/package.json=npm:a",
-                "srv/node_modules/no-package/i.js=dir:srv/node_modules",
+                "srv/node_modules/no-package/i.js=dir:srv/node_modules/no-package",
             ]
         );
     }

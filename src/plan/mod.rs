@@ -1,1 +1,158 @@
-//! x
+//! Which path goes in which layer, and in which order: a pure function of data.
+//!
+//! Given a file set, its components and the expected compressed size of each file, the planner
+//! 1. puts all files in a [sequence], stable and large first, volatile and small last;
+//! 2. [cuts] the sequence into layers so that the bytes a client will have to load again are few
+//!    and the layers are of similar size;
+//! 3. [places] the entries, each with its parent directories.
+//!
+//! Layers are listed lowest first, because clients with chain IDs load everything above the first
+//! layer that changed.
+//!
+//! [sequence]: sequence
+//! [cuts]: cuts
+//! [places]: place
+
+mod churn;
+mod cuts;
+mod label;
+mod pack;
+mod place;
+mod sequence;
+
+use serde::Serialize;
+
+use crate::analyze::Analysis;
+use crate::fileset::FileSet;
+use sequence::Sequence;
+
+/// dockerd refuses more layers than this (moby, layer/layer_store.go: maxLayerDepth).
+pub const MAX_LAYERS: u32 = 125;
+
+/// How many layers, or how large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// So many, if there is enough to fill them: 1 to [`MAX_LAYERS`].
+    Layers(u32),
+    /// As few as can be of at most so many compressed bytes each, as estimated; one file that is
+    /// larger stands alone.
+    Size(u64),
+}
+
+/// How to plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How many layers, or how large.
+    pub target: Target,
+}
+
+/// A component's part in a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// Index in the analysis.
+    pub component: u32,
+    /// Files in this layer.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// The same, compressed, as estimated.
+    pub estimate: u64,
+}
+
+/// One layer to be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlannedLayer {
+    /// Positions in the file set's entries, ascending, parent directories included.
+    pub entries: Vec<u32>,
+    /// Expected compressed bytes.
+    pub estimate: u64,
+    /// What it is made of, largest first.
+    pub shares: Vec<Share>,
+    /// Chance that it changes from one release to the next.
+    pub churn: f64,
+    /// What it is made of, in a few words.
+    pub label: String,
+}
+
+/// A plan: every path in a layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Lowest first; at least one.
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// Plans the layers of a file set. `estimates` has the expected compressed bytes of each inode.
+pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options) -> Plan {
+    let sequence = Sequence::new(set, analysis, estimates);
+    let mut groups = match options.target {
+        Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize),
+        Target::Size(bytes) => by_size(&sequence, bytes.max(1)),
+    };
+    groups.retain(|g| !g.is_empty());
+    if groups.is_empty() {
+        groups.push(Vec::new());
+    }
+    Plan { layers: place::place(set, analysis, &sequence, &groups) }
+}
+
+/// Layers may be so much larger than their mean, as estimated, in twentieths. Estimates err, and
+/// what is promised is 1.35 in real bytes.
+const SLACK: u64 = 24;
+/// Beyond this much, contiguous cuts are given up for packing.
+const MOST_SLACK: u64 = 25;
+
+/// The largest size that `slack` twentieths of the mean allow.
+fn cap(total: u64, layers: usize, slack: u64) -> u64 {
+    (total / 20 * slack / layers as u64).max(1)
+}
+
+/// Splits the sequence into `n` groups of atoms, fewer if there are fewer atoms.
+fn by_count(sequence: &Sequence, n: usize) -> Vec<Vec<usize>> {
+    let n = n.min(sequence.atoms.len());
+    if n <= 1 {
+        return vec![(0..sequence.atoms.len()).collect()];
+    }
+    let limit = cap(sequence.total(), n, SLACK);
+    let (giants, rest) = take_giants(sequence, limit, n - 1);
+    let left = n - giants.len();
+    let cuts = cuts::Cuts::new(sequence, &rest, left);
+    let feasible = cuts.smallest_cap(left).max(limit);
+    let groups = if feasible <= cap(sequence.total(), n, MOST_SLACK) {
+        cuts.best(left, feasible)
+    } else {
+        pack::pack(sequence, &rest, left)
+    };
+    in_order(groups, giants)
+}
+
+/// Splits the sequence into as few groups of at most `bytes` as can be.
+fn by_size(sequence: &Sequence, bytes: u64) -> Vec<Vec<usize>> {
+    let (giants, rest) = take_giants(sequence, bytes, MAX_LAYERS as usize - 1);
+    let room = MAX_LAYERS as usize - giants.len();
+    let wanted = (sequence.total() / bytes + 1).min(room as u64) as usize;
+    let cuts = cuts::Cuts::new(sequence, &rest, wanted);
+    // No more layers than clients take, even if they become larger.
+    let limit = bytes.max(cuts.smallest_cap(room));
+    in_order(cuts.best(cuts.fewest(limit), limit), giants)
+}
+
+/// Takes out the atoms that are larger than a layer may be: each stands alone. At most `most`.
+fn take_giants(sequence: &Sequence, limit: u64, most: usize) -> (Vec<usize>, Vec<usize>) {
+    let mut giants: Vec<usize> =
+        (0..sequence.atoms.len()).filter(|i| sequence.atoms[*i].estimate > limit).collect();
+    giants.sort_by_key(|i| (std::cmp::Reverse(sequence.atoms[*i].estimate), *i));
+    giants.truncate(most);
+    giants.sort_unstable();
+    let rest = (0..sequence.atoms.len()).filter(|i| giants.binary_search(i).is_err()).collect();
+    (giants, rest)
+}
+
+/// Puts the layers of single atoms between the others, by their place in the sequence.
+fn in_order(mut groups: Vec<Vec<usize>>, giants: Vec<usize>) -> Vec<Vec<usize>> {
+    groups.extend(giants.into_iter().map(|g| vec![g]));
+    groups.sort_by_key(|group| group.get(group.len() / 2).copied());
+    groups
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! `relayer copy`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::content::Budget;
+use crate::error::{Context, Result};
+use crate::oci::Platform;
+use crate::progress::Progress;
+use crate::report::SCHEMA;
+use crate::size::ByteSize;
+use crate::transport::bundle::Bundle;
+use crate::transport::{Reference, open, write};
+
+#[derive(Debug, Args)]
+pub(super) struct Copy {
+    /// The image to read
+    #[arg(value_name = "SRC")]
+    source: Reference,
+    /// Where to write it
+    #[arg(value_name = "DST")]
+    destination: Reference,
+    /// Only this platform of several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Replace the destination if it is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl Copy {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
+        let budget = Budget::new(global.memory.0, None);
+        let opened =
+            open::open(&self.source, self.platform.as_ref(), &budget, global.max_size.0)?;
+        opened.notes.iter().for_each(|note| terminal.note(note));
+        let bundle =
+            Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
+        target.write(&bundle, terminal)?;
+        if self.destination.path.is_none() || (global.quiet && !global.json) {
+            return Ok(Outcome::Done);
+        }
+        let digest = bundle.root.as_ref().map(|root| root.digest);
+        if global.json {
+            return print_json(&json!({
+                "schema": SCHEMA, "input": self.source.to_string(),
+                "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
+            }));
+        }
+        let digest = digest.map_or_else(String::new, |d| d.to_string());
+        let size = ByteSize(bundle.bytes());
+        print(format!("wrote {} ({size})\nimage {digest}\n", self.destination).as_bytes())
+    }
+}

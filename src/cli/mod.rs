@@ -1,0 +1,151 @@
+//! The command line: arguments in, library calls, tables or JSON out.
+
+mod copy;
+mod split;
+mod table;
+mod terminal;
+mod verify;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::error::Result;
+use crate::size::ByteSize;
+use terminal::Terminal;
+
+/// Flattens a container image and splits it again into deterministic layers of similar size,
+/// grouped by how often their contents change.
+#[derive(Debug, Parser)]
+#[command(name = "relayer", version, max_term_width = 100, after_help = TRANSPORTS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+const TRANSPORTS: &str = "\
+IMAGE and DEST are named as for skopeo:
+  docker-archive:FILE[:TAG]   what `docker save` writes
+  oci:DIR[:TAG]               a folder in OCI layout
+  oci-archive:FILE[:TAG]      the same in a tar archive
+  FILE or DIR [:TAG]          either, told from what is in it
+  -                           standard input or output";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Split an image into layers of similar size, grouped by churn
+    Split(split::Split),
+    /// Flatten an image into one layer
+    Flatten(split::Flatten),
+    /// Compare the final file sets of two images
+    Verify(verify::Verify),
+    /// Copy an image between files and folders, its bytes unchanged
+    Copy(copy::Copy),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// Print what was done as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print more: digests, components, timings
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Threads to use [default: one a core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Memory for contents, beside the index of files
+    #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
+    memory: ByteSize,
+    /// Refuse images that unfold to more bytes
+    #[arg(long, global = true, value_name = "SIZE", default_value = "256GiB")]
+    max_size: ByteSize,
+}
+
+impl Global {
+    fn threads(&self) -> usize {
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            usize::from,
+        )
+    }
+}
+
+/// How a command ended when it did not fail.
+enum Outcome {
+    Done,
+    /// `verify` found differences.
+    Differs,
+}
+
+/// Runs the command line of this process. The status is 0 when all went well, 1 when something
+/// failed or images differ, 2 for wrong usage.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are no errors; a closed pipe is not worth a word.
+            let _ = e.print();
+            return ExitCode::from(e.exit_code() as u8);
+        }
+    };
+    let terminal = Terminal::new(cli.global.quiet || cli.global.json, cli.global.quiet);
+    match run(&cli, &terminal) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Differs) => ExitCode::FAILURE,
+        // Whoever read our output has seen enough.
+        Err(e) if e.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(e) => {
+            terminal.error(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
+    match &cli.command {
+        Command::Split(args) => args.run(&cli.global, terminal),
+        Command::Flatten(args) => args.run(&cli.global, terminal),
+        Command::Verify(args) => args.run(&cli.global, terminal),
+        Command::Copy(args) => args.run(&cli.global, terminal),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);
+            print(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            print(&page)
+        }
+    }
+}
+
+/// Writes to standard output, where a closed pipe is an error and no panic.
+fn print(bytes: &[u8]) -> Result<Outcome> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+/// Prints a value as JSON, with a line end.
+fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    print(&text)
+}

@@ -1,0 +1,39 @@
+//! A layer in a few words, for tables and histories.
+
+use super::Share;
+use crate::analyze::Analysis;
+
+/// So many names are written out.
+const NAMES: usize = 3;
+/// Names longer than this are cut.
+const WIDTH: usize = 40;
+
+/// The largest components of a layer, and how many more there are.
+pub(super) fn label(shares: &[Share], analysis: &Analysis) -> String {
+    let mut text = String::new();
+    let mut last_kind = "";
+    for (i, share) in shares.iter().take(NAMES).enumerate() {
+        let name = analysis.components[share.component as usize].name.as_str();
+        let (kind, rest) = name.split_once(':').unwrap_or(("", name));
+        if i > 0 {
+            text.push_str(", ");
+        }
+        // `deb:perl, git, …` rather than the same word again and again.
+        if kind != last_kind {
+            text.push_str(kind);
+            text.push(':');
+            last_kind = kind;
+        }
+        if rest.chars().count() > WIDTH {
+            let skip = rest.chars().count() - WIDTH + 1;
+            text.push('…');
+            text.extend(rest.chars().skip(skip));
+        } else {
+            text.push_str(if rest.is_empty() { "/" } else { rest });
+        }
+    }
+    if shares.len() > NAMES {
+        text.push_str(&format!(" and {} more", shares.len() - NAMES));
+    }
+    text
+}

@@ -1,0 +1,79 @@
+//! From groups of atoms to lists of entries: names, parents, shares.
+
+use std::collections::BTreeMap;
+
+use super::churn::{Chances, Hazard};
+use super::label::label;
+use super::sequence::Sequence;
+use super::{PlannedLayer, Share};
+use crate::analyze::Analysis;
+use crate::fileset::{FileSet, Kind, parent};
+
+/// Lists the entries of each group of positions in the sequence.
+pub(super) fn place(
+    set: &FileSet,
+    analysis: &Analysis,
+    sequence: &Sequence,
+    groups: &[Vec<usize>],
+) -> Vec<PlannedLayer> {
+    let mut layer_of: Vec<Option<u8>> = vec![None; set.inodes().len()];
+    let mut layers = Vec::with_capacity(groups.len());
+    let chances = Chances::new(sequence.components.len());
+    for (g, group) in groups.iter().enumerate() {
+        let mut shares: BTreeMap<usize, Share> = BTreeMap::new();
+        for at in group {
+            let atom = &sequence.atoms[*at];
+            layer_of[atom.inode as usize] = Some(g as u8);
+            let component = sequence.components[atom.component].component;
+            let share = shares.entry(atom.component).or_insert(Share {
+                component,
+                files: 0,
+                bytes: 0,
+                estimate: 0,
+            });
+            share.estimate += atom.estimate;
+            if let Kind::File(file) = &set.inodes()[atom.inode as usize].kind {
+                share.files += 1;
+                share.bytes += file.size;
+            }
+        }
+        let hazards = shares.keys().map(|c| &sequence.components[*c].hazard);
+        let hazard = hazards.fold(Hazard::default(), Hazard::plus);
+        let mut shares: Vec<Share> = shares.into_values().collect();
+        let name = |s: &Share| analysis.components[s.component as usize].name.as_str();
+        shares.sort_by(|a, b| b.estimate.cmp(&a.estimate).then_with(|| name(a).cmp(name(b))));
+        layers.push(PlannedLayer {
+            entries: Vec::new(),
+            estimate: shares.iter().map(|s| s.estimate).sum(),
+            churn: chances.of(&hazard),
+            label: label(&shares, analysis),
+            shares,
+        });
+    }
+    // A bit a layer for each directory that is there already; there are never more than 125.
+    let mut listed: Vec<u128> = vec![0; set.entries().len()];
+    for (i, entry) in set.entries().iter().enumerate() {
+        let Some(layer) = layer_of[entry.inode as usize] else { continue };
+        let bit = 1u128 << layer;
+        let entries = &mut layers[layer as usize].entries;
+        entries.push(i as u32);
+        let mut up = parent(&entry.path);
+        // Once a directory is listed, so are all above it.
+        while let Some(dir) = up.and_then(|path| set.position(path)) {
+            if listed[dir] & bit != 0 {
+                break;
+            }
+            listed[dir] |= bit;
+            entries.push(dir as u32);
+            up = parent(&set.entries()[dir].path);
+        }
+    }
+    for layer in &mut layers {
+        // An image may have nothing but its root.
+        if layer.entries.is_empty() && set.position(b"").is_some() {
+            layer.entries.push(0);
+        }
+        layer.entries.sort_unstable();
+    }
+    layers
+}

@@ -1,0 +1,112 @@
+//! All that must be placed, in the order of layers: stable and large first.
+//!
+//! Tiers come first: what changes together with its kind stays together, so that a month without
+//! a new base leaves the layers of the base alone. Within a tier large components lie below small
+//! ones that change as often: exchanging two neighbours in a stack of chain IDs shows that size
+//! times the odds of no change decides. Sizes count as powers of two, so that a component that
+//! has grown a little does not jump over its neighbours.
+
+use std::cmp::Reverse;
+
+use super::churn::{Hazard, tier};
+use crate::analyze::Analysis;
+use crate::fileset::{FileSet, InodeId, Kind};
+
+/// Something that can't be divided: a file with all of its names, or an empty directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Atom {
+    pub(super) inode: InodeId,
+    /// Index in [`Sequence::components`].
+    pub(super) component: usize,
+    /// Expected compressed bytes.
+    pub(super) estimate: u64,
+}
+
+/// A component in the sequence.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Index in the analysis.
+    pub(super) component: u32,
+    pub(super) hazard: Hazard,
+    /// A number from the name alone, the same in every image.
+    pub(super) hash: u64,
+}
+
+/// Atoms in order; those of a component stand together, by path.
+pub(super) struct Sequence {
+    pub(super) atoms: Vec<Atom>,
+    pub(super) components: Vec<Part>,
+}
+
+impl Sequence {
+    pub(super) fn new(set: &FileSet, analysis: &Analysis, estimates: &[u64]) -> Self {
+        let has_children = has_children(set);
+        let mut seen = vec![false; set.inodes().len()];
+        // By path, since entries are.
+        let mut found: Vec<(u32, InodeId)> = Vec::new();
+        let mut sizes = vec![0u64; analysis.components.len()];
+        for (i, entry) in set.entries().iter().enumerate() {
+            let inode = entry.inode as usize;
+            let dir = matches!(set.inode(entry).kind, Kind::Dir);
+            if dir && (has_children[i] || entry.path.is_empty())
+                || std::mem::replace(&mut seen[inode], true)
+            {
+                continue;
+            }
+            let component = analysis.owner[inode];
+            sizes[component as usize] += estimates[inode];
+            found.push((component, entry.inode));
+        }
+        let mut order: Vec<usize> = (0..sizes.len()).filter(|i| sizes[*i] > 0).collect();
+        let key = |i: &usize| {
+            let component = &analysis.components[*i];
+            let (tier, hazard) = tier(component);
+            // Size over hazard, to a power of two; a hazard of zero is as steady as can be.
+            let weight = (sizes[*i] as f64 / hazard.max(1e-6)) as u64;
+            (tier, Reverse(weight.checked_ilog2()))
+        };
+        order.sort_by(|a, b| {
+            let names = || analysis.components[*a].name.cmp(&analysis.components[*b].name);
+            key(a).cmp(&key(b)).then_with(names)
+        });
+        let mut place = vec![0; sizes.len()];
+        let mut components = Vec::with_capacity(order.len());
+        for (new, old) in order.into_iter().enumerate() {
+            place[old] = new;
+            let component = &analysis.components[old];
+            let hash = blake3::hash(component.name.as_bytes());
+            components.push(Part {
+                component: old as u32,
+                hazard: Hazard::of(component),
+                hash: hash.as_bytes()[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b)),
+            });
+        }
+        let mut atoms: Vec<Atom> = found
+            .into_iter()
+            .map(|(component, inode)| Atom {
+                inode,
+                component: place[component as usize],
+                estimate: estimates[inode as usize],
+            })
+            .collect();
+        // The sort is stable: paths stay in order within a component.
+        atoms.sort_by_key(|atom| atom.component);
+        Self { atoms, components }
+    }
+
+    /// Expected compressed bytes of all.
+    pub(super) fn total(&self) -> u64 {
+        self.atoms.iter().map(|a| a.estimate).sum()
+    }
+}
+
+/// For each entry, whether another lies below it.
+fn has_children(set: &FileSet) -> Vec<bool> {
+    let mut has = vec![false; set.entries().len()];
+    for entry in set.entries() {
+        if let Some(i) = crate::fileset::parent(&entry.path).and_then(|dir| set.position(dir)) {
+            has[i] = true;
+        }
+    }
+    has
+}

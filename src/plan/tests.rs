@@ -1,0 +1,227 @@
+//! Properties of plans over random file sets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::analyze::{Component, ComponentKind};
+use crate::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
+
+const KINDS: [ComponentKind; 6] = [
+    ComponentKind::OsPackage,
+    ComponentKind::System,
+    ComponentKind::LanguagePackage,
+    ComponentKind::BigFile,
+    ComponentKind::Application,
+    ComponentKind::State,
+];
+
+/// A file set of components: a name, a kind, and estimates of its files.
+#[derive(Debug, Clone)]
+struct Shape(BTreeMap<String, (ComponentKind, Vec<u64>)>);
+
+impl Shape {
+    fn build(&self) -> (FileSet, Analysis, Vec<u64>) {
+        let mut paths: BTreeMap<Vec<u8>, (Kind, u32, u64)> = BTreeMap::new();
+        let mut components = Vec::new();
+        for (i, (name, (kind, files))) in self.0.iter().enumerate() {
+            let owner = i as u32;
+            components.push(Component { name: name.clone(), kind: *kind, churn: None });
+            let dir = format!("top{}/{name}", i % 3);
+            paths.insert(dir.clone().into(), (Kind::Dir, owner, 0));
+            paths.entry(format!("top{}", i % 3).into()).or_insert((Kind::Dir, owner, 0));
+            paths.insert(format!("{dir}/empty").into(), (Kind::Dir, owner, 44));
+            for (f, estimate) in files.iter().enumerate() {
+                let location = Location::Span { source: 0, offset: 0 };
+                let file = FileData { size: estimate * 3, hash: [0; 32], location };
+                paths.insert(format!("{dir}/{f:05}").into(), (Kind::File(file), owner, *estimate));
+            }
+        }
+        paths.insert(Vec::new(), (Kind::Dir, 0, 0));
+        let (mut entries, mut inodes, mut owner, mut estimates) = (vec![], vec![], vec![], vec![]);
+        for (path, (kind, component, estimate)) in paths {
+            entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
+            let mtime = Mtime::default();
+            inodes.push(Inode { kind, mode: 0, uid: 0, gid: 0, mtime, xattrs: None });
+            owner.push(component);
+            estimates.push(estimate);
+        }
+        // Every component's first two files are one with two names.
+        let analysis = Analysis { components, owner, notes: Vec::new() };
+        (FileSet::new(entries, inodes).unwrap(), analysis, estimates)
+    }
+
+    fn plan(&self, target: Target) -> (FileSet, Analysis, Plan) {
+        let (set, analysis, estimates) = self.build();
+        let plan = plan(&set, &analysis, &estimates, &Options { target });
+        (set, analysis, plan)
+    }
+}
+
+/// Sizes as in images: many small, a few large.
+fn sizes(max_log: f64) -> impl Strategy<Value = u64> {
+    (0.0..1.0f64, 0.0..1.0f64).prop_map(move |(a, b)| 2f64.powf(4.0 + (max_log - 4.0) * a * b) as u64)
+}
+
+fn shapes(components: usize) -> impl Strategy<Value = Shape> {
+    let component = (0..KINDS.len(), prop::collection::vec(sizes(22.0), 0..12));
+    prop::collection::vec(component, 1..components).prop_map(|list| {
+        let named = list.into_iter().enumerate();
+        Shape(named.map(|(i, (kind, files))| (format!("c{i:03}"), (KINDS[kind], files))).collect())
+    })
+}
+
+fn check(set: &FileSet, plan: &Plan) {
+    let mut seen = BTreeSet::new();
+    for layer in &plan.layers {
+        assert!(layer.entries.windows(2).all(|w| w[0] < w[1]), "sorted, no path twice");
+        let here: BTreeSet<&[u8]> =
+            layer.entries.iter().map(|i| &*set.entries()[*i as usize].path).collect();
+        for path in &here {
+            if let Some(dir) = parent(path) {
+                assert!(here.contains(dir), "the parent is there");
+            }
+        }
+        for i in &layer.entries {
+            let entry = &set.entries()[*i as usize];
+            let childless = set.below(&entry.path).is_empty();
+            if !matches!(set.inode(entry).kind, Kind::Dir) || childless {
+                assert!(seen.insert(*i), "in one layer only");
+            }
+        }
+    }
+    for (i, entry) in set.entries().iter().enumerate() {
+        if !matches!(set.inode(entry).kind, Kind::Dir) || set.below(&entry.path).is_empty() {
+            assert!(seen.contains(&(i as u32)), "everything is somewhere");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_path_is_in_its_place(shape in shapes(30), n in 1u32..70) {
+        let (set, _, plan) = shape.plan(Target::Layers(n));
+        check(&set, &plan);
+        let atoms: usize = shape.0.values().map(|(_, files)| files.len() + 1).sum();
+        prop_assert_eq!(plan.layers.len(), atoms.min(n as usize));
+    }
+
+    #[test]
+    fn no_layer_is_larger_than_it_must_be(shape in shapes(120), n in 1u32..64) {
+        let (_, _, plan) = shape.plan(Target::Layers(n));
+        let total: u64 = plan.layers.iter().map(|l| l.estimate).sum();
+        let largest_atom = shape.0.values().flat_map(|(_, f)| f).max().copied().unwrap_or(0).max(44);
+        let largest = plan.layers.iter().map(|l| l.estimate).max().unwrap_or(0);
+        let mean = total as f64 / plan.layers.len() as f64;
+        let allowed = (1.30 * mean).max(largest_atom as f64);
+        prop_assert!(largest as f64 <= allowed, "{} of mean {}, largest file {}", largest, mean, largest_atom);
+    }
+
+    #[test]
+    fn a_size_is_kept(shape in shapes(60), size in 10_000u64..3_000_000) {
+        let (set, _, plan) = shape.plan(Target::Size(size));
+        check(&set, &plan);
+        if plan.layers.len() < MAX_LAYERS as usize {
+            for layer in &plan.layers {
+                let files: u64 = layer.shares.iter().map(|s| s.files).sum();
+                prop_assert!(layer.estimate <= size || files == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn names_decide_and_not_numbers(shape in shapes(20), n in 1u32..20) {
+        let (set, analysis, estimates) = shape.build();
+        let one = plan(&set, &analysis, &estimates, &Options { target: Target::Layers(n) });
+        // The same set with its inodes counted from the other end, and its components too.
+        let last_inode = set.inodes().len() - 1;
+        let last = analysis.components.len() - 1;
+        let entries = set.entries().iter()
+            .map(|e| Entry { path: e.path.clone(), inode: (last_inode - e.inode as usize) as u32 })
+            .collect();
+        let back = FileSet::new(entries, set.inodes().iter().rev().cloned().collect()).unwrap();
+        let analysis2 = Analysis {
+            components: analysis.components.iter().rev().cloned().collect(),
+            owner: analysis.owner.iter().rev().map(|o| (last - *o as usize) as u32).collect(),
+            notes: Vec::new(),
+        };
+        let estimates2: Vec<u64> = estimates.iter().rev().copied().collect();
+        let two = plan(&back, &analysis2, &estimates2, &Options { target: Target::Layers(n) });
+        let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
+        prop_assert_eq!(lists(&one), lists(&two));
+    }
+}
+
+#[test]
+fn an_empty_file_set_is_one_layer() {
+    let plan = plan(
+        &FileSet::default(),
+        &Analysis::default(),
+        &[],
+        &Options { target: Target::Layers(8) },
+    );
+    assert_eq!(plan.layers.len(), 1);
+    assert!(plan.layers[0].entries.is_empty());
+}
+
+/// Some 200 components of an image, by a fixed rule.
+fn image(seed: u64) -> Shape {
+    let mut components = BTreeMap::new();
+    for i in 0..200u64 {
+        let bytes = blake3::hash(&[seed.to_le_bytes(), i.to_le_bytes()].concat());
+        let random = |at: usize| f64::from(bytes.as_bytes()[at]) / 256.0;
+        let kind = KINDS[[0, 0, 0, 0, 2, 2, 2, 3, 4, 1][(random(0) * 10.0) as usize]];
+        let files = 1 + (random(1) * 20.0) as u64;
+        let size = 2f64.powf(8.0 + 14.0 * random(2) * random(3)) as u64;
+        let files = (0..files).map(|f| size / 2 + size * f / files).collect();
+        components.insert(format!("pkg-{}", &bytes.to_hex()[..8]), (kind, files));
+    }
+    Shape(components)
+}
+
+/// Bytes of untouched components whose layer has other contents after one component changed, as
+/// a share of all bytes, over many changes; beyond the layers that the changed one touches.
+fn unrest(layers: u32) -> f64 {
+    let (mut moved, mut all) = (0.0, 0.0);
+    for seed in 0..12 {
+        let base = image(seed);
+        let contents = |shape: &Shape| -> Vec<BTreeMap<String, u64>> {
+            let (_, analysis, plan) = shape.plan(Target::Layers(layers));
+            let name = |c: u32| analysis.components[c as usize].name.clone();
+            plan.layers
+                .iter()
+                .map(|l| l.shares.iter().map(|s| (name(s.component), s.estimate)).collect())
+                .collect()
+        };
+        let before = contents(&base);
+        for (i, name) in base.0.keys().enumerate().step_by(17) {
+            let mut after = base.clone();
+            match i % 3 {
+                0 => drop(after.0.remove(name)),
+                1 => after.0.get_mut(name).unwrap().1.iter_mut().for_each(|s| *s += *s / 5),
+                _ => drop(after.0.insert(format!("{name}-new"), after.0[name].clone())),
+            }
+            for layer in contents(&after) {
+                let touched = layer.keys().any(|n| n.starts_with(name.as_str()));
+                let bytes: u64 = layer.values().sum();
+                all += bytes as f64;
+                if !touched && !before.contains(&layer) {
+                    moved += bytes as f64;
+                }
+            }
+        }
+    }
+    moved / all
+}
+
+#[test]
+fn one_change_leaves_most_layers_alone() {
+    for layers in [8, 16] {
+        let share = unrest(layers);
+        println!("{layers} layers: {:.1} % of bytes in layers that changed for a neighbour", share * 100.0);
+        assert!(share < 0.30, "{share}");
+    }
+}
