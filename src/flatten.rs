@@ -10,7 +10,8 @@
 //! new attributes, everything else is replaced, and a hard link gives its inode the metadata of
 //! its own header.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -102,13 +103,23 @@ impl Tree {
     fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
         self.layer += 1;
         self.taken.clear();
+        // What this layer puts in the place of a symlink hides whatever lay behind that.
+        let put = OnceCell::new();
+        let puts = |path: &[u8]| {
+            let all = || -> BTreeSet<&[u8]> {
+                let put = changes.iter().filter(|c| matches!(c.what, What::Put(_)));
+                put.map(|c| &*c.path).collect()
+            };
+            put.get_or_init(all).contains(path)
+        };
         for change in &changes {
-            match change.what {
-                What::Whiteout => self.whiteout(&change.path, true),
-                What::Opaque => self.whiteout(&change.path, false),
+            let itself = match change.what {
+                What::Whiteout => true,
+                What::Opaque => false,
                 _ => continue,
-            }
-            .context(|| format!("whiteout of {}", display(&change.path)))?;
+            };
+            self.whiteout(&change.path, itself, &puts)
+                .context(|| format!("whiteout of {}", display(&change.path)))?;
         }
         for Change { path, what } in changes {
             let shown = matches!(what, What::Put(_) | What::Link { .. }).then(|| path.clone());
@@ -122,9 +133,21 @@ impl Tree {
         Ok(())
     }
 
-    fn whiteout(&mut self, path: &[u8], itself: bool) -> Result<()> {
+    /// Takes away what lower layers have below a path, and the path itself unless it is opaque.
+    /// `replaced` tells what the same layer puts in place of symlinks on the way.
+    fn whiteout(
+        &mut self,
+        path: &[u8],
+        itself: bool,
+        replaced: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<()> {
         self.hidden.whiteouts += 1;
-        let at = if itself { self.resolve_parent(path)? } else { self.resolve(path)? };
+        let at = if itself {
+            self.resolve_parent(path, replaced)?
+        } else {
+            self.resolve(path, replaced)?
+        };
+        let Some(at) = at else { return Ok(()) };
         let mut gone = self.remove_below(&at);
         if itself && !at.is_empty() {
             gone.extend(self.names.remove_entry(&at[..]));
@@ -137,7 +160,7 @@ impl Tree {
         if path.is_empty() && !matches!(inode.kind, Kind::Dir) {
             return Err(Error::malformed("the root must be a directory"));
         }
-        let at = self.resolve_parent(&path)?;
+        let at = self.place_of(&path)?;
         self.make_parents(&at)?;
         if let Kind::File(file) = &inode.kind {
             self.seen.0 += 1;
@@ -154,7 +177,7 @@ impl Tree {
     }
 
     fn link(&mut self, path: Box<[u8]>, target: &[u8], like: Inode) -> Result<()> {
-        let at = self.resolve_parent(&path)?;
+        let at = self.place_of(&path)?;
         if at.is_empty() {
             return Err(Error::malformed("the root must be a directory"));
         }
@@ -162,7 +185,7 @@ impl Tree {
         // As on disk: what is in the way goes first, even if that is the target.
         self.remove_below(&at);
         self.names.remove(&at);
-        let from = self.resolve_parent(target)?;
+        let from = self.place_of(target)?;
         let id = *self.names.get(&from).or(self.taken.get(&from)).ok_or_else(|| {
             Error::malformed(format!("a hard link to {}, which is not there", display(target)))
         })?;
@@ -240,25 +263,35 @@ impl Tree {
         Ok(())
     }
 
-    /// The path with symlinks followed in its directory part.
-    fn resolve_parent(&self, path: &[u8]) -> Result<Box<[u8]>> {
+    /// Where an entry of this path goes.
+    fn place_of(&self, path: &[u8]) -> Result<Box<[u8]>> {
+        // Without anything replaced there is always a place.
+        Ok(self.resolve_parent(path, &|_| false)?.unwrap_or_else(|| path.into()))
+    }
+
+    /// The path with symlinks followed in its directory part; `None` when one of them is replaced.
+    fn resolve_parent(
+        &self,
+        path: &[u8],
+        replaced: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<Box<[u8]>>> {
         let dir = parent(path).unwrap_or_default();
         // Nearly always the directory is there under its own name.
-        if dir.is_empty() || self.names.contains_key(dir) && self.is_dir(dir) {
-            return Ok(path.into());
+        if dir.is_empty() || self.is_dir(dir) {
+            return Ok(Some(path.into()));
         }
         let name = &path[dir.len() + 1..];
-        let mut at = self.resolve(dir)?.into_vec();
-        if !at.is_empty() {
-            at.push(b'/');
-        }
-        at.extend_from_slice(name);
-        Ok(at.into())
+        let Some(at) = self.resolve(dir, replaced)? else { return Ok(None) };
+        Ok(Some(if at.is_empty() { name.into() } else { [&at, name].join(&b'/').into() }))
     }
 
     /// The path with all symlinks followed inside the root; parts that are not there stay as they
-    /// are.
-    fn resolve(&self, path: &[u8]) -> Result<Box<[u8]>> {
+    /// are. `None` when one of the symlinks is replaced.
+    fn resolve(
+        &self,
+        path: &[u8],
+        replaced: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Option<Box<[u8]>>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<&[u8]> = parts(path).rev().collect();
         let mut links = 0;
@@ -276,6 +309,9 @@ impl Tree {
                 done = next;
                 continue;
             };
+            if replaced(&next) {
+                return Ok(None);
+            }
             links += 1;
             if links > MAX_SYMLINKS {
                 return Err(Error::malformed(format!("{} is a loop of symlinks", display(path))));
@@ -285,7 +321,7 @@ impl Tree {
             }
             todo.extend(parts(target).rev());
         }
-        Ok(done.into())
+        Ok(Some(done.into()))
     }
 
     fn finish(mut self) -> Result<(FileSet, Hidden)> {
@@ -442,6 +478,15 @@ mod tests {
         );
         assert!(flat(vec![vec![symlink("l", "l"), file("l/x", 1)]]).is_err());
         assert_eq!(show(vec![vec![symlink("l", "new/place"), file("l/x", 1)]]), "l=s new=d new/place=d new/place/x=1");
+    }
+
+    #[test]
+    fn markers_do_not_reach_behind_a_symlink_that_their_layer_replaces() {
+        let base = || vec![dir("etc"), file("etc/passwd", 1), symlink("l", "etc")];
+        let all = "etc=d etc/passwd=1 l=d l/x=2";
+        assert_eq!(show(vec![base(), vec![opaque("l"), dir("l"), file("l/x", 2)]]), all);
+        assert_eq!(show(vec![base(), vec![dir("l"), file("l/x", 2), whiteout("l/passwd")]]), all);
+        assert_eq!(show(vec![base(), vec![whiteout("l/passwd")]]), "etc=d l=s");
     }
 
     #[test]

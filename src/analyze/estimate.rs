@@ -14,10 +14,13 @@ use crate::content::Contents;
 use crate::error::{Context, Error, Result};
 use crate::fileset::{FileData, FileSet, InodeId, Kind, display};
 
-/// A sample has so many bytes: enough for zstd to find most of the repetition it will find.
-const WINDOW: u64 = 128 << 10;
-/// One sample for so many bytes, so an eighth is compressed.
+/// There is one sample for so many bytes.
 const STRIDE: u64 = 1 << 20;
+/// Of a large image an eighth is compressed: enough in each sample for zstd to find most of the
+/// repetition it will find.
+const PART: u64 = 8;
+/// Of a small one more, up to all of it: its layers are small, and errors don't even out.
+const ENOUGH: u64 = 64 << 20;
 /// The level whose sizes are to be foretold is 3, the default.
 const LEVEL: i32 = 3;
 /// A tar header and its padding among others like it, compressed.
@@ -35,10 +38,12 @@ struct Batch<'a> {
 /// For each inode, its expected share in bytes of a zstd layer. Runs on the current rayon pool.
 pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Result<Vec<u64>> {
     let batches = batches(set, analysis);
+    let total: u64 = batches.iter().map(|b| b.bytes).sum();
+    let window = (STRIDE * ENOUGH / total.max(ENOUGH)).max(STRIDE / PART);
     let ratios: Vec<Result<f64>> = batches
         .par_iter()
         .map(|batch| {
-            ratio(batch, contents).context(|| {
+            ratio(batch, window, contents).context(|| {
                 let first = batch.files.first().map(|f| f.0);
                 let name = set.entries().iter().find(|e| Some(e.inode) == first);
                 format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
@@ -87,8 +92,8 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
 }
 
 /// Compressed by plain bytes of a batch's samples.
-fn ratio(batch: &Batch<'_>, contents: &Contents) -> Result<f64> {
-    let mut sample = vec![0; WINDOW.min(batch.bytes) as usize];
+fn ratio(batch: &Batch<'_>, window: u64, contents: &Contents) -> Result<f64> {
+    let mut sample = vec![0; window.min(batch.bytes) as usize];
     let (mut plain, mut compressed) = (0, 0);
     let mut take = |sample: &[u8]| -> Result<()> {
         let done = zstd::bulk::compress(sample, LEVEL).map_err(Error::from)?;
