@@ -335,7 +335,8 @@ impl Contents {
                     let (from, to) = (offset.max(*at), end.min(at + len));
                     if from < to {
                         let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
-                        self.sources[map.source as usize].read_exact_at(part, stored + from - at)?;
+                        self.sources[map.source as usize]
+                            .read_exact_at(part, stored + from - at)?;
                     }
                     stored += len;
                 }

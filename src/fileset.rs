@@ -301,7 +301,14 @@ mod tests {
         for (path, link) in items {
             let kind = link.map_or(Kind::Dir, |t| Kind::Symlink { target: t.as_bytes().into() });
             entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });
-            inodes.push(Inode { kind, mode: 0o755, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None });
+            inodes.push(Inode {
+                kind,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                mtime: Mtime::default(),
+                xattrs: None,
+            });
         }
         FileSet::new(entries, inodes).unwrap()
     }
@@ -331,8 +338,14 @@ mod tests {
     #[test]
     fn a_set_that_cannot_be_written_is_refused() {
         let dir = |path: &[u8], inode| Entry { path: path.into(), inode };
-        let inode =
-            Inode { kind: Kind::Dir, mode: 0, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None };
+        let inode = Inode {
+            kind: Kind::Dir,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime::default(),
+            xattrs: None,
+        };
         assert!(FileSet::new(vec![dir(b"b", 0), dir(b"a", 1)], vec![inode.clone(); 2]).is_err());
         assert!(FileSet::new(vec![dir(b"a/b", 0)], vec![inode.clone()]).is_err());
         assert!(FileSet::new(vec![dir(b"a", 0), dir(b"b", 0)], vec![inode]).is_err());

@@ -164,7 +164,8 @@ fn read_tar(
     let mut buf = vec![0; 1 << 17];
     while let Some(entry) = reader.next_entry()? {
         limits.add_entry()?;
-        let place = || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
+        let place =
+            || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
         let change = change_of(&entry, number, limits, &mut reader, &mut buf).context(place)?;
         changes.extend(change);
     }
@@ -186,8 +187,10 @@ fn change_of<R: tar::Forward>(
     buf: &mut [u8],
 ) -> Result<Option<Change>> {
     let path = clean(&entry.path)?;
-    if let Some(marker) = marker(&path)? {
-        return Ok(marker);
+    match marker(&path)? {
+        Marker::No => {}
+        Marker::PassedOver => return Ok(None),
+        Marker::Change(change) => return Ok(Some(change)),
     }
     let inode = |kind| Inode {
         // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
@@ -211,9 +214,10 @@ fn change_of<R: tar::Forward>(
             let hash = hash(reader.data(), *size, sparse.as_deref(), buf)?;
             What::Put(inode(Kind::File(FileData { size: *size, hash, location })))
         }
-        EntryKind::HardLink { target } => {
-            What::Link { target: clean(target).context(|| "hard link target")?, like: inode(Kind::Fifo) }
-        }
+        EntryKind::HardLink { target } => What::Link {
+            target: clean(target).context(|| "hard link target")?,
+            like: inode(Kind::Fifo),
+        },
         EntryKind::Symlink { target } => What::Put(inode(Kind::Symlink { target: target.clone() })),
         EntryKind::Dir => What::Put(inode(Kind::Dir)),
         EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
@@ -248,24 +252,33 @@ fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     Ok(kept.into_boxed_slice())
 }
 
-/// Reads the names that begin with `.wh.`: `None` when the path is none of them, `Some(None)`
-/// when it is to be passed over.
-fn marker(path: &[u8]) -> Result<Option<Option<Change>>> {
+/// What a name with `.wh.` in it stands for.
+enum Marker {
+    /// Nothing: it is a name like others.
+    No,
+    /// Nothing that clients heed.
+    PassedOver,
+    /// A whiteout.
+    Change(Change),
+}
+
+/// Reads the names that begin with `.wh.`.
+fn marker(path: &[u8]) -> Result<Marker> {
     if !parts(path).any(|part| part.starts_with(b".wh.")) {
-        return Ok(None);
+        return Ok(Marker::No);
     }
     // AUFS kept its own files under such names; Docker skips them
     // (moby, pkg/archive/diff.go: WhiteoutMetaPrefix).
     let name = base_name(path);
     let dir = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default();
     if name != b".wh..wh..opq" && parts(path).any(|part| part.starts_with(b".wh..wh.")) {
-        return Ok(Some(None));
+        return Ok(Marker::PassedOver);
     }
     if parts(dir).any(|part| part.starts_with(b".wh.")) {
         return Err(Error::malformed("a name below a whiteout"));
     }
     if name == b".wh..wh..opq" {
-        return Ok(Some(Some(Change { path: dir.into(), what: What::Opaque })));
+        return Ok(Marker::Change(Change { path: dir.into(), what: What::Opaque }));
     }
     let hidden = &name[b".wh.".len()..];
     if hidden.is_empty() || hidden == b"." || hidden == b".." {
@@ -276,7 +289,7 @@ fn marker(path: &[u8]) -> Result<Option<Option<Change>>> {
         path.push(b'/');
     }
     path.extend_from_slice(hidden);
-    Ok(Some(Some(Change { path: path.into(), what: What::Whiteout })))
+    Ok(Marker::Change(Change { path: path.into(), what: What::Whiteout }))
 }
 
 /// BLAKE3 of a file's bytes, holes as zeros.
@@ -359,18 +372,26 @@ mod tests {
 
     #[test]
     fn whiteouts_are_told_from_names() {
-        let read = |p: &[u8]| marker(p).map(|m| m.map(|c| c.map(|c| (c.path.to_vec(), c.what))));
-        assert!(matches!(read(b"a/b"), Ok(None)));
-        assert!(matches!(read(b"a/wh..x"), Ok(None)));
-        assert!(
-            matches!(read(b"a/.wh.b"), Ok(Some(Some((p, What::Whiteout)))) if p == b"a/b")
-        );
-        assert!(matches!(read(b".wh.b"), Ok(Some(Some((p, What::Whiteout)))) if p == b"b"));
-        assert!(matches!(read(b"a/.wh..wh..opq"), Ok(Some(Some((p, What::Opaque)))) if p == b"a"));
-        assert!(matches!(read(b".wh..wh..opq"), Ok(Some(Some((p, What::Opaque)))) if p.is_empty()));
-        assert!(matches!(read(b".wh..wh.plnk/1.2"), Ok(Some(None))));
-        for bad in [&b"a/.wh."[..], b".wh...", b"a/.wh..", b".wh.a/b"] {
-            assert!(read(bad).is_err(), "{}", bad.escape_ascii());
+        let read = |p: &[u8]| match marker(p) {
+            Ok(Marker::No) => "a name".to_owned(),
+            Ok(Marker::PassedOver) => "nothing".to_owned(),
+            Ok(Marker::Change(c)) => format!("{:?} of {}", c.what, c.path.escape_ascii()),
+            Err(_) => "an error".to_owned(),
+        };
+        for (path, want) in [
+            (&b"a/b"[..], "a name"),
+            (b"a/wh..x", "a name"),
+            (b"a/.wh.b", "Whiteout of a/b"),
+            (b".wh.b", "Whiteout of b"),
+            (b"a/.wh..wh..opq", "Opaque of a"),
+            (b".wh..wh..opq", "Opaque of "),
+            (b".wh..wh.plnk/1.2", "nothing"),
+            (b"a/.wh.", "an error"),
+            (b".wh...", "an error"),
+            (b"a/.wh..", "an error"),
+            (b".wh.a/b", "an error"),
+        ] {
+            assert_eq!(read(path), want, "{}", path.escape_ascii());
         }
     }
 

@@ -45,7 +45,9 @@ impl FromStr for MtimePolicy {
                 })?;
                 Some(Self::Clamp(Mtime { secs, nanos: 0 }))
             }
-            Some(("clamp", date)) => parse_date(date).map(|secs| Self::Clamp(Mtime { secs, nanos: 0 })),
+            Some(("clamp", date)) => {
+                parse_date(date).map(|secs| Self::Clamp(Mtime { secs, nanos: 0 }))
+            }
             _ => None,
         }
         .ok_or_else(|| {
@@ -68,6 +70,7 @@ impl fmt::Display for MtimePolicy {
 }
 
 /// Seconds since 1970 of a date in UTC, or of `@SECONDS`.
+#[expect(clippy::many_single_char_names, reason = "what a date is made of")]
 fn parse_date(text: &str) -> Option<i64> {
     if let Some(secs) = text.strip_prefix('@') {
         return secs.parse().ok();
@@ -119,7 +122,8 @@ mod tests {
         ] {
             assert_eq!(parse_date(text), Some(secs), "{text}");
         }
-        for bad in ["", "2025-13-01", "2025-02-29", "25-01-01", "2025-01-01T10:00", "2025-1-1", "x"] {
+        for bad in ["", "2025-13-01", "2025-02-29", "25-01-01", "2025-01-01T10:00", "2025-1-1", "x"]
+        {
             assert_eq!(parse_date(bad), None, "{bad}");
         }
     }

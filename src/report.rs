@@ -140,7 +140,11 @@ pub fn count(files: &FileSet) -> Counts {
 }
 
 /// The rows of a plan, and of its encoded layers if there are any.
-pub fn layers(plan: &Plan, analysis: &Analysis, encoded: Option<&[EncodedLayer]>) -> Vec<LayerReport> {
+pub fn layers(
+    plan: &Plan,
+    analysis: &Analysis,
+    encoded: Option<&[EncodedLayer]>,
+) -> Vec<LayerReport> {
     let rows = plan.layers.iter().enumerate().map(|(i, layer)| {
         let encoded = encoded.map(|all| &all[i]);
         let components = layer.shares.iter().map(|share| {

@@ -48,7 +48,8 @@ impl FromStr for ByteSize {
         if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 9 {
             return Err(bad());
         }
-        let digits = |d: &str| if d.is_empty() { Ok(0) } else { d.parse::<u64>().map_err(|_| bad()) };
+        let digits =
+            |d: &str| if d.is_empty() { Ok(0) } else { d.parse::<u64>().map_err(|_| bad()) };
         let scale = 10u64.pow(fraction.len() as u32);
         let part = u128::from(digits(fraction)?) * u128::from(unit) / u128::from(scale);
         let bytes = u128::from(digits(whole)?) * u128::from(unit) + part;

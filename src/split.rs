@@ -83,8 +83,13 @@ impl Options {
             Target::Layers(n) => format!("target={n}"),
             Target::Size(bytes) => format!("layer-size={bytes}"),
         };
-        let churn = self.churn.iter().map(|rule| format!(" churn={rule}")).collect::<String>();
-        format!("{target} compression={} mtime={}{churn}", self.compression, self.mtime)
+        let mut words = vec![
+            target,
+            format!("compression={}", self.compression),
+            format!("mtime={}", self.mtime),
+        ];
+        words.extend(self.churn.iter().map(|rule| format!("churn={rule}")));
+        words.join(" ")
     }
 }
 
@@ -147,8 +152,7 @@ fn one(
     let layers: Vec<&[u32]> = plan.layers.iter().map(|l| l.entries.as_slice()).collect();
     let encoding =
         encode::Options { compression: options.compression, threads: options.encoding_threads() };
-    let encoded =
-        encode::encode(&flat.files, &flat.contents, &layers, encoding, budget, progress)?;
+    let encoded = encode::encode(&flat.files, &flat.contents, &layers, encoding, budget, progress)?;
     // The contents are no longer needed; their memory is the next platform's.
     flat.contents = crate::content::Contents::default();
     let descriptor = assemble(image, bundle, &plan, &encoded, options)?;
@@ -215,9 +219,7 @@ fn assemble(
     let mut annotations = image.annotations.clone();
     // An image that is split again keeps the name of what it once was, so that splitting a result
     // with the same options gives that result.
-    annotations
-        .entry(SOURCE.into())
-        .or_insert_with(|| Digest::of(&image.config_bytes).to_string());
+    annotations.entry(SOURCE.into()).or_insert_with(|| Digest::of(&image.config_bytes).to_string());
     annotations.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
     annotations.insert(PLAN.into(), options.describe());
     manifest.annotations = Some(annotations);

@@ -146,6 +146,8 @@ mod tests {
         FileSet::new(entries, vec![inode; count as usize]).unwrap()
     }
 
+    type Edit = fn(&mut Inode);
+
     fn what(a: &FileSet, b: &FileSet) -> Vec<String> {
         compare(a, b).iter().map(|d| format!("{} {}", d.path, d.what)).collect()
     }
@@ -161,14 +163,24 @@ mod tests {
     #[test]
     fn every_attribute_counts() {
         let a = set(&[("a", 0)], |_| ());
-        let cases: [(&str, fn(&mut Inode)); 7] = [
+        let cases: [(&str, Edit); 7] = [
             ("mode", |i| i.mode = 0o4755),
             ("owner", |i| i.gid = 5),
             ("mtime", |i| i.mtime.nanos = 1),
-            ("xattrs", |i| i.xattrs = Some(Box::new(vec![(b"user.a"[..].into(), b"1"[..].into())]))),
+            ("xattrs", |i| {
+                i.xattrs = Some(Box::new(vec![(b"user.a"[..].into(), b"1"[..].into())]));
+            }),
             ("type", |i| i.kind = Kind::Fifo),
-            ("size", |i| if let Kind::File(f) = &mut i.kind { f.size = 2 }),
-            ("content", |i| if let Kind::File(f) = &mut i.kind { f.hash[0] = 2 }),
+            ("size", |i| {
+                if let Kind::File(f) = &mut i.kind {
+                    f.size = 2;
+                }
+            }),
+            ("content", |i| {
+                if let Kind::File(f) = &mut i.kind {
+                    f.hash[0] = 2;
+                }
+            }),
         ];
         for (name, change) in cases {
             assert_eq!(what(&a, &set(&[("a", 0)], change)), [format!("/a {name}")]);

@@ -42,7 +42,10 @@ mod tests {
     fn files_belong_to_the_base_package() {
         let (owners, _) = Fixture::default()
             .file("var/lib/pacman/local/gcc-libs-14/desc", "%NAME%\ngcc-libs\n\n%BASE%\ngcc\n\n")
-            .file("var/lib/pacman/local/gcc-libs-14/files", "%FILES%\nusr/\nusr/lib/libgcc.so\n\n%BACKUP%\netc/x\n")
+            .file(
+                "var/lib/pacman/local/gcc-libs-14/files",
+                "%FILES%\nusr/\nusr/lib/libgcc.so\n\n%BACKUP%\netc/x\n",
+            )
             .file("usr/lib/libgcc.so", "x")
             .file("etc/x", "x")
             .owners(&[]);

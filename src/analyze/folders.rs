@@ -29,8 +29,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
                     _ => parent(&entry.path).unwrap_or_default(),
                 };
                 let (top, system) = top(dir);
-                let kind =
-                    if system { ComponentKind::System } else { ComponentKind::Application };
+                let kind = if system { ComponentKind::System } else { ComponentKind::Application };
                 claims.component(format!("dir:{}", String::from_utf8_lossy(&top)), kind)
             }
         };

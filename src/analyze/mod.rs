@@ -249,7 +249,12 @@ pub(crate) mod fixture {
             self.raw_file(path.as_bytes(), bytes.as_ref(), None)
         }
 
-        pub(crate) fn raw_file(mut self, path: &[u8], bytes: &[u8], xattrs: Option<Xattrs>) -> Self {
+        pub(crate) fn raw_file(
+            mut self,
+            path: &[u8],
+            bytes: &[u8],
+            xattrs: Option<Xattrs>,
+        ) -> Self {
             let location = Location::Span { source: 0, offset: self.bytes.len() as u64 };
             self.bytes.extend_from_slice(bytes);
             let hash = *blake3::hash(bytes).as_bytes();
@@ -264,7 +269,8 @@ pub(crate) mod fixture {
         }
 
         pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
-            self.items.insert(path.into(), (Kind::Symlink { target: target.as_bytes().into() }, None));
+            self.items
+                .insert(path.into(), (Kind::Symlink { target: target.as_bytes().into() }, None));
             self
         }
 

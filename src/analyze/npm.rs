@@ -4,7 +4,7 @@
 //! version, are one component: they change in the same commits of the lock file.
 
 use super::{Claims, ComponentKind};
-use crate::fileset::{base_name, parent};
+use crate::fileset::{base_name, parent, parts};
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     let set = claims.set;
@@ -16,7 +16,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         }
     }
     // The deepest first: what is inside another package is no longer free for it.
-    folders.sort_by_key(|dir| (std::cmp::Reverse(dir.iter().filter(|b| **b == b'/').count()), *dir));
+    folders.sort_by_key(|dir| (std::cmp::Reverse(parts(dir).count()), *dir));
     for dir in folders {
         let Some(name) = package(dir) else { continue };
         let name = format!("npm:{}", String::from_utf8_lossy(name));

@@ -30,7 +30,9 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             }
         } else if let Some(top) = claims.read(&below(b"top_level.txt"), MAX_RECORD) {
             for module in top.split(|b| *b == b'\n').map(<[u8]>::trim_ascii) {
-                let Some(path) = join(site, module).filter(|_| !module.is_empty()) else { continue };
+                let Some(path) = join(site, module).filter(|_| !module.is_empty()) else {
+                    continue;
+                };
                 claims.claim_listed(&[&path[..], b".py"].concat(), component);
                 for file in set.below(&path) {
                     claims.claim(file, component);

@@ -84,14 +84,12 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
         Some(source) => source_name(source),
         None => header.strings(NAME)?.next()?,
     };
-    let component =
-        claims.component(format!("rpm:{}", String::from_utf8_lossy(name)), ComponentKind::OsPackage);
+    let component = claims
+        .component(format!("rpm:{}", String::from_utf8_lossy(name)), ComponentKind::OsPackage);
     // A package without files has none of the three.
-    let (Some(names), Some(dirs), Some(indexes)) = (
-        header.strings(BASE_NAMES),
-        header.strings(DIR_NAMES),
-        header.numbers(DIR_INDEXES),
-    ) else {
+    let (Some(names), Some(dirs), Some(indexes)) =
+        (header.strings(BASE_NAMES), header.strings(DIR_NAMES), header.numbers(DIR_INDEXES))
+    else {
         return Some(());
     };
     let dirs: Vec<&[u8]> = dirs.collect();
@@ -184,7 +182,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let c = Connection::open(&path).unwrap();
-        c.execute_batch("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)").unwrap();
+        c.execute_batch("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)")
+            .unwrap();
         for blob in blobs {
             c.execute("INSERT INTO Packages (blob) VALUES (?1)", [blob]).unwrap();
         }

@@ -33,11 +33,9 @@ impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
         let budget = Budget::new(global.memory.0, None);
-        let opened =
-            open::open(&self.source, self.platform.as_ref(), &budget, global.max_size.0)?;
+        let opened = open::open(&self.source, self.platform.as_ref(), &budget, global.max_size.0)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
-        let bundle =
-            Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
+        let bundle = Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
         target.write(&bundle, terminal)?;
         if self.destination.path.is_none() || (global.quiet && !global.json) {
             return Ok(Outcome::Done);

@@ -59,7 +59,7 @@ struct Common {
     /// Window of zstd, 2^N bytes, that every client must hold in memory; above 23 some refuse
     #[arg(long, value_name = "N")]
     long: Option<u32>,
-    /// Modification times: preserve, zero, clamp:DATE or clamp:SOURCE_DATE_EPOCH
+    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,
     /// Only this platform of several, as in linux/arm64 [default: all]
@@ -100,9 +100,10 @@ impl Common {
     ) -> Result<Outcome> {
         let start = Instant::now();
         let output = self.output()?;
-        let target_file = match self.dry_run {
-            true => None,
-            false => Some(write::Target::new(output, self.force, &[&self.image])?),
+        let target_file = if self.dry_run {
+            None
+        } else {
+            Some(write::Target::new(output, self.force, &[&self.image])?)
         };
         let options = Options {
             target,
@@ -116,8 +117,7 @@ impl Common {
         };
         self.warn(&options, terminal);
         let budget = Budget::new(options.spool_memory(), None);
-        let opened =
-            open::open(&self.image, self.platform.as_ref(), &budget, options.max_size)?;
+        let opened = open::open(&self.image, self.platform.as_ref(), &budget, options.max_size)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let (bundle, images) = split::split(&opened, &options, &budget, terminal)
             .map_err(|e| e.context(format!("reading {}", self.image)))?;
@@ -159,7 +159,8 @@ impl Common {
                 ByteSize(1 << log)
             ));
         }
-        let docker = matches!(&self.output, Some(r) if r.transport == Some(Transport::DockerArchive));
+        let docker =
+            matches!(&self.output, Some(r) if r.transport == Some(Transport::DockerArchive));
         if docker && matches!(options.compression, Compression::Zstd { .. }) {
             terminal.note("`docker load` before version 23 can't read zstd layers");
         }
@@ -170,7 +171,9 @@ impl Common {
         if let Some(output) = &self.output {
             return Ok(output.clone());
         }
-        let Some(path) = &self.image.path else { return Ok(Reference { path: None, ..Reference::file("") }) };
+        let Some(path) = &self.image.path else {
+            return Ok(Reference { path: None, ..Reference::file("") });
+        };
         let name = path.file_name().ok_or_else(|| {
             Error::refused(format!("{} has no name to derive an output from; use -o", self.image))
         })?;

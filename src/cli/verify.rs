@@ -52,12 +52,13 @@ impl Verify {
         let mut paths = 0;
         for (platform, a) in &first {
             // A single image is compared whatever it says it runs on.
-            let b = match second.as_slice() {
-                [(_, b)] => b,
-                all => all.iter().find(|(p, _)| p == platform).map(|(_, b)| b).ok_or_else(|| {
-                    Error::not_found(format!("{} has no image for {platform}", self.second))
-                })?,
-            };
+            let b =
+                match second.as_slice() {
+                    [(_, b)] => b,
+                    all => all.iter().find(|(p, _)| p == platform).map(|(_, b)| b).ok_or_else(
+                        || Error::not_found(format!("{} has no image for {platform}", self.second)),
+                    )?,
+                };
             paths += a.entries().len();
             differences.extend(compare(a, b));
         }

@@ -72,18 +72,18 @@ impl<W: Write> Encoder<W> {
                 move || deflate(block, dictionary, level, last && i + 1 == count)
             })
             .collect();
-        let done: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let deflated: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
             let mut jobs = jobs.into_iter();
             let here = jobs.next();
             let others: Vec<_> = jobs.map(|job| scope.spawn(job)).collect();
             let first = here.map(|job| job());
             let rest = others.into_iter().map(|thread| {
-                let lost = |_| Err(Error::malformed("a compressing thread died"));
-                thread.join().unwrap_or_else(lost)
+                let died = |_| Err(Error::malformed("a compressing thread died"));
+                thread.join().unwrap_or_else(died)
             });
             first.into_iter().chain(rest).collect()
         });
-        for block in done {
+        for block in deflated {
             self.out.write_all(&block?)?;
         }
         let keep = self.pending.len().saturating_sub(WINDOW);

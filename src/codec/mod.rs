@@ -221,3 +221,6 @@ impl<W: Write> Write for Encoder<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ impl Platform {
             && (wanted.variant.is_none() || self.variant == wanted.variant)
     }
 
-    /// The platform that BuildKit gives attestations
+    /// The platform that `BuildKit` gives attestations
     /// (<https://docs.docker.com/build/metadata/attestations/attestation-storage/>).
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
@@ -112,11 +112,9 @@ impl FromStr for Platform {
         let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());
         match (os, architecture, parts.next()) {
             (Some(os), Some(architecture), None)
-                if !os.is_empty()
-                    && !architecture.is_empty()
-                    && variant.as_deref() != Some("") =>
+                if !os.is_empty() && !architecture.is_empty() && variant.as_deref() != Some("") =>
             {
-                Ok(Self { os, architecture, variant, ..Self::default() })
+                Ok(Self { architecture, os, variant, ..Self::default() })
             }
             _ => Err(Error::malformed(format!(
                 "{s:?} is not a platform: write os/architecture, as in linux/arm64"

@@ -121,12 +121,12 @@ impl<'a> Cuts<'a> {
         let below: Vec<f64> = self.hazards.iter().map(|h| self.chances.of(h)).collect();
         for (k, begin) in begins.iter_mut().enumerate() {
             let mut next = vec![f64::INFINITY; n + 1];
-            for start in k..n {
-                if cost[start].is_infinite() {
+            for (start, before) in cost.iter().enumerate().take(n).skip(k) {
+                if before.is_infinite() {
                     continue;
                 }
                 let rough = if start == 0 { 0.0 } else { self.blocks[start].roughness };
-                let so_far = cost[start] + UNSTABLE * mean * rough;
+                let so_far = before + UNSTABLE * mean * rough;
                 for end in start + 1..=self.reach(start, cap) {
                     let bytes = (self.bytes[end] - self.bytes[start]) as f64;
                     let chance = self.chances.of(&self.hazard(start, end));
@@ -196,8 +196,8 @@ fn blocks(sequence: &Sequence, rest: &[usize], limit: u64) -> Vec<Block> {
             let roughness = hash as f64 / u64::MAX as f64;
             let mut start = at;
             let mut filled = 0;
-            for i in at..end {
-                let estimate = sequence.atoms[rest[i]].estimate;
+            for (i, atom) in rest.iter().enumerate().take(end).skip(at) {
+                let estimate = sequence.atoms[*atom].estimate;
                 if i > start && filled + estimate > limit {
                     let continues = start > at;
                     let roughness = if continues { 1.0 } else { roughness };

@@ -1,5 +1,7 @@
 //! A layer in a few words, for tables and histories.
 
+use std::fmt::Write as _;
+
 use super::Share;
 use crate::analyze::Analysis;
 
@@ -33,7 +35,7 @@ pub(super) fn label(shares: &[Share], analysis: &Analysis) -> String {
         }
     }
     if shares.len() > NAMES {
-        text.push_str(&format!(" and {} more", shares.len() - NAMES));
+        let _ = write!(text, " and {} more", shares.len() - NAMES);
     }
     text
 }

@@ -26,7 +26,7 @@ use crate::analyze::Analysis;
 use crate::fileset::FileSet;
 use sequence::Sequence;
 
-/// dockerd refuses more layers than this (moby, layer/layer_store.go: maxLayerDepth).
+/// dockerd refuses more layers than this (moby, `layer/layer_store.go`: maxLayerDepth).
 pub const MAX_LAYERS: u32 = 125;
 
 /// How many layers, or how large.

@@ -61,7 +61,8 @@ impl Shape {
 
 /// Sizes as in images: many small, a few large.
 fn sizes(max_log: f64) -> impl Strategy<Value = u64> {
-    (0.0..1.0f64, 0.0..1.0f64).prop_map(move |(a, b)| 2f64.powf(4.0 + (max_log - 4.0) * a * b) as u64)
+    (0.0..1.0f64, 0.0..1.0f64)
+        .prop_map(move |(a, b)| 2f64.powf(4.0 + (max_log - 4.0) * a * b) as u64)
 }
 
 fn shapes(components: usize) -> impl Strategy<Value = Shape> {
@@ -221,7 +222,10 @@ fn unrest(layers: u32) -> f64 {
 fn one_change_leaves_most_layers_alone() {
     for layers in [8, 16] {
         let share = unrest(layers);
-        println!("{layers} layers: {:.1} % of bytes in layers that changed for a neighbour", share * 100.0);
+        println!(
+            "{layers} layers: {:.1} % of bytes in layers that changed for a neighbour",
+            share * 100.0
+        );
         assert!(share < 0.30, "{share}");
     }
 }

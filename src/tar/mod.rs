@@ -62,3 +62,6 @@ pub enum EntryKind {
 fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,8 @@ use crate::error::{Error, Result};
 
 /// Reads a numeric field; an empty one is 0, as for Go.
 pub(super) fn parse(field: &[u8], what: &str) -> Result<i64> {
-    let bad = || {
-        Error::malformed(format!("the header's {what} is no number: {}", field.escape_ascii()))
-    };
+    let bad =
+        || Error::malformed(format!("the header's {what} is no number: {}", field.escape_ascii()));
     let Some(first) = field.first() else { return Ok(0) };
     if first & 0x80 != 0 {
         // Two's complement, its sign in the second bit.
@@ -64,7 +63,9 @@ mod tests {
         assert_eq!(parse(b"\x80\0\0\0\0\0\0\x02\0\0\0\0", "x").unwrap(), 0x2_0000_0000);
         assert_eq!(parse(&[0xff; 12], "x").unwrap(), -1);
         assert_eq!(parse(b"\xff\xff\xff\xfe", "x").unwrap(), -2);
-        for bad in [&b"12x4"[..], b"-1", b"0009", &[0x80, 255, 255, 255, 255, 255, 255, 255, 255, 255]] {
+        for bad in
+            [&b"12x4"[..], b"-1", b"0009", &[0x80, 255, 255, 255, 255, 255, 255, 255, 255, 255]]
+        {
             assert!(parse(bad, "x").is_err(), "{}", bad.escape_ascii());
         }
     }

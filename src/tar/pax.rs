@@ -120,11 +120,7 @@ pub(super) fn check_global(data: &[u8]) -> Result<()> {
 
 fn bad(key: &[u8], value: &[u8], why: &str) -> Error {
     let value = &value[..value.len().min(40)];
-    Error::malformed(format!(
-        "PAX record {}={} is {why}",
-        key.escape_ascii(),
-        value.escape_ascii()
-    ))
+    Error::malformed(format!("PAX record {}={} is {why}", key.escape_ascii(), value.escape_ascii()))
 }
 
 /// Goes through records, checked as Go's `parsePAXRecord` and `validPAXRecord` do.
@@ -184,7 +180,9 @@ fn time(key: &[u8], value: &[u8]) -> Result<Option<Mtime>> {
     };
     let nanos = (0..9).fold(0, |n, i| n * 10 + fraction.get(i).map_or(0, |d| u32::from(d - b'0')));
     Ok(Some(match (negative, nanos) {
-        (true, 1..) => Mtime { secs: secs.checked_sub(1).ok_or_else(wrong)?, nanos: 1_000_000_000 - nanos },
+        (true, 1..) => {
+            Mtime { secs: secs.checked_sub(1).ok_or_else(wrong)?, nanos: 1_000_000_000 - nanos }
+        }
         _ => Mtime { secs, nanos },
     }))
 }
@@ -230,7 +228,9 @@ mod tests {
 
     fn records(list: &[(&[u8], &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
-        list.iter().for_each(|(k, v)| push(&mut out, k, v));
+        for (k, v) in list {
+            push(&mut out, k, v);
+        }
         out
     }
 
@@ -309,8 +309,10 @@ mod tests {
         for n in 0..2000 {
             let mut out = Vec::new();
             push(&mut out, b"k", &vec![b'v'; n]);
-            let stated: usize =
-                std::str::from_utf8(out.split(|b| *b == b' ').next().unwrap()).unwrap().parse().unwrap();
+            let stated: usize = std::str::from_utf8(out.split(|b| *b == b' ').next().unwrap())
+                .unwrap()
+                .parse()
+                .unwrap();
             assert_eq!(stated, out.len());
         }
     }

@@ -224,8 +224,7 @@ impl<R: Forward> Reader<R> {
                     Error::malformed("a sparse file without its real size").context(place())
                 })?;
                 let runs = if in_data {
-                    let (runs, taken) =
-                        sparse::data_map(&mut Data(self), stored).context(place)?;
+                    let (runs, taken) = sparse::data_map(&mut Data(self), stored).context(place)?;
                     stored -= taken;
                     runs
                 } else {
@@ -241,9 +240,7 @@ impl<R: Forward> Reader<R> {
         }
         let mtime = match pax.mtime {
             Some(mtime) => mtime,
-            None => {
-                Mtime { secs: number::parse(&bytes[MTIME], "mtime").context(place)?, nanos: 0 }
-            }
+            None => Mtime { secs: number::parse(&bytes[MTIME], "mtime").context(place)?, nanos: 0 },
         };
         let own = |pax: Option<u32>, range, what| pax.map_or_else(|| id(bytes, range, what), Ok);
         Ok(Entry {
@@ -426,7 +423,6 @@ fn field(bytes: &[u8; BLOCK], range: std::ops::Range<usize>, what: &str) -> Resu
 
 fn id(bytes: &[u8; BLOCK], range: std::ops::Range<usize>, what: &str) -> Result<u32> {
     let value = number::parse(&bytes[range], what)?;
-    u32::try_from(value).map_err(|_| {
-        Error::malformed(format!("{what} {value} is out of the range of Linux"))
-    })
+    u32::try_from(value)
+        .map_err(|_| Error::malformed(format!("{what} {value} is out of the range of Linux")))
 }

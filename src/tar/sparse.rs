@@ -65,7 +65,9 @@ pub(super) fn data_map(reader: &mut impl Read, stored: u64) -> Result<(Runs, u64
     };
     let count = number()?;
     if count > MAX_RUNS as u64 {
-        return Err(Error::limit(format!("a sparse file of {count} runs; {MAX_RUNS} is the limit")));
+        return Err(Error::limit(format!(
+            "a sparse file of {count} runs; {MAX_RUNS} is the limit"
+        )));
     }
     let runs = (0..count).map(|_| Ok((number()?, number()?))).collect::<Result<_>>()?;
     Ok((runs, taken))
@@ -113,7 +115,8 @@ pub(super) fn check(runs: Runs, size: u64, stored: u64) -> Result<Runs> {
     let (mut end, mut sum) = (0u64, 0u64);
     for (offset, length) in &runs {
         let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= size);
-        end = next.ok_or_else(|| Error::malformed("a sparse map's runs overlap or leave the file"))?;
+        end =
+            next.ok_or_else(|| Error::malformed("a sparse map's runs overlap or leave the file"))?;
         sum += length;
     }
     if sum != stored {

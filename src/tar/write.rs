@@ -71,18 +71,13 @@ fn encode(m: &Metadata<'_>) -> Encoded {
     }
     let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let mut header = Header::new_ustar();
-    let Some(ustar) = header.as_ustar_mut() else {
-        unreachable!("new_ustar makes a ustar header")
-    };
-    match split_path(&path) {
-        Some((prefix, name)) => {
-            ustar.prefix[..prefix.len()].copy_from_slice(prefix);
-            ustar.name[..name.len()].copy_from_slice(name);
-        }
-        None => {
-            ustar.name.copy_from_slice(&path[..100]);
-            records.push((b"path".to_vec(), path));
-        }
+    let Some(ustar) = header.as_ustar_mut() else { unreachable!("new_ustar makes a ustar header") };
+    if let Some((prefix, name)) = split_path(&path) {
+        ustar.prefix[..prefix.len()].copy_from_slice(prefix);
+        ustar.name[..name.len()].copy_from_slice(name);
+    } else {
+        ustar.name.copy_from_slice(&path[..100]);
+        records.push((b"path".to_vec(), path));
     }
     if let Some(link) = link {
         let head = link.len().min(100);

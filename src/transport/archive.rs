@@ -15,7 +15,10 @@ const MAX_MEMBERS: usize = 1_000_000;
 const MAX_LINKS: usize = 40;
 
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// A symbolic or hard link, its target from the archive's root. Docker's older archives share
     /// layers by symlinks.
     Link(Vec<u8>),
@@ -49,7 +52,9 @@ impl Archive {
                 _ => continue,
             };
             if members.len() >= MAX_MEMBERS {
-                return Err(Error::limit(format!("more than {MAX_MEMBERS} files; no image archive")));
+                return Err(Error::limit(format!(
+                    "more than {MAX_MEMBERS} files; no image archive"
+                )));
             }
             // As in unpacking, a later member replaces an earlier one of its name.
             members.insert(name, member);

@@ -51,12 +51,11 @@ fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
             items.len(),
             all()
         ))),
-        (_, Some(tag)) => items
-            .iter()
-            .find(|item| tags(item).iter().any(|t| name::matches(t, tag)))
-            .ok_or_else(|| {
-                Error::not_found(format!("no image is tagged {tag:?}; there is {}", all()))
-            }),
+        (_, Some(tag)) => {
+            items.iter().find(|item| tags(item).iter().any(|t| name::matches(t, tag))).ok_or_else(
+                || Error::not_found(format!("no image is tagged {tag:?}; there is {}", all())),
+            )
+        }
     }
 }
 

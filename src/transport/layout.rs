@@ -71,23 +71,22 @@ pub(crate) fn is_hollow(files: &dyn Files) -> bool {
 }
 
 fn read_root(files: &dyn Files) -> Result<Index> {
-    let bytes = document(files, "index.json")?.ok_or_else(|| {
-        Error::not_found("there is no index.json, so it is no OCI layout")
-    })?;
+    let bytes = document(files, "index.json")?
+        .ok_or_else(|| Error::not_found("there is no index.json, so it is no OCI layout"))?;
     oci::parse(&bytes, "index.json")
 }
 
 /// The descriptors that make up one image: one, or several that differ only in platform.
 fn choose<'a>(root: &'a Index, tag: Option<&str>) -> Result<Vec<&'a Descriptor>> {
     let all: Vec<_> = root.manifests.iter().filter(|d| !is_attestation(d)).collect();
-    let named = |d: &&Descriptor, tag: &str| {
+    let has_tag = |d: &&Descriptor, tag: &str| {
         [name::REF_NAME, name::CONTAINERD_NAME]
             .iter()
             .filter_map(|key| d.annotation(key))
             .any(|n| name::matches(n, tag))
     };
     let mut chosen: Vec<_> = match tag {
-        Some(tag) => all.iter().copied().filter(|d| named(d, tag)).collect(),
+        Some(tag) => all.iter().copied().filter(|d| has_tag(d, tag)).collect(),
         None => all.clone(),
     };
     // One image under several names is one image.
@@ -98,7 +97,8 @@ fn choose<'a>(root: &'a Index, tag: Option<&str>) -> Result<Vec<&'a Descriptor>>
     let mut platforms: Vec<_> = chosen.iter().filter_map(|d| d.platform.as_ref()).collect();
     platforms.sort_by_key(ToString::to_string);
     platforms.dedup();
-    let one_name = chosen.windows(2).all(|w| name::of_descriptor(w[0]) == name::of_descriptor(w[1]));
+    let one_name =
+        chosen.windows(2).all(|w| name::of_descriptor(w[0]) == name::of_descriptor(w[1]));
     if !chosen.is_empty() && platforms.len() == chosen.len() && one_name {
         chosen.sort_by_key(|d| d.platform.as_ref().map(ToString::to_string));
         return Ok(chosen);

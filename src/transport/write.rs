@@ -66,8 +66,10 @@ impl Target {
         if let Some(input) = inputs.iter().find(same)
             && !(path.is_dir() && reference.tag.is_some() && reference.tag != input.tag)
         {
-            return Err(Error::refused("this is the input, which is never overwritten; name another \
-                                       output with -o")
+            return Err(Error::refused(
+                "this is the input, which is never overwritten; name another \
+                                       output with -o",
+            )
             .context(place()));
         }
         match (fs::metadata(path), reference.transport) {
@@ -76,21 +78,25 @@ impl Target {
             (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
                 let empty = fs::read_dir(path).context(place)?.next().is_none();
                 if !empty && !path.join("oci-layout").exists() {
-                    return Err(Error::refused("the folder is there and is no OCI layout")
-                        .context(place()));
+                    return Err(
+                        Error::refused("the folder is there and is no OCI layout").context(place())
+                    );
                 }
             }
             (Ok(m), _) if m.is_dir() => {
-                return Err(Error::refused("this is a folder; write oci:DIR for an OCI layout, or \
-                                           name a file")
+                return Err(Error::refused(
+                    "this is a folder; write oci:DIR for an OCI layout, or \
+                                           name a file",
+                )
                 .context(place()));
             }
             (Ok(_), Some(Transport::Oci)) => {
                 return Err(Error::refused("a file is there, not a folder").context(place()));
             }
             (Ok(m), _) if m.is_file() && !force => {
-                return Err(Error::refused("it is there already; --force replaces it")
-                    .context(place()));
+                return Err(
+                    Error::refused("it is there already; --force replaces it").context(place())
+                );
             }
             (Ok(_), _) => {}
         }
@@ -124,9 +130,9 @@ impl Target {
                 let file = fs::OpenOptions::new().write(true).open(path)?;
                 write_archive(bundle, &names, self.form, file, progress)
             }
-            (Some(path), _) => replace(path, |file| {
-                write_archive(bundle, &names, self.form, file, progress)
-            }),
+            (Some(path), _) => {
+                replace(path, |file| write_archive(bundle, &names, self.form, file, progress))
+            }
         };
         progress.end();
         done.context(|| format!("writing {}", self.reference))
@@ -191,7 +197,7 @@ fn copy_blob(
 /// The descriptors of an `index.json`: the root, once for each name.
 fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
     let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
-    let named = |n: &String| {
+    let with_name = |n: &String| {
         let mut d = root.clone();
         let mut annotations = Annotations::new();
         annotations.insert(name::REF_NAME.into(), name::tag(n).into());
@@ -201,7 +207,7 @@ fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
         d.annotations = Some(annotations);
         d
     };
-    Ok(if names.is_empty() { vec![root] } else { names.iter().map(named).collect() })
+    Ok(if names.is_empty() { vec![root] } else { names.iter().map(with_name).collect() })
 }
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;

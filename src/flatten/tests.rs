@@ -1,0 +1,155 @@
+//! The rules of flattening, one by one.
+
+use super::*;
+use crate::fileset::{FileData, Location};
+
+fn inode(kind: Kind) -> Inode {
+    Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None }
+}
+
+fn put(path: &str, kind: Kind) -> Change {
+    Change { path: path.as_bytes().into(), what: What::Put(inode(kind)) }
+}
+
+fn dir(path: &str) -> Change {
+    put(path, Kind::Dir)
+}
+
+fn file(path: &str, size: u64) -> Change {
+    let location = Location::Span { source: 0, offset: 0 };
+    put(path, Kind::File(FileData { size, hash: [0; 32], location }))
+}
+
+fn symlink(path: &str, target: &str) -> Change {
+    put(path, Kind::Symlink { target: target.as_bytes().into() })
+}
+
+fn link(path: &str, target: &str) -> Change {
+    let what = What::Link { target: target.as_bytes().into(), like: inode(Kind::Fifo) };
+    Change { path: path.as_bytes().into(), what }
+}
+
+fn whiteout(path: &str) -> Change {
+    Change { path: path.as_bytes().into(), what: What::Whiteout }
+}
+
+fn opaque(path: &str) -> Change {
+    Change { path: path.as_bytes().into(), what: What::Opaque }
+}
+
+fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
+    let mut tree = Tree::default();
+    for layer in layers {
+        tree.apply(layer)?;
+    }
+    tree.finish()
+}
+
+/// Each name with its size, or the word for what it is; names of one inode share a letter.
+fn show(layers: Vec<Vec<Change>>) -> String {
+    let (set, _) = flat(layers).unwrap();
+    let counts = set.link_counts();
+    let word = |e: &Entry| {
+        let word = match &set.inode(e).kind {
+            Kind::File(f) => f.size.to_string(),
+            kind => kind.word()[..1].to_owned(),
+        };
+        let group = if counts[e.inode as usize] > 1 { "+" } else { "" };
+        format!("{}={word}{group}", String::from_utf8_lossy(&e.path))
+    };
+    set.entries().iter().map(word).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn whiteouts_act_on_lower_layers_only_wherever_they_stand() {
+    let base = || vec![dir("d"), file("d/a", 1), file("d/b", 2)];
+    assert_eq!(show(vec![base(), vec![file("d/a", 3), whiteout("d/a")]]), "d=d d/a=3 d/b=2");
+    assert_eq!(show(vec![base(), vec![file("d/c", 3), opaque("d")]]), "d=d d/c=3");
+    assert_eq!(show(vec![base(), vec![whiteout("d"), dir("d"), file("d/x", 1)]]), "d=d d/x=1");
+    assert_eq!(show(vec![base(), vec![opaque("")]]), "");
+    assert_eq!(show(vec![base(), vec![whiteout("nothing/here")]]), "d=d d/a=1 d/b=2");
+    assert_eq!(show(vec![base(), vec![whiteout("d")], vec![dir("d")]]), "d=d");
+}
+
+#[test]
+fn types_swap_and_only_directories_merge() {
+    let base = || vec![dir("d"), file("d/a", 1), file("f", 2)];
+    assert_eq!(show(vec![base(), vec![file("d", 3)]]), "d=3 f=2");
+    assert_eq!(show(vec![base(), vec![file("d", 3)], vec![dir("d")]]), "d=d f=2");
+    assert_eq!(show(vec![base(), vec![dir("d"), dir("f"), file("f/x", 1)]]), "d=d d/a=1 f=d f/x=1");
+    assert_eq!(show(vec![base(), vec![symlink("d", "f")]]), "d=s f=2");
+}
+
+#[test]
+fn the_last_of_several_entries_wins() {
+    assert_eq!(show(vec![vec![file("a", 1), file("a", 2)]]), "a=2");
+    assert_eq!(show(vec![vec![file("a", 1), link("b", "a"), file("a", 2)]]), "a=2 b=1");
+}
+
+#[test]
+fn hard_links_join_across_layers_and_survive_their_first_name() {
+    let base = || vec![file("a", 1), link("b", "a"), link("c", "a")];
+    assert_eq!(show(vec![base(), vec![whiteout("a")]]), "b=1+ c=1+");
+    assert_eq!(show(vec![base(), vec![file("c", 9)]]), "a=1+ b=1+ c=9");
+    assert_eq!(show(vec![base(), vec![link("x", "b"), whiteout("b")]]), "a=1+ c=1+ x=1+");
+}
+
+#[test]
+fn a_link_to_a_lower_name_joins_its_group() {
+    assert_eq!(show(vec![vec![file("a", 1)], vec![link("x", "a")]]), "a=1+ x=1+");
+    assert!(flat(vec![vec![link("x", "a")]]).is_err());
+    assert!(flat(vec![vec![file("a", 1), link("a", "a")]]).is_err());
+    assert!(flat(vec![vec![dir("a"), link("b", "a")]]).is_err());
+}
+
+#[test]
+fn a_link_brings_the_metadata_of_its_header() {
+    let mut x = link("x", "a");
+    if let What::Link { like, .. } = &mut x.what {
+        like.uid = 7;
+    }
+    let (set, _) = flat(vec![vec![file("a", 1)], vec![x]]).unwrap();
+    assert_eq!(set.get(b"a").unwrap().uid, 7);
+}
+
+#[test]
+fn symlinked_parents_are_followed_inside_the_root() {
+    let usr =
+        || vec![dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib"), symlink("up", "../../usr")];
+    let all = "lib=s up=s usr=d usr/lib=d";
+    assert_eq!(show(vec![usr(), vec![file("lib/x", 1)]]), format!("{all} usr/lib/x=1"));
+    assert_eq!(show(vec![usr(), vec![file("up/lib/x", 1)]]), format!("{all} usr/lib/x=1"));
+    assert_eq!(show(vec![usr(), vec![file("lib/x", 1)], vec![whiteout("lib/x")]]), all.to_owned());
+    assert!(flat(vec![vec![symlink("l", "l"), file("l/x", 1)]]).is_err());
+    assert_eq!(
+        show(vec![vec![symlink("l", "new/place"), file("l/x", 1)]]),
+        "l=s new=d new/place=d new/place/x=1"
+    );
+}
+
+#[test]
+fn markers_do_not_reach_behind_a_symlink_that_their_layer_replaces() {
+    let base = || vec![dir("etc"), file("etc/passwd", 1), symlink("l", "etc")];
+    let all = "etc=d etc/passwd=1 l=d l/x=2";
+    assert_eq!(show(vec![base(), vec![opaque("l"), dir("l"), file("l/x", 2)]]), all);
+    assert_eq!(show(vec![base(), vec![dir("l"), file("l/x", 2), whiteout("l/passwd")]]), all);
+    assert_eq!(show(vec![base(), vec![whiteout("l/passwd")]]), "etc=d l=s");
+}
+
+#[test]
+fn a_file_gives_way_to_an_implied_directory_unless_the_same_layer_made_it() {
+    assert_eq!(show(vec![vec![file("a", 1)], vec![file("a/b", 2)]]), "a=d a/b=2");
+    let e = flat(vec![vec![file("a", 1), file("a/b", 2)]]).unwrap_err();
+    assert!(e.to_string().contains("below /a"), "{e}");
+}
+
+#[test]
+fn hidden_bytes_are_counted() {
+    let (_, hidden) = flat(vec![
+        vec![file("a", 100), file("b", 10)],
+        vec![file("a", 1), whiteout("b"), file("x/y", 5)],
+    ])
+    .unwrap();
+    let want = Hidden { files: 2, bytes: 110, whiteouts: 1, implied_directories: 1 };
+    assert_eq!(hidden, want);
+}
