@@ -4,6 +4,7 @@
 //! A target appears whole or not at all: everything goes under a temporary name beside it, is
 //! synced, and is renamed at the end.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -194,7 +195,7 @@ fn copy_blob(
     Ok(())
 }
 
-/// The descriptors of an `index.json`: the root, once for each name.
+/// The descriptors of an `index.json`: the root, once for each tag.
 fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
     let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
     let with_name = |n: &String| {
@@ -207,7 +208,10 @@ fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
         d.annotations = Some(annotations);
         d
     };
-    Ok(if names.is_empty() { vec![root] } else { names.iter().map(with_name).collect() })
+    // Names that differ only in their repository would be one tag twice.
+    let mut tags = BTreeSet::new();
+    let distinct = names.iter().filter(|n| tags.insert(name::tag(n)));
+    Ok(if names.is_empty() { vec![root] } else { distinct.map(with_name).collect() })
 }
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -252,7 +256,10 @@ pub fn write_archive(
     let mut documents = Vec::new();
     if form != Form::Docker {
         documents.push(("oci-layout", LAYOUT.to_vec()));
-        documents.push(("index.json", oci::to_json(&index_of(named_roots(bundle, names)?))?));
+        // One name only: with several descriptors skopeo asks which image is meant, although there
+        // is one. The other names are in manifest.json.
+        let first = &names[..names.len().min(1)];
+        documents.push(("index.json", oci::to_json(&index_of(named_roots(bundle, first)?))?));
     }
     if form != Form::Oci {
         documents.push(("manifest.json", docker_list(bundle, names)?));

@@ -1,0 +1,272 @@
+//! What the command line promises.
+
+use std::fs;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::image::{self, Codec, Image, Item, layer};
+use super::tool::{self, relayer};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        fs::write(place.at("img.tar"), image::small().docker_legacy()).unwrap();
+        place
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let list = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = list.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_help_is_0() {
+    let p = Place::new();
+    let img = p.at("img.tar");
+    let wrong: [&[&str]; 10] = [
+        &[],
+        &["frobnicate"],
+        &["split"],
+        &["split", &img, "--target", "0"],
+        &["split", &img, "--target", "126"],
+        &["split", &img, "--target", "3", "--layer-size", "5MB"],
+        &["split", &img, "--compression", "lzma"],
+        &["split", &img, "--churn", "nonsense"],
+        &["split", &img, "--mtime", "yesterday"],
+        &["split", "docker://alpine"],
+    ];
+    for args in wrong {
+        let out = tool::output(relayer().args(args));
+        assert_eq!(out.status.code(), Some(2), "{args:?}");
+        assert!(!out.stderr.is_empty());
+    }
+    for args in [&["--help"][..], &["split", "--help"], &["--version"]] {
+        let out = tool::output(relayer().args(args));
+        assert!(out.status.success() && !out.stdout.is_empty(), "{args:?}");
+    }
+    assert_eq!(p.names(), ["img.tar"]);
+}
+
+#[test]
+fn the_output_lies_beside_the_input_and_is_not_replaced_unasked() {
+    let p = Place::new();
+    let text = tool::split(&[&p.at("img.tar")]);
+    assert!(text.contains("wrote ") && text.contains("img.relayer.tar"), "{text}");
+    assert_eq!(p.names(), ["img.relayer.tar", "img.tar"]);
+    let before = fs::read(p.at("img.relayer.tar")).unwrap();
+    let out = tool::output(relayer().args(["split", &p.at("img.tar"), "--target", "2"]));
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("--force"));
+    assert_eq!(fs::read(p.at("img.relayer.tar")).unwrap(), before);
+    tool::split(&[&p.at("img.tar"), "--target", "2", "--force"]);
+    assert_ne!(fs::read(p.at("img.relayer.tar")).unwrap(), before);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_tells_the_plan() {
+    let p = Place::new();
+    let report = tool::split(&[&p.at("img.tar"), "--dry-run", "--json", "--target", "3"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["images"][0]["layers"].as_array().unwrap().len(), 3);
+    assert_eq!(report["output"], Value::Null);
+    assert_eq!(p.names(), ["img.tar"]);
+    tool::split(&[&p.at("img.tar"), "--dry-run"]);
+}
+
+#[test]
+fn json_is_all_there_is_on_standard_output_and_has_the_facts() {
+    let p = Place::new();
+    let out = tool::output(relayer().args(["split", &p.at("img.tar"), "--json", "-v"]));
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    let image = &report["images"][0];
+    assert_eq!(report["schema"], 1);
+    assert_eq!(image["platform"], "linux/amd64");
+    assert_eq!(image["hidden"]["files"], 2);
+    assert_eq!(image["hidden"]["whiteouts"], 1);
+    assert_eq!(image["files"]["files"], 30);
+    let size = fs::metadata(p.at("img.relayer.tar")).unwrap().len();
+    assert!(image["after"]["blob_bytes"].as_u64().unwrap() < size);
+    // docs/JSON.md names every field.
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/JSON.md")).unwrap();
+    fn names(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(k, v)| {
+                found.push(k.clone());
+                names(v, found);
+            }),
+            Value::Array(list) => list.iter().for_each(|v| names(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    names(&report, &mut found);
+    for name in found {
+        assert!(docs.contains(&format!("`{name}`")), "docs/JSON.md has no `{name}`");
+    }
+}
+
+#[test]
+fn pipes_go_in_and_out() {
+    let p = Place::new();
+    let input = fs::File::open(p.at("img.tar")).unwrap();
+    let out = tool::output(relayer().args(["split", "-"]).stdin(input));
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    fs::write(p.at("piped.tar"), &out.stdout).unwrap();
+    tool::split(&[&p.at("img.tar")]);
+    assert_eq!(out.stdout, fs::read(p.at("img.relayer.tar")).unwrap());
+    tool::ok(relayer().args(["verify", &p.at("img.tar"), &p.at("piped.tar")]));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let p = Place::new();
+    for args in [&["split", &p.at("img.tar"), "-o", "-"][..], &["man"], &["split", "--help"]] {
+        let mut child =
+            relayer().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let out = child.wait_with_output().unwrap();
+        assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{args:?}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_are_there() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = tool::ok(relayer().args(["completions", shell]));
+        assert!(script.contains("layer-size"), "{shell}");
+    }
+    assert!(tool::ok(relayer().arg("man")).contains(".TH relayer"));
+}
+
+#[test]
+fn no_colour_codes_are_written_to_pipes() {
+    let p = Place::new();
+    for args in [&["--help"][..], &["split", &p.at("img.tar"), "-v"], &["split"]] {
+        let out = tool::output(relayer().args(args).env("NO_COLOR", "1"));
+        assert!(!out.stdout.contains(&0x1b) && !out.stderr.contains(&0x1b), "{args:?}");
+    }
+}
+
+#[test]
+fn a_layout_keeps_its_other_tags() {
+    let p = Place::new();
+    let layout = p.at("layout");
+    for tag in ["one", "two", "one"] {
+        let n = if tag == "one" { "1" } else { "2" };
+        tool::split(&[&p.at("img.tar"), "-o", &format!("oci:{layout}:{tag}"), "--target", n]);
+    }
+    let index: Value = serde_json::from_slice(&fs::read(format!("{layout}/index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+    for tag in ["one", "two"] {
+        tool::ok(relayer().args(["verify", &p.at("img.tar"), &format!("oci:{layout}:{tag}")]));
+    }
+}
+
+#[test]
+fn copies_keep_every_blob() {
+    let p = Place::new();
+    image::small().write_layout(&p.dir.path().join("a"), Codec::ZstdFrames);
+    let steps = [
+        ("a", format!("oci-archive:{}", p.at("b.tar"))),
+        ("b.tar", p.at("c.tar")),
+        ("c.tar", format!("oci:{}:again", p.at("d"))),
+    ];
+    let mut digests = Vec::new();
+    for (from, to) in &steps {
+        let report = tool::ok(relayer().args(["copy", &p.at(from), to, "--json"]));
+        let report: Value = serde_json::from_str(&report).unwrap();
+        digests.push(report["digest"].as_str().unwrap().to_owned());
+    }
+    assert!(digests.windows(2).all(|w| w[0] == w[1]), "{digests:?}");
+    let blobs = |dir: &str| {
+        let list = fs::read_dir(p.at(&format!("{dir}/blobs/sha256"))).unwrap();
+        let mut names: Vec<_> = list.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(blobs("a"), blobs("d"));
+    // A docker-archive has no manifest, but its config and layers stay.
+    tool::ok(relayer().args(["copy", &p.at("img.tar"), &format!("oci:{}:x", p.at("e"))]));
+    tool::ok(relayer().args(["verify", &p.at("img.tar"), &format!("oci:{}", p.at("e"))]));
+}
+
+/// An index of two platforms inside another index, with an attestation.
+fn multi(p: &Place) -> String {
+    let mut files = Vec::new();
+    let mut manifests = Vec::new();
+    for arch in ["amd64", "arm64"] {
+        let mut image = Image::new(vec![layer(&[Item::dir("a/"), Item::file("a/arch", arch)])]);
+        image.config["architecture"] = arch.into();
+        let mut d = image.oci_blobs(Codec::Gzip, &mut files);
+        d["platform"] = serde_json::json!({"os": "linux", "architecture": arch});
+        manifests.push(d);
+    }
+    let mut attestation = image::small().oci_blobs(Codec::Plain, &mut files);
+    attestation["platform"] = serde_json::json!({"os": "unknown", "architecture": "unknown"});
+    manifests.push(attestation);
+    let inner = image::add_index(&manifests, &mut files);
+    let mut outer = image::add_index(&[inner], &mut files);
+    outer["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": "v1"});
+    image::finish_layout(&[outer], &mut files);
+    image::write_files(&p.dir.path().join("multi"), &files);
+    format!("oci:{}:v1", p.at("multi"))
+}
+
+#[test]
+fn an_index_stays_one_and_a_platform_can_be_picked() {
+    let p = Place::new();
+    let source = multi(&p);
+    let out = format!("oci:{}:v1", p.at("out"));
+    let done = tool::output(relayer().args(["split", &source, "-o", &out]));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("attestation"));
+    let raw = tool::run("skopeo", &["inspect", "--raw", &out]);
+    let index: Value = serde_json::from_str(&raw).unwrap();
+    let platforms: Vec<_> =
+        index["manifests"].as_array().unwrap().iter().map(|m| m["platform"]["architecture"].clone()).collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    tool::ok(relayer().args(["verify", &source, &out]));
+    let one = p.at("arm.tar");
+    tool::split(&[&source, "--platform", "linux/arm64", "-o", &one]);
+    let inspect: Value =
+        serde_json::from_str(&tool::run("skopeo", &["inspect", &format!("oci-archive:{one}")])).unwrap();
+    assert_eq!(inspect["Architecture"], "arm64");
+}
+
+#[test]
+fn sizes_and_rates_shape_the_plan() {
+    let p = Place::new();
+    let noise = |seed: u8| {
+        let mut out = vec![0; 300_000];
+        blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
+        out
+    };
+    let mut items = vec![Item::dir("srv/")];
+    items.extend((0..10).map(|i| Item::file(format!("srv/{i}"), noise(i))));
+    fs::write(p.at("img.tar"), Image::new(vec![layer(&items)]).docker_skopeo()).unwrap();
+    let plan = |args: &[&str]| -> Value {
+        let image = p.at("img.tar");
+        let args = [&[&*image, "--dry-run", "--json"], args].concat();
+        serde_json::from_str(&tool::split(&args)).unwrap()
+    };
+    let report = plan(&["--layer-size", "650kB"]);
+    let layers = report["images"][0]["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 5);
+    assert!(layers.iter().all(|l| l["estimate"].as_u64().unwrap() <= 650_000));
+    let report = plan(&["--target", "2", "--churn", "/srv/7=0.0001"]);
+    let lowest = &report["images"][0]["layers"][0]["components"][0]["name"];
+    assert_eq!(lowest, "churn:/srv/7");
+}

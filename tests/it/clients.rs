@@ -1,0 +1,190 @@
+//! Stock clients load what relayer writes: skopeo, docker, podman, containerd.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::image::{Image, Item, layer};
+use super::tool;
+
+/// An image whose command runs: a static program is the least that a container needs.
+fn runnable() -> Image {
+    let busybox = fs::read("/bin/busybox").expect("install it: apt-get install busybox-static");
+    let dirs = ["bin/", "etc/", "dev/", "proc/", "sys/", "tmp/", "data/"];
+    let mut items: Vec<Item> = dirs.iter().map(Item::dir).collect();
+    items.push(Item::file("bin/busybox", busybox).mode(0o755));
+    items.push(Item::symlink("bin/sh", "busybox"));
+    items.push(Item::file("etc/passwd", "root:x:0:0:root:/:/bin/sh\n"));
+    for i in 0..20 {
+        items.push(Item::file(format!("data/{i}"), format!("{i}\n").repeat(5000)));
+    }
+    let mut image = Image::new(vec![layer(&items), layer(&[Item::file("data/3", "from above\n")])]);
+    image.config["config"] = serde_json::json!({
+        "Env": ["PATH=/bin"], "Cmd": ["/bin/sh", "-c", "cat /data/3 && echo ran"],
+    });
+    image
+}
+
+/// A server that is stopped when the test ends, however it ends.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // TERM first, so that it unmounts what it mounted.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        for _ in 0..50 {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Server {
+    let log_file = File::create(log).unwrap();
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(log_file.try_clone().unwrap())
+        .stderr(log_file)
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}; install it with tests/run.sh"));
+    let server = Server(child);
+    let begin = Instant::now();
+    while !ready() {
+        let text = || fs::read_to_string(log).unwrap_or_default();
+        assert!(begin.elapsed() < Duration::from_secs(60), "{command:?} did not start:\n{}", text());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    server
+}
+
+/// A container should print this; where the kernel or the sandbox forbids containers, say why.
+fn expect_run(out: std::process::Output, client: &str) {
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&out.stderr).into_owned();
+    if out.status.success() {
+        assert_eq!(text, "from above\nran\n", "{client}");
+        return;
+    }
+    let refused = ["permitted", "denied", "cgroup", "mount", "namespace", "rlimit", "RLIMIT"];
+    assert!(refused.iter().any(|r| errors.contains(r)), "{client}: {text}{errors}");
+    println!("{client} can't run containers here: {errors}");
+}
+
+fn prepare(compression: &str) -> (tempfile::TempDir, String) {
+    // Overlay mounts want a disk below them.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let input = dir.path().join("in.tar");
+    fs::write(&input, runnable().docker_skopeo()).unwrap();
+    let out = dir.path().join("out.tar").to_str().unwrap().to_owned();
+    let args = ["--target", "4", "--compression", compression, "-o", &out];
+    tool::split(&[&[input.to_str().unwrap()], &args[..]].concat());
+    (dir, out)
+}
+
+#[test]
+fn skopeo_reads_and_copies_every_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("in.tar"), runnable().docker_skopeo()).unwrap();
+    for codec in ["zstd", "gzip", "none"] {
+        let split = |dest: &str| {
+            tool::split(&[&at("in.tar"), "-o", dest, "-f", "--target", "3", "--compression", codec]);
+        };
+        split(&at("u.tar"));
+        split(&format!("oci:{}:v1", at("layout")));
+        split(&format!("oci-archive:{}", at("o.tar")));
+        split(&format!("docker-archive:{}", at("d.tar")));
+        let sources = [
+            format!("oci-archive:{}", at("u.tar")),
+            format!("docker-archive:{}", at("u.tar")),
+            format!("oci:{}:v1", at("layout")),
+            format!("oci-archive:{}", at("o.tar")),
+            format!("docker-archive:{}", at("d.tar")),
+        ];
+        for (i, source) in sources.iter().enumerate() {
+            let inspect: Value = serde_json::from_str(&tool::run("skopeo", &["inspect", source])).unwrap();
+            assert_eq!(inspect["Layers"].as_array().unwrap().len(), 3, "{source}");
+            assert_eq!(inspect["Os"], "linux");
+            let copy = at(&format!("{codec}{i}"));
+            tool::run("skopeo", &["copy", "-q", source, &format!("oci:{copy}:x")]);
+            let same = tool::relayer().args(["verify", &at("in.tar"), &format!("oci:{copy}")]).status();
+            assert!(same.unwrap().success(), "{source}");
+        }
+    }
+}
+
+#[test]
+fn docker_loads_and_runs_the_gzip_output() {
+    let (dir, image) = prepare("gzip");
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let socket = format!("unix://{}", at("d.sock"));
+    let docker = |args: &[&str]| {
+        let mut c = Command::new("docker");
+        c.args(["-H", &socket]).args(args);
+        c
+    };
+    let mut daemon = Command::new("dockerd");
+    daemon.args(["--iptables=false", "--bridge=none", "--data-root", &at("data"), "--exec-root", &at("exec")]);
+    daemon.args(["--pidfile", &at("pid"), "-H", &socket]);
+    let ready = || tool::output(&mut docker(&["info"])).status.success();
+    let _server = start(&mut daemon, &dir.path().join("log"), ready);
+    let loaded = tool::ok(&mut docker(&["load", "-i", &image]));
+    assert!(loaded.contains("example/app:v1"), "{loaded}");
+    let inspect = tool::ok(&mut docker(&["image", "inspect", "example/app:v1"]));
+    let inspect: Value = serde_json::from_str(&inspect).unwrap();
+    assert_eq!(inspect[0]["RootFS"]["Layers"].as_array().unwrap().len(), 4);
+    let run = tool::output(&mut docker(&["run", "--rm", "--network", "none", "example/app:v1"]));
+    expect_run(run, "docker");
+    // What it saves is the same image again.
+    tool::ok(&mut docker(&["save", "-o", &at("saved.tar"), "example/app:v1"]));
+    tool::ok(tool::relayer().args(["verify", &at("saved.tar"), &image]));
+}
+
+#[test]
+fn podman_loads_and_runs_the_zstd_output() {
+    let (dir, image) = prepare("zstd");
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let podman = |args: &[&str]| {
+        let mut c = Command::new("podman");
+        c.args(["--root", &at("root"), "--runroot", &at("run"), "--tmpdir", &at("tmp")]).args(args);
+        c
+    };
+    let loaded = tool::ok(&mut podman(&["load", "-i", &image]));
+    assert!(loaded.contains("example/app:v1"), "{loaded}");
+    let layers = tool::ok(&mut podman(&["image", "inspect", "example/app:v1", "--format", "{{len .RootFS.Layers}}"]));
+    assert_eq!(layers.trim(), "4");
+    let args = ["run", "--rm", "--network", "none", "--cgroups", "disabled", "--ulimit", "host", "example/app:v1"];
+    expect_run(tool::output(&mut podman(&args)), "podman");
+    let _ = podman(&["system", "reset", "-f"]).output();
+}
+
+#[test]
+fn containerd_imports_and_runs_the_zstd_output() {
+    let (dir, image) = prepare("zstd");
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+        at("root"), at("state"), at("c.sock")
+    );
+    fs::write(at("config.toml"), config).unwrap();
+    let ctr = |args: &[&str]| {
+        let mut c = Command::new("ctr");
+        c.args(["-a", &at("c.sock")]).args(args);
+        c
+    };
+    let ready = || tool::output(&mut ctr(&["version"])).status.success();
+    let mut daemon = Command::new("containerd");
+    daemon.args(["-c", &at("config.toml")]);
+    let _server = start(&mut daemon, &dir.path().join("log"), ready);
+    tool::ok(&mut ctr(&["image", "import", &image]));
+    let list = tool::ok(&mut ctr(&["image", "ls", "-q"]));
+    assert_eq!(list.trim(), "docker.io/example/app:v1");
+    expect_run(tool::output(&mut ctr(&["run", "--rm", list.trim(), "t"])), "ctr");
+}

@@ -1,0 +1,11 @@
+//! Tests of the command as users have it, judged by tools that are not ours.
+
+mod cli;
+mod clients;
+mod damage;
+mod determinism;
+mod fidelity;
+mod image;
+mod model;
+mod tidy;
+mod tool;
