@@ -48,7 +48,8 @@ impl<'a> Cuts<'a> {
     pub(super) fn new(sequence: &'a Sequence, rest: &'a [usize], layers: usize) -> Self {
         let total: u64 = rest.iter().map(|i| sequence.atoms[*i].estimate).sum();
         let pieces = (BLOCKS_A_LAYER * layers.max(1) as u64).min(MOST_BLOCKS);
-        let mut limit = (total / pieces).max(1);
+        // To a power of two: a little more or less in all must not move every boundary.
+        let mut limit = 1 << (total / pieces).max(1).ilog2();
         let mut blocks = blocks(sequence, rest, limit);
         // Few and large atoms: smaller blocks, so that every layer gets one.
         while blocks.len() < layers.min(rest.len()) {

@@ -275,7 +275,8 @@ impl<R: Forward> Reader<R> {
             }
             return Ok(None);
         }
-        let stated = number::parse(&bytes[CHECKSUM], "checksum")?;
+        // What is no number is as wrong as another number.
+        let stated = number::parse(&bytes[CHECKSUM], "checksum").unwrap_or(-1);
         let rest = |i: &usize| !CHECKSUM.contains(i);
         let sum = |value: fn(u8) -> i64| {
             let others = (0..BLOCK).filter(rest).map(|i| value(bytes[i])).sum::<i64>();
@@ -285,8 +286,9 @@ impl<R: Forward> Reader<R> {
         let unsigned = sum(i64::from);
         if stated != unsigned && stated != sum(|b| i64::from(b.cast_signed())) {
             return Err(Error::malformed(format!(
-                "the header's checksum is {stated}, but its bytes sum up to {unsigned}; this is \
-                 no tar archive, or it is damaged"
+                "the header's checksum is {:?}, but its bytes sum up to {unsigned:o}; this is no \
+                 tar archive, or it is damaged",
+                String::from_utf8_lossy(until_nul(&bytes[CHECKSUM]))
             )));
         }
         Ok(Some(header))

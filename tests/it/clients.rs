@@ -58,7 +58,11 @@ fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Server 
     let begin = Instant::now();
     while !ready() {
         let text = || fs::read_to_string(log).unwrap_or_default();
-        assert!(begin.elapsed() < Duration::from_secs(60), "{command:?} did not start:\n{}", text());
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{command:?} did not start:\n{}",
+            text()
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
     server
@@ -95,7 +99,16 @@ fn skopeo_reads_and_copies_every_output() {
     fs::write(at("in.tar"), runnable().docker_skopeo()).unwrap();
     for codec in ["zstd", "gzip", "none"] {
         let split = |dest: &str| {
-            tool::split(&[&at("in.tar"), "-o", dest, "-f", "--target", "3", "--compression", codec]);
+            tool::split(&[
+                &at("in.tar"),
+                "-o",
+                dest,
+                "-f",
+                "--target",
+                "3",
+                "--compression",
+                codec,
+            ]);
         };
         split(&at("u.tar"));
         split(&format!("oci:{}:v1", at("layout")));
@@ -109,12 +122,14 @@ fn skopeo_reads_and_copies_every_output() {
             format!("docker-archive:{}", at("d.tar")),
         ];
         for (i, source) in sources.iter().enumerate() {
-            let inspect: Value = serde_json::from_str(&tool::run("skopeo", &["inspect", source])).unwrap();
+            let inspect: Value =
+                serde_json::from_str(&tool::run("skopeo", &["inspect", source])).unwrap();
             assert_eq!(inspect["Layers"].as_array().unwrap().len(), 3, "{source}");
             assert_eq!(inspect["Os"], "linux");
             let copy = at(&format!("{codec}{i}"));
             tool::run("skopeo", &["copy", "-q", source, &format!("oci:{copy}:x")]);
-            let same = tool::relayer().args(["verify", &at("in.tar"), &format!("oci:{copy}")]).status();
+            let same =
+                tool::relayer().args(["verify", &at("in.tar"), &format!("oci:{copy}")]).status();
             assert!(same.unwrap().success(), "{source}");
         }
     }
@@ -131,7 +146,14 @@ fn docker_loads_and_runs_the_gzip_output() {
         c
     };
     let mut daemon = Command::new("dockerd");
-    daemon.args(["--iptables=false", "--bridge=none", "--data-root", &at("data"), "--exec-root", &at("exec")]);
+    daemon.args([
+        "--iptables=false",
+        "--bridge=none",
+        "--data-root",
+        &at("data"),
+        "--exec-root",
+        &at("exec"),
+    ]);
     daemon.args(["--pidfile", &at("pid"), "-H", &socket]);
     let ready = || tool::output(&mut docker(&["info"])).status.success();
     let _server = start(&mut daemon, &dir.path().join("log"), ready);
@@ -158,9 +180,25 @@ fn podman_loads_and_runs_the_zstd_output() {
     };
     let loaded = tool::ok(&mut podman(&["load", "-i", &image]));
     assert!(loaded.contains("example/app:v1"), "{loaded}");
-    let layers = tool::ok(&mut podman(&["image", "inspect", "example/app:v1", "--format", "{{len .RootFS.Layers}}"]));
+    let layers = tool::ok(&mut podman(&[
+        "image",
+        "inspect",
+        "example/app:v1",
+        "--format",
+        "{{len .RootFS.Layers}}",
+    ]));
     assert_eq!(layers.trim(), "4");
-    let args = ["run", "--rm", "--network", "none", "--cgroups", "disabled", "--ulimit", "host", "example/app:v1"];
+    let args = [
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--cgroups",
+        "disabled",
+        "--ulimit",
+        "host",
+        "example/app:v1",
+    ];
     expect_run(tool::output(&mut podman(&args)), "podman");
     let _ = podman(&["system", "reset", "-f"]).output();
 }
@@ -171,7 +209,9 @@ fn containerd_imports_and_runs_the_zstd_output() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let config = format!(
         "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-        at("root"), at("state"), at("c.sock")
+        at("root"),
+        at("state"),
+        at("c.sock")
     );
     fs::write(at("config.toml"), config).unwrap();
     let ctr = |args: &[&str]| {

@@ -10,13 +10,16 @@ use super::tool;
 
 /// Everything awkward that a layer may hold.
 pub fn edge() -> Image {
-    let deep = |n: usize| (0..n).map(|i| format!("a-rather-long-folder-name-{i:03}")).collect::<Vec<_>>().join("/");
+    let deep = |n: usize| {
+        (0..n).map(|i| format!("a-rather-long-folder-name-{i:03}")).collect::<Vec<_>>().join("/")
+    };
     let noise = |n: usize, seed: u8| {
         let mut out = vec![0; n];
         blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
         out
     };
-    let capability = b"\x01\x00\x00\x02\x0a\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    let capability =
+        b"\x01\x00\x00\x02\x0a\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     let mut base = vec![
         Item::dir("./").mode(0o755),
         Item::dir("opt/"),
@@ -30,7 +33,9 @@ pub fn edge() -> Image {
         Item::dir("tmp/").mode(0o1777),
         Item::file("opt/none", "x").mode(0),
         Item::file("opt/ids", "x").owner(2_000_000_000, 1_999_999_999),
-        Item::file("opt/xattr", "x").xattr("user.bin", b"\x00\x0a=\xff\x0a").xattr("user.text", "é".as_bytes()),
+        Item::file("opt/xattr", "x")
+            .xattr("user.bin", b"\x00\x0a=\xff\x0a")
+            .xattr("user.text", "é".as_bytes()),
         Item::file("opt/old", "x").mtime("-86400"),
         Item::file("opt/before", "x").mtime("-1.5"),
         Item::file("opt/future", "x").mtime("4102444800"),
@@ -75,8 +80,18 @@ pub fn edge() -> Image {
         Item::file("opt/twice", "second"),
     ];
     let names: [&[u8]; 12] = [
-        &[b'n'; 255], "Ünïcødé-日本語-🦀".as_bytes(), b"caf\xe9.txt", b"new\nline", b"back\\slash", b" blanks ",
-        b"-dash", b"quote'\"$(x)", b"CASE", b"case", b"wh..x", b"tab\t",
+        &[b'n'; 255],
+        "Ünïcødé-日本語-🦀".as_bytes(),
+        b"caf\xe9.txt",
+        b"new\nline",
+        b"back\\slash",
+        b" blanks ",
+        b"-dash",
+        b"quote'\"$(x)",
+        b"CASE",
+        b"case",
+        b"wh..x",
+        b"tab\t",
     ];
     base.push(Item::dir("names/"));
     for name in names {
@@ -104,8 +119,8 @@ pub fn edge() -> Image {
         Item::file("opt/swap-f/now", "x"),
         Item::file("opt/swap-d", "now a file"),
         // A folder in the place of a link; its markers must not reach behind the link.
-        Item::opaque("opt/swap-l"),
         Item::dir("opt/swap-l/"),
+        Item::opaque("opt/swap-l"),
         Item::file("opt/swap-l/d", "x"),
         Item::whiteout("opt/again"),
         Item::file("opt/meta", noise(2000, 3)).mode(0o600).owner(33, 33).mtime("5"),
@@ -157,7 +172,8 @@ fn umoci_unpacks_the_same_from_every_output() {
         for codec in ["zstd", "gzip", "none"] {
             for source in [archive.to_str().unwrap(), &layout] {
                 let what = format!("--target {target} --compression {codec} of {source}");
-                let report = layout_of(source, &at("out"), &["--target", target, "--compression", codec]);
+                let report =
+                    layout_of(source, &at("out"), &["--target", target, "--compression", codec]);
                 let layers = report["images"][0]["layers"].as_array().unwrap().len();
                 assert!(layers.to_string() == target || target == "40", "{what}: {layers} layers");
                 let got = tool::unpack(&at("out"), &work);

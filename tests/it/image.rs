@@ -136,7 +136,8 @@ impl Item {
 
 pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
-    let len = (1..8).map(|digits| rest + digits).find(|n| rest + n.to_string().len() == *n).unwrap();
+    let len =
+        (1..8).map(|digits| rest + digits).find(|n| rest + n.to_string().len() == *n).unwrap();
     [format!("{len} ").as_bytes(), key, b"=", value, b"\n"].concat()
 }
 
@@ -255,7 +256,10 @@ impl Image {
             items.push(Item::file(format!("{id}/json"), "{}"));
             match first.iter().find(|(bytes, _)| *bytes == l) {
                 Some((_, other)) => {
-                    items.push(Item::symlink(format!("{id}/layer.tar"), format!("../{other}/layer.tar")));
+                    items.push(Item::symlink(
+                        format!("{id}/layer.tar"),
+                        format!("../{other}/layer.tar"),
+                    ));
                 }
                 None => items.push(Item::file(format!("{id}/layer.tar"), l)),
             }
@@ -318,7 +322,8 @@ impl Image {
             .collect();
         let config = add("application/vnd.oci.image.config.v1+json".into(), self.config_bytes());
         let kind = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers});
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers});
         add(kind.into(), manifest.to_string().into_bytes())
     }
 
@@ -326,7 +331,8 @@ impl Image {
     pub fn docker_new(&self) -> Vec<u8> {
         let mut files = self.oci_files(Codec::Plain);
         let config = format!("blobs/sha256/{}", hex(&self.config_bytes()));
-        let layers: Vec<_> = self.layers.iter().map(|l| format!("blobs/sha256/{}", hex(l))).collect();
+        let layers: Vec<_> =
+            self.layers.iter().map(|l| format!("blobs/sha256/{}", hex(l))).collect();
         let manifest = json!([{"Config": config, "RepoTags": [self.tag], "Layers": layers}]);
         files.push(("manifest.json".into(), manifest.to_string().into_bytes()));
         archive(&files)

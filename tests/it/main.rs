@@ -1,5 +1,7 @@
 //! Tests of the command as users have it, judged by tools that are not ours.
 
+#![expect(unreachable_pub, reason = "one test program, whose modules share helpers")]
+
 mod cli;
 mod clients;
 mod damage;

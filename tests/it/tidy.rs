@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 /// Modules by level: each may use those of lower levels, and its own.
 const LEVELS: [(&str, u32); 21] = [
     ("error", 0),
-    ("digest", 0),
-    ("size", 0),
-    ("progress", 0),
+    ("digest", 1),
+    ("size", 1),
+    ("progress", 1),
     ("fileset", 1),
     ("content", 2),
     ("mtime", 2),
@@ -37,7 +37,8 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs" || e == "py" || e == "sh" || e == "md") {
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "py" || e == "sh" || e == "md")
+        {
             found.push(path);
         }
     }
@@ -62,9 +63,12 @@ fn imports_go_one_way() {
         if own == "lib" {
             continue;
         }
-        let code = text.split("#[cfg(test)]").next().unwrap();
+        // Tests and links in documentation may go anywhere.
+        let code = text.split("#[cfg(test)]").next().unwrap().lines();
+        let code: String = code.filter(|l| !l.trim_start().starts_with("//")).collect();
         for (i, _) in code.match_indices("crate::") {
-            let used = code[i + 7..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+            let used =
+                code[i + 7..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
             assert!(used == own || level(used) < level(own), "src/{path} uses crate::{used}");
         }
     }
@@ -97,7 +101,9 @@ fn no_document_names_a_file_that_is_not_there() {
         let text = fs::read_to_string(doc).unwrap();
         for word in text.split(|c: char| c.is_whitespace() || "`()[],;:".contains(c)) {
             let word = word.trim_end_matches('.');
-            let ours = ["src/", "docs/", "tests/", "benches/", "fuzz/", ".ci/"].iter().any(|d| word.starts_with(d));
+            let ours = ["src/", "docs/", "tests/", "benches/", "fuzz/", ".ci/"]
+                .iter()
+                .any(|d| word.starts_with(d));
             if ours && !word.contains(['*', '<', '{']) {
                 assert!(root().join(word).exists(), "{} names {word}", doc.display());
             }

@@ -1,0 +1,29 @@
+//! Any bytes as an image archive: opening, reading and copying must end without panic.
+
+#![no_main]
+
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use relayer::content::Budget;
+use relayer::flatten::flatten;
+use relayer::layer::Limits;
+use relayer::progress::Silent;
+use relayer::transport::bundle::Bundle;
+use relayer::transport::open::open_archive;
+use relayer::transport::write::{Form, write_archive};
+
+const MAX: u64 = 64 << 20;
+
+fuzz_target!(|bytes: &[u8]| {
+    let budget = Budget::new(MAX, None);
+    let Ok(opened) = open_archive(Arc::new(bytes.to_vec()), None, None, None, &budget, MAX) else {
+        return;
+    };
+    for image in &opened.images {
+        let _ = flatten(&image.layers, &budget, &Limits::new(MAX, 10_000), &Silent);
+    }
+    if let Ok(bundle) = Bundle::unchanged(&opened) {
+        let _ = write_archive(&bundle, &bundle.names, Form::Universal, std::io::sink(), &Silent);
+    }
+});

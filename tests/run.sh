@@ -1,0 +1,27 @@
+#!/bin/bash
+# Installs what the tests need on Debian or Ubuntu, and runs all of them. Root is needed for
+# mounts and servers that tests start; without it, sudo is used.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+as_root=; [ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME"
+need=(umoci skopeo podman crun docker.io containerd runc fuse-overlayfs uidmap iptables
+  busybox-static zstd gzip tar python3 gcc util-linux)
+missing=(); for p in "${need[@]}"; do
+  dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok' || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  $as_root apt-get update -qq
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+cargo fmt --check
+cargo clippy --quiet --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi
+cargo test --no-run
+$as_root env "PATH=$PATH" cargo test
+# A real image, made on the spot, through every form and codec, judged by umoci.
+image=$(mktemp -d -p /var/tmp); trap '$as_root rm -rf "$image"' EXIT
+mkdir "$image/demo"
+tests/make-image.sh "$image/demo/1.docker.tar"
+cargo build --quiet --release
+$as_root env TMPDIR="$image" TARGETS="1 8" tests/corpus.py "$image" demo/1
