@@ -2,7 +2,7 @@
 //!
 //! Layers are encoded side by side, the largest first, each with threads of its own inside the
 //! compressor, so that a few layers keep many cores busy. Nothing that is written depends on how
-//! many threads there are: see [`codec::Encoder`].
+//! many threads there are: see [`Encoder`].
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

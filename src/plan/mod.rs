@@ -1,17 +1,13 @@
 //! Which path goes in which layer, and in which order: a pure function of data.
 //!
 //! Given a file set, its components and the expected compressed size of each file, the planner
-//! 1. puts all files in a [sequence], stable and large first, volatile and small last;
-//! 2. [cuts] the sequence into layers so that the bytes a client will have to load again are few
+//! 1. puts all files in a sequence, stable and large first, volatile and small last;
+//! 2. cuts the sequence into layers so that the bytes a client will have to load again are few
 //!    and the layers are of similar size;
-//! 3. [places] the entries, each with its parent directories.
+//! 3. places the entries, each with its parent directories.
 //!
 //! Layers are listed lowest first, because clients with chain IDs load everything above the first
 //! layer that changed.
-//!
-//! [sequence]: sequence
-//! [cuts]: cuts
-//! [places]: place
 
 mod churn;
 mod cuts;

@@ -109,7 +109,7 @@ prop_compose! {
         secs in prop_oneof![any::<i32>().prop_map(i64::from), -5i64..20_000_000_000],
         nanos in prop_oneof![Just(0), 0..1_000_000_000u32],
         xattrs in prop::collection::btree_map(
-            prop::collection::vec(b'a'..b'z', 1..9), prop::collection::vec(any::<u8>(), 0..40), 0..3),
+            prop::collection::vec(b'a'..=b'z', 1..9), prop::collection::vec(any::<u8>(), 0..40), 0..3),
         device in (0..0o7_777_777u32, 0..0o7_777_777u32),
     ) -> (Entry, Vec<u8>) {
         let target = target.into_boxed_slice();

@@ -1,7 +1,7 @@
 //! Where images are read from and written to, named as skopeo names them.
 //!
 //! [`Reference`] is the name; [`open`](open::open) reads it into an [`Opened`](open::Opened);
-//! a [`Bundle`](bundle::Bundle) is what goes out through [`write`](write::write).
+//! a [`Bundle`](bundle::Bundle) is what goes out through a [`Target`](write::Target).
 
 pub mod archive;
 pub mod bundle;

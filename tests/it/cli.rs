@@ -86,6 +86,18 @@ fn a_dry_run_writes_nothing_and_tells_the_plan() {
     tool::split(&[&p.at("img.tar"), "--dry-run"]);
 }
 
+/// Names of all fields in a document.
+fn field_names(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(k, v)| {
+            found.push(k.clone());
+            field_names(v, found);
+        }),
+        Value::Array(list) => list.iter().for_each(|v| field_names(v, found)),
+        _ => {}
+    }
+}
+
 #[test]
 fn json_is_all_there_is_on_standard_output_and_has_the_facts() {
     let p = Place::new();
@@ -102,18 +114,8 @@ fn json_is_all_there_is_on_standard_output_and_has_the_facts() {
     assert!(image["after"]["blob_bytes"].as_u64().unwrap() < size);
     // docs/JSON.md names every field.
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/JSON.md")).unwrap();
-    fn names(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => map.iter().for_each(|(k, v)| {
-                found.push(k.clone());
-                names(v, found);
-            }),
-            Value::Array(list) => list.iter().for_each(|v| names(v, found)),
-            _ => {}
-        }
-    }
     let mut found = Vec::new();
-    names(&report, &mut found);
+    field_names(&report, &mut found);
     for name in found {
         assert!(docs.contains(&format!("`{name}`")), "docs/JSON.md has no `{name}`");
     }

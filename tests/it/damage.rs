@@ -210,7 +210,7 @@ fn broken_layouts_are_refused() {
     case(&f, "a config without layers", "rootfs.diff_ids");
     let mut f = good();
     edit(&mut f, is_manifest, |m| {
-        m["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into()
+        m["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into();
     });
     case(&f, "an artifact", "no container image");
     let mut f = good();
@@ -363,7 +363,7 @@ fn layers_that_lie_are_refused() {
             "a size of exabytes",
             lying(0, |h| {
                 h.as_mut_bytes()[124..136]
-                    .copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff")
+                    .copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
             }),
             "byte 0",
         ),

@@ -89,7 +89,7 @@ struct Stack {
 
 fn stack(random: &mut Random) -> Stack {
     let mut s = Stack { layers: Vec::new(), model: Model::default(), inodes: Inodes::new() };
-    for _ in 0..1 + random.below(5) {
+    for _ in 0..=random.below(5) {
         let lower = s.model.clone();
         let mut entries = Vec::new();
         let mut markers = Vec::new();
@@ -104,10 +104,8 @@ fn stack(random: &mut Random) -> Stack {
             }
             let (path, node) = &paths[random.below(paths.len())];
             if random.below(3) == 0 && matches!(node, Node::Dir(_)) {
-                if let Some(m) = lower.find(path) {
-                    if m.node.is_some() && next.find(path).is_some() {
-                        next.at(path).children.clear();
-                    }
+                if next.find(path).is_some() {
+                    next.at(path).children.clear();
                 }
                 markers.push(Item::opaque(path));
             } else {
@@ -115,7 +113,7 @@ fn stack(random: &mut Random) -> Stack {
                 markers.push(Item::whiteout(path));
             }
         }
-        for _ in 0..1 + random.below(10) {
+        for _ in 0..=random.below(10) {
             add(random, &mut next, &mut s.inodes, &mut entries);
         }
         for m in markers {
@@ -224,7 +222,7 @@ fn check(s: &Stack, seed: u64) {
         match (&inode.kind, node) {
             (Kind::Dir, Node::Dir(mode)) => assert_eq!(inode.mode, *mode, "{place}"),
             (Kind::Symlink { target }, Node::Link(to)) => {
-                assert_eq!(&**target, to.as_bytes(), "{place}")
+                assert_eq!(&**target, to.as_bytes(), "{place}");
             }
             (Kind::File(file), Node::File(id)) => {
                 let (data, mode) = &s.inodes[id];

@@ -32,7 +32,7 @@ pub fn ok(command: &mut Command) -> String {
 /// Runs a command whatever comes of it.
 pub fn output(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|e| {
-        panic!("{:?}: {e}; install it with tests/run.sh", command.get_program())
+        panic!("{}: {e}; install it with tests/run.sh", command.get_program().display())
     })
 }
 
