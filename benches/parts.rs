@@ -1,0 +1,94 @@
+//! The parts that decide how fast a split is, on data made here: `cargo bench`.
+
+#![expect(missing_docs, reason = "benchmarks")]
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
+
+use std::io::{Read, Write, sink};
+use std::sync::Arc;
+
+use divan::Bencher;
+use divan::counter::BytesCount;
+use relayer::codec::{self, Compression, Encoder};
+use relayer::content::Budget;
+use relayer::digest::Digest;
+use relayer::fileset::{Mtime, Xattrs};
+use relayer::flatten::flatten;
+use relayer::layer::Limits;
+use relayer::progress::Silent;
+use relayer::tar::{EntryKind, Metadata, Writer};
+use relayer::transport::open::LayerBlob;
+
+fn main() {
+    divan::main();
+}
+
+/// A layer of 20,000 files of 2 kB, half text, half noise.
+fn layer() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    let xattrs = Xattrs::new();
+    let mut noise = vec![0; 1000];
+    for i in 0..20_000u32 {
+        let path = format!("usr/share/package-{:03}/file-{i:05}", i / 100);
+        let text = format!("line {i} of a file that compresses\n").repeat(30);
+        blake3::Hasher::new().update(&i.to_le_bytes()).finalize_xof().fill(&mut noise);
+        let size = (text.len() + noise.len()) as u64;
+        let kind = EntryKind::File { size, sparse: None };
+        let (path, mtime) = (path.as_bytes(), Mtime::default());
+        let m = Metadata { path, kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: &xattrs };
+        let mut file = writer.file(&m).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.write_all(&noise).unwrap();
+        file.finish().unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn encode(data: &[u8], name: &str, workers: u32) -> Vec<u8> {
+    let compression = Compression::new(name, None, None).unwrap();
+    let mut e = Encoder::new(Vec::new(), &compression, workers, data.len() as u64).unwrap();
+    e.write_all(data).unwrap();
+    e.finish().unwrap()
+}
+
+#[divan::bench(args = ["zstd", "gzip"], sample_count = 5)]
+fn encode_layer(bencher: Bencher<'_, '_>, name: &str) {
+    let data = layer();
+    bencher.counter(BytesCount::new(data.len())).bench(|| encode(&data, name, 1));
+}
+
+#[divan::bench(args = ["zstd", "gzip"], sample_count = 5)]
+fn decode_layer(bencher: Bencher<'_, '_>, name: &str) {
+    let data = layer();
+    let blob = encode(&data, name, 2);
+    bencher.counter(BytesCount::new(data.len())).bench(|| {
+        let mut decoder = codec::decode(&blob[..]).unwrap().1;
+        std::io::copy(&mut decoder, &mut sink()).unwrap()
+    });
+}
+
+#[divan::bench(sample_count = 5)]
+fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
+    let data = layer();
+    let blob = LayerBlob {
+        name: "layer".into(),
+        media_type: String::new(),
+        digest: None,
+        diff_id: Digest::of(&data),
+        source: Arc::new(data.clone()),
+    };
+    let budget = Budget::new(1 << 30, None);
+    bencher.counter(BytesCount::new(data.len())).bench(|| {
+        let limits = Limits::new(1 << 40, 1 << 30);
+        flatten(std::slice::from_ref(&blob), &budget, &limits, &Silent).unwrap().tar_bytes
+    });
+}
+
+#[divan::bench(sample_count = 5)]
+fn hash_layer(bencher: Bencher<'_, '_>) {
+    let data = layer();
+    bencher.counter(BytesCount::new(data.len())).bench(|| {
+        let mut h = relayer::digest::Hashing::new(&data[..]);
+        h.read_to_end(&mut Vec::with_capacity(data.len())).unwrap();
+        h.finish().1
+    });
+}
