@@ -1,6 +1,5 @@
 //! The parts that decide how fast a split is, on data made here: `cargo bench`.
 
-#![expect(missing_docs, reason = "benchmarks")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
 use std::io::{Read, Write, sink};
