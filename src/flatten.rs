@@ -53,10 +53,11 @@ pub struct Flattened {
     pub tar_bytes: u64,
 }
 
-/// Reads and applies layers, lowest first. Runs on the current rayon pool.
+/// Reads and applies layers, lowest first. Runs on the current rayon pool. Without a budget only
+/// the file set is wanted: contents of compressed layers can't be read from the result.
 pub fn flatten(
     layers: &[LayerBlob],
-    budget: &Arc<Budget>,
+    budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<Flattened> {

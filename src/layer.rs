@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::tar::{self, EntryKind, Streaming};
 use crate::transport::open::LayerBlob;
 
-/// A layer may state at most so many entries in all layers: beyond it the file index alone would
+/// An image may have so many entries in all of its layers: with more, the file index alone would
 /// take gigabytes.
 pub const MAX_ENTRIES: u64 = 10_000_000;
 
@@ -97,10 +97,11 @@ pub struct LayerContent {
 }
 
 /// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
+/// Without a budget the bytes of a compressed layer are not kept, and can't be read later.
 pub fn read_layer(
     layer: &LayerBlob,
     number: u32,
-    budget: &Arc<Budget>,
+    budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
@@ -110,7 +111,7 @@ pub fn read_layer(
 fn read(
     layer: &LayerBlob,
     number: u32,
-    budget: &Arc<Budget>,
+    budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
@@ -135,17 +136,19 @@ fn read(
     }
     let source: Source = match read.spool {
         Some(spool) => Arc::new(spool),
-        None => Arc::clone(&layer.source),
+        None if read.format == Format::Plain => Arc::clone(&layer.source),
+        None => Arc::new(Vec::new()),
     };
     Ok(LayerContent { changes: read.changes, source, tar_bytes: read.tar_bytes })
 }
 
 /// What is in the stream of a layer.
 struct TarContent {
+    format: Format,
     changes: Vec<Change>,
     diff_id: Digest,
     tar_bytes: u64,
-    /// The uncompressed tar, unless the stream was that.
+    /// The uncompressed tar, unless the stream was that or nobody wants it.
     spool: Option<Spool>,
 }
 
@@ -153,11 +156,11 @@ struct TarContent {
 fn read_tar(
     raw: impl Read + Send,
     number: u32,
-    budget: &Arc<Budget>,
+    budget: Option<&Arc<Budget>>,
     limits: &Limits,
 ) -> Result<TarContent> {
     let (format, decoder) = codec::decode(raw)?;
-    let spool = (format != Format::Plain).then(|| SpoolWriter::new(budget));
+    let spool = budget.filter(|_| format != Format::Plain).map(SpoolWriter::new);
     let stream = Tee { inner: Hashing::new(decoder), spool, limits };
     let mut reader = tar::Reader::new(Streaming::new(stream));
     let mut changes = Vec::new();
@@ -175,7 +178,7 @@ fn read_tar(
     let Tee { inner, spool, .. } = stream;
     let (_, diff_id, tar_bytes) = inner.finish();
     let spool = spool.map(SpoolWriter::finish).transpose()?;
-    Ok(TarContent { changes, diff_id, tar_bytes, spool })
+    Ok(TarContent { format, changes, diff_id, tar_bytes, spool })
 }
 
 /// The change that a tar entry stands for; `None` for what clients pass over.

@@ -72,9 +72,10 @@ impl Options {
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 
-    /// Memory for the spools.
+    /// Memory for the spools: what encoders leave, and an eighth for buffers and the allocator.
     pub fn spool_memory(&self) -> u64 {
-        self.memory.saturating_sub(self.encoding_threads() as u64 * 2 * encode::MEMORY_A_WORKER)
+        let encoders = self.encoding_threads() as u64 * 2 * encode::MEMORY_A_WORKER;
+        self.memory.saturating_sub(encoders) / 8 * 7
     }
 
     /// As it is noted on the image.
@@ -136,7 +137,7 @@ fn one(
     let limits = Limits::new(options.max_size, MAX_ENTRIES);
     let (mut flat, analysis, estimates);
     (flat, analysis, estimates) = pool.install(|| -> Result<_> {
-        let mut flat = flatten(&image.layers, budget, &limits, progress)?;
+        let mut flat = flatten(&image.layers, Some(budget), &limits, progress)?;
         flat.files.set_mtimes(|found| options.mtime.apply(found));
         let analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
         let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
@@ -225,5 +226,6 @@ fn assemble(
     manifest.annotations = Some(annotations);
     let mut descriptor = bundle.image(&config, &mut manifest)?;
     descriptor.platform = Some(image.platform.clone());
+    descriptor.annotations = image.index_annotations();
     Ok(descriptor)
 }

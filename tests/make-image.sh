@@ -16,6 +16,7 @@ if [ ${#packages[@]} = 0 ]; then
     --no-replaces --no-enhances --no-pre-depends git python3-numpy perl curl 2>/dev/null |
     grep -E '^[a-z0-9]' | grep -vE '^(debconf|dpkg|ucf|.*-doc|.*:.*)' | sort -u))
 fi
+[ ${#packages[@]} -gt 0 ] || { echo "no packages known: run apt-get update first" >&2; exit 1; }
 mkdir "$work/deb"; cd "$work/deb"
 # A name may be virtual: what can't be had is passed over.
 apt-get download "${packages[@]}" >"$work/log" 2>&1 ||

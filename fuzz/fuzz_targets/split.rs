@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         })
         .collect();
     let budget = Budget::new(MAX, None);
-    let Ok(want) = flatten(&layers, &budget, &Limits::new(MAX, 10_000), &Silent) else { return };
+    let Ok(want) = flatten(&layers, Some(&budget), &Limits::new(MAX, 10_000), &Silent) else { return };
     let config = br#"{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let image = Image {
         manifest: None,
@@ -71,7 +71,7 @@ fuzz_target!(|bytes: &[u8]| {
     write_archive(&bundle, &bundle.names, Form::Universal, &mut out, &Silent).unwrap();
     let again = open_archive(Arc::new(out), None, None, None, &budget, MAX).unwrap();
     let got =
-        flatten(&again.images[0].layers, &budget, &Limits::new(4 * MAX, 100_000), &Silent).unwrap();
+        flatten(&again.images[0].layers, None, &Limits::new(4 * MAX, 100_000), &Silent).unwrap();
     let differences = compare(&want.files, &got.files);
     assert!(differences.is_empty(), "{}", differences[0]);
 });

@@ -9,7 +9,7 @@ use super::{Global, Outcome, print, print_json, table, terminal::Terminal};
 use crate::analyze::ChurnRule;
 use crate::codec::Compression;
 use crate::content::Budget;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::mtime::MtimePolicy;
 use crate::oci::Platform;
 use crate::plan::{MAX_LAYERS, Target};
@@ -120,7 +120,7 @@ impl Common {
         let opened = open::open(&self.image, self.platform.as_ref(), &budget, options.max_size)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let (bundle, images) = split::split(&opened, &options, &budget, terminal)
-            .map_err(|e| e.context(format!("reading {}", self.image)))?;
+            .context(|| format!("splitting {}", self.image))?;
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
         if let Some(file) = &target_file {
             file.write(&bundle, terminal)?;

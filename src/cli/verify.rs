@@ -88,7 +88,7 @@ impl Verify {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Vec<(Platform, FileSet)>> {
-        // Only the index is compared, contents by their hash: what was spooled can go.
+        // Contents are compared by their hash; only archives from a pipe must be kept.
         let budget = Budget::new(global.memory.0, None);
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(global.threads())
@@ -97,7 +97,7 @@ impl Verify {
         let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
         let sets = opened.images.iter().map(|i| {
             let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
-            let flat = pool.install(|| flatten(&i.layers, &budget, &limits, terminal))?;
+            let flat = pool.install(|| flatten(&i.layers, None, &limits, terminal))?;
             Ok((i.platform.clone(), flat.files))
         });
         sets.collect::<Result<_>>().context(|| format!("reading {image}"))

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::name;
 use super::open::{Image, Opened};
 use crate::codec;
 use crate::content::{ReadAt, Source};
@@ -73,12 +72,7 @@ impl Bundle {
         let mut descriptors = Vec::new();
         for image in &opened.images {
             let mut d = bundle.add_unchanged(image)?;
-            if !image.descriptor_annotations.is_empty() {
-                let mut annotations = image.descriptor_annotations.clone();
-                annotations.remove(name::REF_NAME);
-                annotations.remove(name::CONTAINERD_NAME);
-                d.annotations = (!annotations.is_empty()).then_some(annotations);
-            }
+            d.annotations = image.index_annotations();
             d.platform = Some(image.platform.clone());
             descriptors.push(d);
         }

@@ -2,12 +2,12 @@
 //! are at hand, unread.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::sync::Arc;
 
 use super::archive::Archive;
 use super::files::{Files, Folder};
-use super::{Reference, Transport, docker_archive, layout};
+use super::{Reference, Transport, docker_archive, layout, name};
 use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
 use crate::digest::Digest;
@@ -46,6 +46,17 @@ pub struct Image {
     pub platform: Platform,
     /// Lowest first; as many as the config has diff IDs.
     pub layers: Vec<LayerBlob>,
+}
+
+impl Image {
+    /// What its descriptor says in an index of several images: all but the names, which are the
+    /// whole index's.
+    pub fn index_annotations(&self) -> Option<Annotations> {
+        let mut annotations = self.descriptor_annotations.clone();
+        annotations.remove(name::REF_NAME);
+        annotations.remove(name::CONTAINERD_NAME);
+        (!annotations.is_empty()).then_some(annotations)
+    }
 }
 
 /// Everything that a reference names.
@@ -99,6 +110,9 @@ fn open_any(
 ) -> Result<Opened> {
     let tag = reference.tag.as_deref();
     let source: Source = match &reference.path {
+        None if io::stdin().is_terminal() => {
+            return Err(Error::refused("standard input is a terminal; pipe an archive in"));
+        }
         None => spool(io::stdin().lock(), budget, max_size)?,
         Some(path) => {
             let file = File::open(path)?;

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, json};
+use serde_json::Map;
 
 use super::bundle::{Blob, Bundle};
 use super::docker_archive::Item;
@@ -57,6 +57,13 @@ impl Target {
             if reference.transport == Some(Transport::Oci) {
                 return Err(Error::refused("a folder can't go to standard output").context(place()));
             }
+            if io::stdout().is_terminal() {
+                return Err(Error::refused(
+                    "an archive won't be written to a terminal; redirect \
+                                           it, or name a file with -o",
+                )
+                .context(place()));
+            }
             return Ok(Self { reference, form });
         };
         let real = |p: &Path| fs::canonicalize(p).ok();
@@ -101,6 +108,11 @@ impl Target {
             }
             (Ok(_), _) => {}
         }
+        // Better now than after minutes of work.
+        let pipe = fs::metadata(path).is_ok_and(|m| !m.is_file());
+        if reference.transport != Some(Transport::Oci) && !pipe {
+            temporary_beside(path).context(place)?;
+        }
         Ok(Self { reference, form })
     }
 
@@ -142,16 +154,21 @@ impl Target {
 
 /// Writes a file under a temporary name and moves it to its own.
 fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let dir = folder_of(path);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".relayer-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .tempfile_in(&dir)
-        .context(|| format!("creating a file in {}", dir.display()))?;
+    let mut temporary = temporary_beside(path)?;
     fill(temporary.as_file_mut())?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| Error::from(e.error))?;
-    sync_folder(&dir)
+    sync_folder(&folder_of(path))
+}
+
+/// An empty file in the same folder, which goes away unless it gets a name.
+fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let dir = folder_of(path);
+    tempfile::Builder::new()
+        .prefix(".relayer-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+        .tempfile_in(&dir)
+        .context(|| format!("creating a file in {}", dir.display()))
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -376,9 +393,4 @@ impl Drop for Added {
             let _ = fs::remove_dir(dir);
         }
     }
-}
-
-/// A descriptor as JSON, for summaries.
-pub fn describe(root: &Descriptor) -> serde_json::Value {
-    json!({ "digest": root.digest, "mediaType": root.media_type, "size": root.size })
 }

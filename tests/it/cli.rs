@@ -216,6 +216,7 @@ fn multi(p: &Place) -> String {
         image.config["architecture"] = arch.into();
         let mut d = image.oci_blobs(Codec::Gzip, &mut files);
         d["platform"] = serde_json::json!({"os": "linux", "architecture": arch});
+        d["annotations"] = serde_json::json!({"note": arch});
         manifests.push(d);
     }
     let mut attestation = image::small().oci_blobs(Codec::Plain, &mut files);
@@ -246,6 +247,7 @@ fn an_index_stays_one_and_a_platform_can_be_picked() {
         .map(|m| m["platform"]["architecture"].clone())
         .collect();
     assert_eq!(platforms, ["amd64", "arm64"]);
+    assert_eq!(index["manifests"][1]["annotations"]["note"], "arm64");
     tool::ok(relayer().args(["verify", &source, &out]));
     let one = p.at("arm.tar");
     tool::split(&[&source, "--platform", "linux/arm64", "-o", &one]);

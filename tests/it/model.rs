@@ -203,7 +203,7 @@ fn check(s: &Stack, seed: u64) {
         })
         .collect();
     let budget = Budget::new(1 << 20, None);
-    let flat = flatten(&blobs, &budget, &Limits::new(1 << 30, 1 << 20), &Silent)
+    let flat = flatten(&blobs, Some(&budget), &Limits::new(1 << 30, 1 << 20), &Silent)
         .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     let mut want = BTreeMap::new();
     s.model.list("", &mut want);
