@@ -51,5 +51,7 @@ pub mod report;
 pub mod size;
 pub mod split;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod verify;

@@ -1,11 +1,12 @@
 //! The same bytes for every number of workers, and readers that accept them.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use super::*;
 use crate::digest::Digest;
 use crate::error::ErrorKind;
+use crate::testing::tool;
 
 /// Text-like, binary-like and incompressible parts, the same on every machine.
 fn sample(bytes: usize) -> Vec<u8> {
@@ -38,22 +39,6 @@ fn decompress(data: &[u8]) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-fn with_tool(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{program}: {e}; install it: apt-get install {program}"));
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let feed = std::thread::spawn(move || stdin.write_all(&input));
-    let out = child.wait_with_output().unwrap();
-    feed.join().unwrap().unwrap();
-    assert!(out.status.success(), "{program} failed");
-    out.stdout
-}
-
 #[test]
 fn bytes_do_not_depend_on_workers_or_writes() {
     let data = sample(40 << 20);
@@ -64,7 +49,7 @@ fn bytes_do_not_depend_on_workers_or_writes() {
             assert!(one == compress(&data, compression, workers, step), "{name} {workers}");
         }
         assert!(decompress(&one).unwrap() == data);
-        assert!(with_tool(name, &["-dc"], &one) == data, "{name}(1) reads it");
+        assert!(tool(name, &["-dc"], Path::new("/"), &one) == data, "{name}(1) reads it");
     }
 }
 
@@ -77,7 +62,7 @@ fn block_boundaries_are_safe() {
         for workers in [2, 3] {
             assert!(one == compress(&data, gzip, workers, 333_333), "{size} {workers}");
         }
-        assert!(with_tool("gzip", &["-dc"], &one) == data, "{size}");
+        assert!(tool("gzip", &["-dc"], Path::new("/"), &one) == data, "{size}");
     }
 }
 

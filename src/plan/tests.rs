@@ -47,7 +47,6 @@ impl Shape {
             owner.push(component);
             estimates.push(estimate);
         }
-        // Every component's first two files are one with two names.
         let analysis = Analysis { components, owner, notes: Vec::new() };
         (FileSet::new(entries, inodes).unwrap(), analysis, estimates)
     }

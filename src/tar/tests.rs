@@ -1,7 +1,6 @@
 //! What we write is read by others, and what others write is read by us.
 
 use std::io::{Cursor, Read, Write};
-use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
@@ -9,6 +8,7 @@ use super::*;
 use crate::content::SourceReader;
 use crate::error::Result;
 use crate::fileset::{Mtime, Xattrs};
+use crate::testing::tool;
 
 const PLAIN: Mtime = Mtime { secs: 1_700_000_000, nanos: 0 };
 const NO_XATTRS: &Xattrs = &Xattrs::new();
@@ -286,24 +286,6 @@ fn an_index_jumps_over_data() {
     let b = reader.next_entry().unwrap().unwrap();
     assert_eq!(&bytes[b.data_offset as usize..][..2], b"xy");
     assert!(reader.next_entry().unwrap().is_none());
-}
-
-fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &[u8]) -> Vec<u8> {
-    let mut child = Command::new(program)
-        .args(args)
-        .current_dir(dir)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("{program}: {e}; install it: apt-get install tar python3"));
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let feed = std::thread::spawn(move || stdin.write_all(&input));
-    let out = child.wait_with_output().unwrap();
-    feed.join().unwrap().unwrap();
-    assert!(out.status.success(), "{program} failed");
-    out.stdout
 }
 
 #[test]

@@ -1,0 +1,23 @@
+//! What tests of several modules need.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// What a program that is not ours makes of `input`.
+pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{program}: {e}; install it: apt-get install {program}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let feed = std::thread::spawn(move || stdin.write_all(&input));
+    let out = child.wait_with_output().unwrap();
+    feed.join().unwrap().unwrap();
+    assert!(out.status.success(), "{program} failed");
+    out.stdout
+}
