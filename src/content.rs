@@ -300,6 +300,13 @@ impl Contents {
         Self { sources }
     }
 
+    /// Adds the sources of other contents. Their numbers begin at what is returned.
+    pub fn append(&mut self, other: &Contents) -> u32 {
+        let first = self.sources.len() as u32;
+        self.sources.extend(other.sources.iter().cloned());
+        first
+    }
+
     /// Reads a file from front to back, holes as zeros.
     pub fn open<'a>(&'a self, file: &'a FileData) -> FileReader<'a> {
         FileReader { contents: self, file, at: 0 }

@@ -14,7 +14,7 @@ use crate::codec::{Compression, Encoder};
 use crate::content::{Budget, Contents, Source, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::fileset::{Entry, FileSet, Inode, Kind, Xattrs, display};
+use crate::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
 
@@ -39,14 +39,37 @@ pub struct Options {
     pub threads: usize,
 }
 
+/// What goes in a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer<'a> {
+    /// Positions in the file set's entries, in path order, parents included.
+    pub entries: &'a [u32],
+    /// Paths that lower layers have and this one takes away, in order; their parents are among
+    /// the entries.
+    pub whiteouts: &'a [Box<[u8]>],
+}
+
+impl Layer<'_> {
+    /// Paths of the whiteouts' entries, sorted.
+    fn markers(&self) -> Vec<Vec<u8>> {
+        let marker = |path: &[u8]| {
+            let name = base_name(path);
+            [&path[..path.len() - name.len()], b".wh.", name].concat()
+        };
+        let mut markers: Vec<_> = self.whiteouts.iter().map(|path| marker(path)).collect();
+        markers.sort_unstable();
+        markers
+    }
+}
+
 /// What each compressor thread may hold at once, roughly: a job's input and output and its tables.
 pub const MEMORY_A_WORKER: u64 = 24 << 20;
 
-/// Encodes layers: for each, positions in the file set's entries, in path order, parents included.
+/// Encodes layers.
 pub fn encode(
     files: &FileSet,
     contents: &Contents,
-    layers: &[&[u32]],
+    layers: &[Layer<'_>],
     options: Options,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
@@ -70,7 +93,7 @@ pub fn encode(
                     let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
                     let job = Job { files, contents, links: &links, progress };
                     let done = job
-                        .layer(layers[*i], sizes[*i], &options.compression, workers, budget)
+                        .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
                         .context(|| format!("encoding layer {}", i + 1));
                     failed.fetch_or(done.is_err(), Ordering::Relaxed);
                     if let Ok(mut slot) = results[*i].lock() {
@@ -90,15 +113,16 @@ pub fn encode(
 }
 
 /// Bytes of the tar that a layer will be. `links` counts each inode's names.
-fn tar_size(files: &FileSet, links: &[u32], layer: &[u32]) -> u64 {
+fn tar_size(files: &FileSet, links: &[u32], layer: &Layer<'_>) -> u64 {
     let mut first = FirstNames::new(links);
-    let entries = layer.iter().map(|i| {
+    let markers: u64 = layer.markers().iter().map(|p| tar::entry_size(&whiteout(p))).sum();
+    let entries = layer.entries.iter().map(|i| {
         let entry = &files.entries()[*i as usize];
         let inode = files.inode(entry);
         tar::entry_size(&metadata(entry, inode, first.of(entry)))
     });
     // Two zero blocks end it.
-    entries.sum::<u64>() + 1024
+    markers + entries.sum::<u64>() + 1024
 }
 
 struct Job<'a> {
@@ -111,7 +135,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn layer(
         &self,
-        layer: &[u32],
+        layer: &Layer<'_>,
         tar_bytes: u64,
         compression: &Compression,
         workers: u32,
@@ -122,10 +146,17 @@ impl Job<'_> {
         let mut tar = tar::Writer::new(Hashing::new(encoder));
         let mut first = FirstNames::new(self.links);
         let mut buf = vec![0; 1 << 18];
-        for i in layer {
+        let mut markers = layer.markers().into_iter().peekable();
+        for i in layer.entries {
             let entry = &self.files.entries()[*i as usize];
+            while let Some(marker) = markers.next_if(|m| m.as_slice() < &*entry.path) {
+                tar.entry(&whiteout(&marker))?;
+            }
             self.entry(&mut tar, entry, first.of(entry), &mut buf)
                 .context(|| display(&entry.path))?;
+        }
+        for marker in markers {
+            tar.entry(&whiteout(&marker))?;
         }
         let (encoder, diff_id, written) = tar.finish()?.finish();
         debug_assert_eq!(written, tar_bytes);
@@ -205,6 +236,20 @@ fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar
         gid: inode.gid,
         mtime: inode.mtime,
         xattrs: inode.xattrs.as_deref().unwrap_or(NO_XATTRS),
+    }
+}
+
+/// The empty file that takes away what lower layers have
+/// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts)).
+fn whiteout(path: &[u8]) -> tar::Metadata<'_> {
+    tar::Metadata {
+        path,
+        kind: EntryKind::File { size: 0, sparse: None },
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime::default(),
+        xattrs: NO_XATTRS,
     }
 }
 

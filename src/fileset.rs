@@ -102,6 +102,16 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The same type and content, wherever the bytes lie.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Kind::File(a), Kind::File(b)) => a.size == b.size && a.hash == b.hash,
+            (a, b) => a == b,
+        }
+    }
+}
+
 /// Everything but names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
@@ -117,6 +127,19 @@ pub struct Inode {
     pub mtime: Mtime,
     /// Extended attributes; `None` when there are none.
     pub xattrs: Option<Box<Xattrs>>,
+}
+
+impl Inode {
+    /// The same in all but where the bytes lie.
+    pub fn same(&self, other: &Self) -> bool {
+        self.mtime == other.mtime && self.kind.same(&other.kind) && self.same_metadata(other)
+    }
+
+    /// The same mode, owner and extended attributes.
+    pub fn same_metadata(&self, other: &Self) -> bool {
+        (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
+            && self.xattrs == other.xattrs
+    }
 }
 
 /// A name and what it names.
@@ -254,6 +277,42 @@ impl FileSet {
             counts[e.inode as usize] += 1;
         }
         counts
+    }
+
+    /// For each inode, the positions of its names, in order.
+    pub fn names(&self) -> Vec<Vec<u32>> {
+        let mut names = vec![Vec::new(); self.inodes.len()];
+        for (i, e) in self.entries.iter().enumerate() {
+            names[e.inode as usize].push(i as u32);
+        }
+        names
+    }
+
+    /// Changes an inode; its type must stay.
+    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        &mut self.inodes[id as usize]
+    }
+
+    /// The same set without some names; inodes without a name go.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new): a directory with something in it can't go.
+    pub fn without(self, drop: impl Fn(&Entry, &Inode) -> bool) -> Result<Self> {
+        let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
+        let mut inodes = Vec::new();
+        let mut entries = Vec::new();
+        for mut entry in self.entries {
+            let inode = &self.inodes[entry.inode as usize];
+            if drop(&entry, inode) {
+                continue;
+            }
+            entry.inode = *new_id[entry.inode as usize].get_or_insert_with(|| {
+                inodes.push(inode.clone());
+                inodes.len() as InodeId - 1
+            });
+            entries.push(entry);
+        }
+        Self::new(entries, inodes)
     }
 
     /// Replaces the modification time of every inode.

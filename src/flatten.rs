@@ -61,26 +61,42 @@ pub fn flatten(
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<Flattened> {
+    let read = read(layers, budget, limits, progress)?;
+    let tar_bytes = read.iter().map(|l| l.tar_bytes).sum();
+    let (sources, changes): (Vec<_>, Vec<_>) =
+        read.into_iter().map(|l| (l.source, l.changes)).unzip();
+    let (files, hidden) = apply(layers.iter().map(|l| l.name.as_str()).zip(changes))?;
+    Ok(Flattened { files, contents: Contents::new(sources), hidden, tar_bytes })
+}
+
+/// Reads layers in parallel; their files' sources are numbered from 0. See [`flatten`].
+pub fn read(
+    layers: &[LayerBlob],
+    budget: Option<&Arc<Budget>>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<Vec<LayerContent>> {
     progress.begin("read", layers.iter().map(|l| l.source.size()).sum());
-    // Of several broken layers the lowest is reported, whichever is found first.
     let read: Vec<Result<LayerContent>> = layers
         .par_iter()
         .enumerate()
         .with_max_len(1)
         .map(|(i, layer)| read_layer(layer, i as u32, budget, limits, progress))
         .collect();
-    let mut tree = Tree::default();
-    let mut sources = Vec::new();
-    let mut tar_bytes = 0;
-    for (layer, content) in layers.iter().zip(read) {
-        let content = content?;
-        sources.push(content.source);
-        tar_bytes += content.tar_bytes;
-        tree.apply(content.changes).context(|| &*layer.name)?;
-    }
     progress.end();
-    let (files, hidden) = tree.finish()?;
-    Ok(Flattened { files, contents: Contents::new(sources), hidden, tar_bytes })
+    // Of several broken layers the lowest is reported, whichever is found first.
+    read.into_iter().collect()
+}
+
+/// Applies layers, lowest first, each with the name that messages give it.
+pub fn apply<'a>(
+    layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
+) -> Result<(FileSet, Hidden)> {
+    let mut tree = Tree::default();
+    for (name, changes) in layers {
+        tree.apply(changes).context(|| name)?;
+    }
+    tree.finish()
 }
 
 /// The file set in the making.

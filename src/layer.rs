@@ -58,7 +58,7 @@ impl Limits {
 
 /// One line of a layer's changeset. Paths have no leading slash and no empty, `.` or `..` part;
 /// the root's is empty.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Change {
     /// What it is about.
     pub path: Box<[u8]>,
@@ -68,7 +68,7 @@ pub struct Change {
 
 /// What a layer does at a path
 /// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md)).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum What {
     /// Something new is there.
     Put(Inode),
@@ -92,6 +92,8 @@ pub struct LayerContent {
     pub changes: Vec<Change>,
     /// Where the [`Location`]s point.
     pub source: Source,
+    /// Digest of the blob as it lies there.
+    pub digest: Digest,
     /// Bytes of the uncompressed tar.
     pub tar_bytes: u64,
 }
@@ -139,7 +141,7 @@ fn read(
         None if read.format == Format::Plain => Arc::clone(&layer.source),
         None => Arc::new(Vec::new()),
     };
-    Ok(LayerContent { changes: read.changes, source, tar_bytes: read.tar_bytes })
+    Ok(LayerContent { changes: read.changes, source, digest, tar_bytes: read.tar_bytes })
 }
 
 /// What is in the stream of a layer.

@@ -26,7 +26,7 @@
 //! let input: Reference = "img.tar".parse()?;
 //! let opened = open::open(&input, None, &budget, options.max_size)?;
 //! let target = write::Target::new("img.relayer.tar".parse()?, false, &[&input])?;
-//! let (bundle, reports) = relayer::split::split(&opened, &options, &budget, &Silent)?;
+//! let (bundle, reports) = relayer::split::split(&opened, None, &options, &budget, &Silent)?;
 //! target.write(&bundle, &Silent)?;
 //! println!("{} layers", reports[0].layers.len());
 //! # Ok(())
@@ -37,6 +37,7 @@ pub mod analyze;
 pub mod cli;
 pub mod codec;
 pub mod content;
+pub mod diff;
 pub mod digest;
 pub mod encode;
 pub mod error;
@@ -45,6 +46,7 @@ pub mod flatten;
 pub mod layer;
 pub mod mtime;
 pub mod oci;
+pub mod pattern;
 pub mod plan;
 pub mod progress;
 pub mod report;
@@ -54,4 +56,5 @@ pub mod tar;
 #[cfg(test)]
 mod testing;
 pub mod transport;
+pub mod update;
 pub mod verify;

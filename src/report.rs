@@ -9,6 +9,7 @@ use crate::encode::EncodedLayer;
 use crate::fileset::{FileSet, Kind};
 use crate::flatten::Hidden;
 use crate::plan::Plan;
+use crate::update::{Dead, Evened, Fate, Verdict};
 
 /// Raised when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
@@ -59,14 +60,18 @@ pub struct ComponentReport {
 pub struct LayerReport {
     /// What is in it, in a few words.
     pub label: String,
+    /// Whether it is the previous image's, byte for byte.
+    pub kept: bool,
     /// Files in it.
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
     /// Expected bytes of the blob.
     pub estimate: u64,
-    /// Expected chance that it changes from one release to the next.
-    pub churn: f64,
+    /// Of a kept layer, bytes of the blob that the image shows, as estimated.
+    pub live: Option<u64>,
+    /// Expected chance that it changes from one release to the next; not known of a kept layer.
+    pub churn: Option<f64>,
     /// Bytes of the uncompressed tar; `None` when nothing was encoded, as for the fields below.
     pub tar_bytes: Option<u64>,
     /// Bytes of the blob.
@@ -75,8 +80,53 @@ pub struct LayerReport {
     pub diff_id: Option<Digest>,
     /// Digest of the blob.
     pub digest: Option<Digest>,
-    /// What it is made of, largest first.
+    /// What it is made of, largest first; not known of a kept layer.
     pub components: Vec<ComponentReport>,
+}
+
+/// A layer of the previous image, and what became of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct OldLayerReport {
+    /// What is in it, in a few words.
+    pub label: String,
+    /// Bytes of the blob.
+    pub bytes: u64,
+    /// Those that the new image would show, as estimated.
+    pub live: u64,
+    /// Kept, or why not.
+    pub verdict: Verdict,
+}
+
+/// A file in a kept layer that the image does not show.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadFile {
+    /// Its path; odd bytes are escaped.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Number of the layer in the new image, from 1.
+    pub layer: usize,
+}
+
+/// How the new image follows the previous one. Bytes are estimates when nothing was encoded.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpdateReport {
+    /// Lowest first.
+    pub previous: Vec<OldLayerReport>,
+    /// What clients that go by digest or diff ID load: the new layers.
+    pub set_bytes: u64,
+    /// What clients that go by chain ID load: everything above the first layer that is not kept.
+    pub chain_bytes: u64,
+    /// The whole image.
+    pub total_bytes: u64,
+    /// Bytes of kept layers that the image does not show, as estimated.
+    pub dead_bytes: u64,
+    /// What was evened out against the previous image.
+    pub evened: Evened,
+    /// Files in kept layers that have been overwritten.
+    pub overwritten: u64,
+    /// Files in kept layers whose path is gone, largest first.
+    pub deleted: Vec<DeadFile>,
 }
 
 /// One image for one platform.
@@ -94,8 +144,12 @@ pub struct ImageReport {
     pub files: Counts,
     /// What lower layers hold that the final file set does not.
     pub hidden: Hidden,
+    /// Logs and caches left out with `--drop-noise`.
+    pub dropped_noise: u64,
     /// Lowest first.
     pub layers: Vec<LayerReport>,
+    /// What was kept of the previous image; `None` without one.
+    pub update: Option<UpdateReport>,
     /// Digest of the new manifest; `None` when nothing was encoded.
     pub manifest: Option<Digest>,
     /// Digest of the new config.
@@ -111,6 +165,8 @@ pub struct Report {
     pub schema: u32,
     /// Where the image was read from.
     pub input: String,
+    /// Where the previous image was read from.
+    pub previous: Option<String>,
     /// Where it was written to; `None` for a dry run.
     pub output: Option<String>,
     /// Digest that a registry will know the image, or the index of several, by.
@@ -158,10 +214,12 @@ pub fn layers(
         });
         LayerReport {
             label: layer.label.clone(),
+            kept: false,
+            live: None,
             files: layer.shares.iter().map(|s| s.files).sum(),
             bytes: layer.shares.iter().map(|s| s.bytes).sum(),
             estimate: layer.estimate,
-            churn: layer.churn,
+            churn: Some(layer.churn),
             tar_bytes: encoded.map(|e| e.tar_bytes),
             blob_bytes: encoded.map(EncodedLayer::bytes),
             diff_id: encoded.map(|e| e.diff_id),
@@ -170,4 +228,65 @@ pub fn layers(
         }
     });
     rows.collect()
+}
+
+impl LayerReport {
+    /// Bytes of the blob; expected ones when it was not encoded.
+    pub fn stored(&self) -> u64 {
+        self.blob_bytes.unwrap_or(self.estimate)
+    }
+}
+
+/// All layers together.
+pub fn totals(layers: &[LayerReport]) -> Totals {
+    Totals {
+        layers: layers.len(),
+        blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
+        tar_bytes: layers.iter().map(|l| l.tar_bytes).sum(),
+    }
+}
+
+/// How an image with these layers follows the previous one, each of whose layers has a label.
+pub fn update<'a>(
+    fates: impl Iterator<Item = (&'a Fate, &'a String)>,
+    dead: impl Iterator<Item = &'a Dead>,
+    evened: Evened,
+    layers: &[LayerReport],
+) -> UpdateReport {
+    let previous: Vec<_> = fates
+        .map(|(fate, label)| OldLayerReport {
+            label: label.clone(),
+            bytes: fate.bytes,
+            live: fate.live,
+            verdict: fate.verdict,
+        })
+        .collect();
+    let prefix = previous.iter().take_while(|l| l.verdict == Verdict::Kept).count();
+    let mut number = 0;
+    let numbers: Vec<usize> = previous
+        .iter()
+        .map(|l| {
+            number += usize::from(l.verdict == Verdict::Kept);
+            number
+        })
+        .collect();
+    let (mut overwritten, mut deleted) = (0, Vec::new());
+    for d in dead {
+        if d.deleted {
+            deleted.push(DeadFile { path: d.path(), bytes: d.bytes, layer: numbers[d.layer] });
+        } else {
+            overwritten += 1;
+        }
+    }
+    deleted.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
+    UpdateReport {
+        previous,
+        set_bytes: layers.iter().filter(|l| !l.kept).map(LayerReport::stored).sum(),
+        chain_bytes: layers.iter().skip(prefix).map(LayerReport::stored).sum(),
+        total_bytes: layers.iter().map(LayerReport::stored).sum(),
+        dead_bytes: layers.iter().filter_map(|l| Some(l.stored().saturating_sub(l.live?))).sum(),
+        evened,
+        overwritten,
+        deleted,
+    }
 }

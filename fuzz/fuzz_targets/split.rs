@@ -62,7 +62,7 @@ fuzz_target!(|bytes: &[u8]| {
         max_size: MAX,
         ..Options::default()
     };
-    let (bundle, _) = match split::split(&opened, &options, &budget, &Silent) {
+    let (bundle, _) = match split::split(&opened, None, &options, &budget, &Silent) {
         Ok(done) => done,
         // A device number that tar can't hold, for example; the input was readable all the same.
         Err(_) => return,

@@ -1,26 +1,29 @@
 //! Rates of change stated by hand: `PATTERN=RATE`.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 
 use super::{Claims, ComponentKind};
 use crate::error::{Error, Result};
+use crate::pattern::{PathPattern, glob_matcher};
 
 /// A rule of `--churn`.
 ///
-/// A pattern that begins with `/` is a glob on paths; without `*`, `?` or `[` it also covers all
-/// that lies below. What it matches becomes a component of its own. Any other pattern is a glob
-/// on names of components, as in `npm:*`.
+/// A pattern that begins with `/` is a [`PathPattern`]; what it matches becomes a component of its
+/// own. Any other pattern is a glob on names of components, as in `npm:*`.
 #[derive(Debug, Clone)]
 pub struct ChurnRule {
     text: String,
-    matcher: GlobMatcher,
-    on_paths: bool,
+    of: Of,
     rate: f64,
+}
+
+#[derive(Debug, Clone)]
+enum Of {
+    Paths(PathPattern),
+    Components(GlobMatcher),
 }
 
 impl FromStr for ChurnRule {
@@ -38,23 +41,16 @@ impl FromStr for ChurnRule {
         if !rate.is_finite() || rate < 0.0 {
             return Err(bad("has a rate that is not 0 or more"));
         }
-        if pattern.is_empty() || pattern == "/" {
+        if pattern.is_empty() {
             return Err(bad("has no pattern"));
         }
-        let on_paths = pattern.starts_with('/');
-        let plain = !pattern.contains(['*', '?', '[', '{', '\\']);
-        let trimmed = pattern.trim_matches('/');
-        let glob = match (on_paths, plain) {
-            (true, true) => format!("{{{trimmed},{trimmed}/**}}"),
-            (true, false) => trimmed.to_owned(),
-            (false, _) => pattern.to_owned(),
+        let of = if pattern.starts_with('/') {
+            pattern.parse().map(Of::Paths)
+        } else {
+            glob_matcher(pattern, false).map(Of::Components)
         };
-        let matcher = GlobBuilder::new(&glob)
-            .literal_separator(on_paths)
-            .build()
-            .map_err(|e| bad(&format!("has a pattern that is no glob: {e}")))?
-            .compile_matcher();
-        Ok(Self { text: pattern.to_owned(), matcher, on_paths, rate })
+        let of = of.map_err(|e| bad(&format!("has no good pattern: {e}")))?;
+        Ok(Self { text: pattern.to_owned(), of, rate })
     }
 }
 
@@ -69,19 +65,19 @@ pub(super) fn apply(claims: &mut Claims<'_>, rules: &[ChurnRule]) {
     let set = claims.set;
     for rule in rules {
         let mut matched = false;
-        if rule.on_paths {
-            let component =
-                claims.component(format!("churn:{}", rule.text), ComponentKind::Application);
-            claims.components[component as usize].churn = Some(rule.rate);
-            for entry in set.entries() {
-                if rule.matcher.is_match(OsStr::from_bytes(&entry.path)) {
+        match &rule.of {
+            Of::Paths(pattern) => {
+                let component =
+                    claims.component(format!("churn:{}", rule.text), ComponentKind::Application);
+                claims.components[component as usize].churn = Some(rule.rate);
+                for entry in set.entries().iter().filter(|e| pattern.matches(&e.path)) {
                     claims.owner[entry.inode as usize] = component;
                     matched = true;
                 }
             }
-        } else {
-            for component in &mut claims.components {
-                if rule.matcher.is_match(&component.name) {
+            Of::Components(glob) => {
+                let found = claims.components.iter_mut().filter(|c| glob.is_match(&c.name));
+                for component in found {
                     component.churn = Some(rule.rate);
                     matched = true;
                 }

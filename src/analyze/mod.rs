@@ -21,6 +21,7 @@ mod state;
 
 pub use churn::ChurnRule;
 pub use estimate::estimate;
+pub use state::drop_noise;
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,8 @@
 //! are few and small, and go on top.
 
 use super::{Claims, ComponentKind};
-use crate::fileset::{base_name, parent};
+use crate::error::Result;
+use crate::fileset::{Entry, FileSet, Kind, base_name, parent};
 
 /// Folders, and what they are.
 const FOLDERS: [(&[u8], &str); 10] = [
@@ -38,6 +39,29 @@ const PYTHON: [&[u8]; 2] = [b"RECORD", b"uv_cache.json"];
 /// npm's list of what it installed.
 const NPM: &[u8] = b".package-lock.json";
 
+/// Of those, folders and names of what nobody misses: `--drop-noise`.
+const NOISE_FOLDERS: [&[u8]; 2] = [b"var/log", b"var/cache"];
+const NOISE_FILES: [&[u8]; 1] = [b"uv_cache.json"];
+
+/// Takes logs and caches out of a file set; gives how many files that were. Directories stay.
+///
+/// # Errors
+/// None in a file set that is sound.
+pub fn drop_noise(set: &mut FileSet) -> Result<u64> {
+    let noise = |entry: &Entry| {
+        let below = |dir: &&[u8]| {
+            entry.path.strip_prefix(*dir).is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        NOISE_FOLDERS.iter().any(below)
+            || (NOISE_FILES.contains(&base_name(&entry.path))
+                && base_name(parent(&entry.path).unwrap_or_default()).ends_with(b".dist-info"))
+    };
+    let before = set.entries().len();
+    let set_now = std::mem::take(set);
+    *set = set_now.without(|e, inode| matches!(inode.kind, Kind::File(_)) && noise(e))?;
+    Ok((before - set.entries().len()) as u64)
+}
+
 pub(super) fn claim(claims: &mut Claims<'_>) {
     let set = claims.set;
     for (dir, what) in FOLDERS {
@@ -70,6 +94,21 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::Fixture;
+
+    #[test]
+    fn logs_and_caches_can_go() {
+        let (mut set, _) = Fixture::default()
+            .file("var/log/apt/history.log", "x")
+            .file("var/logs", "x")
+            .file("var/lib/dpkg/status", "x")
+            .file("v/a-1.dist-info/uv_cache.json", "x")
+            .file("v/a-1.dist-info/RECORD", "x")
+            .build();
+        assert_eq!(super::drop_noise(&mut set).unwrap(), 2);
+        assert!(set.get(b"var/log/apt").is_some() && set.get(b"var/logs").is_some());
+        assert!(set.get(b"var/log/apt/history.log").is_none());
+        assert!(set.get(b"v/a-1.dist-info/RECORD").is_some());
+    }
 
     #[test]
     fn what_every_build_writes_is_state() {

@@ -1,6 +1,7 @@
 //! The command line: arguments in, library calls, tables or JSON out.
 
 mod copy;
+mod diff;
 mod split;
 mod table;
 mod terminal;
@@ -42,6 +43,8 @@ enum Command {
     Flatten(split::Flatten),
     /// Compare the final file sets of two images
     Verify(verify::Verify),
+    /// Show what changed between images, and what clients download because of it
+    Diff(diff::DiffArgs),
     /// Copy an image between files and folders, its bytes unchanged
     Copy(copy::Copy),
     /// Print a completion script
@@ -121,6 +124,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
+        Command::Diff(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

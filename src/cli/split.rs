@@ -12,12 +12,14 @@ use crate::content::Budget;
 use crate::error::{Context, Error, Result};
 use crate::mtime::MtimePolicy;
 use crate::oci::Platform;
+use crate::pattern::PathPattern;
 use crate::plan::{MAX_LAYERS, Target};
 use crate::progress::Progress;
 use crate::report::{Report, SCHEMA};
 use crate::size::ByteSize;
 use crate::split::{self, Options};
 use crate::transport::{Reference, Transport, open, write};
+use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
@@ -34,6 +36,84 @@ pub(super) struct Split {
     /// `npm:*=0.5` for components; may be repeated, the last match counts
     #[arg(long, value_name = "PATTERN=RATE")]
     churn: Vec<ChurnRule>,
+    /// Leave out logs and caches: /var/log, /var/cache, uv's notes
+    #[arg(long)]
+    drop_noise: bool,
+    #[command(flatten)]
+    update: Update,
+}
+
+/// Options of `--previous`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Updates")]
+struct Update {
+    /// The image that clients have: its layers are kept byte for byte where that makes the update
+    /// small, and times that differ for no reason are carried over
+    #[arg(long, value_name = "IMAGE")]
+    previous: Option<Reference>,
+    /// Kept layers may hold so much that is no longer in use, as a share of the image
+    #[arg(long, value_name = "PERCENT", default_value = "18%", requires = "previous")]
+    max_dead: Percent,
+    /// So many layers at most
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "previous",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
+    max_layers: u32,
+    /// Price of a byte that is no longer in use, against one that an update loads
+    #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous")]
+    beta: f64,
+    /// Give up layers that hold paths which match and are no longer in use (secrets); may be
+    /// repeated
+    #[arg(long, value_name = "PATTERN", requires = "previous")]
+    purge: Vec<PathPattern>,
+    /// Whose updates are to be small: docker skips layers by chain ID, containerd and podman by
+    /// digest [default: the mean of both]
+    #[arg(long, value_name = "CLIENT", value_parser = ["docker", "containerd", "podman"],
+          requires = "previous")]
+    client: Option<String>,
+    /// Even out nothing: every time stays as it is in IMAGE
+    #[arg(long, requires = "previous")]
+    exact: bool,
+}
+
+/// A share, as in `20%` or `20`.
+#[derive(Debug, Clone, Copy)]
+struct Percent(f64);
+
+impl std::str::FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let number = text.strip_suffix('%').unwrap_or(text).trim();
+        match number.parse::<f64>() {
+            Ok(n) if (0.0..=100.0).contains(&n) => Ok(Self(n / 100.0)),
+            _ => Err("write a number from 0 to 100, as in 20%".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Percent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}%", self.0 * 100.0)
+    }
+}
+
+impl Update {
+    fn options(&self) -> Result<update::Options> {
+        if !(self.beta.is_finite() && self.beta >= 0.0) {
+            return Err(Error::refused("--beta must be a number of 0 or more"));
+        }
+        let prices = Prices {
+            client: match self.client.as_deref() {
+                None => Client::Any,
+                Some("docker") => Client::Chain,
+                Some(_) => Client::Set,
+            },
+            beta: self.beta,
+            max_dead: self.max_dead.0,
+            max_layers: self.max_layers,
+        };
+        Ok(update::Options { prices, purge: self.purge.clone(), exact: self.exact })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -80,21 +160,29 @@ impl Split {
             Some(size) => Target::Size(size.0),
             None => Target::Layers(self.target),
         };
-        self.common.run(target, &self.churn, global, terminal)
+        let options = Options {
+            target,
+            churn: self.churn.clone(),
+            drop_noise: self.drop_noise,
+            update: self.update.options()?,
+            ..Options::default()
+        };
+        self.common.run(options, self.update.previous.as_ref(), global, terminal)
     }
 }
 
 impl Flatten {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        self.common.run(Target::Layers(1), &[], global, terminal)
+        let options = Options { target: Target::Layers(1), ..Options::default() };
+        self.common.run(options, None, global, terminal)
     }
 }
 
 impl Common {
     fn run(
         &self,
-        target: Target,
-        churn: &[ChurnRule],
+        options: Options,
+        previous: Option<&Reference>,
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
@@ -103,23 +191,26 @@ impl Common {
         let target_file = if self.dry_run {
             None
         } else {
-            Some(write::Target::new(output, self.force, &[&self.image])?)
+            let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
+            Some(write::Target::new(output, self.force, &inputs)?)
         };
         let options = Options {
-            target,
             compression: self.compression(target_file.as_ref())?,
             mtime: self.mtime,
-            churn: churn.to_vec(),
             dry_run: self.dry_run,
             threads: global.threads(),
             memory: global.memory.0,
             max_size: global.max_size.0,
+            ..options
         };
         self.warn(&options, terminal);
         let budget = Budget::new(options.spool_memory(), None);
         let opened = open::open(&self.image, self.platform.as_ref(), &budget, options.max_size)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
-        let (bundle, images) = split::split(&opened, &options, &budget, terminal)
+        let before = previous
+            .map(|p| open::open(p, self.platform.as_ref(), &budget, options.max_size))
+            .transpose()?;
+        let (bundle, images) = split::split(&opened, before.as_ref(), &options, &budget, terminal)
             .context(|| format!("splitting {}", self.image))?;
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
         if let Some(file) = &target_file {
@@ -128,6 +219,7 @@ impl Common {
         let report = Report {
             schema: SCHEMA,
             input: self.image.to_string(),
+            previous: previous.map(ToString::to_string),
             output: target_file.as_ref().map(|t| t.reference().to_string()),
             digest: bundle.root.as_ref().map(|root| root.digest),
             images,

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::report::{ImageReport, LayerReport, Report, Totals};
+use crate::report::{ImageReport, LayerReport, Report, Totals, UpdateReport};
 use crate::size::ByteSize;
+use crate::update::{Evened, Verdict};
 
 /// A table without lines, whose columns after `left` ones are numbers.
-fn table(header: &[&str], left: usize) -> Table {
+pub(super) fn table(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
@@ -22,7 +23,7 @@ fn table(header: &[&str], left: usize) -> Table {
 }
 
 /// Lines without blanks at their ends.
-fn lines(table: &Table) -> String {
+pub(super) fn lines(table: &Table) -> String {
     table.lines().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{}", line.trim_end());
         text
@@ -34,7 +35,7 @@ fn size(bytes: Option<u64>) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-fn number(n: u64) -> String {
+pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -77,6 +78,9 @@ fn one(image: &ImageReport, verbose: bool) -> String {
     let mut text = lines(&totals);
     text.push('\n');
     text.push_str(&layer_table(&image.layers, image.after.blob_bytes.is_some()));
+    if let Some(update) = &image.update {
+        text.push_str(&update_lines(update));
+    }
     text.push('\n');
     let c = &image.files;
     let _ = writeln!(
@@ -97,7 +101,14 @@ fn one(image: &ImageReport, verbose: bool) -> String {
             ByteSize(hidden.bytes)
         );
     }
+    if image.dropped_noise > 0 {
+        let _ = writeln!(text, "left out: {} logs and caches", number(image.dropped_noise));
+    }
     if verbose {
+        for d in image.update.iter().flat_map(|u| &u.deleted) {
+            let _ =
+                writeln!(text, "deleted, in layer {}: {} ({})", d.layer, d.path, ByteSize(d.bytes));
+        }
         for (i, layer) in image.layers.iter().enumerate() {
             let digest = layer.digest.map_or_else(String::new, |d| d.to_string());
             let _ = writeln!(text, "\nlayer {} {digest}", i + 1);
@@ -117,21 +128,100 @@ fn one(image: &ImageReport, verbose: bool) -> String {
 
 fn layer_table(layers: &[LayerReport], encoded: bool) -> String {
     let stored = if encoded { "compressed" } else { "estimated" };
-    let mut rows = table(&["#", "what is in it", "files", "bytes", stored, "share", "churn"], 2);
-    let bytes = |l: &LayerReport| l.blob_bytes.unwrap_or(l.estimate);
-    let total: u64 = layers.iter().map(bytes).sum();
+    let update = layers.iter().any(|l| l.kept);
+    let last = if update { "in use" } else { "churn" };
+    let mut header = vec!["#", "what is in it", "files", "bytes", stored, "share", last];
+    if update {
+        header.insert(1, "");
+    }
+    let mut rows = table(&header, 2 + usize::from(update));
+    let total: u64 = layers.iter().map(LayerReport::stored).sum();
     for (i, layer) in layers.iter().enumerate() {
-        rows.add_row([
+        let last = if update {
+            layer.live.map_or_else(String::new, |live| share(live, layer.stored(), 0))
+        } else {
+            format!("{:.0} %", 100.0 * layer.churn.unwrap_or_default())
+        };
+        let mut row = vec![
             (i + 1).to_string(),
             layer.label.clone(),
             number(layer.files),
             ByteSize(layer.bytes).to_string(),
-            ByteSize(bytes(layer)).to_string(),
-            format!("{:.1} %", 100.0 * bytes(layer) as f64 / total.max(1) as f64),
-            format!("{:.0} %", 100.0 * layer.churn),
-        ]);
+            ByteSize(layer.stored()).to_string(),
+            share(layer.stored(), total, 1),
+            last,
+        ];
+        if update {
+            row.insert(1, if layer.kept { "kept" } else { "new" }.to_owned());
+        }
+        rows.add_row(row);
     }
     lines(&rows)
+}
+
+/// `part` of `all` in percent.
+fn share(part: u64, all: u64, digits: usize) -> String {
+    format!("{:.digits$} %", 100.0 * part as f64 / all.max(1) as f64)
+}
+
+/// What an update costs, and why.
+fn update_lines(update: &UpdateReport) -> String {
+    let mut text = String::new();
+    let given_up: Vec<_> =
+        update.previous.iter().enumerate().filter(|(_, l)| l.verdict != Verdict::Kept).collect();
+    let all = update.previous.len();
+    let _ = writeln!(text, "\n{} of {all} previous layers kept", all - given_up.len());
+    if !given_up.is_empty() {
+        let mut rows = table(&["#", "given up", "bytes", "in use", "why"], 2);
+        for (i, layer) in given_up {
+            let why = match layer.verdict {
+                Verdict::Purged => "holds what is to be purged",
+                _ if layer.live == 0 => "nothing of it is in use",
+                _ => "cheaper to load again than to keep",
+            };
+            rows.add_row([
+                (i + 1).to_string(),
+                layer.label.clone(),
+                ByteSize(layer.bytes).to_string(),
+                share(layer.live, layer.bytes, 0),
+                why.to_owned(),
+            ]);
+        }
+        text.push_str(&lines(&rows));
+    }
+    let _ = writeln!(
+        text,
+        "\nupdate: {} by digest ({} of the image), {} by chain ID; {} dead ({})",
+        ByteSize(update.set_bytes),
+        share(update.set_bytes, update.total_bytes, 0),
+        ByteSize(update.chain_bytes),
+        ByteSize(update.dead_bytes),
+        share(update.dead_bytes, update.total_bytes, 1),
+    );
+    let evened = &update.evened;
+    if *evened != Evened::default() {
+        let _ = writeln!(
+            text,
+            "evened out: {} files ({}), {} directories and {} compiled Python files differed in \
+             times only",
+            number(evened.files),
+            ByteSize(evened.bytes),
+            number(evened.directories),
+            number(evened.bytecode)
+        );
+    }
+    if let Some(largest) = update.deleted.first() {
+        let bytes = update.deleted.iter().map(|d| d.bytes).sum();
+        let _ = writeln!(
+            text,
+            "deleted, but still in kept layers: {} files, {}, the largest {}; --purge PATTERN \
+             forces layers out",
+            number(update.deleted.len() as u64),
+            ByteSize(bytes),
+            largest.path
+        );
+    }
+    text
 }
 
 #[cfg(test)]

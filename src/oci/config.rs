@@ -76,6 +76,14 @@ impl Config {
         self.0.get("created").and_then(Value::as_str)
     }
 
+    /// The commands that made the layers, lowest first, as far as the history tells.
+    pub fn layer_history(&self) -> Vec<&str> {
+        let lines = self.0.get("history").and_then(Value::as_array);
+        let made = |line: &&Value| line.get("empty_layer").and_then(Value::as_bool) != Some(true);
+        let by = |line| Value::get(line, "created_by").and_then(Value::as_str).unwrap_or_default();
+        lines.into_iter().flatten().filter(made).map(by).collect()
+    }
+
     /// The same config without the lines of its history that were made by commands beginning
     /// with `prefix`.
     #[must_use]

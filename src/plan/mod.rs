@@ -37,9 +37,11 @@ pub enum Target {
 
 /// How to plan.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     /// How many layers, or how large.
     pub target: Target,
+    /// For each inode whether it is to be placed; all by default.
+    pub only: Option<&'a [bool]>,
 }
 
 /// A component's part in a layer.
@@ -56,10 +58,12 @@ pub struct Share {
 }
 
 /// One layer to be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PlannedLayer {
     /// Positions in the file set's entries, ascending, parent directories included.
     pub entries: Vec<u32>,
+    /// Paths that lower layers have and this one takes away; none in a plan of everything.
+    pub whiteouts: Vec<Box<[u8]>>,
     /// Expected compressed bytes.
     pub estimate: u64,
     /// What it is made of, largest first.
@@ -71,15 +75,15 @@ pub struct PlannedLayer {
 }
 
 /// A plan: every path in a layer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plan {
     /// Lowest first; at least one.
     pub layers: Vec<PlannedLayer>,
 }
 
 /// Plans the layers of a file set. `estimates` has the expected compressed bytes of each inode.
-pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options) -> Plan {
-    let sequence = Sequence::new(set, analysis, estimates);
+pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options<'_>) -> Plan {
+    let sequence = Sequence::new(set, analysis, estimates, options.only);
     let mut groups = match options.target {
         Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize),
         Target::Size(bytes) => by_size(&sequence, bytes.max(1)),

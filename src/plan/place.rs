@@ -44,6 +44,7 @@ pub(super) fn place(
         shares.sort_by(|a, b| b.estimate.cmp(&a.estimate).then_with(|| name(a).cmp(name(b))));
         layers.push(PlannedLayer {
             entries: Vec::new(),
+            whiteouts: Vec::new(),
             estimate: shares.iter().map(|s| s.estimate).sum(),
             churn: chances.of(&hazard),
             label: label(&shares, analysis),

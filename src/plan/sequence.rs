@@ -39,7 +39,14 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    pub(super) fn new(set: &FileSet, analysis: &Analysis, estimates: &[u64]) -> Self {
+    /// Of all, or of the inodes that `only` marks. Directories with something in them come along
+    /// with that, unless they are marked.
+    pub(super) fn new(
+        set: &FileSet,
+        analysis: &Analysis,
+        estimates: &[u64],
+        only: Option<&[bool]>,
+    ) -> Self {
         let has_children = has_children(set);
         let mut seen = vec![false; set.inodes().len()];
         // By path, since entries are.
@@ -48,9 +55,11 @@ impl Sequence {
         for (i, entry) in set.entries().iter().enumerate() {
             let inode = entry.inode as usize;
             let dir = matches!(set.inode(entry).kind, Kind::Dir);
-            if dir && (has_children[i] || entry.path.is_empty())
-                || std::mem::replace(&mut seen[inode], true)
-            {
+            let wanted = match only {
+                Some(only) => only[inode],
+                None => !dir || !(has_children[i] || entry.path.is_empty()),
+            };
+            if !wanted || std::mem::replace(&mut seen[inode], true) {
                 continue;
             }
             let component = analysis.owner[inode];

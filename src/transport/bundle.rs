@@ -102,7 +102,8 @@ impl Bundle {
         Ok(())
     }
 
-    fn add_unchanged(&mut self, image: &Image) -> Result<Descriptor> {
+    /// Adds an image as it is, and gives the descriptor of its manifest.
+    pub fn add_unchanged(&mut self, image: &Image) -> Result<Descriptor> {
         let mut layers = Vec::new();
         for layer in &image.layers {
             let digest = layer.digest.unwrap_or(layer.diff_id);
@@ -118,11 +119,7 @@ impl Bundle {
             return Ok(self.document(kind, bytes.clone()));
         }
         let described = image.layers.iter().zip(&layers).map(|(layer, digest)| {
-            let kind = match format_of(layer.source.as_ref())? {
-                codec::Format::Plain => media_type::LAYER,
-                codec::Format::Gzip => media_type::LAYER_GZIP,
-                codec::Format::Zstd => media_type::LAYER_ZSTD,
-            };
+            let kind = layer_media_type(layer.source.as_ref())?;
             Ok(Descriptor::new(kind, *digest, layer.source.size()))
         });
         let mut manifest = new_manifest(described.collect::<Result<_>>()?);
@@ -150,4 +147,13 @@ pub(crate) fn format_of(source: &dyn ReadAt) -> Result<codec::Format> {
     let head = source.size().min(magic.len() as u64) as usize;
     source.read_exact_at(&mut magic[..head], 0)?;
     codec::Format::detect(&magic[..head])
+}
+
+/// The OCI media type of a layer, by how it is compressed.
+pub(crate) fn layer_media_type(source: &dyn ReadAt) -> Result<&'static str> {
+    Ok(match format_of(source)? {
+        codec::Format::Plain => media_type::LAYER,
+        codec::Format::Gzip => media_type::LAYER_GZIP,
+        codec::Format::Zstd => media_type::LAYER_ZSTD,
+    })
 }

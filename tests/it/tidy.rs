@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 22] = [
+const LEVELS: [(&str, u32); 25] = [
     ("error", 0),
     ("testing", 0),
     ("digest", 1),
@@ -13,6 +13,7 @@ const LEVELS: [(&str, u32); 22] = [
     ("fileset", 1),
     ("content", 2),
     ("mtime", 2),
+    ("pattern", 2),
     ("oci", 2),
     ("codec", 3),
     ("tar", 3),
@@ -21,9 +22,11 @@ const LEVELS: [(&str, u32); 22] = [
     ("flatten", 6),
     ("analyze", 7),
     ("plan", 8),
+    ("update", 9),
     ("encode", 9),
     ("verify", 9),
     ("report", 10),
+    ("diff", 10),
     ("split", 11),
     ("cli", 12),
     ("main", 13),

@@ -1,0 +1,180 @@
+//! `relayer diff`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use super::table::{lines, number, table};
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::analyze::analyze;
+use crate::content::{Budget, Contents};
+use crate::diff::{Changes, Diff, Layer, Load, Loads, Side, diff};
+use crate::error::{Context, Error, Result};
+use crate::flatten;
+use crate::layer::{Limits, MAX_ENTRIES};
+use crate::oci::Platform;
+use crate::report::SCHEMA;
+use crate::size::ByteSize;
+use crate::transport::{Reference, open};
+
+/// So many components are listed for people; `--json` and `-v` have them all.
+const SHOWN: usize = 12;
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The old image, the next one, and so on
+    #[arg(value_name = "IMAGE", num_args = 2.., required = true)]
+    images: Vec<Reference>,
+    /// Which platform, where an index has several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+impl DiffArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let mut steps = Vec::new();
+        let mut old: Option<(String, Side)> = None;
+        for image in &self.images {
+            let name = image.to_string();
+            let new = self.load(image, global, terminal).context(|| format!("reading {name}"))?;
+            if let Some((from, before)) = &old {
+                steps.push((from.clone(), name.clone(), diff(before, &new)));
+            }
+            old = Some((name, new));
+        }
+        let mut total = Loads::default();
+        for (.., step) in &steps {
+            add(&mut total, &step.loads);
+        }
+        if global.json {
+            let steps: Vec<_> = steps
+                .iter()
+                .map(|(from, to, diff)| json!({ "from": from, "to": to, "diff": diff }))
+                .collect();
+            return print_json(&json!({ "schema": SCHEMA, "steps": steps, "total": total }));
+        }
+        if global.quiet {
+            return Ok(Outcome::Done);
+        }
+        let mut text = String::new();
+        for (i, (from, to, step)) in steps.iter().enumerate() {
+            if i > 0 {
+                text.push('\n');
+            }
+            let _ = writeln!(text, "{from} → {to}");
+            text.push_str(&one(step, global.verbose));
+        }
+        if steps.len() > 1 {
+            let _ = writeln!(text, "\nall {} steps", steps.len());
+            text.push_str(&loads(&total));
+        }
+        print(text.as_bytes())
+    }
+
+    fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
+        let budget = Budget::new(global.memory.0, None);
+        let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
+        let [one] = opened.images.as_slice() else {
+            let all: Vec<_> = opened.images.iter().map(|i| i.platform.to_string()).collect();
+            return Err(Error::refused(format!(
+                "there are images for {}; --platform picks one",
+                all.join(", ")
+            )));
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(global.threads())
+            .build()
+            .map_err(|e| Error::refused(format!("starting threads: {e}")))?;
+        let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+        pool.install(|| {
+            let read = flatten::read(&one.layers, Some(&budget), &limits, terminal)?;
+            let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
+            let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
+                digest: read.digest,
+                diff_id: layer.diff_id,
+                blob_bytes: layer.source.size(),
+                tar_bytes: read.tar_bytes,
+            });
+            let layers = layers.collect();
+            let named = one.layers.iter().map(|l| l.name.as_str());
+            let (files, _) = flatten::apply(named.zip(read.into_iter().map(|l| l.changes)))?;
+            let analysis = analyze(&files, &contents, &[])?;
+            Ok(Side { files, analysis, layers })
+        })
+    }
+}
+
+fn add(total: &mut Loads, step: &Loads) {
+    for (sum, load) in [
+        (&mut total.chain, step.chain),
+        (&mut total.digest, step.digest),
+        (&mut total.diff_id, step.diff_id),
+        (&mut total.cold, step.cold),
+    ] {
+        sum.layers += load.layers;
+        sum.bytes += load.bytes;
+        sum.unpacked += load.unpacked;
+    }
+}
+
+fn one(diff: &Diff, verbose: bool) -> String {
+    let mut files = table(&["files", "", "bytes"], 1);
+    let c: &Changes = &diff.files;
+    for (name, tally) in [
+        ("added", c.added),
+        ("removed", c.removed),
+        ("content changed", c.changed),
+        ("metadata changed", c.metadata),
+        ("only time changed", c.mtime),
+        ("same", c.same),
+    ] {
+        files.add_row([name.to_owned(), number(tally.files), ByteSize(tally.bytes).to_string()]);
+    }
+    let mut text = lines(&files);
+    if !diff.components.is_empty() {
+        let header = ["component", "changed", "added", "removed", "metadata", "bytes to load"];
+        let mut rows = table(&header, 1);
+        let shown = if verbose { usize::MAX } else { SHOWN };
+        for component in diff.components.iter().take(shown) {
+            let c = &component.changes;
+            let bytes = c.changed.bytes + c.added.bytes + c.metadata.bytes;
+            rows.add_row([
+                component.name.clone(),
+                number(c.changed.files),
+                number(c.added.files),
+                number(c.removed.files),
+                number(c.metadata.files),
+                ByteSize(bytes).to_string(),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&lines(&rows));
+        if diff.components.len() > shown {
+            let _ = writeln!(text, "and {} more; -v lists all", diff.components.len() - shown);
+        }
+    }
+    text.push('\n');
+    text.push_str(&loads(&diff.loads));
+    text
+}
+
+fn loads(loads: &Loads) -> String {
+    let mut rows = table(&["a client that has the old image", "layers", "download", "unpack"], 1);
+    for (name, load) in [
+        ("by chain ID: docker, containerd that discards layers", loads.chain),
+        ("by digest: containerd that keeps layers", loads.digest),
+        ("by diff ID: podman, CRI-O", loads.diff_id),
+        ("none: a cold pull", loads.cold),
+    ] {
+        let Load { layers, bytes, unpacked } = load;
+        rows.add_row([
+            name.to_owned(),
+            number(layers),
+            ByteSize(bytes).to_string(),
+            ByteSize(unpacked).to_string(),
+        ]);
+    }
+    lines(&rows)
+}

@@ -1,0 +1,241 @@
+//! The main job, from an opened image to a bundle that can be written:
+//! flatten → analyze → plan → encode; with a previous image, [`update`](crate::update) plans.
+
+mod assemble;
+mod previous;
+
+use std::sync::Arc;
+
+use crate::analyze::{self, ChurnRule};
+use crate::codec::Compression;
+use crate::content::{Budget, Contents};
+use crate::digest::Digest;
+use crate::encode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::flatten::flatten;
+use crate::layer::{Limits, MAX_ENTRIES};
+use crate::mtime::MtimePolicy;
+use crate::oci::Descriptor;
+use crate::plan::{self, Target};
+use crate::progress::Progress;
+use crate::report::{self, ImageReport, Totals};
+use crate::transport::bundle::Bundle;
+use crate::transport::open::{Image, Opened};
+use crate::update;
+use previous::Previous;
+
+/// Digest of the config of the image that was split: the same for every way to store it.
+pub const SOURCE: &str = "io.relayer.source";
+/// Version of relayer that wrote an image.
+pub const VERSION: &str = "io.relayer.version";
+/// The options that the plan was made with; on a layer, what is in it.
+pub const PLAN: &str = "io.relayer.plan";
+/// How our own lines in an image's history begin.
+const HISTORY: &str = "relayer split: ";
+
+/// What to do with an image.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many layers, or how large.
+    pub target: Target,
+    /// Codec and level.
+    pub compression: Compression,
+    /// What becomes of modification times.
+    pub mtime: MtimePolicy,
+    /// Rates stated by hand.
+    pub churn: Vec<ChurnRule>,
+    /// How to update a previous image.
+    pub update: update::Options,
+    /// Leave out logs and caches.
+    pub drop_noise: bool,
+    /// Plan only: nothing is encoded, and the bundle is empty.
+    pub dry_run: bool,
+    /// Threads to use.
+    pub threads: usize,
+    /// Memory to use for contents, in bytes, beside the file index.
+    pub memory: u64,
+    /// The image may unfold to so many bytes.
+    pub max_size: u64,
+}
+
+impl Default for Options {
+    /// Eight zstd layers, times preserved, one thread a core, 512 MiB.
+    fn default() -> Self {
+        Self {
+            target: Target::Layers(8),
+            compression: Compression::Zstd { level: 3, window_log: None },
+            mtime: MtimePolicy::Preserve,
+            churn: Vec::new(),
+            update: update::Options::default(),
+            drop_noise: false,
+            dry_run: false,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: 512 << 20,
+            max_size: 256 << 30,
+        }
+    }
+}
+
+impl Options {
+    /// Threads for encoding: what they hold must leave half of the memory to the spools.
+    fn encoding_threads(&self) -> usize {
+        let affordable = self.memory / 2 / (2 * encode::MEMORY_A_WORKER);
+        self.threads.clamp(1, (affordable as usize).max(1))
+    }
+
+    /// Memory for the spools: what encoders leave, and an eighth for buffers and the allocator.
+    pub fn spool_memory(&self) -> u64 {
+        let encoders = self.encoding_threads() as u64 * 2 * encode::MEMORY_A_WORKER;
+        self.memory.saturating_sub(encoders) / 8 * 7
+    }
+
+    /// As it is noted on the image.
+    fn describe(&self) -> String {
+        let target = match self.target {
+            Target::Layers(n) => format!("target={n}"),
+            Target::Size(bytes) => format!("layer-size={bytes}"),
+        };
+        let mut words = vec![
+            target,
+            format!("compression={}", self.compression),
+            format!("mtime={}", self.mtime),
+        ];
+        words.extend(self.churn.iter().map(|rule| format!("churn={rule}")));
+        if self.drop_noise {
+            words.push("drop-noise".into());
+        }
+        words.join(" ")
+    }
+}
+
+/// Splits every image of `opened`, on top of the images of `previous` if there are. The reports
+/// are in the same order.
+pub fn split(
+    opened: &Opened,
+    previous: Option<&Opened>,
+    options: &Options,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<(Bundle, Vec<ImageReport>)> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Io, format!("starting threads: {e}")))?;
+    let job = Job { options, budget, pool, progress };
+    let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
+    let mut reports = Vec::new();
+    let mut descriptors = Vec::new();
+    for image in &opened.images {
+        let before = previous.and_then(|p| previous::of_platform(p, image, opened.images.len()));
+        let (descriptor, mut report) = job
+            .image(image, before, &mut bundle)
+            .context(|| format!("image {}", image.platform))?;
+        if previous.is_some() && before.is_none() {
+            let platform = &image.platform;
+            report.notes.push(format!("the previous image has nothing for {platform}"));
+        }
+        reports.push(report);
+        descriptors.extend(descriptor);
+    }
+    if !options.dry_run {
+        bundle.finish(opened.index.as_ref(), descriptors)?;
+    }
+    Ok((bundle, reports))
+}
+
+/// What is the same for every platform.
+struct Job<'a> {
+    options: &'a Options,
+    budget: &'a Arc<Budget>,
+    pool: rayon::ThreadPool,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn image(
+        &self,
+        image: &Image,
+        before: Option<&Image>,
+        bundle: &mut Bundle,
+    ) -> Result<(Option<Descriptor>, ImageReport)> {
+        let Self { options, budget, progress, .. } = self;
+        if image.platform.os == "windows" {
+            return Err(Error::unsupported(
+                "Windows layers hold registry hives and security descriptors that can't be moved \
+                 between layers",
+            ));
+        }
+        let limits = Limits::new(options.max_size, MAX_ENTRIES);
+        let mut flat =
+            self.pool.install(|| flatten(&image.layers, Some(budget), &limits, *progress))?;
+        flat.files.set_mtimes(|found| options.mtime.apply(found));
+        let dropped = if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
+        let mut previous = before
+            .map(|before| {
+                let read = || Previous::read(before, &mut flat, options, budget, *progress);
+                self.pool.install(read).context(|| "the previous image")
+            })
+            .transpose()?;
+        let (analysis, estimates) = self.pool.install(|| -> Result<_> {
+            let analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
+            let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
+            Ok((analysis, estimates))
+        })?;
+        let plan = if let Some(previous) = &mut previous {
+            previous.decide(&flat.files, &analysis, &estimates, options)?
+        } else {
+            let options = plan::Options { target: options.target, only: None };
+            plan::plan(&flat.files, &analysis, &estimates, &options)
+        };
+        drop(estimates);
+        let mut report = ImageReport {
+            platform: image.platform.to_string(),
+            source: Digest::of(&image.config_bytes),
+            before: Totals {
+                layers: image.layers.len(),
+                blob_bytes: Some(image.layers.iter().map(|l| l.source.size()).sum()),
+                tar_bytes: Some(flat.tar_bytes),
+            },
+            after: Totals::default(),
+            files: report::count(&flat.files),
+            hidden: flat.hidden.clone(),
+            dropped_noise: dropped,
+            layers: Vec::new(),
+            update: None,
+            manifest: None,
+            config: None,
+            notes: analysis.notes.clone(),
+        };
+        let encoded = if options.dry_run {
+            None
+        } else {
+            let layers: Vec<encode::Layer<'_>> = plan
+                .layers
+                .iter()
+                .map(|l| encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts })
+                .collect();
+            let (compression, threads) = (options.compression, options.encoding_threads());
+            let encoding = encode::Options { compression, threads };
+            let (files, contents) = (&flat.files, &flat.contents);
+            Some(encode::encode(files, contents, &layers, encoding, budget, *progress)?)
+        };
+        // The contents are no longer needed; their memory is the next platform's.
+        flat.contents = Contents::default();
+        let kept = previous.as_ref().map_or(&[][..], Previous::kept);
+        report.layers = kept.iter().map(previous::Kept::report).collect();
+        report.layers.extend(report::layers(&plan, &analysis, encoded.as_deref()));
+        report.after = report::totals(&report.layers);
+        report.update = previous.as_ref().map(|p| p.report(&report.layers));
+        let Some(encoded) = encoded else { return Ok((None, report)) };
+        let descriptor = match &previous {
+            Some(p) if p.is_unchanged(image, &plan) => bundle.add_unchanged(p.image)?,
+            _ => assemble::assemble(image, bundle, kept, &plan, &encoded, options)?,
+        };
+        let mut descriptor = descriptor;
+        descriptor.platform = Some(image.platform.clone());
+        descriptor.annotations = image.index_annotations();
+        report.manifest = Some(descriptor.digest);
+        report.config = bundle.listed.last().map(|listed| listed.config);
+        Ok((Some(descriptor), report))
+    }
+}

@@ -1,0 +1,210 @@
+//! The previous image: read, compared, and what is kept of it.
+
+use std::sync::Arc;
+
+use super::assemble::same_but_layers;
+use super::{Options, PLAN};
+use crate::analyze::Analysis;
+use crate::content::{Budget, Contents, Source};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::fileset::{FileSet, Inode, Kind};
+use crate::flatten::{self, Flattened};
+use crate::layer::{Change, Limits, MAX_ENTRIES, What};
+use crate::oci::{self, Descriptor, Manifest};
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::report::{self, LayerReport, UpdateReport};
+use crate::transport::bundle;
+use crate::transport::open::{Image, Opened};
+use crate::update::{self, Evened, OldLayer, Update, Verdict};
+
+/// The image of `opened` that `image` is the next version of; `images` is how many there are.
+pub(super) fn of_platform<'a>(
+    opened: &'a Opened,
+    image: &Image,
+    images: usize,
+) -> Option<&'a Image> {
+    match opened.images.as_slice() {
+        // A single image is taken whatever it says it runs on.
+        [one] if images == 1 => Some(one),
+        all => all.iter().find(|i| i.platform == image.platform),
+    }
+}
+
+/// A layer of the previous image that is kept.
+pub(super) struct Kept {
+    pub(super) descriptor: Descriptor,
+    pub(super) diff_id: Digest,
+    pub(super) label: String,
+    pub(super) source: Source,
+    tar_bytes: u64,
+    files: u64,
+    bytes: u64,
+    live: u64,
+}
+
+/// The previous image.
+pub(super) struct Previous<'a> {
+    pub(super) image: &'a Image,
+    /// Its layers; their changesets go once the decision is made.
+    layers: Vec<OldLayer>,
+    digests: Vec<Digest>,
+    tar_bytes: Vec<u64>,
+    files: FileSet,
+    evened: Evened,
+    kept: Vec<Kept>,
+    update: Option<Update>,
+    labels: Vec<String>,
+}
+
+impl<'a> Previous<'a> {
+    /// Reads the previous image and evens out the new one against it.
+    pub(super) fn read(
+        image: &'a Image,
+        new: &mut Flattened,
+        options: &Options,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let even = !options.update.exact;
+        // Only compiled Python files are compared byte for byte.
+        let contents = (even && update::has_bytecode(&new.files)).then_some(budget);
+        let limits = Limits::new(options.max_size, MAX_ENTRIES);
+        let read = flatten::read(&image.layers, contents, &limits, progress)?;
+        let changes = |l: &crate::layer::LayerContent| l.changes.clone();
+        let named = image.layers.iter().map(|l| l.name.as_str());
+        let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
+        let sources = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
+        let evened = if even {
+            update::even_out(&mut new.files, &mut new.contents, &files, &sources)?
+        } else {
+            Evened::default()
+        };
+        Ok(Self {
+            image,
+            digests: read.iter().map(|l| l.digest).collect(),
+            tar_bytes: read.iter().map(|l| l.tar_bytes).collect(),
+            labels: labels(image),
+            layers: read
+                .into_iter()
+                .zip(&image.layers)
+                .map(|(read, layer)| OldLayer {
+                    name: layer.name.clone(),
+                    changes: read.changes,
+                    blob_bytes: layer.source.size(),
+                })
+                .collect(),
+            files,
+            evened,
+            kept: Vec::new(),
+            update: None,
+        })
+    }
+
+    /// Decides what is kept, and gives the plan of the new layers.
+    pub(super) fn decide(
+        &mut self,
+        files: &FileSet,
+        analysis: &Analysis,
+        estimates: &[u64],
+        options: &Options,
+    ) -> Result<Plan> {
+        let new = update::New { files, analysis, estimates, target: options.target };
+        let mut update = update::update(new, &self.files, &self.layers, &options.update)?;
+        for (i, fate) in update.fates.iter().enumerate() {
+            if fate.verdict != Verdict::Kept {
+                continue;
+            }
+            let layer = &self.image.layers[i];
+            let kind = bundle::layer_media_type(layer.source.as_ref())?;
+            let mut descriptor = Descriptor::new(kind, self.digests[i], layer.source.size());
+            descriptor.annotations = Some([(PLAN.to_owned(), self.labels[i].clone())].into());
+            let (files, bytes) = count(&self.layers[i].changes);
+            self.kept.push(Kept {
+                descriptor,
+                diff_id: layer.diff_id,
+                label: self.labels[i].clone(),
+                source: Arc::clone(&layer.source),
+                tar_bytes: self.tar_bytes[i],
+                files,
+                bytes,
+                live: fate.live,
+            });
+        }
+        // The index of the old layers can be as large as that of the new image.
+        self.layers.iter_mut().for_each(|l| l.changes = Vec::new());
+        self.files = FileSet::default();
+        let plan = std::mem::take(&mut update.plan);
+        self.update = Some(update);
+        Ok(plan)
+    }
+
+    /// The layers that are kept, lowest first.
+    pub(super) fn kept(&self) -> &[Kept] {
+        &self.kept
+    }
+
+    /// Whether the new image is the previous one.
+    pub(super) fn is_unchanged(&self, image: &Image, plan: &Plan) -> bool {
+        plan.layers.is_empty()
+            && self.kept.len() == self.image.layers.len()
+            && same_but_layers(image, self.image)
+    }
+
+    /// What was decided. `layers` are those of the new image.
+    pub(super) fn report(&self, layers: &[LayerReport]) -> UpdateReport {
+        let fates = self.update.iter().flat_map(|u| &u.fates).zip(&self.labels);
+        let dead = self.update.iter().flat_map(|u| &u.dead);
+        report::update(fates, dead, self.evened, layers)
+    }
+}
+
+impl Kept {
+    /// Its row.
+    pub(super) fn report(&self) -> LayerReport {
+        LayerReport {
+            label: self.label.clone(),
+            kept: true,
+            files: self.files,
+            bytes: self.bytes,
+            estimate: self.descriptor.size,
+            live: Some(self.live),
+            churn: None,
+            tar_bytes: Some(self.tar_bytes),
+            blob_bytes: Some(self.descriptor.size),
+            diff_id: Some(self.diff_id),
+            digest: Some(self.descriptor.digest),
+            components: Vec::new(),
+        }
+    }
+}
+
+/// Regular files in a layer, and their bytes.
+fn count(changes: &[Change]) -> (u64, u64) {
+    let sizes = changes.iter().filter_map(|c| match &c.what {
+        What::Put(Inode { kind: Kind::File(file), .. }) => Some(file.size),
+        _ => None,
+    });
+    sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
+}
+
+/// What is in each layer: as we noted it, else the command that made it.
+fn labels(image: &Image) -> Vec<String> {
+    /// Commands can be long.
+    const MOST: usize = 80;
+    let manifest = image.manifest.as_ref();
+    let manifest: Option<Manifest> = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
+    let history = image.config.layer_history();
+    let label = |i: usize| {
+        let noted = manifest.as_ref().and_then(|m| m.layers.get(i)?.annotation(PLAN));
+        let made = || history.get(i).map(|by| by.split_whitespace().collect::<Vec<_>>().join(" "));
+        let text = noted.map(str::to_owned).or_else(made).unwrap_or_default();
+        match text.char_indices().nth(MOST) {
+            _ if text.is_empty() => "unknown".to_owned(),
+            Some((end, _)) if noted.is_none() => format!("{}…", &text[..end]),
+            _ => text,
+        }
+    };
+    (0..image.layers.len()).map(label).collect()
+}

@@ -1,0 +1,281 @@
+//! The next version of an image on top of the one that clients have.
+//!
+//! The layers of the previous image are a stack that clients hold. Some are kept byte for byte,
+//! in their order, and what the new file set has besides goes in new layers on top. Keeping a
+//! layer of which a part is dead costs those that have nothing yet, giving it up costs those that
+//! hold it: [`update`] weighs the two.
+
+mod bytecode;
+mod choose;
+mod needs;
+mod noise;
+mod rest;
+
+pub use choose::{Client, Prices};
+pub use noise::{Evened, even_out, has_bytecode};
+
+use crate::analyze::Analysis;
+use crate::error::Result;
+use crate::fileset::{FileSet, Inode, Kind, display, parent};
+use crate::flatten;
+use crate::layer::{Change, What};
+use crate::pattern::PathPattern;
+use crate::plan::{self, MAX_LAYERS, Plan, PlannedLayer, Target, plan};
+use choose::{Layers, Offer};
+use rest::Rest;
+
+/// New layers are cut finer than those of a first split: only whole layers can be kept later, and
+/// what dies together should lie alone. So many of them would make the whole image; measured in
+/// docs/UPDATES.md.
+const PIECES: u64 = 40;
+/// But none is made smaller than this on purpose: every layer costs clients a request.
+const SMALLEST: u64 = 1 << 20;
+
+/// How an update is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is dear and what is cheap.
+    pub prices: Prices,
+    /// Layers in which something is dead that one of these matches are given up.
+    pub purge: Vec<PathPattern>,
+    /// Nothing is evened out.
+    pub exact: bool,
+}
+
+impl Default for Options {
+    /// Any client, half a cold pull an update and more, 18 % dead, 64 layers.
+    fn default() -> Self {
+        let prices = Prices { client: Client::Any, beta: 0.6, max_dead: 0.18, max_layers: 64 };
+        Self { prices, purge: Vec::new(), exact: false }
+    }
+}
+
+/// A layer of the previous image.
+pub struct OldLayer {
+    /// What messages call it.
+    pub name: String,
+    /// Its changeset, in order.
+    pub changes: Vec<Change>,
+    /// Bytes of the blob, as it lies there.
+    pub blob_bytes: u64,
+}
+
+/// The new image as it is to be.
+#[derive(Clone, Copy)]
+pub struct New<'a> {
+    /// Its file set.
+    pub files: &'a FileSet,
+    /// Its components.
+    pub analysis: &'a Analysis,
+    /// For each inode the expected compressed bytes.
+    pub estimates: &'a [u64],
+    /// How it is split if nothing is kept.
+    pub target: Target,
+}
+
+/// What to keep and what to write.
+#[derive(Debug, Clone)]
+pub struct Update {
+    /// For each layer of the previous image.
+    pub fates: Vec<Fate>,
+    /// The new layers, to lie above those that are kept.
+    pub plan: Plan,
+    /// Paths of regular files that the new image does not show, or has otherwise, and that lie in
+    /// layers that are kept.
+    pub dead: Vec<Dead>,
+}
+
+/// What becomes of a layer of the previous image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fate {
+    /// Kept, or why not.
+    pub verdict: Verdict,
+    /// Compressed bytes of it that the new image would show, as estimated.
+    pub live: u64,
+    /// Its compressed bytes.
+    pub bytes: u64,
+}
+
+/// Why a layer is kept or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It stays as it is.
+    Kept,
+    /// Too little of it is in use.
+    GivenUp,
+    /// Something that `--purge` names is dead in it.
+    Purged,
+}
+
+/// A file that is not seen any more, in a layer that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dead {
+    /// Its path.
+    pub path: Box<[u8]>,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Position of its layer in the previous image.
+    pub layer: usize,
+    /// Whether the path is gone, and not just something else now.
+    pub deleted: bool,
+}
+
+/// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest.
+pub fn update(
+    new: New<'_>,
+    old: &FileSet,
+    previous: &[OldLayer],
+    options: &Options,
+) -> Result<Update> {
+    let offer = needs::offer(new.files, new.estimates, previous);
+    let dead = dead(new.files, previous);
+    let purge = |d: &Dead| options.purge.iter().any(|p| p.matches(&d.path));
+    let mut allowed = offer.all();
+    let mut purged: Layers = 0;
+    for d in dead.iter().filter(|d| purge(d) || !rest::can_be_whited_out(&d.path)) {
+        allowed &= !bit(d.layer);
+        purged |= if purge(d) { bit(d.layer) } else { 0 };
+    }
+    let changed = rest::rest(old, new.files);
+    let keep = if allowed == offer.all() && previous.len() == offer.len() && changed.is_empty() {
+        offer.all()
+    } else {
+        choose(new, &offer, allowed, &options.prices)
+    };
+    let (keep, rest) = base(new.files, previous, keep)?;
+    let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
+        verdict: match keep & bit(i) {
+            0 if purged & bit(i) != 0 => Verdict::Purged,
+            0 => Verdict::GivenUp,
+            _ => Verdict::Kept,
+        },
+        live: offer.live_bytes(keep | bit(i)).get(i).copied().unwrap_or(0),
+        bytes: layer.blob_bytes,
+    });
+    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones());
+    let layers = if keep == 0 {
+        let options = plan::Options { target: new.target, only: None };
+        plan(new.files, new.analysis, new.estimates, &options).layers
+    } else {
+        new_layers(new, &rest, &changed, room.max(1))
+    };
+    Ok(Update {
+        fates: fates.collect(),
+        plan: Plan { layers },
+        dead: dead.into_iter().filter(|d| keep & bit(d.layer) != 0).collect(),
+    })
+}
+
+fn bit(layer: usize) -> Layers {
+    if layer < choose::MOST_LAYERS { 1 << layer } else { 0 }
+}
+
+/// Compressed bytes that a new layer should have.
+fn piece(new: New<'_>) -> u64 {
+    let total: u64 = new.estimates.iter().sum();
+    let piece = (total / PIECES).max(SMALLEST);
+    match new.target {
+        Target::Size(bytes) => piece.min(bytes.max(1)),
+        Target::Layers(_) => piece,
+    }
+}
+
+fn choose(new: New<'_>, offer: &Offer, allowed: Layers, prices: &Prices) -> Layers {
+    let piece = piece(new);
+    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece) as u32)
+}
+
+/// What the kept layers leave to be written. Layers that can't be applied without others are
+/// given up with all above them.
+fn base(new: &FileSet, previous: &[OldLayer], keep: Layers) -> Result<(Layers, Rest)> {
+    let apply = |keep: Layers| {
+        let kept = previous.iter().enumerate().filter(|(i, _)| keep & bit(*i) != 0);
+        flatten::apply(kept.map(|(_, l)| (l.name.as_str(), l.changes.clone())))
+    };
+    if let Ok((base, _)) = apply(keep) {
+        return Ok((keep, rest::rest(&base, new)));
+    }
+    let prefix = (1 << keep.trailing_ones()) - 1;
+    Ok((prefix, rest::rest(&apply(prefix)?.0, new)))
+}
+
+/// Plans what is to be written: below what is unchanged and only moves, since it may stay as it
+/// is for longer, above it what changed, and whiteouts in the topmost layer.
+fn new_layers(new: New<'_>, rest: &Rest, changed: &Rest, room: u32) -> Vec<PlannedLayer> {
+    let piece = piece(new);
+    let masks = [false, true].map(|changes| -> Vec<bool> {
+        rest.write.iter().zip(&changed.write).map(|(w, c)| *w && *c == changes).collect()
+    });
+    let bytes = masks.each_ref().map(|mask| -> u64 {
+        mask.iter().zip(new.estimates).filter(|(m, _)| **m).map(|(_, e)| e).sum()
+    });
+    let mut count = bytes.map(|b| b.div_ceil(piece) as u32);
+    while count[0] + count[1] > room.max(2) {
+        let larger = usize::from(count[1] > count[0]);
+        count[larger] -= 1;
+    }
+    let mut layers = Vec::new();
+    let mut place = |mask: &[bool], count: u32| {
+        if mask.contains(&true) {
+            let options = plan::Options { target: Target::Layers(count), only: Some(mask) };
+            layers.extend(plan(new.files, new.analysis, new.estimates, &options).layers);
+        }
+    };
+    if room == 1 {
+        place(&rest.write, 1);
+    } else {
+        place(&masks[0], count[0]);
+        place(&masks[1], count[1]);
+    }
+    if !rest.whiteouts.is_empty() {
+        if layers.is_empty() {
+            let label = format!("{} deleted", rest.whiteouts.len());
+            layers.push(PlannedLayer { label, churn: 1.0, ..PlannedLayer::default() });
+        }
+        if let Some(top) = layers.last_mut() {
+            take_away(new.files, top, &rest.whiteouts);
+        }
+    }
+    layers
+}
+
+/// Adds whiteouts to a layer, and the directories they lie in.
+fn take_away(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>]) {
+    for path in whiteouts {
+        let mut up = parent(path);
+        while let Some(at) = up.and_then(|dir| files.position(dir)) {
+            layer.entries.push(at as u32);
+            up = parent(&files.entries()[at].path);
+        }
+    }
+    layer.entries.sort_unstable();
+    layer.entries.dedup();
+    layer.whiteouts = whiteouts.to_vec();
+}
+
+/// Files in old layers that are not what the new file set has there.
+fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
+    let mut dead = Vec::new();
+    for (layer, old) in previous.iter().enumerate() {
+        for Change { path, what } in &old.changes {
+            let What::Put(Inode { kind: Kind::File(file), .. }) = what else { continue };
+            let now = new.get(path);
+            let same = now.is_some_and(|now| {
+                matches!(&now.kind, Kind::File(f) if f.size == file.size && f.hash == file.hash)
+            });
+            if !same {
+                let (path, bytes, deleted) = (path.clone(), file.size, now.is_none());
+                dead.push(Dead { path, bytes, layer, deleted });
+            }
+        }
+    }
+    dead
+}
+
+impl Dead {
+    /// For people.
+    pub fn path(&self) -> String {
+        display(&self.path)
+    }
+}
