@@ -24,7 +24,7 @@ const ENOUGH: u64 = 64 << 20;
 /// The level whose sizes are to be foretold is 3, the default.
 const LEVEL: i32 = 3;
 /// A tar header and its padding among others like it, compressed.
-const HEADER_BYTES: u64 = 44;
+pub const HEADER_BYTES: u64 = 44;
 /// In a layer a file is compressed with 2 MiB before it in sight, in a sample with less. Measured
 /// on whole layers against the sum of their samples.
 const CONTEXT_GAIN: f64 = 0.93;

@@ -20,7 +20,7 @@ mod rpm;
 mod state;
 
 pub use churn::ChurnRule;
-pub use estimate::estimate;
+pub use estimate::{HEADER_BYTES, estimate};
 pub use state::drop_noise;
 
 use std::collections::BTreeMap;

@@ -52,7 +52,7 @@ struct Update {
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
     /// Kept layers may hold so much that is no longer in use, as a share of the image
-    #[arg(long, value_name = "PERCENT", default_value = "18%", requires = "previous")]
+    #[arg(long, value_name = "PERCENT", default_value = "19%", requires = "previous")]
     max_dead: Percent,
     /// So many layers at most
     #[arg(long, value_name = "N", default_value_t = 64, requires = "previous",

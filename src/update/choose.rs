@@ -18,10 +18,8 @@ pub(super) struct Need {
     pub(super) touched: Layers,
     /// Those that say what the new file set has.
     pub(super) given: Layers,
-    /// Compressed bytes, if they must be written anew, as estimated.
+    /// Compressed bytes, as estimated.
     pub(super) estimate: u64,
-    /// Bytes in a tar.
-    pub(super) tar_bytes: u64,
 }
 
 impl Need {
@@ -38,8 +36,8 @@ impl Need {
 pub(super) struct Offer {
     /// Compressed bytes of each old layer.
     pub(super) blob_bytes: Vec<u64>,
-    /// Bytes in its tar that are not directories.
-    pub(super) tar_bytes: Vec<u64>,
+    /// The same as estimated, to tell by which part of a layer is in use.
+    pub(super) weights: Vec<u64>,
     /// What the new file set needs.
     pub(super) needs: Vec<Need>,
 }
@@ -100,7 +98,7 @@ impl Offer {
         let mut live = 0;
         for need in &self.needs {
             match need.giver(keep) {
-                Some(layer) => live += self.live(layer, need.tar_bytes),
+                Some(layer) => live += self.live(layer, need.estimate),
                 None => cost.new += need.estimate,
             }
         }
@@ -125,16 +123,16 @@ impl Offer {
         let mut live = vec![0; self.blob_bytes.len()];
         for need in &self.needs {
             if let Some(layer) = need.giver(keep) {
-                live[layer] += self.live(layer, need.tar_bytes);
+                live[layer] += self.live(layer, need.estimate);
             }
         }
         live
     }
 
     /// Compressed bytes of a part of a layer.
-    fn live(&self, layer: usize, tar_bytes: u64) -> u64 {
-        let share = u128::from(self.blob_bytes[layer]) * u128::from(tar_bytes);
-        (share / u128::from(self.tar_bytes[layer].max(1))) as u64
+    fn live(&self, layer: usize, estimate: u64) -> u64 {
+        let share = u128::from(self.blob_bytes[layer]) * u128::from(estimate);
+        (share / u128::from(self.weights[layer].max(1))) as u64
     }
 }
 
@@ -142,6 +140,8 @@ impl Prices {
     /// What is to be as small as can be: first how far limits are exceeded, then the price.
     fn price(&self, cost: &Cost, new_layers: u32) -> (f64, f64) {
         let dead = (cost.dead as f64 - self.max_dead * cost.total as f64).max(0.0);
+        // Rather than to give up layers, new ones may be fewer and larger; but not all in one.
+        let new_layers = new_layers.min((self.max_layers / 8).max(1));
         let layers = (cost.kept + new_layers).saturating_sub(self.max_layers);
         let update = match self.client {
             Client::Any => f64::midpoint(cost.chain as f64, cost.new as f64),

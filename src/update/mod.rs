@@ -43,9 +43,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Any client, half a cold pull an update and more, 18 % dead, 64 layers.
+    /// Any client, some cold pulls for every update, 19 % dead, 64 layers.
     fn default() -> Self {
-        let prices = Prices { client: Client::Any, beta: 0.6, max_dead: 0.18, max_layers: 64 };
+        let prices = Prices { client: Client::Any, beta: 0.6, max_dead: 0.19, max_layers: 64 };
         Self { prices, purge: Vec::new(), exact: false }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::OldLayer;
 use super::choose::{Layers, MOST_LAYERS, Need, Offer};
+use crate::analyze::HEADER_BYTES;
 use crate::fileset::{FileSet, Inode, Kind};
 use crate::layer::{Change, What};
 
@@ -52,35 +53,43 @@ pub(super) fn offer(set: &FileSet, estimates: &[u64], old: &[OldLayer]) -> Offer
             touched: touched[id],
             given: given[id],
             estimate: 0,
-            tar_bytes: 0,
         });
         need.estimate += estimates[id];
-        need.tar_bytes += tar_bytes(inode, names[id].len());
     }
     Offer {
         blob_bytes: old.iter().map(|l| l.blob_bytes).collect(),
-        tar_bytes: old.iter().map(|l| file_bytes(&l.changes)).collect(),
+        weights: old.iter().map(|l| weight(set, estimates, &l.changes)).collect(),
         needs: needs.into_values().collect(),
     }
 }
 
-/// Bytes of an inode's entries in a tar, but for headers beyond the first.
-fn tar_bytes(inode: &Inode, names: usize) -> u64 {
-    let data = match &inode.kind {
-        Kind::File(file) => file.size.next_multiple_of(512),
-        _ => 0,
-    };
-    data + 512 * names as u64
-}
+/// How well files are compressed when nothing is known of them.
+const RATIO: f64 = 0.35;
 
-/// The same of all that a layer puts somewhere, directories aside.
-fn file_bytes(changes: &[Change]) -> u64 {
-    let bytes = |change: &Change| match &change.what {
-        What::Put(inode) if !matches!(inode.kind, Kind::Dir) => tar_bytes(inode, 1),
-        What::Link { .. } => 512,
-        _ => 0,
-    };
-    changes.iter().map(bytes).sum()
+/// Expected compressed bytes of all that a layer puts somewhere, directories aside. What the new
+/// image does not have is thought to be compressed like its successor of the same name, or else
+/// like the rest of the layer.
+fn weight(set: &FileSet, estimates: &[u64], changes: &[Change]) -> u64 {
+    let (mut known, mut known_bytes, mut unknown_bytes) = (0.0, 0, 0);
+    for change in changes {
+        let size = match &change.what {
+            What::Put(Inode { kind: Kind::File(file), .. }) => file.size,
+            What::Put(Inode { kind: Kind::Dir, .. }) | What::Whiteout | What::Opaque => continue,
+            _ => 0,
+        };
+        known += HEADER_BYTES as f64;
+        let successor = set.position(&change.path).map(|at| set.entries()[at].inode);
+        match successor.map(|id| (&set.inodes()[id as usize].kind, estimates[id as usize])) {
+            Some((Kind::File(file), estimate)) if file.size > 0 => {
+                let data = estimate.saturating_sub(HEADER_BYTES) as f64;
+                known += data / file.size as f64 * size as f64;
+                known_bytes += size;
+            }
+            _ => unknown_bytes += size,
+        }
+    }
+    let ratio = if known_bytes > 0 { known / known_bytes as f64 } else { RATIO };
+    (known + ratio.min(1.0) * unknown_bytes as f64) as u64
 }
 
 /// What a layer puts, each inode with all names that it has in this layer.
