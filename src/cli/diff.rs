@@ -1,23 +1,20 @@
 //! `relayer diff`.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
+use super::load::{Loaded, load};
 use super::table::{lines, number, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::analyze::analyze;
-use crate::content::{Budget, Contents};
-use crate::diff::{Changes, Diff, Layer, Load, Loads, Side, diff};
-use crate::error::{Context, Error, Result};
-use crate::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::diff::{Changes, Diff, Load, Loads, Side, diff};
+use crate::error::{Error, Result};
 use crate::oci::Platform;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
-use crate::transport::{Reference, open};
+use crate::transport::Reference;
 
 /// So many components are listed for people; `--json` and `-v` have them all.
 const SHOWN: usize = 12;
@@ -38,7 +35,7 @@ impl DiffArgs {
         let mut old: Option<(String, Side)> = None;
         for image in &self.images {
             let name = image.to_string();
-            let new = self.load(image, global, terminal).context(|| format!("reading {name}"))?;
+            let new = self.load(image, global, terminal)?;
             if let Some((from, before)) = &old {
                 steps.push((from.clone(), name.clone(), diff(before, &new)));
             }
@@ -74,35 +71,15 @@ impl DiffArgs {
     }
 
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
-        let budget = Budget::new(global.memory.0, None);
-        let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
-        let [one] = opened.images.as_slice() else {
-            let all: Vec<_> = opened.images.iter().map(|i| i.platform.to_string()).collect();
+        let mut images = load(image, self.platform.as_ref(), true, global, terminal)?;
+        let (Some(one), true) = (images.pop(), images.is_empty()) else {
             return Err(Error::refused(format!(
-                "there are images for {}; --platform picks one",
-                all.join(", ")
+                "{image} has images for several platforms; --platform picks one"
             )));
         };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(global.threads())
-            .build()
-            .map_err(|e| Error::refused(format!("starting threads: {e}")))?;
-        let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
-        pool.install(|| {
-            let read = flatten::read(&one.layers, Some(&budget), &limits, terminal)?;
-            let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
-            let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
-                digest: read.digest,
-                diff_id: layer.diff_id,
-                blob_bytes: layer.source.size(),
-                tar_bytes: read.tar_bytes,
-            });
-            let layers = layers.collect();
-            let named = one.layers.iter().map(|l| l.name.as_str());
-            let (files, _) = flatten::apply(named.zip(read.into_iter().map(|l| l.changes)))?;
-            let analysis = analyze(&files, &contents, &[])?;
-            Ok(Side { files, analysis, layers })
-        })
+        let Loaded { files, contents, layers, .. } = one;
+        let analysis = analyze(&files, &contents, &[])?;
+        Ok(Side { files, analysis, layers })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod copy;
 mod diff;
+mod load;
 mod split;
 mod table;
 mod terminal;

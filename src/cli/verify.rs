@@ -5,15 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
+use super::load::{Loaded, load};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
-use crate::content::Budget;
-use crate::error::{Context, Error, Result};
-use crate::fileset::FileSet;
-use crate::flatten::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::error::{Error, Result};
 use crate::oci::Platform;
 use crate::report::SCHEMA;
-use crate::transport::{Reference, open};
+use crate::transport::Reference;
+use crate::update::{Evened, even_out};
 use crate::verify::compare;
 
 /// So many differences are listed for people; `--json` has them all.
@@ -27,6 +25,10 @@ pub(super) struct Verify {
     /// The other
     #[arg(value_name = "B")]
     second: Reference,
+    /// Count as the same what `split --previous` evens out: B may have other times of files, and
+    /// compiled Python files that hold their source's
+    #[arg(long, value_name = "WHAT", value_parser = ["carried-mtimes"])]
+    allow: Option<String>,
     /// Which platform, where an index has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -34,11 +36,13 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let first = self.load(&self.first, global, terminal)?;
-        let second = self.load(&self.second, global, terminal)?;
+        // Otherwise contents are compared by their hash alone.
+        let contents = self.allow.is_some();
+        let read = |image| load(image, self.platform.as_ref(), contents, global, terminal);
+        let (mut first, second) = (read(&self.first)?, read(&self.second)?);
         let mut differences = Vec::new();
-        let names = |images: &[(Platform, FileSet)]| {
-            images.iter().map(|(p, _)| p.to_string()).collect::<Vec<_>>().join(", ")
+        let names = |images: &[Loaded]| {
+            images.iter().map(|i| i.platform.to_string()).collect::<Vec<_>>().join(", ")
         };
         if first.len() != second.len() {
             return Err(Error::not_found(format!(
@@ -50,22 +54,31 @@ impl Verify {
             )));
         }
         let mut paths = 0;
-        for (platform, a) in &first {
+        let mut evened = Evened::default();
+        for Loaded { platform, files: a, contents, .. } in &mut first {
             // A single image is compared whatever it says it runs on.
-            let b =
-                match second.as_slice() {
-                    [(_, b)] => b,
-                    all => all.iter().find(|(p, _)| p == platform).map(|(_, b)| b).ok_or_else(
-                        || Error::not_found(format!("{} has no image for {platform}", self.second)),
-                    )?,
-                };
+            let b = match second.as_slice() {
+                [one] => one,
+                all => all.iter().find(|i| i.platform == *platform).ok_or_else(|| {
+                    Error::not_found(format!("{} has no image for {platform}", self.second))
+                })?,
+            };
+            if self.allow.is_some() {
+                // What B took over from its previous image is what A would take over from B.
+                let one = even_out(a, contents, &b.files, &b.contents)?;
+                evened.files += one.files;
+                evened.bytes += one.bytes;
+                evened.directories += one.directories;
+                evened.bytecode += one.bytecode;
+            }
             paths += a.entries().len();
-            differences.extend(compare(a, b));
+            differences.extend(compare(a, &b.files));
         }
         let same = differences.is_empty();
         if global.json {
             print_json(&json!({
-                "schema": SCHEMA, "same": same, "paths": paths, "differences": differences,
+                "schema": SCHEMA, "same": same, "paths": paths, "evened": evened,
+                "differences": differences,
             }))?;
         } else if !global.quiet {
             let mut text = String::new();
@@ -73,33 +86,18 @@ impl Verify {
                 let _ = writeln!(text, "{d}");
             }
             let _ = match differences.len() {
-                0 => writeln!(text, "same: {paths} paths"),
+                0 if evened == Evened::default() => writeln!(text, "same: {paths} paths"),
+                0 => writeln!(
+                    text,
+                    "same: {paths} paths, but for the times of {} files and {} directories, and \
+                     those in {} compiled Python files",
+                    evened.files, evened.directories, evened.bytecode
+                ),
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),
             };
             print(text.as_bytes())?;
         }
         Ok(if same { Outcome::Done } else { Outcome::Differs })
-    }
-
-    fn load(
-        &self,
-        image: &Reference,
-        global: &Global,
-        terminal: &Terminal,
-    ) -> Result<Vec<(Platform, FileSet)>> {
-        // Contents are compared by their hash; only archives from a pipe must be kept.
-        let budget = Budget::new(global.memory.0, None);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(global.threads())
-            .build()
-            .map_err(|e| Error::refused(format!("starting threads: {e}")))?;
-        let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
-        let sets = opened.images.iter().map(|i| {
-            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
-            let flat = pool.install(|| flatten(&i.layers, None, &limits, terminal))?;
-            Ok((i.platform.clone(), flat.files))
-        });
-        sets.collect::<Result<_>>().context(|| format!("reading {image}"))
     }
 }

@@ -155,6 +155,13 @@ impl Prices {
 /// With no more layers than this all choices are tried.
 const EXHAUSTIVE: usize = 14;
 
+/// What is to be as small as can be; see [`Prices::price`].
+type Price = (f64, f64);
+
+fn better(a: Price, b: Price) -> bool {
+    a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)) == std::cmp::Ordering::Less
+}
+
 /// The cheapest layers to keep among those `allowed`. `new_layers` tells how many layers so many
 /// new bytes become.
 pub(super) fn choose(
@@ -167,56 +174,62 @@ pub(super) fn choose(
         let cost = offer.cost(keep);
         prices.price(&cost, new_layers(cost.new))
     };
-    let better = |a: (f64, f64), b: (f64, f64)| {
-        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)) == std::cmp::Ordering::Less
-    };
-    let candidates: Vec<usize> = (0..offer.len()).filter(|i| allowed >> i & 1 == 1).collect();
-    let set_of = |bits: usize| -> Layers {
-        candidates.iter().enumerate().map(|(n, i)| ((bits >> n & 1) as Layers) << i).sum()
-    };
-    // Of equals the one that keeps more, the lower ones first.
-    let mut best = allowed & offer.all();
-    let mut least = price(best);
+    let candidates: Vec<Layers> =
+        (0..offer.len()).map(|i| 1 << i).filter(|bit| allowed & bit != 0).collect();
     if candidates.len() <= EXHAUSTIVE {
-        for bits in (0..1usize << candidates.len()).rev() {
-            let keep = set_of(bits);
-            let this = price(keep);
-            if better(this, least) {
-                (best, least) = (keep, this);
-            }
-        }
-        return best;
+        exhaustive(&candidates, &price)
+    } else {
+        search(&candidates, &price)
     }
-    // From every unbroken beginning, and from all layers but one, downhill.
-    let mut starts = vec![best, 0];
-    for (p, i) in candidates.iter().enumerate() {
-        starts.push(candidates[..p].iter().map(|i| 1 << i).sum());
-        starts.push(best & !(1 << i));
-    }
-    for start in starts {
-        let (keep, this) = downhill(start, &candidates, false, &price, &better);
+}
+
+/// Tries all choices. Of equals the one that keeps more counts, upper layers first.
+fn exhaustive(candidates: &[Layers], price: &dyn Fn(Layers) -> Price) -> Layers {
+    let mut best = candidates.iter().sum();
+    let mut least = price(best);
+    for bits in (0..1u32 << candidates.len()).rev() {
+        let kept = candidates.iter().enumerate().filter(|(n, _)| bits >> n & 1 == 1);
+        let keep = kept.map(|(_, bit)| bit).sum();
+        let this = price(keep);
         if better(this, least) {
             (best, least) = (keep, this);
         }
     }
-    downhill(best, &candidates, true, &price, &better).0
+    best
+}
+
+/// Goes downhill from every unbroken beginning, and from all layers but one.
+fn search(candidates: &[Layers], price: &dyn Fn(Layers) -> Price) -> Layers {
+    let mut best = candidates.iter().sum();
+    let mut least = price(best);
+    let mut starts = vec![best, 0];
+    for (p, bit) in candidates.iter().enumerate() {
+        starts.push(candidates[..p].iter().sum());
+        starts.push(best & !bit);
+    }
+    for start in starts {
+        let (keep, this) = downhill(start, candidates, false, price);
+        if better(this, least) {
+            (best, least) = (keep, this);
+        }
+    }
+    downhill(best, candidates, true, price).0
 }
 
 /// Flips one layer, or with `pairs` two, as long as that is better.
 fn downhill(
     mut keep: Layers,
-    candidates: &[usize],
+    candidates: &[Layers],
     pairs: bool,
-    price: &dyn Fn(Layers) -> (f64, f64),
-    better: &dyn Fn((f64, f64), (f64, f64)) -> bool,
-) -> (Layers, (f64, f64)) {
+    price: &dyn Fn(Layers) -> Price,
+) -> (Layers, Price) {
     let mut least = price(keep);
     loop {
         let mut found = None;
-        for (n, i) in candidates.iter().enumerate() {
+        for (n, one) in candidates.iter().enumerate() {
             let others = if pairs { &candidates[n + 1..] } else { &[] };
-            for j in std::iter::once(i).chain(others) {
-                let flipped = keep ^ (1 << i) ^ if i == j { 0 } else { 1 << j };
+            for other in std::iter::once(&0).chain(others) {
+                let flipped = keep ^ one ^ other;
                 let this = price(flipped);
                 if better(this, least) {
                     least = this;
@@ -228,5 +241,104 @@ fn downhill(
             Some(flipped) => keep = flipped,
             None => return (keep, least),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn offers(layers: usize) -> impl Strategy<Value = Offer> {
+        let need = (any::<u16>(), any::<u16>(), 1u64..1000);
+        let needs = prop::collection::vec(need, 1..25);
+        (prop::collection::vec(50u64..2000, 1..=layers), needs).prop_map(|(blob_bytes, needs)| {
+            let all = (1u128 << blob_bytes.len()) - 1;
+            let needs = needs.into_iter().map(|(touched, given, estimate)| {
+                let touched = Layers::from(touched) & all;
+                Need { touched, given: Layers::from(given) & touched, estimate }
+            });
+            Offer { weights: blob_bytes.clone(), needs: needs.collect(), blob_bytes }
+        })
+    }
+
+    fn prices() -> impl Strategy<Value = Prices> {
+        let client = prop_oneof![Just(Client::Any), Just(Client::Chain), Just(Client::Set)];
+        (client, 0.0..2.0f64, 0.0..1.0f64, 1u32..12).prop_map(
+            |(client, beta, max_dead, max_layers)| Prices { client, beta, max_dead, max_layers },
+        )
+    }
+
+    /// The price again, as the documentation has it and not as the code does.
+    fn by_hand(offer: &Offer, prices: &Prices, keep: Layers) -> Price {
+        let kept = |i: &usize| keep >> i & 1 == 1;
+        let (mut new, mut live) = (0, 0);
+        for need in &offer.needs {
+            let speaks = |i: &usize| need.touched >> i & 1 == 1;
+            let top = (0..offer.len()).rev().find(|i| kept(i) && speaks(i));
+            match top.filter(|i| need.given >> i & 1 == 1) {
+                Some(i) => live += offer.blob_bytes[i] * need.estimate / offer.weights[i],
+                None => new += need.estimate,
+            }
+        }
+        let bytes = |from: usize| -> u64 {
+            (from..offer.len()).filter(kept).map(|i| offer.blob_bytes[i]).sum()
+        };
+        let first_missing = (0..offer.len()).find(|i| !kept(i)).unwrap_or(offer.len());
+        let (set, chain) = (new as f64, (new + bytes(first_missing)) as f64);
+        let update = match prices.client {
+            Client::Any => f64::midpoint(set, chain),
+            Client::Chain => chain,
+            Client::Set => set,
+        };
+        let (dead, total) = (bytes(0).saturating_sub(live), bytes(0) + new);
+        let beyond = (dead as f64 - prices.max_dead * total as f64).max(0.0);
+        let room = (prices.max_layers / 8).max(1);
+        let layers = (0..offer.len()).filter(kept).count() as u32 + pieces(new).min(room);
+        let many = f64::from(layers.saturating_sub(prices.max_layers)) * total as f64;
+        (beyond + many, update + prices.beta * dead as f64)
+    }
+
+    fn pieces(bytes: u64) -> u32 {
+        bytes.div_ceil(300) as u32
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_choice_is_the_cheapest_of_all(offer in offers(7), prices in prices(), allowed: u8) {
+            let allowed = Layers::from(allowed) & offer.all();
+            let keep = choose(&offer, allowed, &prices, &pieces);
+            prop_assert_eq!(keep & !allowed, 0);
+            let price = by_hand(&offer, &prices, keep);
+            for other in 0..=offer.all() {
+                if other & !allowed == 0 {
+                    let this = by_hand(&offer, &prices, other);
+                    prop_assert!(!better(this, price), "{other:b} {this:?}, {keep:b} {price:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn the_search_for_many_layers_finds_about_as_much(offer in offers(12), prices in prices()) {
+            let price = |keep| by_hand(&offer, &prices, keep);
+            let candidates: Vec<Layers> = (0..offer.len()).map(|i| 1 << i).collect();
+            let (best, found) = (exhaustive(&candidates, &price), search(&candidates, &price));
+            let (best, found) = (price(best), price(found));
+            let near = |a: f64, b: f64| a <= b * 1.1 + 100.0;
+            prop_assert!(near(found.0, best.0) && (found.0 < best.0 || near(found.1, best.1)),
+                         "{found:?} {best:?}");
+        }
+    }
+
+    #[test]
+    fn the_topmost_layer_that_speaks_of_a_thing_gives_it() {
+        let need = Need { touched: 0b0111, given: 0b0101, estimate: 1 };
+        assert_eq!(need.giver(0b0001), Some(0));
+        assert_eq!(need.giver(0b0011), None);
+        assert_eq!(need.giver(0b0111), Some(2));
+        assert_eq!(need.giver(0b1000), None);
     }
 }

@@ -279,3 +279,6 @@ impl Dead {
         display(&self.path)
     }
 }
+
+#[cfg(test)]
+mod tests;

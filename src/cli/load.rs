@@ -1,0 +1,57 @@
+//! Images read whole, for commands that compare them.
+
+use std::sync::Arc;
+
+use super::{Global, terminal::Terminal};
+use crate::content::{Budget, Contents};
+use crate::diff::Layer;
+use crate::error::{Context, Error, Result};
+use crate::fileset::FileSet;
+use crate::flatten;
+use crate::layer::{Limits, MAX_ENTRIES};
+use crate::oci::Platform;
+use crate::transport::{Reference, open};
+
+/// One image of a reference.
+pub(super) struct Loaded {
+    pub(super) platform: Platform,
+    pub(super) files: FileSet,
+    /// What files hold; nothing of compressed layers unless it was asked for.
+    pub(super) contents: Contents,
+    pub(super) layers: Vec<Layer>,
+}
+
+/// Reads all images that a reference names, with `contents` if those are wanted too.
+pub(super) fn load(
+    image: &Reference,
+    platform: Option<&Platform>,
+    contents: bool,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<Vec<Loaded>> {
+    // Archives that come from a pipe are kept in any case.
+    let budget = Budget::new(global.memory.0, None);
+    let opened = open::open(image, platform, &budget, global.max_size.0)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(global.threads())
+        .build()
+        .map_err(|e| Error::refused(format!("starting threads: {e}")))?;
+    let images = opened.images.iter().map(|one| {
+        let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+        let read = pool.install(|| {
+            flatten::read(&one.layers, contents.then_some(&budget), &limits, terminal)
+        })?;
+        let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
+            digest: read.digest,
+            diff_id: layer.diff_id,
+            blob_bytes: layer.source.size(),
+            tar_bytes: read.tar_bytes,
+        });
+        let layers = layers.collect();
+        let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
+        let named = one.layers.iter().map(|l| l.name.as_str());
+        let (files, _) = flatten::apply(named.zip(read.into_iter().map(|l| l.changes)))?;
+        Ok(Loaded { platform: one.platform.clone(), files, contents, layers })
+    });
+    images.collect::<Result<_>>().context(|| format!("reading {image}"))
+}
