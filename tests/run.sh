@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 as_root=; [ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME"
-need=(umoci skopeo podman crun docker.io containerd runc fuse-overlayfs uidmap iptables
+need=(umoci skopeo podman crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
   busybox-static zstd gzip tar python3 gcc util-linux)
 missing=(); for p in "${need[@]}"; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok' || missing+=("$p")
@@ -16,7 +16,10 @@ fi
 cargo fmt --check
 cargo clippy --quiet --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
-if command -v cargo-deny >/dev/null; then cargo deny --offline check licenses bans sources; fi
+if command -v cargo-deny >/dev/null; then
+  cargo fetch --quiet --locked
+  cargo deny --offline check licenses bans sources
+fi
 cargo test --no-run
 $as_root env "PATH=$PATH" cargo test
 # A real image, made on the spot, through every form and codec, judged by umoci.

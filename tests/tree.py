@@ -39,6 +39,26 @@ def tree(root):
     return found
 
 
+def carried(old, new):
+    """What an update makes of `new` on top of `old`: an entry that is the same but for its time
+    keeps the old one, hard links only if the group is the same."""
+    def groups(tree):
+        found = {}
+        for path, entry in tree.items():
+            if entry[10] is not None:
+                found.setdefault(entry[10], []).append(path)
+        return {path: sorted(members) for members in found.values() for path in members}
+    old_groups, new_groups = groups(old), groups(new)
+    out = {}
+    for path, entry in new.items():
+        before = old.get(path)
+        same = before is not None and all(i == 6 or x == y for i, (x, y) in enumerate(zip(before, entry)))
+        if same and old_groups.get(path) == new_groups.get(path):
+            entry = before
+        out[path] = entry
+    return out
+
+
 NAMES = ["type", "mode", "uid", "gid", "size", "content", "mtime", "xattrs", "target", "device",
          "hard links"]
 

@@ -77,15 +77,13 @@ fn build(tree: &Tree) -> FileSet {
             }),
         };
         let file = matches!(kind, Kind::File(_));
-        let inode = match last_file.filter(|_| file && thing.linked) {
-            Some(inode) => inode,
-            None => {
-                let mtime = Mtime { secs: i64::from(thing.time), nanos: 0 };
-                let mode = 0o600 + u32::from(thing.mode);
-                inodes.push(Inode { kind, mode, uid: 0, gid: 0, mtime, xattrs: None });
-                inodes.len() as InodeId - 1
-            }
-        };
+        let linked = last_file.filter(|_| file && thing.linked);
+        let inode = linked.unwrap_or_else(|| {
+            let mtime = Mtime { secs: i64::from(thing.time), nanos: 0 };
+            let mode = 0o600 + u32::from(thing.mode);
+            inodes.push(Inode { kind, mode, uid: 0, gid: 0, mtime, xattrs: None });
+            inodes.len() as InodeId - 1
+        });
         last_file = if file { Some(inode) } else { last_file };
         entries.push(Entry { path: path.into_bytes().into(), inode });
     }

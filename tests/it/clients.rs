@@ -29,7 +29,7 @@ fn runnable() -> Image {
 }
 
 /// A server that is stopped when the test ends, however it ends.
-struct Server(Child);
+pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -46,7 +46,7 @@ impl Drop for Server {
     }
 }
 
-fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Server {
+pub fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Server {
     let log_file = File::create(log).unwrap();
     let child = command
         .stdin(Stdio::null())

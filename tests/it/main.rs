@@ -13,5 +13,7 @@ mod determinism;
 mod fidelity;
 mod image;
 mod model;
+mod pulls;
 mod tidy;
 mod tool;
+mod update;

@@ -17,7 +17,7 @@ use super::image::{Image, Item, digest, layer};
 use super::tool;
 
 /// A small random number generator (splitmix64): the same numbers for a seed on every machine.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -28,7 +28,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 }
@@ -81,13 +81,13 @@ impl Model {
 }
 
 /// A stack of layers, and what it must become.
-struct Stack {
-    layers: Vec<Vec<Item>>,
+pub struct Stack {
+    pub layers: Vec<Vec<Item>>,
     model: Model,
     inodes: Inodes,
 }
 
-fn stack(random: &mut Random) -> Stack {
+pub fn stack(random: &mut Random) -> Stack {
     let mut s = Stack { layers: Vec::new(), model: Model::default(), inodes: Inodes::new() };
     for _ in 0..=random.below(5) {
         let lower = s.model.clone();
@@ -244,7 +244,7 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |v| v.parse().unwrap())
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     setting("RELAYER_SEED", time.as_secs())
 }

@@ -44,7 +44,10 @@ pub fn split(args: &[&str]) -> String {
 /// Runs a piece of Python with tests/ on its path.
 pub fn python(script: &str, args: &[&Path]) -> Output {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    output(Command::new("python3").arg("-c").arg(script).args(args).env("PYTHONPATH", path))
+    let mut python = Command::new("python3");
+    // What is imported is compiled, as where nobody says otherwise.
+    python.arg("-c").arg(script).args(args).env_remove("PYTHONDONTWRITEBYTECODE");
+    output(python.env("PYTHONPATH", path))
 }
 
 /// Unpacks a layout's image by umoci, after gzip or zstd have decompressed its layers, and gives

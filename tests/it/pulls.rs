@@ -1,0 +1,182 @@
+//! What clients download from a real registry is what `relayer diff` says.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::clients::{Server, start};
+use super::tool;
+use super::update::{split, write};
+
+struct Registry {
+    _server: Server,
+    address: String,
+    log: std::path::PathBuf,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Registry {
+    fn start(dir: &Path) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let config = format!(
+            "version: 0.1\nlog: {{level: info, formatter: json}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address:?}}}\n",
+            dir.join("registry").display()
+        );
+        fs::write(dir.join("registry.yml"), config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(dir.join("registry.yml"));
+        let log = dir.join("registry.log");
+        let ready = || std::net::TcpStream::connect(&address).is_ok();
+        let server = start(&mut command, &log, ready);
+        Self { _server: server, address, log }
+    }
+
+    /// Bytes of layers that clients were given since the log had so many lines; and its lines now.
+    fn given(&self, since: usize, configs: &[String]) -> (u64, usize) {
+        let text = fs::read_to_string(&self.log).unwrap();
+        let lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let bytes = lines[since..].iter().filter_map(|l| {
+            let uri = l["http.request.uri"].as_str()?;
+            let blob = l["http.request.method"] == "GET" && uri.contains("/blobs/sha256:");
+            let config = configs.iter().any(|c| uri.contains(c.as_str()));
+            (blob && !config).then(|| l["http.response.written"].as_u64())?
+        });
+        (bytes.sum(), lines.len())
+    }
+}
+
+/// A sequence in the registry under a name, one codec for all.
+struct Sequence {
+    name: &'static str,
+    layouts: Vec<String>,
+    configs: Vec<String>,
+}
+
+fn sequence(dir: &Path, registry: &Registry, name: &'static str, codec: &str) -> Sequence {
+    let mut s = Sequence { name, layouts: Vec::new(), configs: Vec::new() };
+    for version in 0..3 {
+        let image = write(dir, 2 * version);
+        let out = dir.join(format!("{name}{version}"));
+        let previous = version.checked_sub(1).map(|v| dir.join(format!("{name}{v}")));
+        let mut options = vec!["--compression", codec, "--target", "6"];
+        if version > 0 {
+            // Little room for what is dead, so that layers in the middle are given up.
+            options.extend(["--max-dead", "4%", "--client", "podman"]);
+        }
+        let report = split(&image, previous.as_deref(), &out, &options);
+        s.configs.push(report["images"][0]["config"].as_str().unwrap().to_owned());
+        s.layouts.push(format!("oci:{}:x", out.display()));
+        let to = format!("docker://{}/{name}:v{version}", registry.address);
+        let from = s.layouts[version].as_str();
+        tool::run(
+            "skopeo",
+            &["copy", "-q", "--preserve-digests", "--dest-tls-verify=false", from, &to],
+        );
+    }
+    s
+}
+
+/// What a client should load at each step, by this model, and what it does.
+fn compare(
+    registry: &Registry,
+    s: &Sequence,
+    model: &str,
+    client: &str,
+    mut pull: impl FnMut(&str, usize),
+) {
+    let mut diff = tool::relayer();
+    let diff: Value =
+        serde_json::from_str(&tool::ok(diff.args(["diff", "--json"]).args(&s.layouts))).unwrap();
+    let mut at = registry.given(0, &[]).1;
+    for version in 0..3 {
+        pull(&format!("{}/{}:v{version}", registry.address, s.name), version);
+        let (bytes, now) = registry.given(at, &s.configs);
+        at = now;
+        let step = version.saturating_sub(1);
+        let loads = &diff["steps"][step]["diff"]["loads"];
+        if version > 0 {
+            println!("{client}, step {version}: {bytes} bytes; {loads}");
+            assert_eq!(loads[model]["bytes"].as_u64(), Some(bytes), "{client} at step {version}");
+            assert!(bytes > 0, "{client}: {loads}");
+        }
+    }
+    let total = &diff["total"];
+    assert_ne!(total["chain"]["bytes"], total["digest"]["bytes"], "the models must differ here");
+}
+
+#[test]
+fn clients_download_what_diff_says() {
+    // Overlay mounts want a disk below them.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let registry = Registry::start(dir.path());
+    let zstd = sequence(dir.path(), &registry, "zstd", "zstd");
+    let gzip = sequence(dir.path(), &registry, "gzip", "gzip");
+
+    compare(&registry, &zstd, "digest", "skopeo", |image, version| {
+        let to = format!("oci:{}:v{version}", at("skopeo"));
+        let from = format!("docker://{image}");
+        tool::run("skopeo", &["copy", "-q", "--src-tls-verify=false", &from, &to]);
+    });
+
+    compare(&registry, &zstd, "diff_id", "podman", |image, _| {
+        let mut podman = Command::new("podman");
+        podman.args(["--root", &at("root"), "--runroot", &at("run"), "--tmpdir", &at("tmp")]);
+        tool::ok(podman.args(["pull", "-q", "--tls-verify=false", image]));
+    });
+
+    let config = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+        at("containerd"),
+        at("state"),
+        at("c.sock")
+    );
+    fs::write(at("config.toml"), config).unwrap();
+    let ctr = |args: &[&str]| {
+        let mut c = Command::new("ctr");
+        c.args(["-a", &at("c.sock")]).args(args);
+        c
+    };
+    let ready = || tool::output(&mut ctr(&["version"])).status.success();
+    let mut daemon = Command::new("containerd");
+    daemon.args(["-c", &at("config.toml")]);
+    let containerd = start(&mut daemon, Path::new(&at("containerd.log")), ready);
+    compare(&registry, &zstd, "digest", "containerd", |image, _| {
+        tool::ok(&mut ctr(&["image", "pull", "--plain-http", image]));
+    });
+    drop(containerd);
+
+    let socket = format!("unix://{}", at("d.sock"));
+    let docker = |args: &[&str]| {
+        let mut c = Command::new("docker");
+        c.args(["-H", &socket]).args(args);
+        c
+    };
+    let mut daemon = Command::new("dockerd");
+    daemon.args(["--iptables=false", "--bridge=none", "--data-root", &at("data")]);
+    daemon.args(["--exec-root", &at("exec"), "--pidfile", &at("pid"), "-H", &socket]);
+    let ready = || tool::output(&mut docker(&["info"])).status.success();
+    let _docker = start(&mut daemon, Path::new(&at("docker.log")), ready);
+    compare(&registry, &gzip, "chain", "docker", |image, _| {
+        tool::ok(&mut docker(&["pull", "-q", image]));
+    });
+    let _ = Command::new("podman")
+        .args([
+            "--root",
+            &at("root"),
+            "--runroot",
+            &at("run"),
+            "--tmpdir",
+            &at("tmp"),
+            "system",
+            "reset",
+            "-f",
+        ])
+        .output();
+}

@@ -1,0 +1,324 @@
+//! `split --previous`: chains of versions.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::fidelity::edge;
+use super::image::{Codec, Image, Item, layer};
+use super::model::{Random, seed, stack};
+use super::tool;
+
+/// Splits an image into a layout folder, on top of another one if there is.
+pub fn split(image: &Path, previous: Option<&Path>, out: &Path, options: &[&str]) -> Value {
+    let mut command = tool::relayer();
+    command.arg("split").arg(format!("oci:{}", image.display()));
+    command.arg("-o").arg(format!("oci:{}:x", out.display())).args(["--json", "--force"]);
+    if let Some(previous) = previous {
+        command.arg("--previous").arg(format!("oci:{}", previous.display()));
+    }
+    serde_json::from_str(&tool::ok(command.args(options))).unwrap()
+}
+
+fn digests(report: &Value, kept: bool) -> Vec<&str> {
+    let layers = report["images"][0]["layers"].as_array().unwrap().iter();
+    layers.filter(|l| l["kept"] == kept).map(|l| l["digest"].as_str().unwrap()).collect()
+}
+
+/// What umoci makes of a result must be what it makes of the input, with the times of the previous
+/// result where nothing else differs, unless `exact`.
+fn judge(old: &Path, new: &Path, got: &Path, exact: bool, what: &str) {
+    let script = "import sys, tree\n\
+                  old, new, got = (tree.tree(p) for p in sys.argv[1:4])\n\
+                  want = new if sys.argv[4:] else tree.carried(old, new)\n\
+                  d = tree.differences(want, got)\nprint('\\n'.join(d[:20]))\nsys.exit(bool(d))";
+    let mut paths = vec![old, new, got];
+    if exact {
+        paths.push(Path::new("exact"));
+    }
+    let out = tool::python(script, &paths);
+    assert!(
+        out.status.success(),
+        "{what}:\n{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// Some versions of an image, each with all times moved.
+fn versions(random: &mut Random) -> Vec<Image> {
+    let mut all = Vec::new();
+    for version in 0..4 {
+        if random.below(3) == 0 {
+            all.push(edge());
+            continue;
+        }
+        let mut s = stack(random);
+        for items in &mut s.layers {
+            // umoci goes entry by entry: markers must come first for it.
+            items.sort_by_key(|i| !i.path.windows(4).any(|w| w == b".wh."));
+            for item in items {
+                item.mtime = (1_600_000_000 + 1000 * version).to_string();
+            }
+        }
+        all.push(Image::new(s.layers.iter().map(|l| layer(l)).collect()));
+    }
+    all
+}
+
+#[test]
+fn every_step_of_a_chain_is_what_umoci_unpacks() {
+    let seed = seed();
+    println!("RELAYER_SEED={seed}");
+    for chain in 0..10 {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let at = |name: String| dir.path().join(name);
+        let random = &mut Random(seed.wrapping_add(chain));
+        let exact = chain % 3 == 2;
+        let mut options = vec!["--target", ["1", "3", "8"][random.below(3)]];
+        let mut before: Option<(PathBuf, PathBuf)> = None;
+        for (i, image) in versions(random).into_iter().enumerate() {
+            let what =
+                format!("RELAYER_SEED={}, version {i}, {options:?}", seed.wrapping_add(chain));
+            let codec = [Codec::Plain, Codec::Gzip, Codec::Zstd][i % 3];
+            let input = at(format!("in{i}"));
+            image.write_layout(&input, codec);
+            let out = at(format!("out{i}"));
+            let previous = before.as_ref().map(|(layout, _)| layout.as_path());
+            split(&input, previous, &out, &options);
+            if i == 0 {
+                let limits = ["0%", "19%", "100%"][random.below(3)];
+                options.extend(["--max-dead", limits]);
+                options.extend(if exact { &["--exact"][..] } else { &[] });
+            }
+            for name in ["a", "b"] {
+                fs::create_dir_all(at(format!("{name}{i}"))).unwrap();
+            }
+            let want = tool::unpack(&input, &at(format!("a{i}")));
+            let got = tool::unpack(&out, &at(format!("b{i}")));
+            match &before {
+                None => tool::same_tree(&want, &got, &what),
+                Some((_, old)) => judge(old, &want, &got, exact, &what),
+            }
+            let a = format!("oci:{}", input.display());
+            let b = format!("oci:{}", out.display());
+            tool::ok(tool::relayer().args(["verify", &a, &b, "--allow", "carried-mtimes"]));
+            before = Some((out, got));
+        }
+    }
+}
+
+/// An application of several parts; `version` changes one of them, and every time.
+pub fn application(version: usize) -> Image {
+    let noise = |seed: usize, n: usize| {
+        let mut out = vec![0; n];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+        out
+    };
+    let mut items: Vec<Item> =
+        ["srv/", "srv/node_modules/", "opt/", "var/", "var/log/"].map(Item::dir).to_vec();
+    for part in 0..8 {
+        let dir = format!("srv/node_modules/p{part}");
+        items.push(Item::dir(format!("{dir}/")));
+        items.push(Item::file(format!("{dir}/package.json"), "{}"));
+        let changed = if part < version { 100 * version } else { 0 };
+        items.push(Item::file(format!("{dir}/index.js"), noise(part + changed, 300_000)));
+    }
+    items.push(Item::file("var/log/build.log", version.to_string()));
+    items.push(Item::file("opt/empty", ""));
+    if version == 0 {
+        items.push(Item::file("opt/secret.key", noise(99, 2000)));
+    }
+    let items: Vec<Item> =
+        items.into_iter().map(|i| i.mtime(&(1_700_000_000 + version).to_string())).collect();
+    Image::new(vec![layer(&items)])
+}
+
+pub fn write(dir: &Path, version: usize) -> PathBuf {
+    let path = dir.join(format!("v{version}"));
+    application(version).write_layout(&path, Codec::Gzip);
+    path
+}
+
+#[test]
+fn an_image_on_top_of_itself_is_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let image = write(dir.path(), 0);
+    let first = split(&image, None, &at("first"), &[]);
+    let again = split(&image, Some(&at("first")), &at("again"), &[]);
+    assert_eq!(first["digest"], again["digest"]);
+    assert!(digests(&again, false).is_empty());
+    // The result is its own next version too, and so is an image that relayer did not make.
+    let result = split(&at("first"), Some(&at("first")), &at("result"), &[]);
+    assert_eq!(first["digest"], result["digest"]);
+    let foreign = split(&image, Some(&image), &at("foreign"), &[]);
+    assert!(digests(&foreign, false).is_empty());
+    let index: Value =
+        serde_json::from_slice(&fs::read(image.join("index.json")).unwrap()).unwrap();
+    assert_eq!(foreign["digest"], index["manifests"][0]["digest"]);
+}
+
+#[test]
+fn layers_are_kept_byte_for_byte_and_nothing_depends_on_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (old, new) = (write(dir.path(), 0), write(dir.path(), 2));
+    let first = split(&old, None, &at("first"), &["--target", "6"]);
+    let mut all = Vec::new();
+    for threads in ["1", "2", "7"] {
+        let out = at(&format!("t{threads}"));
+        all.push(split(&new, Some(&at("first")), &out, &["--threads", threads]));
+    }
+    assert_eq!(all[0]["digest"], all[1]["digest"]);
+    assert_eq!(all[0]["digest"], all[2]["digest"]);
+    let kept = digests(&all[0], true);
+    assert!(kept.len() >= 3, "{kept:?}");
+    let before = digests(&first, false);
+    // In their order.
+    let places: Vec<_> = kept.iter().map(|d| before.iter().position(|b| b == d).unwrap()).collect();
+    assert!(places.is_sorted());
+    for digest in &kept {
+        let blob = |layout: &str| fs::read(at(layout).join("blobs").join(digest.replace(':', "/")));
+        assert_eq!(blob("first").unwrap(), blob("t1").unwrap());
+    }
+    // Two parts of eight changed; times did everywhere.
+    let update = &all[0]["images"][0]["update"];
+    let bytes = |field: &str| update[field].as_u64().unwrap();
+    assert!(bytes("set_bytes") < bytes("total_bytes") / 2, "{update}");
+    assert!(bytes("dead_bytes") * 5 <= bytes("total_bytes"), "{update}");
+    assert!(update["evened"]["files"].as_u64().unwrap() > 10, "{update}");
+    // A dry run says the same and writes nothing.
+    let mut dry = tool::relayer();
+    dry.arg("split").arg(format!("oci:{}", new.display()));
+    dry.arg("--previous").arg(format!("oci:{}", at("first").display()));
+    let dry: Value = serde_json::from_str(&tool::ok(dry.args(["--dry-run", "--json"]))).unwrap();
+    let verdicts = |report: &Value| report["images"][0]["update"]["previous"].clone();
+    assert_eq!(verdicts(&dry), verdicts(&all[0]));
+    assert!(!dir.path().join("v2.relayer.tar").exists());
+}
+
+#[test]
+fn purging_takes_a_secret_out_of_every_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let (old, new) = (write(dir.path(), 0), write(dir.path(), 1));
+    split(&old, None, &at("first"), &["--target", "3"]);
+    let report = split(&new, Some(&at("first")), &at("kept"), &["--max-dead", "100%"]);
+    let deleted = report["images"][0]["update"]["deleted"].as_array().unwrap();
+    assert!(deleted.iter().any(|d| d["path"] == "/opt/secret.key"), "{deleted:?}");
+    let options = ["--max-dead", "100%", "--purge", "**/*.key"];
+    let report = split(&new, Some(&at("first")), &at("purged"), &options);
+    let update = &report["images"][0]["update"];
+    assert!(update["deleted"].as_array().unwrap().is_empty(), "{update}");
+    let verdicts = update["previous"].as_array().unwrap();
+    assert_eq!(verdicts.iter().filter(|l| l["verdict"] == "purged").count(), 1, "{update}");
+    let out = format!("oci:{}", at("purged").display());
+    tool::ok(tool::relayer().args([
+        "verify",
+        &format!("oci:{}", new.display()),
+        &out,
+        "--allow",
+        "carried-mtimes",
+    ]));
+}
+
+#[test]
+fn limits_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let first = write(dir.path(), 0);
+    let mut previous = at("r0");
+    split(&first, None, &previous, &["--target", "6"]);
+    for version in 1..8 {
+        let (new, out) = (write(dir.path(), version), at(&format!("r{version}")));
+        let options = ["--max-layers", "7", "--max-dead", "10"];
+        let report = split(&new, Some(&previous), &out, &options);
+        let image = &report["images"][0];
+        assert!(image["layers"].as_array().unwrap().len() <= 7, "version {version}");
+        let update = &image["update"];
+        let bytes = |field: &str| update[field].as_f64().unwrap();
+        assert!(bytes("dead_bytes") <= 0.11 * bytes("total_bytes"), "version {version}: {update}");
+        previous = out;
+    }
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = write(dir.path(), 0).display().to_string();
+    for (args, status) in [
+        (&["--max-dead", "10%"][..], 2),
+        (&["--previous", &image, "--max-dead", "120%"], 2),
+        (&["--previous", &image, "--client", "rkt"], 2),
+        (&["--previous", &image, "--max-layers", "0"], 2),
+        (&["--previous", &image, "--purge", "/["], 2),
+        (&["--previous", &image, "--beta", "-1"], 2),
+        (&["--previous", "nowhere.tar"], 1),
+    ] {
+        let out = tool::output(tool::relayer().args(["split", &image]).args(args));
+        assert_eq!(out.status.code(), Some(status), "{args:?}");
+        assert!(!out.stderr.is_empty(), "{args:?}");
+    }
+}
+
+/// Times in an image of compiled Python, as a client unpacks it.
+const PYTHON: &str = r#"
+import os, shutil, subprocess, sys
+root, version = sys.argv[1], int(sys.argv[2])
+package = os.path.join(root, "lib/pkg")
+os.makedirs(package)
+for name in ("__init__", "same", "other", "changed"):
+    with open(f"{package}/{name}.py", "w") as f:
+        f.write(f"NAME = {name!r}\n" + (f"VERSION = {version}\n" if name == "changed" else ""))
+    os.utime(f"{package}/{name}.py", (1700000000 + 10 * version,) * 2)
+subprocess.run([sys.executable, "-m", "compileall", "-q", "-s", root, package], check=True)
+# One whose source was touched afterwards, and one by hash: neither may come into step by chance.
+os.utime(f"{package}/other.py", (1700000005 + 10 * version,) * 2)
+"#;
+
+#[test]
+fn python_finds_sources_and_compiled_files_in_step() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: String| dir.path().join(name);
+    let mut previous: Option<PathBuf> = None;
+    for version in 0..3u8 {
+        let (root, input) = (at(format!("root{version}")), at(format!("in{version}")));
+        fs::create_dir_all(&root).unwrap();
+        let made = tool::python(PYTHON, &[&root, Path::new(&version.to_string())]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let tar = tool::output(
+            std::process::Command::new("tar")
+                .args(["-cf", "-", "--format=pax", "-C"])
+                .arg(&root)
+                .arg("lib"),
+        );
+        Image::new(vec![tar.stdout]).write_layout(&input, Codec::Zstd);
+        let out = at(format!("out{version}"));
+        let report = split(&input, previous.as_deref(), &out, &[]);
+        if version > 0 {
+            // __init__ and same; other is out of step and changed is another.
+            assert_eq!(report["images"][0]["update"]["evened"]["bytecode"], 2, "version {version}");
+        }
+        fs::create_dir_all(at(format!("u{version}"))).unwrap();
+        let rootfs = tool::unpack(&out, &at(format!("u{version}")));
+        let imports = "import sys; sys.path.insert(0, sys.argv[1] + '/lib')\n\
+                       import pkg, pkg.same, pkg.changed\nprint(pkg.changed.VERSION)";
+        let listing = |root: &Path| {
+            let script = "import os, sys, tree\nfor p, e in sorted(tree.tree(sys.argv[1]).items()):\n  print(p, e)";
+            String::from_utf8(tool::python(script, &[root]).stdout).unwrap()
+        };
+        let before = listing(&rootfs);
+        let ran = tool::python(imports, &[&rootfs]);
+        assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), version.to_string());
+        assert_eq!(before, listing(&rootfs), "python wrote something anew");
+        let other = tool::python(
+            "import sys; sys.path.insert(0, sys.argv[1] + '/lib')\nimport pkg.other",
+            &[&rootfs],
+        );
+        assert!(other.status.success());
+        assert_ne!(before, listing(&rootfs), "what was out of step must stay so");
+        previous = Some(out);
+    }
+}
