@@ -43,6 +43,7 @@ pub mod encode;
 pub mod error;
 pub mod fileset;
 pub mod flatten;
+pub mod history;
 pub mod layer;
 pub mod mtime;
 pub mod oci;

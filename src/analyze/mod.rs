@@ -30,7 +30,9 @@ use crate::error::Result;
 use crate::fileset::{Entry, FileSet, Inode, Kind, display, parent, parts};
 
 /// What sort of thing a component is. The order is that of stability, steadiest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum ComponentKind {
     /// A package of the operating system (dpkg, apk, rpm, alpm).
@@ -58,6 +60,17 @@ pub struct Component {
     /// Expected changes a release, when something other than the kind's default is known
     /// (`--churn`, `user.update-interval`).
     pub churn: Option<f64>,
+    /// What earlier images tell; nothing by default.
+    pub learned: Learned,
+}
+
+/// How often a component was seen to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Learned {
+    /// Releases that had it, and a release before that had it too.
+    pub seen: u64,
+    /// Those of them in which it was another.
+    pub changed: u64,
 }
 
 /// The components of a file set.
@@ -119,7 +132,8 @@ impl<'a> Claims<'a> {
         let next = self.components.len() as u32;
         let components = &mut self.components;
         *self.by_name.entry(name).or_insert_with_key(|name| {
-            components.push(Component { name: name.clone(), kind, churn: None });
+            let learned = Learned::default();
+            components.push(Component { name: name.clone(), kind, churn: None, learned });
             next
         })
     }

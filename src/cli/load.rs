@@ -15,6 +15,9 @@ use crate::transport::{Reference, open};
 /// One image of a reference.
 pub(super) struct Loaded {
     pub(super) platform: Platform,
+    /// The names that the reference has there.
+    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "only a history asks for it"))]
+    pub(super) names: Vec<String>,
     pub(super) files: FileSet,
     /// What files hold; nothing of compressed layers unless it was asked for.
     pub(super) contents: Contents,
@@ -49,9 +52,10 @@ pub(super) fn load(
         });
         let layers = layers.collect();
         let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
-        let named = one.layers.iter().map(|l| l.name.as_str());
-        let (files, _) = flatten::apply(named.zip(read.into_iter().map(|l| l.changes)))?;
-        Ok(Loaded { platform: one.platform.clone(), files, contents, layers })
+        let listed = one.layers.iter().map(|l| l.name.as_str());
+        let (files, _) = flatten::apply(listed.zip(read.into_iter().map(|l| l.changes)))?;
+        let (platform, names) = (one.platform.clone(), opened.names.clone());
+        Ok(Loaded { platform, names, files, contents, layers })
     });
     images.collect::<Result<_>>().context(|| format!("reading {image}"))
 }

@@ -2,6 +2,7 @@
 
 mod copy;
 mod diff;
+mod history;
 mod load;
 mod split;
 mod table;
@@ -46,6 +47,8 @@ enum Command {
     Verify(verify::Verify),
     /// Show what changed between images, and what clients download because of it
     Diff(diff::DiffArgs),
+    /// Learn from earlier images how often things change
+    History(history::HistoryArgs),
     /// Copy an image between files and folders, its bytes unchanged
     Copy(copy::Copy),
     /// Print a completion script
@@ -126,6 +129,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Flatten(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
+        Command::History(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

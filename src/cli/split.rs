@@ -36,6 +36,9 @@ pub(super) struct Split {
     /// `npm:*=0.5` for components; may be repeated, the last match counts
     #[arg(long, value_name = "PATTERN=RATE")]
     churn: Vec<ChurnRule>,
+    /// A folder of `relayer history`, for rates of change that were learned
+    #[arg(long, value_name = "DIR")]
+    history: Option<PathBuf>,
     /// Leave out logs and caches: /var/log, /var/cache, uv's notes
     #[arg(long)]
     drop_noise: bool,
@@ -163,6 +166,12 @@ impl Split {
         let options = Options {
             target,
             churn: self.churn.clone(),
+            history: self
+                .history
+                .as_deref()
+                .map(super::history::learned)
+                .transpose()?
+                .unwrap_or_default(),
             drop_noise: self.drop_noise,
             update: self.update.options()?,
             ..Options::default()

@@ -160,7 +160,7 @@ fn layer_table(layers: &[LayerReport], encoded: bool) -> String {
 }
 
 /// `part` of `all` in percent.
-fn share(part: u64, all: u64, digits: usize) -> String {
+pub(super) fn share(part: u64, all: u64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * part as f64 / all.max(1) as f64)
 }
 

@@ -4,12 +4,14 @@
 //! none does; a lock file is refreshed, or it is not. Counting each package as independent would
 //! call any layer of a hundred packages certain to change. So every kind of component has events,
 //! and given one, each component of the kind changes on its own. Components whose rate is known
-//! change independently of all others.
+//! change independently of all others. What a history has seen of a component is a posterior: it
+//! counts against the kind's chance as if that had been seen [`PRIOR_RELEASES`] times, so that
+//! "has not changed yet" is not "will never change".
 //!
 //! Only additions, multiplications and divisions are used: their results are the same on every
 //! machine, unlike those of a library's `exp`.
 
-use crate::analyze::{Component, ComponentKind};
+use crate::analyze::{Component, ComponentKind, Learned};
 
 /// The chance of an event in a release, and that a component changes given one.
 struct Prior {
@@ -29,21 +31,40 @@ const PRIORS: [(ComponentKind, Prior); 6] = [
     (ComponentKind::State, Prior { event: 1.00, given: 1.00 }),
 ];
 
+/// So many releases are as good evidence as the table.
+const PRIOR_RELEASES: f64 = 4.0;
+/// No history makes a change given an event more certain than this.
+const CERTAIN: f64 = 0.98;
+
 /// Number of kinds, each a tier of the sequence.
 pub(super) const TIERS: usize = PRIORS.len();
+
+/// Position of a kind in the table.
+fn kind_tier(component: &Component) -> usize {
+    PRIORS.iter().position(|(kind, _)| *kind == component.kind).unwrap_or(0)
+}
+
+/// The chance that a component changes in a release, by its kind and what was learned.
+pub fn chance_of_change(component: &Component) -> f64 {
+    if let Some(rate) = component.churn {
+        return 1.0 - exp_of_minus(rate);
+    }
+    let prior = &PRIORS[kind_tier(component)].1;
+    let Learned { seen, changed } = component.learned;
+    (prior.event * prior.given * PRIOR_RELEASES + changed as f64) / (PRIOR_RELEASES + seen as f64)
+}
 
 /// The tier of a component, and its hazard: the expected changes a release by which its size is
 /// weighed within the tier.
 pub(super) fn tier(component: &Component) -> (usize, f64) {
-    let Some(rate) = component.churn else {
-        let tier = PRIORS.iter().position(|(kind, _)| *kind == component.kind).unwrap_or(0);
-        return (tier, PRIORS[tier].1.event * PRIORS[tier].1.given);
-    };
+    let chance = chance_of_change(component);
+    if component.churn.is_none() && component.learned == Learned::default() {
+        return (kind_tier(component), chance);
+    }
     // Among those that change about as often.
-    let chance = 1.0 - exp_of_minus(rate);
     let distance = |i: &usize| (PRIORS[*i].1.event * PRIORS[*i].1.given - chance).abs();
     let tier = (0..TIERS).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0);
-    (tier, rate)
+    (tier, component.churn.unwrap_or(chance))
 }
 
 /// What the chance that a set of components changes is made of: sums that can be subtracted.
@@ -51,6 +72,8 @@ pub(super) fn tier(component: &Component) -> (usize, f64) {
 pub(super) struct Hazard {
     /// Components with their kind's rate, by tier.
     counts: [u32; TIERS],
+    /// Of those of which something was learned, the sum of hazards given an event, by tier.
+    learned: [f64; TIERS],
     /// The sum of rates that are known.
     rate: f64,
 }
@@ -61,13 +84,23 @@ impl Hazard {
         let mut hazard = Self::default();
         match component.churn {
             Some(rate) => hazard.rate = rate,
-            None => hazard.counts[tier(component).0] = 1,
+            None if component.learned == Learned::default() => {
+                hazard.counts[kind_tier(component)] = 1;
+            }
+            None => {
+                let tier = kind_tier(component);
+                let given = chance_of_change(component) / PRIORS[tier].1.event;
+                hazard.learned[tier] = -ln(1.0 - given.min(CERTAIN));
+            }
         }
         hazard
     }
 
     pub(super) fn plus(mut self, other: &Self) -> Self {
         for (a, b) in self.counts.iter_mut().zip(other.counts) {
+            *a += b;
+        }
+        for (a, b) in self.learned.iter_mut().zip(other.learned) {
             *a += b;
         }
         self.rate += other.rate;
@@ -77,6 +110,9 @@ impl Hazard {
     /// Takes away what was added before.
     pub(super) fn minus(mut self, other: &Self) -> Self {
         for (a, b) in self.counts.iter_mut().zip(other.counts) {
+            *a -= b;
+        }
+        for (a, b) in self.learned.iter_mut().zip(other.learned) {
             *a -= b;
         }
         self.rate -= other.rate;
@@ -104,7 +140,10 @@ impl Chances {
     pub(super) fn of(&self, hazard: &Hazard) -> f64 {
         let mut stays = if hazard.rate > 0.0 { exp_of_minus(hazard.rate) } else { 1.0 };
         for (tier, (_, prior)) in PRIORS.iter().enumerate() {
-            let all = self.stay[tier][hazard.counts[tier] as usize];
+            let mut all = self.stay[tier][hazard.counts[tier] as usize];
+            if hazard.learned[tier] > 0.0 {
+                all *= exp_of_minus(hazard.learned[tier]);
+            }
             stays *= 1.0 - prior.event * (1.0 - all);
         }
         1.0 - stays
@@ -129,9 +168,55 @@ fn exp_of_minus(x: f64) -> f64 {
     1.0 / sum
 }
 
+/// The natural logarithm of 0 < x ≤ 1, by halvings and the series of the inverse hyperbolic
+/// tangent.
+fn ln(x: f64) -> f64 {
+    const LN_2: f64 = std::f64::consts::LN_2;
+    let (mut x, mut sum) = (x, 0.0);
+    while x < 0.7 {
+        x *= 2.0;
+        sum -= LN_2;
+    }
+    let y = (x - 1.0) / (x + 1.0);
+    let (mut power, mut series) = (y, 0.0);
+    for n in 0..20 {
+        series += power / f64::from(2 * n + 1);
+        power *= y * y;
+    }
+    sum + 2.0 * series
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_logarithm_is_one() {
+        for x in [1.0, 0.99, 0.7, 0.5, 0.1, 0.02, 1e-6_f64] {
+            assert!((ln(x) - x.ln()).abs() < 1e-12, "{x}");
+        }
+    }
+
+    #[test]
+    fn what_was_learned_moves_the_chance_and_never_to_the_end() {
+        let with = |seen, changed| Component {
+            name: "python:x".into(),
+            kind: ComponentKind::LanguagePackage,
+            churn: None,
+            learned: Learned { seen, changed },
+        };
+        let chance = |seen, changed| chance_of_change(&with(seen, changed));
+        assert!((chance(0, 0) - 0.315).abs() < 1e-12);
+        assert!(chance(7, 0) < chance(1, 0) && chance(1, 0) < chance(0, 0) && chance(7, 0) > 0.05);
+        assert!(chance(7, 7) > chance(1, 1) && chance(7, 7) < 0.9);
+        // A set of it alone changes as often as it does itself.
+        let chances = Chances::new(1);
+        for (seen, changed) in [(1, 0), (7, 0), (7, 3)] {
+            let one = chances.of(&Hazard::of(&with(seen, changed)));
+            assert!((one - chance(seen, changed)).abs() < 1e-9, "{one}");
+        }
+        assert_eq!((tier(&with(30, 0)).0, tier(&with(30, 30)).0), (0, 4));
+    }
 
     #[test]
     fn the_series_is_the_exponential() {
@@ -143,8 +228,12 @@ mod tests {
 
     #[test]
     fn packages_of_one_kind_change_together() {
-        let package =
-            Component { name: "deb:x".into(), kind: ComponentKind::OsPackage, churn: None };
+        let package = Component {
+            name: "deb:x".into(),
+            kind: ComponentKind::OsPackage,
+            churn: None,
+            learned: Learned::default(),
+        };
         let one = Hazard::of(&package);
         let many = (0..100).fold(Hazard::default(), |h, _| h.plus(&one));
         let chances = Chances::new(100);
@@ -157,7 +246,13 @@ mod tests {
     #[test]
     fn a_known_rate_finds_its_tier() {
         let at = |rate| {
-            tier(&Component { name: "x".into(), kind: ComponentKind::State, churn: Some(rate) }).0
+            tier(&Component {
+                name: "x".into(),
+                kind: ComponentKind::State,
+                churn: Some(rate),
+                learned: Learned::default(),
+            })
+            .0
         };
         assert_eq!(at(0.0), 0);
         assert_eq!(at(0.4), 2);

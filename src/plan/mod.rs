@@ -16,6 +16,8 @@ mod pack;
 mod place;
 mod sequence;
 
+pub use churn::chance_of_change;
+
 use serde::Serialize;
 
 use crate::analyze::Analysis;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::analyze::{Component, ComponentKind};
+use crate::analyze::{Component, ComponentKind, Learned};
 use crate::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
 
 const KINDS: [ComponentKind; 6] = [
@@ -27,7 +27,8 @@ impl Shape {
         let mut components = Vec::new();
         for (i, (name, (kind, files))) in self.0.iter().enumerate() {
             let owner = i as u32;
-            components.push(Component { name: name.clone(), kind: *kind, churn: None });
+            let learned = Learned::default();
+            components.push(Component { name: name.clone(), kind: *kind, churn: None, learned });
             let dir = format!("top{}/{name}", i % 3);
             paths.insert(dir.clone().into(), (Kind::Dir, owner, 0));
             paths.entry(format!("top{}", i % 3).into()).or_insert((Kind::Dir, owner, 0));

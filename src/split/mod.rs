@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::encode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::flatten::flatten;
+use crate::history::{self, Rates};
 use crate::layer::{Limits, MAX_ENTRIES};
 use crate::mtime::MtimePolicy;
 use crate::oci::Descriptor;
@@ -44,6 +45,8 @@ pub struct Options {
     pub mtime: MtimePolicy,
     /// Rates stated by hand.
     pub churn: Vec<ChurnRule>,
+    /// What earlier images tell.
+    pub history: Rates,
     /// How to update a previous image.
     pub update: update::Options,
     /// Leave out logs and caches.
@@ -66,6 +69,7 @@ impl Default for Options {
             compression: Compression::Zstd { level: 3, window_log: None },
             mtime: MtimePolicy::Preserve,
             churn: Vec::new(),
+            history: Rates::new(),
             update: update::Options::default(),
             drop_noise: false,
             dry_run: false,
@@ -101,6 +105,9 @@ impl Options {
             format!("mtime={}", self.mtime),
         ];
         words.extend(self.churn.iter().map(|rule| format!("churn={rule}")));
+        if !self.history.is_empty() {
+            words.push(format!("history={}", history::digest(&self.history)));
+        }
         if self.drop_noise {
             words.push("drop-noise".into());
         }
@@ -177,7 +184,11 @@ impl Job<'_> {
             })
             .transpose()?;
         let (analysis, estimates) = self.pool.install(|| -> Result<_> {
-            let analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
+            let mut analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
+            for component in &mut analysis.components {
+                component.learned =
+                    options.history.get(&component.name).copied().unwrap_or_default();
+            }
             let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
             Ok((analysis, estimates))
         })?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::analyze::{Component, ComponentKind};
+use crate::analyze::{Component, ComponentKind, Learned};
 use crate::content::Contents;
 use crate::fileset::{Entry, FileData, InodeId, Location, Mtime};
 use crate::verify::compare;
@@ -97,6 +97,7 @@ fn analysis(files: &FileSet) -> Analysis {
         name: format!("c{i}"),
         kind: [ComponentKind::OsPackage, ComponentKind::Application, ComponentKind::State][i % 3],
         churn: None,
+        learned: Learned::default(),
     };
     Analysis {
         components: (0..count).map(component).collect(),

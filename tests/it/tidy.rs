@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 25] = [
+const LEVELS: [(&str, u32); 26] = [
     ("error", 0),
     ("testing", 0),
     ("digest", 1),
@@ -27,6 +27,7 @@ const LEVELS: [(&str, u32); 25] = [
     ("verify", 9),
     ("report", 10),
     ("diff", 10),
+    ("history", 10),
     ("split", 11),
     ("cli", 12),
     ("main", 13),

@@ -1,0 +1,229 @@
+//! `relayer history`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Global, Outcome, terminal::Terminal};
+use crate::error::Result;
+use crate::oci::Platform;
+use crate::transport::Reference;
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// The history's folder [default: relayer/history in the user's data folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    history: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add images, oldest first: each is compared with the one before it
+    Add(Add),
+    /// Show what changes most and least often
+    Show(Show),
+}
+
+#[derive(Debug, Args)]
+struct Add {
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<Reference>,
+    /// The sequence that they continue [default: the image's name without its tag]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Which platform, where an index has several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+struct Show {
+    /// How many of the most and the least stable components, and of files
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    top: usize,
+}
+
+impl HistoryArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        run::history(self, global, terminal)
+    }
+}
+
+/// What was learned by a history.
+pub(super) use run::learned;
+
+#[cfg(not(feature = "store"))]
+mod run {
+    use std::path::Path;
+
+    use super::{Global, HistoryArgs, Outcome, Terminal};
+    use crate::error::{Error, Result};
+    use crate::history::Rates;
+
+    fn missing() -> Error {
+        Error::unsupported(
+            "this relayer was built without a database; build it with `cargo install --path . \
+             --features store`",
+        )
+    }
+
+    pub(in crate::cli) fn learned(_: &Path) -> Result<Rates> {
+        Err(missing())
+    }
+
+    pub(super) fn history(_: &HistoryArgs, _: &Global, _: &Terminal) -> Result<Outcome> {
+        Err(missing())
+    }
+}
+
+#[cfg(feature = "store")]
+mod run {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::super::load::{Loaded, load};
+    use super::super::table::{lines, number, share, table};
+    use super::super::{print, print_json};
+    use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
+    use crate::analyze::{Component, analyze};
+    use crate::error::{Error, Result};
+    use crate::fileset::display;
+    use crate::history::{History, Rate, Rates, Snapshot, default_dir};
+    use crate::plan::chance_of_change;
+    use crate::report::SCHEMA;
+    use crate::transport::Reference;
+
+    pub(in crate::cli) fn learned(dir: &Path) -> Result<Rates> {
+        History::open_read(dir)?.learned()
+    }
+
+    pub(super) fn history(
+        args: &HistoryArgs,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Outcome> {
+        let dir = args.history.clone().map_or_else(default_dir, Ok)?;
+        match &args.command {
+            Command::Add(add) => self::add(add, &dir, global, terminal),
+            Command::Show(show) => self::show(show, &dir, global),
+        }
+    }
+
+    fn add(args: &Add, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        // The lock is had before anything is read.
+        let history = History::open(dir)?;
+        let mut all = Vec::new();
+        for image in &args.images {
+            let (name, loaded) = read(args, image, global, terminal)?;
+            let analysis = analyze(&loaded.files, &loaded.contents, &[])?;
+            let snapshot = Snapshot::new(&loaded.files, &analysis);
+            let added = history.add(&name, &image.to_string(), &snapshot)?;
+            if !global.json && !global.quiet {
+                let text = if added.known {
+                    format!("{image}: {name} has it already\n")
+                } else {
+                    format!(
+                        "{image}: number {} of {name}, {} of {} components changed\n",
+                        added.number + 1,
+                        number(added.changed),
+                        number(added.seen)
+                    )
+                };
+                print(text.as_bytes())?;
+            }
+            all.push(json!({ "image": image.to_string(), "sequence": name, "added": added }));
+        }
+        if global.json {
+            return print_json(&json!({ "schema": SCHEMA, "images": all }));
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// An image, and the name of its sequence.
+    fn read(
+        args: &Add,
+        image: &Reference,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<(String, Loaded)> {
+        let mut images = load(image, args.platform.as_ref(), true, global, terminal)?;
+        let (Some(one), true) = (images.pop(), images.is_empty()) else {
+            return Err(Error::refused(format!(
+                "{image} has images for several platforms; --platform picks one"
+            )));
+        };
+        let repository = |name: &String| -> Option<String> {
+            let (repository, tag) = name.rsplit_once(':')?;
+            (!tag.contains('/') && !repository.is_empty()).then(|| repository.to_owned())
+        };
+        let name = args.name.clone().or_else(|| one.names.iter().find_map(repository));
+        let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {
+            Error::refused(format!("{image} has no name; --name says which sequence it continues"))
+        })?;
+        Ok((name, one))
+    }
+
+    fn show(args: &Show, dir: &Path, global: &Global) -> Result<Outcome> {
+        let history = History::open_read(dir)?;
+        let sequences = history.sequences()?;
+        let mut rates: Vec<(Rate, f64)> = history
+            .rates()?
+            .into_iter()
+            .filter(|r| r.learned.seen > 0)
+            .map(|r| {
+                let (name, kind, learned) = (r.name.clone(), r.kind, r.learned);
+                (r, chance_of_change(&Component { name, kind, churn: None, learned }))
+            })
+            .collect();
+        // The sort is stable: names stay in order.
+        rates.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let files = history.changed_files()?;
+        if global.json {
+            let components: Vec<_> = rates
+                .iter()
+                .map(|(rate, chance)| json!({ "component": rate, "chance": chance }))
+                .collect();
+            let files: Vec<_> = files
+                .iter()
+                .map(|(path, learned)| json!({ "path": display(path), "learned": learned }))
+                .collect();
+            let sequences: Vec<_> =
+                sequences.iter().map(|(name, n)| json!({ "name": name, "images": n })).collect();
+            return print_json(&json!({
+                "schema": SCHEMA, "sequences": sequences, "components": components, "files": files,
+            }));
+        }
+        let mut text = String::new();
+        for (name, images) in sequences {
+            let _ = writeln!(text, "{name}: {} images", number(images));
+        }
+        let rows = |title: &str, rates: &mut dyn Iterator<Item = &(Rate, f64)>| {
+            let mut rows = table(&[title, "changed", "of", "chance a release"], 1);
+            for (rate, chance) in rates {
+                rows.add_row([
+                    rate.name.clone(),
+                    number(rate.learned.changed),
+                    number(rate.learned.seen),
+                    format!("{:.0} %", 100.0 * chance),
+                ]);
+            }
+            format!("\n{}", lines(&rows))
+        };
+        text.push_str(&rows("least stable", &mut rates.iter().take(args.top)));
+        text.push_str(&rows("most stable", &mut rates.iter().rev().take(args.top)));
+        if !files.is_empty() {
+            let mut rows = table(&["files that changed most", "changed", "of", ""], 1);
+            for (path, learned) in files.iter().take(args.top) {
+                let share = share(learned.changed, learned.seen, 0);
+                rows.add_row([display(path), number(learned.changed), number(learned.seen), share]);
+            }
+            let _ = write!(text, "\n{}", lines(&rows));
+        }
+        print(text.as_bytes())
+    }
+}
