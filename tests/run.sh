@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 as_root=; [ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME"
-need=(umoci skopeo podman crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
+need=(libclang-dev g++ umoci skopeo podman crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
   busybox-static zstd gzip tar python3 gcc util-linux)
 missing=(); for p in "${need[@]}"; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok' || missing+=("$p")
@@ -15,13 +15,14 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 cargo fmt --check
 cargo clippy --quiet --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+cargo clippy --quiet --all-targets --features store -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --features store
 if command -v cargo-deny >/dev/null; then
   cargo fetch --quiet --locked
   cargo deny --offline check licenses bans sources
 fi
-cargo test --no-run
-$as_root env "PATH=$PATH" cargo test
+cargo test --no-run --features store
+$as_root env "PATH=$PATH" cargo test --features store
 # A real image, made on the spot, through every form and codec, judged by umoci.
 image=$(mktemp -d -p /var/tmp); trap '$as_root rm -rf "$image"' EXIT
 mkdir "$image/demo"

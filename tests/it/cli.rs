@@ -98,6 +98,16 @@ fn field_names(value: &Value, found: &mut Vec<String>) {
     }
 }
 
+/// docs/JSON.md names every field.
+pub fn is_documented(report: &Value) {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/JSON.md")).unwrap();
+    let mut found = Vec::new();
+    field_names(report, &mut found);
+    for name in found {
+        assert!(docs.contains(&format!("`{name}`")), "docs/JSON.md has no `{name}`");
+    }
+}
+
 #[test]
 fn json_is_all_there_is_on_standard_output_and_has_the_facts() {
     let p = Place::new();
@@ -112,13 +122,7 @@ fn json_is_all_there_is_on_standard_output_and_has_the_facts() {
     assert_eq!(image["files"]["files"], 30);
     let size = fs::metadata(p.at("img.relayer.tar")).unwrap().len();
     assert!(image["after"]["blob_bytes"].as_u64().unwrap() < size);
-    // docs/JSON.md names every field.
-    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/JSON.md")).unwrap();
-    let mut found = Vec::new();
-    field_names(&report, &mut found);
-    for name in found {
-        assert!(docs.contains(&format!("`{name}`")), "docs/JSON.md has no `{name}`");
-    }
+    is_documented(&report);
 }
 
 #[test]
@@ -280,4 +284,16 @@ fn sizes_and_rates_shape_the_plan() {
     let report = plan(&["--target", "2", "--churn", "/srv/7=0.0001"]);
     let lowest = report["images"][0]["layers"][0]["components"].as_array().unwrap();
     assert!(lowest.iter().any(|c| c["name"] == "churn:/srv/7"), "{lowest:?}");
+}
+
+#[cfg(not(feature = "store"))]
+#[test]
+fn what_needs_the_database_says_so() {
+    let p = Place::new();
+    for args in [&["history", "show"][..], &["split", &p.at("img.tar"), "--history", "x"]] {
+        let out = tool::output(relayer().args(args));
+        assert_eq!(out.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(text.contains("--features store"), "{text}");
+    }
 }

@@ -11,6 +11,8 @@ mod clients;
 mod damage;
 mod determinism;
 mod fidelity;
+#[cfg(feature = "store")]
+mod history;
 mod image;
 mod model;
 mod pulls;

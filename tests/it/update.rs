@@ -71,7 +71,7 @@ fn versions(random: &mut Random) -> Vec<Image> {
 fn every_step_of_a_chain_is_what_umoci_unpacks() {
     let seed = seed();
     println!("RELAYER_SEED={seed}");
-    for chain in 0..10 {
+    for chain in 0..6 {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let at = |name: String| dir.path().join(name);
         let random = &mut Random(seed.wrapping_add(chain));
@@ -104,7 +104,9 @@ fn every_step_of_a_chain_is_what_umoci_unpacks() {
             let a = format!("oci:{}", input.display());
             let b = format!("oci:{}", out.display());
             tool::ok(tool::relayer().args(["verify", &a, &b, "--allow", "carried-mtimes"]));
-            before = Some((out, got));
+            // The first of some chains is not relayer's.
+            let foreign = i == 0 && chain % 2 == 1;
+            before = Some(if foreign { (input, want) } else { (out, got) });
         }
     }
 }
@@ -321,4 +323,26 @@ fn python_finds_sources_and_compiled_files_in_step() {
         assert_ne!(before, listing(&rootfs), "what was out of step must stay so");
         previous = Some(out);
     }
+}
+
+#[test]
+fn diff_says_what_changed_and_what_it_costs() {
+    let dir = tempfile::tempdir().unwrap();
+    let layouts: Vec<String> = (0..3).map(|v| write(dir.path(), v).display().to_string()).collect();
+    let args = [&["diff"][..], &layouts.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+    let text = tool::ok(tool::relayer().args(&args));
+    for words in ["npm:p0", "only time changed", "by chain ID", "all 2 steps"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = tool::ok(tool::relayer().args(&args).arg("--json"));
+    let diff: Value = serde_json::from_str(&json).unwrap();
+    let files = &diff["steps"][0]["diff"]["files"];
+    // p0 and the log; the key is gone.
+    assert_eq!(files["changed"]["files"], 2, "{files}");
+    assert_eq!(files["removed"]["files"], 1, "{files}");
+    assert_eq!(files["added"]["files"], 0, "{files}");
+    let total = |model: &str| diff["total"][model]["bytes"].as_u64().unwrap();
+    let step = |i: usize| diff["steps"][i]["diff"]["loads"]["chain"]["bytes"].as_u64().unwrap();
+    assert_eq!(total("chain"), step(0) + step(1));
+    super::cli::is_documented(&diff);
 }
