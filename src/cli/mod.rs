@@ -62,6 +62,7 @@ enum Command {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Every command")]
 struct Global {
     /// Print what was done as JSON
     #[arg(long, global = true)]

@@ -23,8 +23,6 @@ use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
-    #[command(flatten)]
-    common: Common,
     /// How many layers
     #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "layer_size",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
@@ -32,6 +30,8 @@ pub(super) struct Split {
     /// How large a layer may be, compressed, as estimated; instead of --target
     #[arg(long, value_name = "SIZE")]
     layer_size: Option<ByteSize>,
+    #[command(flatten)]
+    common: Common,
     /// Expected changes a release of what PATTERN matches: `/opt/model=0.01` for paths,
     /// `npm:*=0.5` for components; may be repeated, the last match counts
     #[arg(long, value_name = "PATTERN=RATE")]

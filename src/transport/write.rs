@@ -67,13 +67,13 @@ impl Target {
             return Ok(Self { reference, form });
         };
         let real = |p: &Path| fs::canonicalize(p).ok();
-        let same = |i: &&&Reference| {
-            i.path.as_deref().is_some_and(|i| real(i).is_some() && real(i) == real(path))
+        let overwritten = |i: &&Reference| {
+            let same =
+                i.path.as_deref().is_some_and(|i| real(i).is_some() && real(i) == real(path));
+            // Another tag may go into the layout that was read; a file would be destroyed.
+            same && !(path.is_dir() && reference.tag.is_some() && reference.tag != i.tag)
         };
-        // Another tag may go into the layout that was read; a file would be destroyed.
-        if let Some(input) = inputs.iter().find(same)
-            && !(path.is_dir() && reference.tag.is_some() && reference.tag != input.tag)
-        {
+        if inputs.iter().any(overwritten) {
             return Err(Error::refused(
                 "this is the input, which is never overwritten; name another \
                                        output with -o",

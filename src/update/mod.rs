@@ -138,11 +138,17 @@ pub fn update(
         purged |= if purge(d) { bit(d.layer) } else { 0 };
     }
     let changed = rest::rest(old, new.files);
-    let keep = if allowed == offer.all() && previous.len() == offer.len() && changed.is_empty() {
-        offer.all()
-    } else {
-        choose(new, &offer, allowed, &options.prices)
-    };
+    if allowed == offer.all() && changed.is_empty() {
+        // Whatever is dead in it: nobody has to load anything.
+        let live = offer.live_bytes(offer.all());
+        let fates = previous.iter().zip(live).map(|(layer, live)| Fate {
+            verdict: Verdict::Kept,
+            live,
+            bytes: layer.blob_bytes,
+        });
+        return Ok(Update { fates: fates.collect(), plan: Plan::default(), dead });
+    }
+    let keep = choose(new, &offer, allowed, &options.prices);
     let (keep, rest) = base(new.files, previous, keep)?;
     let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
         verdict: match keep & bit(i) {
