@@ -265,13 +265,20 @@ fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
     let mut dead = Vec::new();
     for (layer, old) in previous.iter().enumerate() {
         for Change { path, what } in &old.changes {
-            let What::Put(Inode { kind: Kind::File(file), .. }) = what else { continue };
             let now = new.get(path);
-            let same = now.is_some_and(|now| {
-                matches!(&now.kind, Kind::File(f) if f.size == file.size && f.hash == file.hash)
-            });
+            let (bytes, same) = match what {
+                What::Put(Inode { kind: Kind::File(file), .. }) => {
+                    let same = now.is_some_and(|now| {
+                        matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
+                    });
+                    (file.size, same)
+                }
+                // Its bytes count under the first name; but this one may be the one that is known.
+                What::Link { .. } => (0, now.is_some()),
+                _ => continue,
+            };
             if !same {
-                let (path, bytes, deleted) = (path.clone(), file.size, now.is_none());
+                let (path, deleted) = (path.clone(), now.is_none());
                 dead.push(Dead { path, bytes, layer, deleted });
             }
         }
