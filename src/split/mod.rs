@@ -1,5 +1,5 @@
 //! The main job, from an opened image to a bundle that can be written:
-//! flatten → analyze → plan → encode; with a previous image, [`update`](crate::update) plans.
+//! flatten → analyze → plan → encode; with a previous image, [`update`] plans.
 
 mod assemble;
 mod previous;
