@@ -37,6 +37,7 @@ pub mod analyze;
 pub mod cli;
 pub mod codec;
 pub mod content;
+pub mod delta;
 pub mod diff;
 pub mod digest;
 pub mod encode;

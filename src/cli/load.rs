@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Global, terminal::Terminal};
 use crate::content::{Budget, Contents};
 use crate::diff::Layer;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::fileset::FileSet;
 use crate::flatten;
 use crate::layer::{Limits, MAX_ENTRIES};
@@ -35,10 +35,7 @@ pub(super) fn load(
     // Archives that come from a pipe are kept in any case.
     let budget = Budget::new(global.memory.0, None);
     let opened = open::open(image, platform, &budget, global.max_size.0)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(global.threads())
-        .build()
-        .map_err(|e| Error::refused(format!("starting threads: {e}")))?;
+    let pool = global.pool()?;
     let images = opened.images.iter().map(|one| {
         let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
         let read = pool.install(|| {

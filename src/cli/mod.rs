@@ -1,6 +1,7 @@
 //! The command line: arguments in, library calls, tables or JSON out.
 
 mod copy;
+mod delta;
 mod diff;
 mod history;
 mod load;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::size::ByteSize;
 use terminal::Terminal;
 
@@ -47,6 +48,10 @@ enum Command {
     Verify(verify::Verify),
     /// Show what changed between images, and what clients download because of it
     Diff(diff::DiffArgs),
+    /// Write what makes one image of another
+    Delta(delta::DeltaArgs),
+    /// Make a new image of an old one and a delta
+    Apply(delta::Apply),
     /// Learn from earlier images how often things change
     History(history::HistoryArgs),
     /// Copy an image between files and folders, its bytes unchanged
@@ -93,6 +98,16 @@ impl Global {
     }
 }
 
+impl Global {
+    /// Threads for what is done in parallel.
+    fn pool(&self) -> Result<rayon::ThreadPool> {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads())
+            .build()
+            .map_err(|e| Error::refused(format!("starting threads: {e}")))
+    }
+}
+
 /// How a command ended when it did not fail.
 enum Outcome {
     Done,
@@ -130,6 +145,8 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Flatten(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
+        Command::Delta(args) => args.run(&cli.global, terminal),
+        Command::Apply(args) => args.run(&cli.global, terminal),
         Command::History(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Completions { shell } => {

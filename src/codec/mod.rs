@@ -150,6 +150,30 @@ impl Compression {
         }
     }
 
+    /// Reads what [`Display`](fmt::Display) writes.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::malformed(format!("{text:?} is no compression"));
+        let mut words = text.split(':');
+        let name = words.next().unwrap_or_default();
+        let level = words.next().map(|w| w.parse().map_err(|_| bad())).transpose()?;
+        let window = words
+            .next()
+            .map(|w| w.strip_prefix("long=").and_then(|n| n.parse().ok()).ok_or_else(bad));
+        Self::new(name, level, window.transpose()?)
+    }
+
+    /// Name, level and window as [`new`](Self::new) takes them.
+    pub fn parts(&self) -> (String, Option<i32>, Option<u32>) {
+        match *self {
+            Self::None => ("none".into(), None, None),
+            Self::Gzip { level } => ("gzip".into(), Some(level.cast_signed()), None),
+            Self::Zstd { level, window_log } => ("zstd".into(), Some(level), window_log),
+        }
+    }
+
     /// The media type of layers so compressed.
     pub fn media_type(&self) -> &'static str {
         match self {

@@ -152,6 +152,28 @@ impl Target {
     }
 }
 
+/// Checks that a file other than an image can be written.
+///
+/// # Errors
+/// When it is there and `force` is not set, or no file can be made beside it.
+pub fn check_file(path: &Path, force: bool) -> Result<()> {
+    let place = || format!("writing {}", path.display());
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Error::refused("it is there already; --force replaces it").context(place()));
+    }
+    temporary_beside(path).map(drop).context(place)
+}
+
+/// Writes a file other than an image: under a temporary name that is then moved to its own.
+pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let fill = |file: &mut File| -> Result<()> {
+        let mut out = io::BufWriter::with_capacity(1 << 20, file);
+        fill(&mut out)?;
+        Ok(out.flush()?)
+    };
+    replace(path, fill).context(|| format!("writing {}", path.display()))
+}
+
 /// Writes a file under a temporary name and moves it to its own.
 fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let mut temporary = temporary_beside(path)?;

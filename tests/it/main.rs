@@ -9,6 +9,7 @@
 mod cli;
 mod clients;
 mod damage;
+mod delta;
 mod determinism;
 mod fidelity;
 #[cfg(feature = "store")]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 26] = [
+const LEVELS: [(&str, u32); 27] = [
     ("error", 0),
     ("testing", 0),
     ("digest", 1),
@@ -29,8 +29,9 @@ const LEVELS: [(&str, u32); 26] = [
     ("diff", 10),
     ("history", 10),
     ("split", 11),
-    ("cli", 12),
-    ("main", 13),
+    ("delta", 12),
+    ("cli", 13),
+    ("main", 14),
 ];
 
 fn root() -> &'static Path {

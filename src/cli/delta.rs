@@ -1,0 +1,171 @@
+//! `relayer delta` and `relayer apply`.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::content::{Budget, DiskFile};
+use crate::delta::{self, Delta, Side};
+use crate::error::{Context, Error, Result};
+use crate::flatten;
+use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
+use crate::oci::Platform;
+use crate::progress::Progress;
+use crate::report::SCHEMA;
+use crate::size::ByteSize;
+use crate::transport::open::{Image, Opened};
+use crate::transport::{Reference, open, write};
+
+/// Memory for old layers while a delta is applied; the rest goes to a temporary file.
+const SPOOL: u64 = 64 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct DeltaArgs {
+    /// The image that the other side has
+    #[arg(value_name = "OLD")]
+    old: Reference,
+    /// The image that it is to have
+    #[arg(value_name = "NEW")]
+    new: Reference,
+    /// The delta
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Which platform, where an index has several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Level of zstd: 19 is as small as it gets, and takes a minute for 100 MB that changed
+    #[arg(long, value_name = "N", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
+    level: i32,
+    /// Replace the output if it is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// The image that the delta was made for
+    #[arg(value_name = "OLD")]
+    old: Reference,
+    /// The delta
+    #[arg(value_name = "FILE")]
+    delta: PathBuf,
+    /// Where to write the new image
+    #[arg(short, long, value_name = "DEST")]
+    output: Reference,
+    /// Replace the output if it is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl DeltaArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let start = Instant::now();
+        write::check_file(&self.output, self.force)?;
+        let budget = Budget::new(global.memory.0, None);
+        let open = |image: &Reference| -> Result<Opened> {
+            let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
+            if opened.images.len() != 1 {
+                return Err(Error::refused(format!(
+                    "{image} has images for several platforms; --platform picks one"
+                )));
+            }
+            Ok(opened)
+        };
+        let (old, new) = (open(&self.old)?, open(&self.new)?);
+        let read = |image: &Image, name: &Reference| -> Result<Vec<LayerContent>> {
+            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+            flatten::read(&image.layers, Some(&budget), &limits, terminal)
+                .context(|| format!("reading {name}"))
+        };
+        let made = global.pool()?.install(|| {
+            let (old, new_image) = (&old.images[0], &new.images[0]);
+            let old_layers = read(old, &self.old)?;
+            let new_layers = read(new_image, &self.new)?;
+            let mut made = delta::Made::default();
+            write::file(&self.output, |out| {
+                let old = Side { image: old, layers: &old_layers };
+                let side = Side { image: new_image, layers: &new_layers };
+                made = delta::make(old, side, &new.names, self.level, out, terminal)?;
+                Ok(())
+            })?;
+            Ok::<_, Error>(made)
+        })?;
+        if made.other_blobs > 0 {
+            terminal.note(&format!(
+                "{} layers were not written by relayer and can't be compressed to the same bytes: \
+                 the result has other blobs with the same content",
+                made.other_blobs
+            ));
+        }
+        if global.json {
+            return print_json(&json!({
+                "schema": SCHEMA, "old": self.old.to_string(), "new": self.new.to_string(),
+                "output": self.output.display().to_string(), "delta": made,
+                "seconds": start.elapsed().as_secs_f64(),
+            }));
+        }
+        if global.quiet {
+            return Ok(Outcome::Done);
+        }
+        print(
+            format!(
+                "wrote {}: {}, {:.1} s\n{} layers are the same; of the others {} are copied and \
+                 {} have changed\n",
+                self.output.display(),
+                ByteSize(made.bytes),
+                start.elapsed().as_secs_f64(),
+                made.same_layers,
+                ByteSize(made.copied),
+                ByteSize(made.data)
+            )
+            .as_bytes(),
+        )
+    }
+}
+
+impl Apply {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let start = Instant::now();
+        let target = write::Target::new(self.output.clone(), self.force, &[&self.old])?;
+        let place = || format!("reading {}", self.delta.display());
+        let file = File::open(&self.delta).map_err(Error::from).context(place)?;
+        let delta = Delta::open(Arc::new(DiskFile::new(file)?)).context(place)?;
+        let budget = Budget::new(SPOOL.min(global.memory.0), None);
+        let opened = open::open(&self.old, None, &budget, global.max_size.0)?;
+        let fits =
+            |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());
+        let old = opened.images.iter().find(fits).ok_or_else(|| {
+            Error::mismatch(format!(
+                "{} is not the image that {} was made for",
+                self.old,
+                self.delta.display()
+            ))
+        })?;
+        let bundle = global.pool()?.install(|| {
+            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+            let layers = flatten::read(&old.layers, Some(&budget), &limits, terminal)
+                .context(|| format!("reading {}", self.old))?;
+            let workers = rayon::current_num_threads() as u32;
+            delta::apply(&delta, old, &layers, workers, global.max_size.0, &budget, terminal)
+                .context(|| format!("applying {}", self.delta.display()))
+        })?;
+        target.write(&bundle, terminal)?;
+        if self.output.path.is_none() || (global.quiet && !global.json) {
+            return Ok(Outcome::Done);
+        }
+        let digest = delta.new_manifest();
+        if global.json {
+            return print_json(&json!({
+                "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
+                "digest": digest, "seconds": start.elapsed().as_secs_f64(),
+            }));
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        print(format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output).as_bytes())
+    }
+}

@@ -1,0 +1,222 @@
+//! Applying a delta.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::make::{reference, tars};
+use super::ops::{Op, OpReader};
+use super::{Delta, MOST_HEADER, PART, Part, Recipe, compression};
+use crate::codec::Encoder;
+use crate::content::{Budget, Source, SourceReader, SpoolWriter};
+use crate::digest::{Digest, Hashing};
+use crate::error::{Context, Error, Result};
+use crate::layer::LayerContent;
+use crate::oci::{Config, Descriptor, Manifest, media_type, parse};
+use crate::progress::Progress;
+use crate::transport::bundle::{Blob, Bundle, Listed};
+use crate::transport::open::Image;
+
+/// Makes the new image of the old one, whose layers have been read with their contents. Every
+/// digest is verified; layers are compressed by up to `workers` threads.
+pub fn apply(
+    delta: &Delta,
+    old: &Image,
+    layers: &[LayerContent],
+    workers: u32,
+    max_size: u64,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<Bundle> {
+    let header = &delta.header;
+    check_documents(delta)?;
+    let tars = tars(layers);
+    let total = header.layers.iter().try_fold(0u64, |sum, layer| match &layer.recipe {
+        Recipe::Rebuild { tar_bytes, .. } => sum.checked_add(*tar_bytes),
+        Recipe::Old(_) => Some(sum),
+    });
+    let total = total.filter(|n| *n <= max_size).ok_or_else(|| {
+        Error::limit(format!(
+            "the new layers unfold to more than {max_size} bytes; --max-size allows more"
+        ))
+    })?;
+    progress.begin("apply", total);
+    let mut bundle = Bundle { names: header.names.clone(), ..Bundle::default() };
+    for (i, layer) in header.layers.iter().enumerate() {
+        let place = || format!("layer {} ({})", i + 1, layer.digest);
+        let (source, digest, diff_id) = match &layer.recipe {
+            Recipe::Old(at) => {
+                let at = *at as usize;
+                let (Some(blob), Some(read)) = (old.layers.get(at), layers.get(at)) else {
+                    return Err(
+                        Error::malformed("the old image has no such layer").context(place())
+                    );
+                };
+                (Arc::clone(&blob.source), read.digest, blob.diff_id)
+            }
+            Recipe::Rebuild { tar_bytes, compression: c, ops, heads, data } => {
+                let ops = delta.blob(*ops, &[]).context(place)?;
+                let tar = Rebuild {
+                    ops: OpReader::new(&ops),
+                    now: None,
+                    heads: Stream::new(delta, &tars, heads),
+                    data: Stream::new(delta, &tars, data),
+                    tars: &tars,
+                    progress,
+                };
+                let compression = compression(c).context(place)?;
+                let out = Hashing::new(SpoolWriter::new(budget));
+                let mut encoder = Encoder::new(out, &compression, workers, *tar_bytes)?;
+                let mut tar = Hashing::new(tar.take(*tar_bytes + 1));
+                io::copy(&mut tar, &mut encoder).map_err(Error::from).context(place)?;
+                let (_, diff_id, bytes) = tar.finish();
+                if bytes != *tar_bytes {
+                    let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
+                    return Err(Error::malformed(what).context(place()));
+                }
+                let (spool, digest, _) = encoder.finish()?.finish();
+                (Arc::new(spool.finish()?) as Source, digest, diff_id)
+            }
+        };
+        check(layer.diff_id, diff_id).context(|| "the uncompressed tar").context(place)?;
+        check(layer.digest, digest).context(place)?;
+        bundle.blobs.insert(layer.digest, Blob { source, verified: true });
+    }
+    progress.end();
+    let config = bundle.document(media_type::CONFIG, header.config.clone().into_bytes());
+    let layers = header.layers.iter().map(|l| l.digest).collect();
+    bundle.listed.push(Listed { config: config.digest, layers });
+    let (kind, text) = &header.manifest;
+    let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
+    bundle.root = Some(root);
+    Ok(bundle)
+}
+
+/// The manifest must be the one that the header promises, and describe what will be made.
+fn check_documents(delta: &Delta) -> Result<()> {
+    let header = &delta.header;
+    let (kind, text) = &header.manifest;
+    check(header.new, Digest::of(text.as_bytes())).context(|| "the manifest in the delta")?;
+    let manifest: Manifest = parse(text.as_bytes(), "the manifest in the delta")?;
+    let config = Config::parse(header.config.as_bytes())?;
+    check(manifest.config.digest, Digest::of(header.config.as_bytes()))
+        .context(|| "the config in the delta")?;
+    let layers = header.layers.iter();
+    let described = manifest.layers.iter().map(|l| l.digest).eq(layers.clone().map(|l| l.digest))
+        && config.diff_ids()?.into_iter().eq(layers.map(|l| l.diff_id));
+    if !described || !media_type::is_manifest(kind) {
+        return Err(Error::malformed("the manifest in the delta describes other layers"));
+    }
+    Ok(())
+}
+
+fn check(stated: Digest, found: Digest) -> Result<()> {
+    if stated == found {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!("it came out as {found} and not {stated}; the delta is damaged")))
+}
+
+/// A stream in parts, each decompressed when its turn comes.
+struct Stream<'a> {
+    delta: &'a Delta,
+    tars: &'a [Source],
+    parts: std::slice::Iter<'a, Part>,
+    now: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> Stream<'a> {
+    fn new(delta: &'a Delta, tars: &'a [Source], parts: &'a [Part]) -> Self {
+        Self { delta, tars, parts: parts.iter(), now: Vec::new(), at: 0 }
+    }
+
+    /// Some of the next bytes; none at the end.
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+        while self.at == self.now.len() {
+            let Some(part) = self.parts.next() else { return Ok(0) };
+            // Before the next one takes room.
+            self.now = Vec::new();
+            let plain = self.delta.header.blobs.get(part.blob as usize).map_or(0, |b| b.plain);
+            if plain > PART.min(MOST_HEADER) {
+                return Err(Error::malformed("a part of the delta is larger than it may be"));
+            }
+            let reference = reference(self.tars, &part.reference)?;
+            self.now = self.delta.blob(part.blob, &reference)?;
+            self.at = 0;
+        }
+        let n = buf.len().min(self.now.len() - self.at);
+        buf[..n].copy_from_slice(&self.now[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// A layer's tar, made by its instructions.
+struct Rebuild<'a> {
+    ops: OpReader<'a>,
+    /// What is left of the current one.
+    now: Option<Op>,
+    heads: Stream<'a>,
+    data: Stream<'a>,
+    tars: &'a [Source],
+    progress: &'a dyn Progress,
+}
+
+impl Rebuild<'_> {
+    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let short = || Error::malformed("the delta has fewer bytes than its instructions take");
+        loop {
+            let Some(op) = self.now.take() else {
+                self.now = self.ops.next()?;
+                if self.now.is_none() {
+                    return Ok(0);
+                }
+                continue;
+            };
+            let left = match op {
+                Op::Heads(n) | Op::Data(n) | Op::Copy { bytes: n, .. } => n,
+            };
+            if left == 0 {
+                continue;
+            }
+            let room = (buf.len() as u64).min(left) as usize;
+            let buf = &mut buf[..room];
+            let n = match op {
+                Op::Heads(_) => self.heads.read(buf)?,
+                Op::Data(_) => self.data.read(buf)?,
+                Op::Copy { layer, offset, .. } => {
+                    let tar = self.tars.get(layer as usize);
+                    let tar = tar.filter(|tar| {
+                        offset.checked_add(left).is_some_and(|end| end <= tar.size())
+                    });
+                    let tar = tar.ok_or_else(|| {
+                        Error::malformed("the delta copies what the old image does not have")
+                    })?;
+                    SourceReader::new(tar.as_ref(), offset, left).read(buf)?
+                }
+            };
+            if n == 0 {
+                return Err(short());
+            }
+            let n64 = n as u64;
+            self.now = Some(match op {
+                Op::Heads(left) => Op::Heads(left - n64),
+                Op::Data(left) => Op::Data(left - n64),
+                Op::Copy { layer, offset, bytes } => {
+                    Op::Copy { layer, offset: offset + n64, bytes: bytes - n64 }
+                }
+            });
+            self.progress.advance(n64);
+            return Ok(n);
+        }
+    }
+}
+
+impl Read for Rebuild<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.next(buf).map_err(io::Error::from)
+    }
+}

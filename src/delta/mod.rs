@@ -1,0 +1,256 @@
+//! Deltas: all that is needed to make one image of another.
+//!
+//! The layers of the new image are described by the uncompressed tars of the old one: what both
+//! have is copied, what changed is compressed with its old self in sight. The new layers are
+//! compressed again while the delta is applied; those that relayer wrote come out byte for byte.
+//! docs/DELTA.md has the format.
+
+mod apply;
+mod make;
+mod ops;
+
+pub use apply::apply;
+pub use make::{Made, Side, make};
+
+use std::io::{Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Compression;
+use crate::content::{Source, SourceReader};
+use crate::digest::{Digest, hex};
+use crate::error::{Context, Error, Result};
+
+/// The first bytes of a delta; the last of them is the version.
+const MAGIC: &[u8; 8] = b"RLDELTA\x01";
+/// A header can't be larger; that of an image with 125 layers has some 100 kB.
+const MOST_HEADER: u64 = 64 << 20;
+/// Bytes of data that are compressed as one part.
+const PART: u64 = 16 << 20;
+/// Bytes of the old image that a part may have in sight.
+const REFERENCE: u64 = 32 << 20;
+/// The window that holds both.
+const WINDOW: u32 = 26;
+
+/// What a delta says before its blobs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Header {
+    /// Version of relayer that wrote it.
+    writer: String,
+    /// The old image's diff IDs, lowest first.
+    old: Vec<Digest>,
+    /// Digest of the manifest that comes out.
+    new: Digest,
+    /// The names it goes by.
+    names: Vec<String>,
+    /// The manifest's media type, and its bytes.
+    manifest: (String, String),
+    /// The config's bytes.
+    config: String,
+    /// The new image's layers, lowest first.
+    layers: Vec<LayerHeader>,
+    /// What follows the header, in this order.
+    blobs: Vec<BlobHeader>,
+}
+
+/// A layer that comes out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LayerHeader {
+    /// Digest of the blob.
+    digest: Digest,
+    /// Digest of the tar.
+    diff_id: Digest,
+    /// How it is made.
+    recipe: Recipe,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Recipe {
+    /// The old image's layer of this number, from 0, as it lies there.
+    Old(u32),
+    /// Instructions and what they take.
+    Rebuild {
+        /// Bytes of the tar.
+        tar_bytes: u64,
+        /// `none`, `gzip` or `zstd`; level; log2 of the window.
+        compression: (String, Option<i32>, Option<u32>),
+        /// Number of the blob with the instructions.
+        ops: u32,
+        /// The stream of headers.
+        heads: Vec<Part>,
+        /// The stream of data.
+        data: Vec<Part>,
+    },
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Part {
+    /// Number of the blob.
+    blob: u32,
+    /// What it was compressed with in sight: layer, offset and bytes in the old tars.
+    reference: Vec<(u32, u64, u64)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct BlobHeader {
+    /// Bytes in the delta: a zstd frame.
+    bytes: u64,
+    /// Bytes that it becomes.
+    plain: u64,
+    /// BLAKE3 of the frame, in hex.
+    hash: String,
+}
+
+/// The level of frames that are not worth much time.
+const LEVEL: i32 = 19;
+
+/// Compresses with a reference in sight.
+fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
+    use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
+    let mut context = CCtx::create();
+    let failed = |code| Error::malformed(format!("compressing failed: {}", get_error_name(code)));
+    context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
+    if !reference.is_empty() {
+        context.set_parameter(CParameter::WindowLog(WINDOW)).map_err(failed)?;
+        context.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(failed)?;
+    }
+    context.ref_prefix(reference).map_err(failed)?;
+    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()));
+    context.compress2(&mut frame, plain).map_err(failed)?;
+    Ok(frame)
+}
+
+/// The opposite; `bytes` is how many come out.
+fn decompress(frame: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
+    use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
+    let mut context = DCtx::create();
+    let failed =
+        |code| Error::malformed(format!("the delta is damaged ({})", get_error_name(code)));
+    context.set_parameter(DParameter::WindowLogMax(WINDOW + 1)).map_err(failed)?;
+    context.ref_prefix(reference).map_err(failed)?;
+    let mut plain = Vec::with_capacity(bytes as usize);
+    context.decompress(&mut plain, frame).map_err(failed)?;
+    if plain.len() as u64 != bytes {
+        return Err(Error::malformed(format!("{} bytes came out and not {bytes}", plain.len())));
+    }
+    Ok(plain)
+}
+
+/// A delta that is open: its header has been verified.
+pub struct Delta {
+    header: Header,
+    source: Source,
+    /// Where the blobs begin.
+    start: u64,
+}
+
+impl Delta {
+    /// Opens a delta.
+    pub fn open(source: Source) -> Result<Self> {
+        let mut reader = SourceReader::all(source.as_ref());
+        let mut magic = [0; 8];
+        let read = reader.read_exact(&mut magic);
+        if read.is_err() || magic[..7] != MAGIC[..7] {
+            return Err(Error::malformed("this is no delta of relayer"));
+        }
+        if magic[7] != MAGIC[7] {
+            return Err(Error::unsupported(format!(
+                "this delta has version {}, and this relayer reads version {}",
+                magic[7], MAGIC[7]
+            )));
+        }
+        let mut sizes = [0; 16];
+        reader.read_exact(&mut sizes).context(|| "the delta's header")?;
+        let size =
+            |at: usize| sizes[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        let (packed, plain) = (size(0), size(8));
+        if packed > source.size() || plain > MOST_HEADER {
+            return Err(Error::malformed("the delta's header states a size that can't be"));
+        }
+        let mut frame = vec![0; packed as usize];
+        let mut hash = [0; 32];
+        reader.read_exact(&mut frame).context(|| "the delta's header")?;
+        reader.read_exact(&mut hash).context(|| "the delta's header")?;
+        if *blake3::hash(&[&sizes[..], &frame].concat()).as_bytes() != hash {
+            return Err(Error::mismatch("the delta's header is damaged; fetch the delta again"));
+        }
+        let header = decompress(&frame, &[], plain)?;
+        let header: Header = serde_json::from_slice(&header)
+            .map_err(|e| Error::malformed(format!("the delta's header: {e}")))?;
+        let start = 8 + 16 + packed + 32;
+        let end = header.blobs.iter().map(|b| b.bytes).try_fold(start, u64::checked_add);
+        if end != Some(source.size()) {
+            return Err(Error::malformed("the delta is cut off; fetch it again"));
+        }
+        Ok(Self { header, source, start })
+    }
+
+    /// The diff IDs of the image that it is for.
+    pub fn old(&self) -> &[Digest] {
+        &self.header.old
+    }
+
+    /// Digest of the manifest that comes out.
+    pub fn new_manifest(&self) -> Digest {
+        self.header.new
+    }
+
+    /// A blob's plain bytes, verified.
+    fn blob(&self, number: u32, reference: &[u8]) -> Result<Vec<u8>> {
+        let wrong = || Error::malformed("the delta's header names a part that is not there");
+        let blob = self.header.blobs.get(number as usize).ok_or_else(wrong)?;
+        let before: u64 = self.header.blobs[..number as usize].iter().map(|b| b.bytes).sum();
+        if blob.plain > MOST_HEADER {
+            return Err(Error::malformed("a part of the delta states a size that can't be"));
+        }
+        let mut frame = vec![0; blob.bytes as usize];
+        self.source.read_exact_at(&mut frame, self.start + before)?;
+        if hex(blake3::hash(&frame).as_bytes()) != blob.hash {
+            return Err(Error::mismatch("it is damaged; fetch the delta again")
+                .context(format!("part {number} of the delta")));
+        }
+        decompress(&frame, reference, blob.plain).context(|| format!("part {number} of the delta"))
+    }
+}
+
+/// Blobs in the making.
+#[derive(Default)]
+struct Blobs {
+    frames: Vec<Vec<u8>>,
+    headers: Vec<BlobHeader>,
+}
+
+impl Blobs {
+    fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
+        let hash = hex(blake3::hash(&frame).as_bytes());
+        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
+        self.frames.push(frame);
+        self.frames.len() as u32 - 1
+    }
+}
+
+fn write(mut header: Header, blobs: Blobs, out: &mut dyn Write) -> Result<u64> {
+    header.blobs = blobs.headers;
+    let plain = serde_json::to_vec(&header).map_err(std::io::Error::from)?;
+    let frame = compress(&plain, &[], LEVEL)?;
+    let mut sizes = (frame.len() as u64).to_le_bytes().to_vec();
+    sizes.extend((plain.len() as u64).to_le_bytes());
+    let hash = blake3::hash(&[&sizes[..], &frame].concat());
+    let mut written = 0;
+    for bytes in [&MAGIC[..], &sizes, &frame, hash.as_bytes()] {
+        out.write_all(bytes)?;
+        written += bytes.len() as u64;
+    }
+    for frame in blobs.frames {
+        out.write_all(&frame)?;
+        written += frame.len() as u64;
+    }
+    Ok(written)
+}
+
+fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
+    let (name, level, window_log) = parts;
+    Compression::new(name, *level, *window_log).context(|| "the delta's header")
+}

@@ -1,0 +1,191 @@
+//! The instructions that make a layer's tar, as bytes.
+
+use crate::error::{Error, Result};
+
+/// The next bytes of a tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    /// So many bytes of the stream of headers.
+    Heads(u64),
+    /// So many bytes of the stream of data.
+    Data(u64),
+    /// Bytes of an old layer's tar.
+    Copy {
+        /// Which layer.
+        layer: u32,
+        /// First byte.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+    },
+}
+
+/// Writes instructions as LEB128 numbers: the length with the kind in its low two bits; a copy has
+/// its layer after that, and its offset from where the last copy ended, zigzag.
+#[derive(Default)]
+pub(super) struct OpWriter {
+    pub(super) bytes: Vec<u8>,
+    end: i64,
+    last: Option<Op>,
+}
+
+impl OpWriter {
+    /// Adds an instruction; one that continues the last is joined with it.
+    pub(super) fn push(&mut self, op: Op) {
+        match (&mut self.last, op) {
+            (Some(Op::Heads(n)), Op::Heads(more)) | (Some(Op::Data(n)), Op::Data(more)) => {
+                *n += more;
+            }
+            (
+                Some(Op::Copy { layer, offset, bytes }),
+                Op::Copy { layer: next, offset: at, bytes: more },
+            ) if *layer == next && *offset + *bytes == at => *bytes += more,
+            _ => {
+                self.flush();
+                self.last = Some(op);
+            }
+        }
+    }
+
+    /// Everything written.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.flush();
+        self.bytes
+    }
+
+    fn flush(&mut self) {
+        match self.last.take() {
+            None | Some(Op::Heads(0) | Op::Data(0) | Op::Copy { bytes: 0, .. }) => {}
+            Some(Op::Heads(n)) => self.number(n << 2),
+            Some(Op::Data(n)) => self.number(n << 2 | 1),
+            Some(Op::Copy { layer, offset, bytes }) => {
+                self.number(bytes << 2 | 2);
+                self.number(u64::from(layer));
+                let step = offset.cast_signed().wrapping_sub(self.end);
+                self.number((step << 1 ^ step >> 63).cast_unsigned());
+                self.end = (offset + bytes).cast_signed();
+            }
+        }
+    }
+
+    fn number(&mut self, mut n: u64) {
+        while n >= 128 {
+            self.bytes.push(n as u8 | 128);
+            n >>= 7;
+        }
+        self.bytes.push(n as u8);
+    }
+}
+
+/// Reads what [`OpWriter`] wrote.
+pub(super) struct OpReader<'a> {
+    bytes: &'a [u8],
+    end: i64,
+}
+
+impl<'a> OpReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, end: 0 }
+    }
+
+    /// The next instruction; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Op>> {
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        let first = self.number()?;
+        let bytes = first >> 2;
+        Ok(Some(match first & 3 {
+            0 => Op::Heads(bytes),
+            1 => Op::Data(bytes),
+            2 => {
+                let layer = u32::try_from(self.number()?).map_err(|_| bad())?;
+                let step = self.number()?;
+                let step = (step >> 1).cast_signed() ^ -(step & 1).cast_signed();
+                let offset = self.end.wrapping_add(step);
+                let end = offset.checked_add(i64::try_from(bytes).map_err(|_| bad())?);
+                self.end = end.filter(|_| offset >= 0).ok_or_else(bad)?;
+                Op::Copy { layer, offset: offset as u64, bytes }
+            }
+            _ => return Err(bad()),
+        }))
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let mut n = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.bytes.split_first().ok_or_else(bad)?;
+            self.bytes = rest;
+            let part = u64::from(byte & 127);
+            if part << shift >> shift != part {
+                break;
+            }
+            n |= part << shift;
+            if byte & 128 == 0 {
+                return Ok(n);
+            }
+        }
+        Err(bad())
+    }
+}
+
+fn bad() -> Error {
+    Error::malformed("the instructions of the delta are damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ops() -> impl Strategy<Value = Op> {
+        let n = 1u64..1 << 40;
+        prop_oneof![
+            n.clone().prop_map(Op::Heads),
+            n.clone().prop_map(Op::Data),
+            (0u32..200, 0u64..1 << 50, n).prop_map(|(layer, offset, bytes)| Op::Copy {
+                layer,
+                offset,
+                bytes
+            }),
+        ]
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Op>> {
+        let mut reader = OpReader::new(bytes);
+        std::iter::from_fn(|| reader.next().transpose()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(list in prop::collection::vec(ops(), 0..30)) {
+            let mut writer = OpWriter::default();
+            let mut joined = OpWriter::default();
+            for op in &list {
+                writer.push(*op);
+            }
+            let bytes = writer.finish();
+            for op in read(&bytes).unwrap() {
+                joined.push(op);
+            }
+            prop_assert_eq!(joined.finish(), bytes);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = read(&bytes);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_joined() {
+        let mut writer = OpWriter::default();
+        writer.push(Op::Copy { layer: 1, offset: 10, bytes: 5 });
+        writer.push(Op::Copy { layer: 1, offset: 15, bytes: 5 });
+        writer.push(Op::Heads(3));
+        writer.push(Op::Heads(4));
+        let want = [Op::Copy { layer: 1, offset: 10, bytes: 10 }, Op::Heads(7)];
+        assert_eq!(read(&writer.finish()).unwrap(), want);
+    }
+}
