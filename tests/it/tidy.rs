@@ -24,7 +24,7 @@ const LEVELS: [(&str, u32); 27] = [
     ("plan", 8),
     ("update", 9),
     ("encode", 9),
-    ("verify", 9),
+    ("verify", 2),
     ("report", 10),
     ("diff", 10),
     ("history", 10),
