@@ -68,8 +68,78 @@ pub fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Ser
     server
 }
 
+/// A client of a server, as a command to be given arguments.
+pub struct Client {
+    command: Vec<String>,
+    _server: Option<Server>,
+}
+
+impl Client {
+    fn new(command: &[&str]) -> Self {
+        Self { command: command.iter().map(|&w| w.to_owned()).collect(), _server: None }
+    }
+
+    fn with_server(mut self, daemon: &mut Command, log: &Path, ready: &str) -> Self {
+        let ready = || tool::output(&mut self.command(&[ready])).status.success();
+        let server = start(daemon, log, ready);
+        Self { _server: Some(server), command: std::mem::take(&mut self.command) }
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).args(args);
+        command
+    }
+
+    /// Runs it, and it must succeed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        tool::ok(&mut self.command(args))
+    }
+
+    pub fn docker(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let socket = format!("unix://{}", at("d.sock"));
+        let mut daemon = Command::new("dockerd");
+        daemon.args(["--iptables=false", "--bridge=none", "--data-root", &at("docker")]);
+        daemon.args(["--exec-root", &at("exec"), "--pidfile", &at("pid"), "-H", &socket]);
+        let log = dir.join("docker.log");
+        Self::new(&["docker", "-H", &socket]).with_server(&mut daemon, &log, "info")
+    }
+
+    pub fn containerd(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
+            at("containerd"),
+            at("state"),
+            at("c.sock")
+        );
+        fs::write(at("containerd.toml"), config).unwrap();
+        let mut daemon = Command::new("containerd");
+        daemon.args(["-c", &at("containerd.toml")]);
+        let log = dir.join("containerd.log");
+        Self::new(&["ctr", "-a", &at("c.sock")]).with_server(&mut daemon, &log, "version")
+    }
+
+    pub fn podman(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let (root, run, tmp) = (at("root"), at("run"), at("tmp"));
+        Self::new(&["podman", "--root", &root, "--runroot", &run, "--tmpdir", &tmp])
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.command.first().is_some_and(|c| c == "podman") {
+            // It mounts below its root.
+            let _ = self.command(&["system", "reset", "-f"]).output();
+        }
+    }
+}
+
 /// A container should print this; where the kernel or the sandbox forbids containers, say why.
-fn expect_run(out: std::process::Output, client: &str) {
+fn expect_run(mut command: Command, client: &str) {
+    let out = tool::output(&mut command);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();
     if out.status.success() {
@@ -138,93 +208,40 @@ fn skopeo_reads_and_copies_every_output() {
 #[test]
 fn docker_loads_and_runs_the_gzip_output() {
     let (dir, image) = prepare("gzip");
-    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let socket = format!("unix://{}", at("d.sock"));
-    let docker = |args: &[&str]| {
-        let mut c = Command::new("docker");
-        c.args(["-H", &socket]).args(args);
-        c
-    };
-    let mut daemon = Command::new("dockerd");
-    daemon.args([
-        "--iptables=false",
-        "--bridge=none",
-        "--data-root",
-        &at("data"),
-        "--exec-root",
-        &at("exec"),
-    ]);
-    daemon.args(["--pidfile", &at("pid"), "-H", &socket]);
-    let ready = || tool::output(&mut docker(&["info"])).status.success();
-    let _server = start(&mut daemon, &dir.path().join("log"), ready);
-    let loaded = tool::ok(&mut docker(&["load", "-i", &image]));
+    let docker = Client::docker(dir.path());
+    let loaded = docker.ok(&["load", "-i", &image]);
     assert!(loaded.contains("example/app:v1"), "{loaded}");
-    let inspect = tool::ok(&mut docker(&["image", "inspect", "example/app:v1"]));
+    let inspect = docker.ok(&["image", "inspect", "example/app:v1"]);
     let inspect: Value = serde_json::from_str(&inspect).unwrap();
     assert_eq!(inspect[0]["RootFS"]["Layers"].as_array().unwrap().len(), 4);
-    let run = tool::output(&mut docker(&["run", "--rm", "--network", "none", "example/app:v1"]));
+    let run = docker.command(&["run", "--rm", "--network", "none", "example/app:v1"]);
     expect_run(run, "docker");
     // What it saves is the same image again.
-    tool::ok(&mut docker(&["save", "-o", &at("saved.tar"), "example/app:v1"]));
-    tool::ok(tool::relayer().args(["verify", &at("saved.tar"), &image]));
+    let saved = dir.path().join("saved.tar").to_str().unwrap().to_owned();
+    docker.ok(&["save", "-o", &saved, "example/app:v1"]);
+    tool::ok(tool::relayer().args(["verify", &saved, &image]));
 }
 
 #[test]
 fn podman_loads_and_runs_the_zstd_output() {
     let (dir, image) = prepare("zstd");
-    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let podman = |args: &[&str]| {
-        let mut c = Command::new("podman");
-        c.args(["--root", &at("root"), "--runroot", &at("run"), "--tmpdir", &at("tmp")]).args(args);
-        c
-    };
-    let loaded = tool::ok(&mut podman(&["load", "-i", &image]));
+    let podman = Client::podman(dir.path());
+    let loaded = podman.ok(&["load", "-i", &image]);
     assert!(loaded.contains("example/app:v1"), "{loaded}");
-    let layers = tool::ok(&mut podman(&[
-        "image",
-        "inspect",
-        "example/app:v1",
-        "--format",
-        "{{len .RootFS.Layers}}",
-    ]));
-    assert_eq!(layers.trim(), "4");
-    let args = [
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--cgroups",
-        "disabled",
-        "--ulimit",
-        "host",
-        "example/app:v1",
-    ];
-    expect_run(tool::output(&mut podman(&args)), "podman");
-    let _ = podman(&["system", "reset", "-f"]).output();
+    let inspect = podman.ok(&["image", "inspect", "example/app:v1"]);
+    let inspect: Value = serde_json::from_str(&inspect).unwrap();
+    assert_eq!(inspect[0]["RootFS"]["Layers"].as_array().unwrap().len(), 4);
+    let mut run = podman.command(&["run", "--rm", "--network", "none", "--cgroups", "disabled"]);
+    run.args(["--ulimit", "host", "example/app:v1"]);
+    expect_run(run, "podman");
 }
 
 #[test]
 fn containerd_imports_and_runs_the_zstd_output() {
     let (dir, image) = prepare("zstd");
-    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let config = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-        at("root"),
-        at("state"),
-        at("c.sock")
-    );
-    fs::write(at("config.toml"), config).unwrap();
-    let ctr = |args: &[&str]| {
-        let mut c = Command::new("ctr");
-        c.args(["-a", &at("c.sock")]).args(args);
-        c
-    };
-    let ready = || tool::output(&mut ctr(&["version"])).status.success();
-    let mut daemon = Command::new("containerd");
-    daemon.args(["-c", &at("config.toml")]);
-    let _server = start(&mut daemon, &dir.path().join("log"), ready);
-    tool::ok(&mut ctr(&["image", "import", &image]));
-    let list = tool::ok(&mut ctr(&["image", "ls", "-q"]));
+    let ctr = Client::containerd(dir.path());
+    ctr.ok(&["image", "import", &image]);
+    let list = ctr.ok(&["image", "ls", "-q"]);
     assert_eq!(list.trim(), "docker.io/example/app:v1");
-    expect_run(tool::output(&mut ctr(&["run", "--rm", list.trim(), "t"])), "ctr");
+    expect_run(ctr.command(&["run", "--rm", list.trim(), "t"]), "ctr");
 }

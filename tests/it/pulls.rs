@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::clients::{Server, start};
+use super::clients::{Client, Server, start};
 use super::tool;
 use super::update::{split, write};
 
@@ -125,58 +125,19 @@ fn clients_download_what_diff_says() {
         tool::run("skopeo", &["copy", "-q", "--src-tls-verify=false", &from, &to]);
     });
 
+    let podman = Client::podman(dir.path());
     compare(&registry, &zstd, "diff_id", "podman", |image, _| {
-        let mut podman = Command::new("podman");
-        podman.args(["--root", &at("root"), "--runroot", &at("run"), "--tmpdir", &at("tmp")]);
-        tool::ok(podman.args(["pull", "-q", "--tls-verify=false", image]));
+        podman.ok(&["pull", "-q", "--tls-verify=false", image]);
     });
 
-    let config = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {:?}\n",
-        at("containerd"),
-        at("state"),
-        at("c.sock")
-    );
-    fs::write(at("config.toml"), config).unwrap();
-    let ctr = |args: &[&str]| {
-        let mut c = Command::new("ctr");
-        c.args(["-a", &at("c.sock")]).args(args);
-        c
-    };
-    let ready = || tool::output(&mut ctr(&["version"])).status.success();
-    let mut daemon = Command::new("containerd");
-    daemon.args(["-c", &at("config.toml")]);
-    let containerd = start(&mut daemon, Path::new(&at("containerd.log")), ready);
+    let ctr = Client::containerd(dir.path());
     compare(&registry, &zstd, "digest", "containerd", |image, _| {
-        tool::ok(&mut ctr(&["image", "pull", "--plain-http", image]));
+        ctr.ok(&["image", "pull", "--plain-http", image]);
     });
-    drop(containerd);
+    drop(ctr);
 
-    let socket = format!("unix://{}", at("d.sock"));
-    let docker = |args: &[&str]| {
-        let mut c = Command::new("docker");
-        c.args(["-H", &socket]).args(args);
-        c
-    };
-    let mut daemon = Command::new("dockerd");
-    daemon.args(["--iptables=false", "--bridge=none", "--data-root", &at("data")]);
-    daemon.args(["--exec-root", &at("exec"), "--pidfile", &at("pid"), "-H", &socket]);
-    let ready = || tool::output(&mut docker(&["info"])).status.success();
-    let _docker = start(&mut daemon, Path::new(&at("docker.log")), ready);
+    let docker = Client::docker(dir.path());
     compare(&registry, &gzip, "chain", "docker", |image, _| {
-        tool::ok(&mut docker(&["pull", "-q", image]));
+        docker.ok(&["pull", "-q", image]);
     });
-    let _ = Command::new("podman")
-        .args([
-            "--root",
-            &at("root"),
-            "--runroot",
-            &at("run"),
-            "--tmpdir",
-            &at("tmp"),
-            "system",
-            "reset",
-            "-f",
-        ])
-        .output();
 }
