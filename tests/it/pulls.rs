@@ -1,4 +1,5 @@
-//! What clients download from a real registry is what `relayer diff` says.
+//! What clients download from a real registry is what `relayer diff` says. `RELAYER_SEQUENCE` may
+//! name three layout folders, old to new, to take instead of small images.
 
 use std::fs;
 use std::net::TcpListener;
@@ -60,8 +61,10 @@ struct Sequence {
 
 fn sequence(dir: &Path, registry: &Registry, name: &'static str, codec: &str) -> Sequence {
     let mut s = Sequence { name, layouts: Vec::new(), configs: Vec::new() };
+    let given = std::env::var("RELAYER_SEQUENCE").unwrap_or_default();
+    let given: Vec<&str> = given.split_whitespace().collect();
     for version in 0..3 {
-        let image = write(dir, 2 * version);
+        let image = given.get(version).map_or_else(|| write(dir, 2 * version), Into::into);
         let out = dir.join(format!("{name}{version}"));
         let previous = version.checked_sub(1).map(|v| dir.join(format!("{name}{v}")));
         let mut options = vec!["--compression", codec, "--target", "6"];
