@@ -96,7 +96,7 @@ mod run {
     use crate::history::{History, Rate, Rates, Snapshot, default_dir};
     use crate::plan::chance_of_change;
     use crate::report::SCHEMA;
-    use crate::transport::Reference;
+    use crate::transport::{Reference, name};
 
     pub(in crate::cli) fn learned(dir: &Path) -> Result<Rates> {
         History::open_read(dir)?.learned()
@@ -157,11 +157,7 @@ mod run {
                 "{image} has images for several platforms; --platform picks one"
             )));
         };
-        let repository = |name: &String| -> Option<String> {
-            let (repository, tag) = name.rsplit_once(':')?;
-            (!tag.contains('/') && !repository.is_empty()).then(|| repository.to_owned())
-        };
-        let name = args.name.clone().or_else(|| one.names.iter().find_map(repository));
+        let name = args.name.clone().or_else(|| one.names.iter().find_map(|n| name::repository(n)));
         let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {
             Error::refused(format!("{image} has no name; --name says which sequence it continues"))
         })?;

@@ -27,6 +27,12 @@ pub(crate) fn full(name: &str) -> Option<String> {
     })
 }
 
+/// The repository of a full name, the same however the name was written.
+#[cfg(feature = "store")]
+pub(crate) fn repository(name: &str) -> Option<String> {
+    split(&full(name)?).map(|(repository, _)| repository.to_owned())
+}
+
 /// The tag of `repository:tag`; a bare tag is its own.
 pub(crate) fn tag(name: &str) -> &str {
     split(name).map_or(name, |(_, tag)| tag)
