@@ -1,5 +1,5 @@
-//! Any bytes as the layers of an image, split in memory: no panic, and the result unfolds to the
-//! file set of the input.
+//! Any bytes as the layers of an image, split in memory, alone and on top of one another: no panic,
+//! and the result unfolds to the file set of the input.
 
 #![no_main]
 
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use relayer::content::Budget;
 use relayer::digest::Digest;
+use relayer::fileset::FileSet;
 use relayer::flatten::flatten;
 use relayer::layer::Limits;
 use relayer::oci::Config;
@@ -15,11 +16,44 @@ use relayer::plan::Target;
 use relayer::progress::Silent;
 use relayer::split::{self, Options};
 use relayer::transport::Transport;
+use relayer::transport::bundle::Bundle;
 use relayer::transport::open::{Image, LayerBlob, Opened, open_archive};
 use relayer::transport::write::{Form, write_archive};
 use relayer::verify::compare;
 
 const MAX: u64 = 64 << 20;
+
+fn opened(layers: Vec<LayerBlob>) -> Opened {
+    let config = br#"{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let diff_ids: Vec<Digest> = layers.iter().map(|l| l.diff_id).collect();
+    let config = Config::parse(config).unwrap().with_layers(&diff_ids, &[]);
+    let image = Image {
+        manifest: None,
+        annotations: Default::default(),
+        descriptor_annotations: Default::default(),
+        config_bytes: config.to_bytes().unwrap(),
+        config,
+        platform: "linux/amd64".parse().unwrap(),
+        layers,
+    };
+    Opened {
+        images: vec![image],
+        index: None,
+        names: vec!["a:b".into()],
+        transport: Transport::DockerArchive,
+        notes: Vec::new(),
+    }
+}
+
+fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
+    let mut out = Vec::new();
+    write_archive(bundle, &bundle.names, Form::Universal, &mut out, &Silent).unwrap();
+    open_archive(Arc::new(out), None, None, None, budget, MAX).unwrap()
+}
+
+fn files(layers: &[LayerBlob]) -> relayer::error::Result<FileSet> {
+    Ok(flatten(layers, None, &Limits::new(4 * MAX, 100_000), &Silent)?.files)
+}
 
 fuzz_target!(|bytes: &[u8]| {
     // The first byte says where to cut the rest in two layers, at a block.
@@ -37,41 +71,32 @@ fuzz_target!(|bytes: &[u8]| {
         })
         .collect();
     let budget = Budget::new(MAX, None);
-    let Ok(want) = flatten(&layers, Some(&budget), &Limits::new(MAX, 10_000), &Silent) else { return };
-    let config = br#"{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
-    let image = Image {
-        manifest: None,
-        annotations: Default::default(),
-        descriptor_annotations: Default::default(),
-        config_bytes: config.to_vec(),
-        config: Config::parse(config).unwrap(),
-        platform: "linux/amd64".parse().unwrap(),
-        layers,
-    };
-    let opened = Opened {
-        images: vec![image],
-        index: None,
-        names: vec!["a:b".into()],
-        transport: Transport::DockerArchive,
-        notes: Vec::new(),
-    };
-    let options = Options {
+    let Ok(want) = files(&layers) else { return };
+    let lower = opened(layers[..1].to_vec());
+    let both = opened(layers);
+    let mut options = Options {
         target: Target::Layers(3),
         threads: 1,
         memory: MAX,
         max_size: MAX,
         ..Options::default()
     };
-    let (bundle, _) = match split::split(&opened, None, &options, &budget, &Silent) {
-        Ok(done) => done,
+    options.update.exact = true;
+    // Alone; on top of the image without its upper layer; and that on top of the first result.
+    let Ok((alone, _)) = split::split(&both, None, &options, &budget, &Silent) else {
         // A device number that tar can't hold, for example; the input was readable all the same.
-        Err(_) => return,
+        return;
     };
-    let mut out = Vec::new();
-    write_archive(&bundle, &bundle.names, Form::Universal, &mut out, &Silent).unwrap();
-    let again = open_archive(Arc::new(out), None, None, None, &budget, MAX).unwrap();
-    let got =
-        flatten(&again.images[0].layers, None, &Limits::new(4 * MAX, 100_000), &Silent).unwrap();
-    let differences = compare(&want.files, &got.files);
-    assert!(differences.is_empty(), "{}", differences[0]);
+    let alone = written(&alone, &budget);
+    let wanted_lower = files(&lower.images[0].layers).unwrap();
+    for (image, previous, want) in
+        [(&both, None, &want), (&both, Some(&lower), &want), (&lower, Some(&alone), &wanted_lower)]
+    {
+        let Ok((bundle, _)) = split::split(image, previous, &options, &budget, &Silent) else {
+            continue;
+        };
+        let got = files(&written(&bundle, &budget).images[0].layers).unwrap();
+        let differences = compare(want, &got);
+        assert!(differences.is_empty(), "{}", differences[0]);
+    }
 });
