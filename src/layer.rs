@@ -98,6 +98,38 @@ pub struct LayerContent {
     pub tar_bytes: u64,
 }
 
+/// Bytes of a file in a layer's tar.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    /// First byte.
+    pub offset: u64,
+    /// The file.
+    pub file: &'a FileData,
+    /// Its path.
+    pub path: &'a [u8],
+}
+
+impl LayerContent {
+    /// The files whose bytes lie in the tar in one piece, in its order; none of the empty ones.
+    pub fn spans(&self) -> Vec<Span<'_>> {
+        let mut spans: Vec<_> = self
+            .changes
+            .iter()
+            .filter_map(|c| match &c.what {
+                What::Put(Inode { kind: Kind::File(file), .. }) => match file.location {
+                    Location::Span { offset, .. } if file.size > 0 => {
+                        Some(Span { offset, file, path: &c.path })
+                    }
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect();
+        spans.sort_unstable_by_key(|s| s.offset);
+        spans
+    }
+}
+
 /// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
 /// Without a budget the bytes of a compressed layer are not kept, and can't be read later.
 pub fn read_layer(

@@ -34,9 +34,12 @@
 //! ```
 
 pub mod analyze;
+pub mod chunk;
 pub mod cli;
 pub mod codec;
 pub mod content;
+#[cfg(feature = "store")]
+mod db;
 pub mod delta;
 pub mod diff;
 pub mod digest;
@@ -47,13 +50,16 @@ pub mod flatten;
 pub mod history;
 pub mod layer;
 pub mod mtime;
+mod number;
 pub mod oci;
 pub mod pattern;
 pub mod plan;
 pub mod progress;
+pub mod recompress;
 pub mod report;
 pub mod size;
 pub mod split;
+pub mod store;
 pub mod tar;
 #[cfg(test)]
 mod testing;

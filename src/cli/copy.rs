@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::load::open;
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
@@ -11,29 +12,29 @@ use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::transport::bundle::Bundle;
-use crate::transport::{Reference, open, write};
+use crate::transport::{Reference, write};
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
     /// The image to read
     #[arg(value_name = "SRC")]
-    source: Reference,
+    pub(super) source: Reference,
     /// Where to write it
     #[arg(value_name = "DST")]
-    destination: Reference,
+    pub(super) destination: Reference,
     /// Only this platform of several
     #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    pub(super) platform: Option<Platform>,
     /// Replace the destination if it is there
     #[arg(short, long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
         let budget = Budget::new(global.memory.0, None);
-        let opened = open::open(&self.source, self.platform.as_ref(), &budget, global.max_size.0)?;
+        let opened = open(&self.source, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let bundle = Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
         target.write(&bundle, terminal)?;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
+use super::load::open;
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::content::{Budget, DiskFile};
 use crate::delta::{self, Delta, Side};
@@ -19,7 +20,7 @@ use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::transport::open::{Image, Opened};
-use crate::transport::{Reference, open, write};
+use crate::transport::{Reference, write};
 
 /// Memory for old layers while a delta is applied; the rest goes to a temporary file.
 const SPOOL: u64 = 64 << 20;
@@ -67,8 +68,8 @@ impl DeltaArgs {
         let start = Instant::now();
         write::check_file(&self.output, self.force)?;
         let budget = Budget::new(global.memory.0, None);
-        let open = |image: &Reference| -> Result<Opened> {
-            let opened = open::open(image, self.platform.as_ref(), &budget, global.max_size.0)?;
+        let open_one = |image: &Reference| -> Result<Opened> {
+            let opened = open(image, self.platform.as_ref(), &budget, global)?;
             if opened.images.len() != 1 {
                 return Err(Error::refused(format!(
                     "{image} has images for several platforms; --platform picks one"
@@ -76,7 +77,7 @@ impl DeltaArgs {
             }
             Ok(opened)
         };
-        let (old, new) = (open(&self.old)?, open(&self.new)?);
+        let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
         let read = |image: &Image, name: &Reference| -> Result<Vec<LayerContent>> {
             let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
             flatten::read(&image.layers, Some(&budget), &limits, terminal)
@@ -136,7 +137,7 @@ impl Apply {
         let file = File::open(&self.delta).map_err(Error::from).context(place)?;
         let delta = Delta::open(Arc::new(DiskFile::new(file)?)).context(place)?;
         let budget = Budget::new(SPOOL.min(global.memory.0), None);
-        let opened = open::open(&self.old, None, &budget, global.max_size.0)?;
+        let opened = open(&self.old, None, &budget, global)?;
         let fits =
             |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());
         let old = opened.images.iter().find(fits).ok_or_else(|| {

@@ -59,23 +59,17 @@ pub(super) use run::learned;
 mod run {
     use std::path::Path;
 
+    use super::super::load::without_database;
     use super::{Global, HistoryArgs, Outcome, Terminal};
-    use crate::error::{Error, Result};
+    use crate::error::Result;
     use crate::history::Rates;
 
-    fn missing() -> Error {
-        Error::unsupported(
-            "this relayer was built without a database; build it with `cargo install --path . \
-             --features store`",
-        )
-    }
-
     pub(in crate::cli) fn learned(_: &Path) -> Result<Rates> {
-        Err(missing())
+        Err(without_database())
     }
 
     pub(super) fn history(_: &HistoryArgs, _: &Global, _: &Terminal) -> Result<Outcome> {
-        Err(missing())
+        Err(without_database())
     }
 }
 

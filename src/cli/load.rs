@@ -10,7 +10,38 @@ use crate::fileset::FileSet;
 use crate::flatten;
 use crate::layer::{Limits, MAX_ENTRIES};
 use crate::oci::Platform;
-use crate::transport::{Reference, open};
+use crate::transport::open::Opened;
+use crate::transport::{Reference, Transport, open};
+
+/// Opens what a reference names, in whatever it lies.
+pub(super) fn open(
+    image: &Reference,
+    platform: Option<&Platform>,
+    budget: &Arc<Budget>,
+    global: &Global,
+) -> Result<Opened> {
+    match (image.transport, &image.path) {
+        #[cfg(feature = "store")]
+        (Some(Transport::Store), Some(dir)) => {
+            let workers = global.threads() as u32;
+            crate::store::open(dir, image.tag.as_deref(), platform, workers, budget)
+                .and_then(|opened| opened.only(platform))
+                .context(|| format!("reading {image}"))
+        }
+        #[cfg(not(feature = "store"))]
+        (Some(Transport::Store), _) => Err(without_database().context(format!("reading {image}"))),
+        _ => open::open(image, platform, budget, global.max_size.0),
+    }
+}
+
+/// What says that a command needs more than this relayer has.
+#[cfg(not(feature = "store"))]
+pub(super) fn without_database() -> crate::error::Error {
+    crate::error::Error::unsupported(
+        "this relayer was built without a database; build it with `cargo install --path . \
+         --features store`",
+    )
+}
 
 /// One image of a reference.
 pub(super) struct Loaded {
@@ -34,7 +65,7 @@ pub(super) fn load(
 ) -> Result<Vec<Loaded>> {
     // Archives that come from a pipe are kept in any case.
     let budget = Budget::new(global.memory.0, None);
-    let opened = open::open(image, platform, &budget, global.max_size.0)?;
+    let opened = open(image, platform, &budget, global)?;
     let pool = global.pool()?;
     let images = opened.images.iter().map(|one| {
         let limits = Limits::new(global.max_size.0, MAX_ENTRIES);

@@ -6,6 +6,7 @@ mod diff;
 mod history;
 mod load;
 mod split;
+mod store;
 mod table;
 mod terminal;
 mod verify;
@@ -35,6 +36,7 @@ IMAGE and DEST are named as for skopeo:
   docker-archive:FILE[:TAG]   what `docker save` writes
   oci:DIR[:TAG]               a folder in OCI layout
   oci-archive:FILE[:TAG]      the same in a tar archive
+  store:DIR[:NAME]            an image in a store, to read
   FILE or DIR [:TAG]          either, told from what is in it
   -                           standard input or output";
 
@@ -54,6 +56,8 @@ enum Command {
     Apply(delta::Apply),
     /// Learn from earlier images how often things change
     History(history::HistoryArgs),
+    /// Keep many images, each file and chunk once
+    Store(store::StoreArgs),
     /// Copy an image between files and folders, its bytes unchanged
     Copy(copy::Copy),
     /// Print a completion script
@@ -148,6 +152,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Delta(args) => args.run(&cli.global, terminal),
         Command::Apply(args) => args.run(&cli.global, terminal),
         Command::History(args) => args.run(&cli.global, terminal),
+        Command::Store(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use super::load::open;
 use super::{Global, Outcome, print, print_json, table, terminal::Terminal};
 use crate::analyze::ChurnRule;
 use crate::codec::Compression;
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 use crate::report::{Report, SCHEMA};
 use crate::size::ByteSize;
 use crate::split::{self, Options};
-use crate::transport::{Reference, Transport, open, write};
+use crate::transport::{Reference, Transport, write};
 use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
@@ -214,11 +215,10 @@ impl Common {
         };
         self.warn(&options, terminal);
         let budget = Budget::new(options.spool_memory(), None);
-        let opened = open::open(&self.image, self.platform.as_ref(), &budget, options.max_size)?;
+        let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
-        let before = previous
-            .map(|p| open::open(p, self.platform.as_ref(), &budget, options.max_size))
-            .transpose()?;
+        let before =
+            previous.map(|p| open(p, self.platform.as_ref(), &budget, global)).transpose()?;
         let (bundle, images) = split::split(&opened, before.as_ref(), &options, &budget, terminal)
             .context(|| format!("splitting {}", self.image))?;
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
@@ -275,7 +275,8 @@ impl Common {
         let Some(path) = &self.image.path else {
             return Ok(Reference { path: None, ..Reference::file("") });
         };
-        let name = path.file_name().ok_or_else(|| {
+        let stored = self.image.transport == Some(Transport::Store);
+        let name = path.file_name().filter(|_| !stored).ok_or_else(|| {
             Error::refused(format!("{} has no name to derive an output from; use -o", self.image))
         })?;
         let mut stem = PathBuf::from(name);

@@ -1,6 +1,7 @@
 //! Compression of layers and archives: telling formats apart, decoding, and encoding in a form
 //! that every client reads and that does not depend on the machine.
 
+pub(crate) mod frame;
 mod gzip;
 mod zstd;
 

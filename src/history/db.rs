@@ -1,11 +1,7 @@
-//! The history on disk, in RocksDB.
+//! The history on disk: one batch an image.
 //!
-//! One write batch an image, synced: whatever happens, an image is there whole or not at all. One
-//! process writes at a time; others may read what was there when they began.
-//!
-//! | column family | key | value |
+//! | table | key | value |
 //! |---|---|---|
-//! | default | `format` | `1` |
 //! | `images` | sequence, NUL, identity | JSON of [`Known`] |
 //! | `last` | sequence, NUL, component | identity of the newest one |
 //! | `rates` | component | JSON of [`Rate`] |
@@ -13,19 +9,23 @@
 
 use std::path::Path;
 
-use rocksdb::{ColumnFamily, DB, ErrorKind as DbErrorKind, Options, WriteBatch, WriteOptions};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
 use super::{Rates, Snapshot};
 use crate::analyze::{ComponentKind, Learned};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::db::{Batch, Db, Kind};
+use crate::error::Result;
 
-const FORMAT: &[u8] = b"1";
-const FAMILIES: [&str; 4] = ["images", "last", "rates", "files"];
+const KIND: Kind = Kind {
+    name: "history",
+    made_by: "relayer history add",
+    mend: "delete its folder and add the images again",
+    tables: &[("images", None), ("last", None), ("rates", None), ("files", None)],
+};
 
 /// A history that is open.
 pub struct History {
-    db: DB,
+    db: Db,
 }
 
 /// An image in the history.
@@ -65,58 +65,29 @@ pub struct Added {
 impl History {
     /// Opens a history for writing, and makes it if it is not there.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        std::fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
-        let db =
-            DB::open_cf(&options, dir, FAMILIES).map_err(|e| failed(&e)).context(|| place(dir))?;
-        let history = Self { db };
-        match history.db.get(b"format").map_err(|e| failed(&e))? {
-            Some(format) if format == FORMAT => {}
-            Some(_) => return Err(other_format().context(place(dir))),
-            None => history.db.put(b"format", FORMAT).map_err(|e| failed(&e))?,
-        }
-        Ok(history)
+        Ok(Self { db: Db::open(KIND, dir)? })
     }
 
     /// Opens a history for reading, even while another process writes to it.
     pub fn open_read(dir: &Path) -> Result<Self> {
-        if !dir.join("CURRENT").exists() {
-            return Err(Error::not_found(format!(
-                "there is no history in {}; make one with `relayer history add`",
-                dir.display()
-            )));
-        }
-        let db = DB::open_cf_for_read_only(&Options::default(), dir, FAMILIES, false);
-        let history = Self { db: db.map_err(|e| failed(&e)).context(|| place(dir))? };
-        match history.db.get(b"format").map_err(|e| failed(&e))? {
-            Some(format) if format == FORMAT => Ok(history),
-            _ => Err(other_format().context(place(dir))),
-        }
+        Ok(Self { db: Db::open_read(KIND, dir)? })
     }
 
     /// Adds the next image of a sequence, read from `from`.
     pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<Added> {
         let key = |rest: &[u8]| [sequence.as_bytes(), &[0], rest].concat();
-        let images = self.family("images")?;
         let identity = image.identity();
-        if let Some(Known { number, .. }) = self.json(images, &key(&identity))? {
+        if let Some(Known { number, .. }) = self.db.json("images", &key(&identity))? {
             return Ok(Added { known: true, number, ..Added::default() });
         }
         let mut added =
-            Added { number: self.below(images, &key(b""))?.len() as u64, ..Added::default() };
-        let mut batch = WriteBatch::default();
+            Added { number: self.keys("images", &key(b""))?.len() as u64, ..Added::default() };
+        let mut batch = self.db.batch();
         let known = Known { number: added.number, from: from.to_owned() };
-        batch.put_cf(images, key(&identity), json(&known)?);
+        batch.put_json("images", &key(&identity), &known)?;
         self.components(image, &key, &mut batch, &mut added)?;
         self.files(image, &key, &mut batch)?;
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(|e| failed(&e))
-            .context(|| "writing the history")?;
+        batch.write(true)?;
         Ok(added)
     }
 
@@ -124,14 +95,13 @@ impl History {
         &self,
         image: &Snapshot,
         key: &dyn Fn(&[u8]) -> Vec<u8>,
-        batch: &mut WriteBatch,
+        batch: &mut Batch<'_>,
         added: &mut Added,
     ) -> Result<()> {
-        let (last, rates) = (self.family("last")?, self.family("rates")?);
         for (name, (kind, identity)) in &image.components {
-            let before = self.get(last, &key(name.as_bytes()))?;
-            batch.put_cf(last, key(name.as_bytes()), identity);
-            let rate: Option<Rate> = self.json(rates, name.as_bytes())?;
+            let before = self.db.get("last", &key(name.as_bytes()))?;
+            batch.put("last", &key(name.as_bytes()), identity)?;
+            let rate: Option<Rate> = self.db.json("rates", name.as_bytes())?;
             let mut learned = rate.map(|r| r.learned).unwrap_or_default();
             if let Some(before) = before {
                 let changed = u64::from(before != identity);
@@ -141,14 +111,14 @@ impl History {
                 added.changed += changed;
             }
             let rate = Rate { name: name.clone(), kind: *kind, learned };
-            batch.put_cf(rates, name, json(&rate)?);
+            batch.put_json("rates", name.as_bytes(), &rate)?;
         }
         // What comes back one day is not compared with what it was long ago.
         let prefix = key(b"");
-        for old in self.below(last, &prefix)? {
+        for old in self.keys("last", &prefix)? {
             let name = std::str::from_utf8(&old[prefix.len()..]).unwrap_or_default();
             if !image.components.contains_key(name) {
-                batch.delete_cf(last, old);
+                batch.delete("last", &old)?;
             }
         }
         Ok(())
@@ -158,23 +128,22 @@ impl History {
         &self,
         image: &Snapshot,
         key: &dyn Fn(&[u8]) -> Vec<u8>,
-        batch: &mut WriteBatch,
+        batch: &mut Batch<'_>,
     ) -> Result<()> {
-        let files = self.family("files")?;
         for (path, identity) in &image.files {
             let (mut seen, mut changed) = (0, 0);
-            if let Some(value) = self.get(files, &key(path))? {
-                let (before, counts) = file_value(&value)?;
+            if let Some(value) = self.db.get("files", &key(path))? {
+                let (before, counts) = self.file_value(&value)?;
                 seen = counts.seen as u32 + 1;
                 changed = counts.changed as u32 + u32::from(before != identity);
             }
             let value = [&identity[..], &seen.to_le_bytes(), &changed.to_le_bytes()].concat();
-            batch.put_cf(files, key(path), value);
+            batch.put("files", &key(path), &value)?;
         }
         let prefix = key(b"");
-        for old in self.below(files, &prefix)? {
+        for old in self.keys("files", &prefix)? {
             if !image.files.contains_key(&old[prefix.len()..]) {
-                batch.delete_cf(files, old);
+                batch.delete("files", &old)?;
             }
         }
         Ok(())
@@ -183,9 +152,8 @@ impl History {
     /// What is known of every component, by name.
     pub fn rates(&self) -> Result<Vec<Rate>> {
         let mut rates = Vec::new();
-        for item in self.db.iterator_cf(self.family("rates")?, rocksdb::IteratorMode::Start) {
-            let (_, value) = item.map_err(|e| failed(&e))?;
-            rates.push(parse(&value)?);
+        for item in self.db.below("rates", b"")? {
+            rates.push(self.db.parse(&item?.1)?);
         }
         Ok(rates)
     }
@@ -199,7 +167,7 @@ impl History {
     /// The names of sequences, and how many images each has.
     pub fn sequences(&self) -> Result<Vec<(String, u64)>> {
         let mut found: Vec<(String, u64)> = Vec::new();
-        for key in self.below(self.family("images")?, b"")? {
+        for key in self.keys("images", b"")? {
             let name = key.split(|b| *b == 0).next().unwrap_or_default();
             let name = String::from_utf8_lossy(name).into_owned();
             match found.last_mut() {
@@ -213,9 +181,9 @@ impl History {
     /// Files that have changed, in all sequences, most often changed first.
     pub fn changed_files(&self) -> Result<Vec<(Vec<u8>, Learned)>> {
         let mut found = Vec::new();
-        for item in self.db.iterator_cf(self.family("files")?, rocksdb::IteratorMode::Start) {
-            let (key, value) = item.map_err(|e| failed(&e))?;
-            let (_, learned) = file_value(&value)?;
+        for item in self.db.below("files", b"")? {
+            let (key, value) = item?;
+            let (_, learned) = self.file_value(&value)?;
             let path = key.iter().position(|b| *b == 0).map_or(&key[..], |at| &key[at + 1..]);
             if learned.changed > 0 {
                 found.push((path.to_vec(), learned));
@@ -226,74 +194,21 @@ impl History {
         Ok(found)
     }
 
-    fn family(&self, name: &str) -> Result<&ColumnFamily> {
-        self.db.cf_handle(name).ok_or_else(|| damaged(&format!("there is no {name}")))
-    }
-
-    fn get(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.db.get_cf(family, key).map_err(|e| failed(&e)).context(|| "reading the history")
-    }
-
-    fn json<T: DeserializeOwned>(&self, family: &ColumnFamily, key: &[u8]) -> Result<Option<T>> {
-        self.get(family, key)?.map(|value| parse(&value)).transpose()
-    }
-
     /// All keys with a prefix.
-    fn below(&self, family: &ColumnFamily, prefix: &[u8]) -> Result<Vec<Box<[u8]>>> {
-        let from = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
-        let mut keys = Vec::new();
-        for item in self.db.iterator_cf(family, from) {
-            let (key, _) = item.map_err(|e| failed(&e))?;
-            if !key.starts_with(prefix) {
-                break;
-            }
-            keys.push(key);
+    fn keys(&self, table: &str, prefix: &[u8]) -> Result<Vec<Box<[u8]>>> {
+        self.db.below(table, prefix)?.map(|item| Ok(item?.0)).collect()
+    }
+
+    fn file_value<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], Learned)> {
+        let short = || self.db.damaged("a file's entry is short");
+        let (identity, counts) = value.split_at_checked(32).ok_or_else(short)?;
+        let word = |at: usize| {
+            let bytes = counts.get(at..at + 4).and_then(|b| b.try_into().ok());
+            bytes.map(u32::from_le_bytes).map(u64::from)
+        };
+        match (word(0), word(4)) {
+            (Some(seen), Some(changed)) => Ok((identity, Learned { seen, changed })),
+            _ => Err(short()),
         }
-        Ok(keys)
     }
-}
-
-fn file_value(value: &[u8]) -> Result<(&[u8], Learned)> {
-    let (identity, counts) =
-        value.split_at_checked(32).ok_or_else(|| damaged("a file's entry is short"))?;
-    let word = |at: usize| {
-        let bytes = counts.get(at..at + 4).and_then(|b| b.try_into().ok());
-        bytes.map(u32::from_le_bytes).map(u64::from)
-    };
-    match (word(0), word(4)) {
-        (Some(seen), Some(changed)) => Ok((identity, Learned { seen, changed })),
-        _ => Err(damaged("a file's entry is short")),
-    }
-}
-
-fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|e| Error::from(std::io::Error::from(e)))
-}
-
-fn parse<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
-    serde_json::from_slice(value).map_err(|e| damaged(&e.to_string()))
-}
-
-fn damaged(what: &str) -> Error {
-    Error::malformed(format!(
-        "the history is damaged: {what}; delete its folder and add the images again"
-    ))
-}
-
-fn other_format() -> Error {
-    Error::unsupported(
-        "the history was written by another version of relayer; delete its folder and add the images again",
-    )
-}
-
-fn place(dir: &Path) -> String {
-    format!("opening the history in {}", dir.display())
-}
-
-fn failed(e: &rocksdb::Error) -> Error {
-    let text = e.to_string();
-    if e.kind() == DbErrorKind::IOError && text.contains("lock") {
-        return Error::refused("another relayer is writing to it; try again when that has ended");
-    }
-    Error::new(ErrorKind::Io, text)
 }

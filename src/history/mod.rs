@@ -93,16 +93,21 @@ pub fn digest(rates: &Rates) -> String {
     crate::digest::hex(&hasher.finalize().as_bytes()[..8])
 }
 
-/// Where a history lies unless something else is said: `$XDG_DATA_HOME/relayer/history`, else
-/// `~/.local/share/relayer/history`.
+/// Where a history lies unless something else is said: in the user's data folder.
 pub fn default_dir() -> Result<PathBuf> {
+    data_dir("history")
+}
+
+/// A folder of ours in the user's data folder: `$XDG_DATA_HOME/relayer/<name>`, else
+/// `~/.local/share/relayer/<name>`.
+pub(crate) fn data_dir(name: &str) -> Result<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = named("XDG_DATA_HOME").filter(|p| p.is_absolute());
     let data = data.or_else(|| Some(named("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
-        Error::not_found("there is no home folder for the history; --history names another")
+        Error::not_found(format!("there is no home folder for the {name}; --{name} names another"))
     })?;
-    Ok(data.join("relayer/history"))
+    Ok(data.join("relayer").join(name))
 }
 
 #[cfg(test)]

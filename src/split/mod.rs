@@ -16,7 +16,7 @@ use crate::flatten::flatten;
 use crate::history::{self, Rates};
 use crate::layer::{Limits, MAX_ENTRIES};
 use crate::mtime::MtimePolicy;
-use crate::oci::Descriptor;
+use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
 use crate::report::{self, ImageReport, Totals};
@@ -33,6 +33,12 @@ pub const VERSION: &str = "io.relayer.version";
 pub const PLAN: &str = "io.relayer.plan";
 /// How our own lines in an image's history begin.
 const HISTORY: &str = "relayer split: ";
+
+/// How relayer compressed an image's layers, from the manifest's annotations.
+pub fn noted_compression(annotations: &Annotations) -> Option<Compression> {
+    let mut words = annotations.get(PLAN)?.split(' ');
+    Compression::parse(words.find_map(|word| word.strip_prefix("compression="))?).ok()
+}
 
 /// What to do with an image.
 #[derive(Debug, Clone)]

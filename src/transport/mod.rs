@@ -27,17 +27,20 @@ pub enum Transport {
     Oci,
     /// The same in a tar archive.
     OciArchive,
+    /// A [store](crate::store) of relayer.
+    Store,
 }
 
 /// The prefixes, longest first so that none hides another.
-const PREFIXES: [(&str, Transport); 3] = [
+const PREFIXES: [(&str, Transport); 4] = [
     ("docker-archive:", Transport::DockerArchive),
     ("oci-archive:", Transport::OciArchive),
     ("oci:", Transport::Oci),
+    ("store:", Transport::Store),
 ];
 
-/// Where an image is: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, a
-/// plain path with an optional tag, or `-` for a pipe.
+/// Where an image is: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// As stated; `None` for a plain path, whose contents tell.
@@ -112,6 +115,7 @@ mod tests {
             "docker-archive:img.tar",
             "oci:dir:v1",
             "oci-archive:x.tar:repo/app:v1",
+            "store:dir:repo/app:v1",
             "-",
             "docker-archive:-",
         ] {

@@ -82,24 +82,28 @@ pub fn open(
     budget: &Arc<Budget>,
     max_size: u64,
 ) -> Result<Opened> {
-    let mut opened = open_any(reference, platform, budget, max_size)
-        .context(|| format!("reading {reference}"))?;
-    if let Some(wanted) = platform {
-        let found: Vec<_> = opened.images.iter().map(|i| i.platform.to_string()).collect();
-        opened.images.retain(|i| i.platform.matches(wanted));
-        if opened.images.is_empty() {
+    let opened = open_any(reference, platform, budget, max_size);
+    opened.and_then(|opened| opened.only(platform)).context(|| format!("reading {reference}"))
+}
+
+impl Opened {
+    /// Keeps the images that `platform` matches, when it is given.
+    pub fn only(mut self, platform: Option<&Platform>) -> Result<Self> {
+        let Some(wanted) = platform else { return Ok(self) };
+        let found: Vec<_> = self.images.iter().map(|i| i.platform.to_string()).collect();
+        self.images.retain(|i| i.platform.matches(wanted));
+        if self.images.is_empty() {
             return Err(Error::not_found(format!(
                 "no image for platform {wanted}; there is {}",
                 found.join(", ")
-            ))
-            .context(format!("reading {reference}")));
+            )));
         }
         // One platform was asked for: what comes out is that image, and no index.
-        if opened.images.len() == 1 {
-            opened.index = None;
+        if self.images.len() == 1 {
+            self.index = None;
         }
+        Ok(self)
     }
-    Ok(opened)
 }
 
 fn open_any(
@@ -114,6 +118,9 @@ fn open_any(
             return Err(Error::refused("standard input is a terminal; pipe an archive in"));
         }
         None => spool(io::stdin().lock(), budget, max_size)?,
+        Some(_) if reference.transport == Some(Transport::Store) => {
+            return Err(Error::unsupported("a store is read by the command line only"));
+        }
         Some(path) => {
             let file = File::open(path)?;
             let metadata = file.metadata()?;

@@ -52,6 +52,11 @@ impl Target {
             None => Form::Universal,
             Some(Transport::DockerArchive) => Form::Docker,
             Some(Transport::OciArchive | Transport::Oci) => Form::Oci,
+            Some(Transport::Store) => {
+                return Err(
+                    Error::refused("`relayer store add` puts images in a store").context(place())
+                );
+            }
         };
         let Some(path) = &reference.path else {
             if reference.transport == Some(Transport::Oci) {

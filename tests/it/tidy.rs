@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 27] = [
+const LEVELS: [(&str, u32); 32] = [
     ("error", 0),
     ("testing", 0),
+    ("db", 1),
+    ("number", 0),
     ("digest", 1),
+    ("chunk", 1),
     ("size", 1),
     ("progress", 1),
     ("fileset", 1),
@@ -17,6 +20,7 @@ const LEVELS: [(&str, u32); 27] = [
     ("oci", 2),
     ("codec", 3),
     ("tar", 3),
+    ("recompress", 4),
     ("transport", 4),
     ("layer", 5),
     ("flatten", 6),
@@ -30,6 +34,7 @@ const LEVELS: [(&str, u32); 27] = [
     ("history", 10),
     ("split", 11),
     ("delta", 12),
+    ("store", 12),
     ("cli", 13),
     ("main", 14),
 ];

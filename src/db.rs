@@ -1,0 +1,243 @@
+//! A database on disk in RocksDB: named tables, batches, and errors in our words.
+//!
+//! One process writes at a time; others may read what was there when they began. What a batch
+//! holds is there whole or not at all, whatever happens.
+
+use std::path::Path;
+
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode};
+use rocksdb::{DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::error::{Context, Error, ErrorKind, Result};
+
+const FORMAT: &[u8] = b"1";
+
+/// What a database is called and how it is mended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// `history`, `store`.
+    pub(crate) name: &'static str,
+    /// The command that makes one.
+    pub(crate) made_by: &'static str,
+    /// What to do when it is damaged.
+    pub(crate) mend: &'static str,
+    /// Its tables, each with the size from which values lie in files of their own.
+    pub(crate) tables: &'static [(&'static str, Option<u64>)],
+}
+
+/// A database that is open.
+pub(crate) struct Db {
+    db: DB,
+    kind: Kind,
+}
+
+impl Db {
+    /// Opens a database for writing, and makes it if it is not there.
+    pub(crate) fn open(kind: Kind, dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
+        let mut options = options();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&options, dir, descriptors(&kind));
+        let db = Self::checked(db, kind, true).context(|| place(&kind, dir))?;
+        Ok(db)
+    }
+
+    /// Opens a database for reading, even while another process writes to it.
+    pub(crate) fn open_read(kind: Kind, dir: &Path) -> Result<Self> {
+        if !dir.join("CURRENT").exists() {
+            return Err(Error::not_found(format!(
+                "there is no {} in {}; make one with `{}`",
+                kind.name,
+                dir.display(),
+                kind.made_by
+            )));
+        }
+        let db = DB::open_cf_descriptors_read_only(&options(), dir, descriptors(&kind), false);
+        Self::checked(db, kind, false).context(|| place(&kind, dir))
+    }
+
+    fn checked(db: Result<DB, rocksdb::Error>, kind: Kind, write: bool) -> Result<Self> {
+        let db = Self { db: db.map_err(|e| failed(&kind, &e))?, kind };
+        match db.db.get(b"format").map_err(|e| db.failed(&e))? {
+            Some(format) if format == FORMAT => {}
+            None if write => db.db.put(b"format", FORMAT).map_err(|e| db.failed(&e))?,
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "the {} was written by another version of relayer; delete its folder and add \
+                     the images again",
+                    kind.name
+                )));
+            }
+        }
+        Ok(db)
+    }
+
+    /// A value.
+    pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let value = self.db.get_cf(self.table(table)?, key);
+        value.map_err(|e| self.failed(&e)).context(|| format!("reading the {}", self.kind.name))
+    }
+
+    /// A value that is JSON.
+    pub(crate) fn json<T: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<T>> {
+        self.get(table, key)?.map(|value| self.parse(&value)).transpose()
+    }
+
+    /// Reads a value as JSON.
+    pub(crate) fn parse<T: DeserializeOwned>(&self, value: &[u8]) -> Result<T> {
+        serde_json::from_slice(value).map_err(|e| self.damaged(&e.to_string()))
+    }
+
+    /// All entries of a table whose keys begin with `prefix`, in order.
+    pub(crate) fn below<'a>(&'a self, table: &str, prefix: &'a [u8]) -> Result<Entries<'a>> {
+        let entries =
+            self.db.iterator_cf(self.table(table)?, IteratorMode::From(prefix, Direction::Forward));
+        let entries = entries.map_while(move |item| match item {
+            Ok((key, _)) if !key.starts_with(prefix) => None,
+            Ok(entry) => Some(Ok(entry)),
+            Err(e) => Some(Err(self.failed(&e))),
+        });
+        Ok(Box::new(entries))
+    }
+
+    /// The last entry of a table whose key is `key` or before it.
+    pub(crate) fn at_or_before(&self, table: &str, key: &[u8]) -> Result<Option<Entry>> {
+        let mode = IteratorMode::From(key, Direction::Reverse);
+        let mut entries = self.db.iterator_cf(self.table(table)?, mode);
+        entries.next().transpose().map_err(|e| self.failed(&e))
+    }
+
+    /// Changes to be made together.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { db: self, batch: WriteBatch::default() }
+    }
+
+    /// Puts all that was written into files with checksums, which a damaged log can't take away.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let mut flush = FlushOptions::default();
+        flush.set_wait(true);
+        for (table, _) in self.kind.tables {
+            let done = self.db.flush_cf_opt(self.table(table)?, &flush);
+            done.map_err(|e| self.failed(&e))?;
+        }
+        self.db.flush_opt(&flush).map_err(|e| self.failed(&e))
+    }
+
+    /// Gives back the room of what was deleted.
+    pub(crate) fn compact(&self) -> Result<()> {
+        // Values in files of their own are only moved when room is to be had.
+        let collect = [
+            ("enable_blob_garbage_collection", "true"),
+            ("blob_garbage_collection_age_cutoff", "1.0"),
+            ("blob_garbage_collection_force_threshold", "0.0"),
+        ];
+        let mut all = rocksdb::CompactOptions::default();
+        all.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        for (table, _) in self.kind.tables {
+            let table = self.table(table)?;
+            self.db.set_options_cf(table, &collect).map_err(|e| self.failed(&e))?;
+            self.db.compact_range_cf_opt(table, None::<&[u8]>, None::<&[u8]>, &all);
+        }
+        Ok(())
+    }
+
+    /// Says that something in the database can't be.
+    pub(crate) fn damaged(&self, what: &str) -> Error {
+        let Kind { name, mend, .. } = self.kind;
+        Error::malformed(format!("the {name} is damaged: {what}; {mend}"))
+    }
+
+    fn table(&self, name: &str) -> Result<&ColumnFamily> {
+        self.db.cf_handle(name).ok_or_else(|| self.damaged(&format!("there is no table {name}")))
+    }
+
+    fn failed(&self, e: &rocksdb::Error) -> Error {
+        failed(&self.kind, e)
+    }
+}
+
+/// A key and its value.
+pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
+/// Entries of a table.
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry>> + 'a>;
+
+/// Changes that are made together.
+pub(crate) struct Batch<'a> {
+    db: &'a Db,
+    batch: WriteBatch,
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.batch.put_cf(self.db.table(table)?, key, value);
+        Ok(())
+    }
+
+    pub(crate) fn put_json(
+        &mut self,
+        table: &str,
+        key: &[u8],
+        value: &impl Serialize,
+    ) -> Result<()> {
+        let value = serde_json::to_vec(value).map_err(std::io::Error::from)?;
+        self.put(table, key, &value)
+    }
+
+    pub(crate) fn delete(&mut self, table: &str, key: &[u8]) -> Result<()> {
+        self.batch.delete_cf(self.db.table(table)?, key);
+        Ok(())
+    }
+
+    /// Makes the changes. They outlive the process; with `sync`, and all before them, the machine.
+    pub(crate) fn write(self, sync: bool) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        let done = self.db.db.write_opt(self.batch, &options);
+        done.map_err(|e| self.db.failed(&e))
+            .context(|| format!("writing the {}", self.db.kind.name))
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    // Its own log of what it does.
+    options.set_keep_log_file_num(1);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(rocksdb::LogLevel::Warn);
+    // A record that a killed process left half written is no damage; anything else is.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_manifest_preallocation_size(1 << 16);
+    options
+}
+
+fn descriptors(kind: &Kind) -> Vec<ColumnFamilyDescriptor> {
+    let of = |(name, large): &(&str, Option<u64>)| {
+        let mut options = Options::default();
+        if let Some(bytes) = large {
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(*bytes);
+            options.set_blob_file_size(256 << 20);
+        }
+        ColumnFamilyDescriptor::new(*name, options)
+    };
+    kind.tables.iter().map(of).collect()
+}
+
+fn place(kind: &Kind, dir: &Path) -> String {
+    format!("opening the {} in {}", kind.name, dir.display())
+}
+
+fn failed(kind: &Kind, e: &rocksdb::Error) -> Error {
+    let text = e.to_string();
+    match e.kind() {
+        rocksdb::ErrorKind::IOError if text.contains("lock") => {
+            Error::refused("another relayer is writing to it; try again when that has ended")
+        }
+        rocksdb::ErrorKind::Corruption => {
+            Error::malformed(format!("the {} is damaged ({text}); {}", kind.name, kind.mend))
+        }
+        _ => Error::new(ErrorKind::Io, text),
+    }
+}

@@ -1,0 +1,96 @@
+//! Finding out how a blob was compressed, by doing it again.
+
+use std::io::{self, Read, Write};
+
+use crate::codec::{Compression, Encoder, Format};
+use crate::content::{ReadAt, SourceReader};
+use crate::error::{Context, Result};
+
+/// The compression that makes exactly `blob` of the `size` bytes of its uncompressed `tar`; `None`
+/// when relayer has none that does. `noted` is what its image says of it.
+pub fn find(
+    noted: Option<Compression>,
+    format: Format,
+    blob: &dyn ReadAt,
+    tar: &dyn ReadAt,
+    size: u64,
+    workers: u32,
+) -> Result<Option<Compression>> {
+    let name = match format {
+        Format::Plain => return Ok(Some(Compression::None)),
+        Format::Gzip => "gzip",
+        Format::Zstd => "zstd",
+    };
+    let usual = Compression::new(name, None, None)?;
+    let noted = noted.filter(|c| c.media_type() == usual.media_type() && *c != usual);
+    for compression in noted.into_iter().chain([usual]) {
+        let same = Same { blob: SourceReader::all(blob), differs: false, buf: Vec::new() };
+        let mut encoder = Encoder::new(same, &compression, workers, size)?;
+        let mut tar = SourceReader::new(tar, 0, size);
+        // What differs ends it early; then there is nothing to be finished.
+        let ended = io::copy(&mut tar, &mut encoder).is_ok();
+        let same = encoder.finish();
+        if ended
+            && let Ok(mut same) = same
+            && !same.differs
+        {
+            let mut one = [0];
+            if same.blob.read(&mut one).context(|| "comparing a blob")? == 0 {
+                return Ok(Some(compression));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Takes what is the same as a blob, and fails at the first difference.
+struct Same<'a> {
+    blob: SourceReader<'a>,
+    differs: bool,
+    buf: Vec<u8>,
+}
+
+impl Write for Same<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buf.resize(bytes.len(), 0);
+        let read = self.blob.read_exact(&mut self.buf);
+        self.differs |= read.is_err() || self.buf != bytes;
+        if self.differs {
+            return Err(io::Error::other("the blob was compressed in another way"));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_makes_the_same_bytes_is_found() {
+        let tar: Vec<u8> = (0..3_000_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
+        for text in ["gzip:6", "gzip:9", "zstd:3", "zstd:7", "zstd:3:long=25", "none"] {
+            let compression = Compression::parse(text).unwrap();
+            let mut encoder = Encoder::new(Vec::new(), &compression, 2, tar.len() as u64).unwrap();
+            encoder.write_all(&tar).unwrap();
+            let mut blob = encoder.finish().unwrap();
+            let format = Format::detect(&blob).unwrap();
+            let size = tar.len() as u64;
+            let found = |noted, blob: &Vec<u8>| find(noted, format, blob, &tar, size, 1).unwrap();
+            assert_eq!(found(Some(compression), &blob), Some(compression), "{text}");
+            let usual = ["gzip:6", "zstd:3", "none"].contains(&text);
+            assert_eq!(found(None, &blob).is_some(), usual, "{text}");
+            if text != "none" {
+                blob.push(0);
+                assert_eq!(found(Some(compression), &blob), None, "{text}");
+                blob.pop();
+                *blob.last_mut().unwrap() ^= 1;
+                assert_eq!(found(Some(compression), &blob), None, "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! Adding an image: what is not there yet, in packs; then how it is put together.
+//!
+//! Packs are written as they fill, the image with everything that names them at the end. Whoever
+//! is interrupted adds again and finds the packs that were written.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::pack::{self, DEPTH, Filled, PACK, REFERENCE, header_of};
+use super::record::{
+    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, key, number_of,
+    put_step,
+};
+use super::table::Store;
+use crate::chunk::{self, chunks};
+use crate::content::{Budget, ReadAt, SourceReader};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::fileset::base_name;
+use crate::flatten;
+use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
+use crate::progress::Progress;
+use crate::recompress;
+use crate::split::noted_compression;
+use crate::transport::bundle::{Bundle, format_of};
+use crate::transport::open::{Image, LayerBlob, Opened};
+
+/// How to add.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Level of zstd.
+    pub level: i32,
+    /// The image may unfold to so many bytes.
+    pub max_size: u64,
+}
+
+/// What adding an image came to. Sizes are in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Added {
+    /// Digest of the manifest, or of the index of several.
+    pub digest: Digest,
+    /// The names it goes by now.
+    pub names: Vec<String>,
+    /// It was there before; perhaps it has other names now.
+    pub known: bool,
+    /// Its blobs.
+    pub blob_bytes: u64,
+    /// What was not in the store, before compression.
+    pub new_bytes: u64,
+    /// The same, as it was stored.
+    pub stored_bytes: u64,
+    /// Blobs that can't be made of their files again and are kept as they are.
+    pub kept: u64,
+}
+
+impl Store {
+    /// Adds what was opened, under the names it has or those of `names`. Layers go to spools on
+    /// `budget` as they are read. Runs on the current rayon pool.
+    pub fn add(
+        &self,
+        opened: &Opened,
+        names: Option<&[String]>,
+        options: Options,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<Added> {
+        let bundle = Bundle::unchanged(opened)?;
+        let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image"))?;
+        let names = names.map_or_else(|| bundle.names.clone(), <[String]>::to_vec);
+        let images = self.images()?;
+        let known = images.iter().find(|(_, image)| image.root.digest == root.digest);
+        let mut writer = Writer::new(self, options.level)?;
+        let mut added = Added {
+            digest: root.digest,
+            names,
+            known: known.is_some(),
+            blob_bytes: bundle.bytes(),
+            new_bytes: 0,
+            stored_bytes: 0,
+            kept: 0,
+        };
+        let mut record = ImageRecord {
+            root,
+            names: added.names.clone(),
+            blobs: bundle.blobs.keys().copied().collect(),
+            diff_ids: Vec::new(),
+        };
+        if known.is_none() {
+            for image in &opened.images {
+                record.diff_ids.extend(image.layers.iter().map(|l| l.diff_id));
+                added.kept += writer.image(image, options, budget, progress)?;
+            }
+            for (digest, blob) in &bundle.blobs {
+                if !writer.has_blob(digest)? {
+                    let bytes = blob.source.size();
+                    let chunks = writer.stream(b"", SourceReader::all(blob.source.as_ref()))?;
+                    writer
+                        .blobs
+                        .insert(*digest, BlobRecord { bytes, made: Made::Document(chunks) });
+                }
+            }
+        }
+        writer.finish(&record, &images)?;
+        (added.new_bytes, added.stored_bytes) = (writer.new_bytes, writer.stored_bytes);
+        Ok(added)
+    }
+}
+
+/// An older file that is much like a new one.
+struct Older {
+    /// Its chunks, each with the byte where it begins.
+    chunks: Vec<(u64, u64)>,
+    bytes: u64,
+}
+
+/// Chunks in the making, and everything that is to be written once they are.
+struct Writer<'a> {
+    store: &'a Store,
+    level: i32,
+    /// The pack being filled: number of its first chunk, its bytes, its chunks.
+    first: u64,
+    bytes: Vec<u8>,
+    filled: Filled,
+    /// What it is to have in sight.
+    references: Vec<u64>,
+    referred: u64,
+    depth: u64,
+    /// Packs that are full.
+    full: Vec<Full>,
+    /// Chunks that are in no pack yet that was written.
+    pending: BTreeMap<Hash, u64>,
+    files: BTreeMap<Hash, Runs>,
+    paths: BTreeMap<[u8; 16], Runs>,
+    layers: BTreeMap<Digest, LayerRecord>,
+    blobs: BTreeMap<Digest, BlobRecord>,
+    new_bytes: u64,
+    stored_bytes: u64,
+}
+
+struct Full {
+    first: u64,
+    bytes: Vec<u8>,
+    header: PackHeader,
+}
+
+impl<'a> Writer<'a> {
+    fn new(store: &'a Store, level: i32) -> Result<Self> {
+        let first = match store.db.at_or_before("packs", &[0xff; 8])? {
+            None => 0,
+            Some((at, value)) => {
+                let first = number_of(&at)?;
+                first + pack::parse(&store.db, first, &value)?.chunks.len() as u64
+            }
+        };
+        Ok(Self {
+            store,
+            level,
+            first,
+            bytes: Vec::new(),
+            filled: Filled::new(),
+            references: Vec::new(),
+            referred: 0,
+            depth: 0,
+            full: Vec::new(),
+            pending: BTreeMap::new(),
+            files: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            layers: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            new_bytes: 0,
+            stored_bytes: 0,
+        })
+    }
+
+    /// Adds an image's layers. Gives how many blobs can't be made again and were kept.
+    fn image(
+        &mut self,
+        image: &Image,
+        options: Options,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<u64> {
+        let mut fresh: Vec<(usize, LayerBlob)> = Vec::new();
+        for (i, layer) in image.layers.iter().enumerate() {
+            let digest = layer.digest.unwrap_or(layer.diff_id);
+            let twice = fresh.iter().any(|(_, l)| l.digest.unwrap_or(l.diff_id) == digest);
+            if !twice && !self.has_blob(&digest)? {
+                fresh.push((i, layer.clone()));
+            }
+        }
+        let limits = Limits::new(options.max_size, MAX_ENTRIES);
+        let layers: Vec<LayerBlob> = fresh.iter().map(|(_, l)| l.clone()).collect();
+        let read = flatten::read(&layers, Some(budget), &limits, progress)?;
+        progress.begin("store", read.iter().map(|l| l.tar_bytes).sum());
+        let mut kept = 0;
+        for ((position, layer), read) in fresh.iter().zip(&read) {
+            let made = self.layer(*position, image, layer, read, progress);
+            let made = made.context(|| layer.name.clone())?;
+            kept += u64::from(matches!(made, Made::Kept(_)));
+            let record = BlobRecord { bytes: layer.source.size(), made };
+            self.blobs.insert(read.digest, record);
+        }
+        progress.end();
+        Ok(kept)
+    }
+
+    fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let known = self.blobs.contains_key(digest);
+        Ok(known || self.store.db.get("blobs", digest.as_bytes())?.is_some())
+    }
+
+    /// Adds a layer's tar, unless its blob can't be made of that: then the blob.
+    fn layer(
+        &mut self,
+        position: usize,
+        image: &Image,
+        layer: &LayerBlob,
+        read: &LayerContent,
+        progress: &dyn Progress,
+    ) -> Result<Made> {
+        let format = format_of(layer.source.as_ref())?;
+        let noted = noted_compression(&image.annotations);
+        let workers = rayon::current_num_threads() as u32;
+        let blob = layer.source.as_ref();
+        let tar = read.source.as_ref();
+        let diff_id = layer.diff_id;
+        let found = recompress::find(noted, format, blob, tar, read.tar_bytes, workers)?;
+        let Some(compression) = found else {
+            progress.advance(read.tar_bytes);
+            return Ok(Made::Kept(self.stream(b"", SourceReader::all(blob))?));
+        };
+        let known = self.layers.contains_key(&diff_id)
+            || self.store.db.get("layers", diff_id.as_bytes())?.is_some();
+        if known {
+            progress.advance(read.tar_bytes);
+        } else {
+            let record = self.tar(position, read, progress)?;
+            self.layers.insert(diff_id, record);
+        }
+        Ok(Made::Compressed { diff_id, compression: compression.parts() })
+    }
+
+    fn tar(
+        &mut self,
+        position: usize,
+        read: &LayerContent,
+        progress: &dyn Progress,
+    ) -> Result<LayerRecord> {
+        let tar = read.source.as_ref();
+        let (mut steps, mut end, mut at) = (Vec::new(), 0, 0);
+        let mut gaps = Vec::new();
+        for span in read.spans() {
+            let heads = span.offset - at;
+            gaps.push((at, heads));
+            at = span.offset + span.file.size;
+            let data = SourceReader::new(tar, span.offset, span.file.size);
+            let file = self.file(span.path, span.file.hash, span.file.size, data)?;
+            put_step(&mut steps, &Step { heads, file }, &mut end);
+            progress.advance(heads + span.file.size);
+        }
+        let heads = read.tar_bytes - at;
+        gaps.push((at, heads));
+        put_step(&mut steps, &Step { heads, file: Runs::default() }, &mut end);
+        progress.advance(heads);
+        // What layers of one position have in common is no matter of paths.
+        let name = |what: &str| format!("\0{what} {position}").into_bytes();
+        Ok(LayerRecord {
+            tar_bytes: read.tar_bytes,
+            steps: self.stream(&name("steps"), &steps[..])?,
+            heads: self.stream(&name("heads"), Gaps::new(tar, gaps))?,
+        })
+    }
+
+    /// Adds a file, unless it is there.
+    fn file(&mut self, path: &[u8], hash: Hash, size: u64, data: impl Read) -> Result<Runs> {
+        if size <= chunk::MIN as u64 {
+            if let Some(number) = self.known_chunk(&hash)? {
+                return Ok(Runs(vec![(number, 1)]));
+            }
+        } else if let Some(chunks) = self.files.get(&hash) {
+            return Ok(chunks.clone());
+        } else if let Some(chunks) = self.store.runs("files", &hash)? {
+            return Ok(chunks);
+        }
+        let chunks = self.cut(path, size, data)?;
+        if size > chunk::MIN as u64 {
+            self.files.insert(hash, chunks.clone());
+        }
+        Ok(chunks)
+    }
+
+    /// Adds bytes of unknown size; `name` tells what they may be like.
+    fn stream(&mut self, name: &[u8], mut data: impl Read) -> Result<Runs> {
+        let mut small = Vec::new();
+        (&mut data).take(chunk::MAX as u64).read_to_end(&mut small)?;
+        let size = small.len() as u64;
+        self.cut(name, size, small.as_slice().chain(data))
+    }
+
+    fn cut(&mut self, path: &[u8], size: u64, data: impl Read) -> Result<Runs> {
+        let keys = like(path);
+        let older = self.older(&keys)?;
+        let (mut runs, mut at) = (Runs::default(), 0);
+        for chunk in chunks(data) {
+            let chunk = chunk?;
+            let end = at + chunk.len() as u64;
+            let sight = older.as_ref().map(|o| (o, at..end, size.max(end)));
+            runs.push(self.chunk(&chunk, sight)?);
+            at = end;
+        }
+        if !path.is_empty() {
+            for key in keys {
+                self.paths.insert(key, runs.clone());
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The newest file of this name, or else of a name that differs in digits only.
+    fn older(&self, keys: &[[u8; 16]]) -> Result<Option<Older>> {
+        for key in keys {
+            // Not one of this image: its chunks may be in no pack yet.
+            let Some(runs) = self.store.runs("paths", key)? else { continue };
+            let (mut chunks, mut bytes) = (Vec::new(), 0);
+            let mut pack: Option<(u64, PackHeader)> = None;
+            for number in runs.numbers() {
+                let inside = |(first, header): &(u64, PackHeader)| {
+                    let at = number.checked_sub(*first)?;
+                    header.chunks.get(at as usize).map(|c| u64::from(c.0)).filter(|n| *n > 0)
+                };
+                let mut size = pack.as_ref().and_then(inside);
+                if size.is_none() {
+                    // It may have been collected since.
+                    pack = header_of(&self.store.db, number).ok();
+                    size = pack.as_ref().and_then(inside);
+                }
+                let Some(size) = size else { break };
+                chunks.push((number, bytes));
+                bytes += size;
+            }
+            if !chunks.is_empty() {
+                return Ok(Some(Older { chunks, bytes }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn known_chunk(&self, hash: &Hash) -> Result<Option<u64>> {
+        if let Some(number) = self.pending.get(hash) {
+            return Ok(Some(*number));
+        }
+        self.store.db.get("chunks", hash)?.map(|v| number_of(&v)).transpose()
+    }
+
+    /// Adds a chunk, unless it is there. `sight` is what it is like, where it lies in its file and
+    /// that file's size.
+    fn chunk(
+        &mut self,
+        bytes: &[u8],
+        sight: Option<(&Older, std::ops::Range<u64>, u64)>,
+    ) -> Result<u64> {
+        let hash = *blake3::hash(bytes).as_bytes();
+        if let Some(number) = self.known_chunk(&hash)? {
+            return Ok(number);
+        }
+        if let Some((older, range, size)) = sight {
+            self.refer(older, &range, size)?;
+        }
+        let number = self.first + self.filled.len() as u64;
+        self.pending.insert(hash, number);
+        self.filled.push((bytes.len() as u32, hash));
+        self.bytes.extend_from_slice(bytes);
+        self.new_bytes += bytes.len() as u64;
+        if self.bytes.len() >= PACK {
+            self.seal();
+            if self.full.len() >= 2 * rayon::current_num_threads() {
+                self.flush()?;
+            }
+        }
+        Ok(number)
+    }
+
+    /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
+    fn refer(&mut self, older: &Older, range: &std::ops::Range<u64>, size: u64) -> Result<()> {
+        let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
+        let around = chunk::MAX as u64;
+        let (from, to) = (scale(range.start).saturating_sub(around), scale(range.end) + around);
+        let start = older.chunks.partition_point(|(_, at)| *at < from).saturating_sub(1);
+        for (number, at) in &older.chunks[start..] {
+            if *at >= to {
+                break;
+            }
+            if self.references.contains(number) {
+                continue;
+            }
+            let (first, header) = header_of(&self.store.db, *number)?;
+            let bytes = u64::from(header.chunks[(number - first) as usize].0);
+            if header.depth < DEPTH && self.referred + bytes <= REFERENCE {
+                self.references.push(*number);
+                self.referred += bytes;
+                self.depth = self.depth.max(header.depth + 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        if self.filled.is_empty() {
+            return;
+        }
+        let references = self.references.drain(..).collect();
+        let chunks = std::mem::take(&mut self.filled);
+        let next = self.first + chunks.len() as u64;
+        let header = PackHeader { chunks, references, depth: self.depth, frame: 0 };
+        let bytes = std::mem::take(&mut self.bytes);
+        self.full.push(Full { first: self.first, bytes, header });
+        (self.first, self.referred, self.depth) = (next, 0, 0);
+    }
+
+    /// Compresses the packs that are full, and writes them.
+    fn flush(&mut self) -> Result<()> {
+        let (store, level) = (self.store, self.level);
+        let frames: Vec<Result<Vec<u8>>> = self
+            .full
+            .par_iter()
+            .with_max_len(1)
+            .map(|pack| {
+                let limit = REFERENCE + 1;
+                let reference = store.packs.all(&store.db, &pack.header.references, limit)?;
+                pack::encode(&pack.bytes, &reference, level)
+            })
+            .collect();
+        for (mut pack, frame) in self.full.drain(..).zip(frames) {
+            let frame = frame?;
+            pack.header.frame = frame.len() as u64;
+            self.stored_bytes += pack.header.frame;
+            let mut batch = store.db.batch();
+            batch.put("packs", &key(pack.first), &pack.header.to_bytes())?;
+            batch.put("data", &key(pack.first), &frame)?;
+            for (i, (_, hash)) in pack.header.chunks.iter().enumerate() {
+                batch.put("chunks", hash, &key(pack.first + i as u64))?;
+                self.pending.remove(hash);
+            }
+            batch.write(false)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and last the image: from then on it is there.
+    fn finish(&mut self, image: &ImageRecord, images: &[(u64, ImageRecord)]) -> Result<()> {
+        self.seal();
+        self.flush()?;
+        let mut batch = self.store.db.batch();
+        for (hash, chunks) in &self.files {
+            batch.put("files", hash, &chunks.to_bytes())?;
+        }
+        for (path, chunks) in &self.paths {
+            batch.put("paths", path, &chunks.to_bytes())?;
+        }
+        for (diff_id, layer) in &self.layers {
+            batch.put_json("layers", diff_id.as_bytes(), layer)?;
+        }
+        for (digest, blob) in &self.blobs {
+            batch.put_json("blobs", digest.as_bytes(), blob)?;
+        }
+        let mut image = image.clone();
+        let mut number = images.last().map_or(0, |(number, _)| number + 1);
+        for (at, old) in images {
+            let mut old = old.clone();
+            if old.root.digest == image.root.digest {
+                // It keeps the names it had and its layers.
+                number = *at;
+                let new = std::mem::take(&mut image.names);
+                image = old;
+                image.names.retain(|n| !new.contains(n));
+                image.names.splice(0..0, new);
+                continue;
+            }
+            let before = old.names.len();
+            old.names.retain(|name| !image.names.contains(name));
+            if old.names.len() < before {
+                batch.put_json("images", &key(*at), &old)?;
+            }
+        }
+        batch.put_json("images", &key(number), &image)?;
+        batch.write(true)?;
+        self.store.db.settle()
+    }
+}
+
+/// Keys under which a file is found when another one is like it: its path, and its path without
+/// digits, as versions in names change.
+fn like(path: &[u8]) -> Vec<[u8; 16]> {
+    let key = |kind: &[u8], bytes: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind).update(bytes);
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        key
+    };
+    let digits = path.iter().any(u8::is_ascii_digit);
+    let mut keys = vec![key(b"path", path)];
+    if digits && !base_name(path).is_empty() {
+        let stem: Vec<u8> = path.iter().copied().filter(|b| !b.is_ascii_digit()).collect();
+        keys.push(key(b"stem", &stem));
+    }
+    keys
+}
+
+/// Reads pieces of a source, one after the other.
+struct Gaps<'a> {
+    source: &'a dyn ReadAt,
+    left: std::vec::IntoIter<(u64, u64)>,
+    now: SourceReader<'a>,
+}
+
+impl<'a> Gaps<'a> {
+    fn new(source: &'a dyn ReadAt, gaps: Vec<(u64, u64)>) -> Self {
+        Self { source, left: gaps.into_iter(), now: SourceReader::new(source, 0, 0) }
+    }
+}
+
+impl Read for Gaps<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.now.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            let Some((offset, bytes)) = self.left.next() else { return Ok(0) };
+            self.now = SourceReader::new(self.source, offset, bytes);
+        }
+    }
+}

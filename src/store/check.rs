@@ -1,0 +1,158 @@
+//! Checking a store: every byte is read, every hash computed, every name followed.
+
+use std::collections::BTreeSet;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::gc::{Marks, count};
+use super::record::{Made, PackHeader, Runs, number_of};
+use super::table::Store;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// What a check found.
+#[derive(Debug, Default, Serialize)]
+pub struct Checked {
+    /// Chunks that were read and hashed.
+    pub chunks: u64,
+    /// Their bytes, before compression.
+    pub chunk_bytes: u64,
+    /// Of these, bytes that no image uses: `gc` takes them out.
+    pub unused_bytes: u64,
+    /// Images that were followed to their chunks.
+    pub images: u64,
+    /// Blobs that were made and whose digests were verified.
+    pub blobs: u64,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Store {
+    /// Reads and hashes every chunk and follows every image to its chunks; with `blobs`, makes
+    /// every blob too and verifies its digest. Damage is listed and is no error.
+    pub fn check(&self, blobs: bool, progress: &dyn Progress) -> Result<Checked> {
+        let mut checked = Checked::default();
+        let packs = self.headers()?;
+        let chunks = count(&packs);
+        let mut whole = Marks::new(chunks);
+        progress.begin("check", packs.iter().map(|(_, header)| header.frame).sum());
+        // Batches keep the packs that the next ones refer to in memory.
+        for some in packs.chunks(4 * rayon::current_num_threads()) {
+            let read: Vec<Result<()>> =
+                some.par_iter().map(|(first, header)| self.check_pack(*first, header)).collect();
+            for ((first, header), result) in some.iter().zip(read) {
+                progress.advance(header.frame);
+                if let Err(e) = result {
+                    checked.problems.push(e.to_string());
+                    continue;
+                }
+                for (number, (bytes, _)) in (*first..).zip(&header.chunks) {
+                    if *bytes > 0 {
+                        whole.add(number);
+                        checked.chunks += 1;
+                        checked.chunk_bytes += u64::from(*bytes);
+                    }
+                }
+            }
+        }
+        progress.end();
+        self.check_names(&packs, &whole, &mut checked)?;
+        let mut used = BTreeSet::new();
+        let mut marks = Marks::new(chunks);
+        for (_, image) in self.images()? {
+            checked.images += 1;
+            let name = image.names.first().cloned().unwrap_or_else(|| image.root.digest.short());
+            for digest in &image.blobs {
+                let fresh = used.insert(*digest);
+                if let Err(e) = self.check_blob(digest, &whole, &mut marks, blobs && fresh) {
+                    checked.problems.push(format!("image {name}: {e}"));
+                }
+                checked.blobs += u64::from(blobs && fresh);
+            }
+        }
+        for (first, header) in &packs {
+            let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));
+            checked.unused_bytes += unused.map(|(_, (bytes, _))| u64::from(*bytes)).sum::<u64>();
+        }
+        Ok(checked)
+    }
+
+    /// Decodes a pack, which verifies its hashes.
+    fn check_pack(&self, first: u64, header: &PackHeader) -> Result<()> {
+        let live = (first..).zip(&header.chunks).find(|(_, c)| c.0 > 0);
+        live.map_or(Ok(()), |(number, _)| self.packs.of(&self.db, number).map(drop))
+    }
+
+    /// Whatever names chunks must name whole ones, and a hash the chunk that has it.
+    fn check_names(
+        &self,
+        packs: &[(u64, PackHeader)],
+        whole: &Marks,
+        checked: &mut Checked,
+    ) -> Result<()> {
+        let hash = |number: u64| {
+            let (first, header) = packs[..packs.partition_point(|p| p.0 <= number)].last()?;
+            header.chunks.get((number - first) as usize).map(|(_, hash)| hash)
+        };
+        for table in ["chunks", "files", "paths"] {
+            for entry in self.db.below(table, b"")? {
+                let chunks = entry.and_then(|(key, value)| {
+                    if table != "chunks" {
+                        return Runs::parse(&value).ok_or_else(|| self.db.damaged("an entry"));
+                    }
+                    let number = number_of(&value)?;
+                    let same = hash(number).is_some_and(|hash| hash[..] == *key);
+                    let other = || self.db.damaged(&format!("chunk {number} has another hash"));
+                    if same { Ok(Runs(vec![(number, 1)])) } else { Err(other()) }
+                });
+                let fine = chunks.and_then(|chunks| self.all_whole(&chunks, whole));
+                if let Err(e) = fine {
+                    checked.problems.push(format!("table {table}: {e}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn all_whole(&self, chunks: &Runs, whole: &Marks) -> Result<()> {
+        match chunks.numbers().find(|number| !whole.has(*number)) {
+            Some(number) => Err(self.db.damaged(&format!("chunk {number} is missing or damaged"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_blob(
+        &self,
+        digest: &Digest,
+        whole: &Marks,
+        used: &mut Marks,
+        make: bool,
+    ) -> Result<()> {
+        let record = self.blob(digest)?;
+        let mut problem: Option<Error> = None;
+        let mut each = |chunks: &Runs| {
+            chunks.numbers().for_each(|n| {
+                used.add(n);
+            });
+            if let Err(e) = self.all_whole(chunks, whole) {
+                problem.get_or_insert(e);
+            }
+        };
+        match &record.made {
+            Made::Document(chunks) | Made::Kept(chunks) => each(chunks),
+            Made::Compressed { diff_id, .. } => {
+                self.layer_chunks(&self.layer(diff_id)?, &mut each)?;
+            }
+        }
+        if let Some(e) = problem {
+            return Err(e.context(format!("blob {digest}")));
+        }
+        if make {
+            let workers = rayon::current_num_threads() as u32;
+            self.make(digest, &record, workers, std::io::sink())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! A store of many images: each file and chunk once, each image as it came.
+//!
+//! Layers are kept as files in chunks. What an image was when it was added is made again of them
+//! byte for byte: every tar from its headers and files, every blob by the compression that it had.
+//! docs/STORE.md has the format.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `packs` | number of the first chunk | sizes and hashes of chunks, what they are compressed with in sight |
+//! | `data` | the same | their zstd frame |
+//! | `chunks` | BLAKE3 of a chunk | its number |
+//! | `files` | BLAKE3 of a file of several chunks | numbers of its chunks |
+//! | `paths` | half of the BLAKE3 of a path | chunks of the newest file there, to compress the next with in sight |
+//! | `layers` | diff ID | how its tar is put together |
+//! | `blobs` | digest | how it is made of a tar, or the chunks that it was kept as |
+//! | `images` | number | root, names, blobs |
+
+#[cfg(feature = "store")]
+mod add;
+#[cfg(feature = "store")]
+mod check;
+#[cfg(feature = "store")]
+mod gc;
+#[cfg(feature = "store")]
+mod pack;
+#[cfg(feature = "store")]
+mod read;
+#[cfg(feature = "store")]
+mod record;
+#[cfg(feature = "store")]
+mod stats;
+#[cfg(feature = "store")]
+mod table;
+
+use std::path::PathBuf;
+
+use crate::error::Result;
+
+#[cfg(feature = "store")]
+pub use {
+    add::{Added, Options},
+    check::Checked,
+    gc::Collected,
+    read::open,
+    stats::{ImageStats, Stats},
+    table::{Listed, Store},
+};
+
+/// Where a store lies unless something else is said: in the user's data folder.
+pub fn default_dir() -> Result<PathBuf> {
+    crate::history::data_dir("store")
+}

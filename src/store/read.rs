@@ -1,0 +1,199 @@
+//! Images of a store, to be read like any other: as an OCI layout whose blobs are made when
+//! somebody reads them.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::pack::ChunkReader;
+use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, take_step};
+use super::table::Store;
+use crate::codec::Encoder;
+use crate::content::{Budget, ReadAt, Source, SpoolWriter};
+use crate::digest::{Digest, Hashing};
+use crate::error::{Context, Error, Result};
+use crate::oci::{self, Annotations, Index, Platform, media_type};
+use crate::transport::files::{Files, blob_path};
+use crate::transport::open::Opened;
+use crate::transport::{Transport, layout, name};
+
+/// Opens an image of the store in `dir`: `wanted` is its name, tag or digest, which may be left
+/// out where there is only one. Its blobs go to spools on `budget` when they are read.
+pub fn open(
+    dir: &Path,
+    wanted: Option<&str>,
+    platform: Option<&Platform>,
+    workers: u32,
+    budget: &Arc<Budget>,
+) -> Result<Opened> {
+    let store = Arc::new(Store::open_read(dir)?);
+    let (_, image) = store.find(wanted)?;
+    let budget = Arc::clone(budget);
+    layout::open(&Stored { store, image, workers, budget }, None, platform, Transport::Store)
+}
+
+/// One image of a store.
+struct Stored {
+    store: Arc<Store>,
+    image: ImageRecord,
+    workers: u32,
+    budget: Arc<Budget>,
+}
+
+impl Files for Stored {
+    fn get(&self, path: &str) -> Result<Option<Source>> {
+        if path == "index.json" {
+            return Ok(Some(Arc::new(self.index()?)));
+        }
+        let Some(digest) = self.image.blobs.iter().find(|d| blob_path(d) == path) else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Lazy {
+            store: Arc::clone(&self.store),
+            digest: *digest,
+            record: self.store.blob(digest)?,
+            workers: self.workers,
+            budget: Arc::clone(&self.budget),
+            made: Mutex::default(),
+        })))
+    }
+}
+
+impl Stored {
+    fn index(&self) -> Result<Vec<u8>> {
+        let named = |full: &String| {
+            let mut root = self.image.root.clone();
+            let mut annotations = root.annotations.take().unwrap_or_default();
+            annotations.insert(name::REF_NAME.into(), name::tag(full).into());
+            annotations.insert(name::CONTAINERD_NAME.into(), full.clone());
+            root.annotations = Some(annotations);
+            root
+        };
+        let mut manifests: Vec<_> = self.image.names.iter().map(named).collect();
+        if manifests.is_empty() {
+            manifests.push(self.image.root.clone());
+        }
+        oci::to_json(&Index {
+            schema_version: 2,
+            media_type: Some(media_type::INDEX.into()),
+            manifests,
+            annotations: None::<Annotations>,
+            other: serde_json::Map::default(),
+        })
+    }
+}
+
+/// A blob that is made when it is first read.
+struct Lazy {
+    store: Arc<Store>,
+    digest: Digest,
+    record: BlobRecord,
+    workers: u32,
+    budget: Arc<Budget>,
+    made: Mutex<Option<Source>>,
+}
+
+impl ReadAt for Lazy {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        // Who comes second waits for the first.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = if let Some(source) = &*made {
+            Arc::clone(source)
+        } else {
+            let out = SpoolWriter::new(&self.budget);
+            let spool = self.store.make(&self.digest, &self.record, self.workers, out)?;
+            Arc::clone(made.insert(Arc::new(spool.finish()?)))
+        };
+        drop(made);
+        source.read_exact_at(buf, offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.record.bytes
+    }
+}
+
+impl Store {
+    /// Makes a blob, and verifies its digest.
+    pub(super) fn make<W: io::Write>(
+        &self,
+        digest: &Digest,
+        record: &BlobRecord,
+        workers: u32,
+        out: W,
+    ) -> Result<W> {
+        let place = || format!("making blob {digest} from the store");
+        let mut out = Hashing::new(out);
+        match &record.made {
+            Made::Document(chunks) | Made::Kept(chunks) => {
+                let mut chunks = ChunkReader::new(&self.packs, &self.db, chunks.clone());
+                copy(&mut chunks, &mut out).context(place)?;
+            }
+            Made::Compressed { diff_id, compression } => {
+                let layer = self.layer(diff_id).context(place)?;
+                let compression = Made::compression(compression).context(place)?;
+                let mut encoder = Encoder::new(out, &compression, workers, layer.tar_bytes)?;
+                copy(&mut self.tar(&layer)?, &mut encoder).context(place)?;
+                out = encoder.finish()?;
+            }
+        }
+        let (out, found, bytes) = out.finish();
+        if found != *digest || bytes != record.bytes {
+            return Err(self.db.damaged(&format!("{bytes} bytes of digest {found} came out")))
+                .context(place);
+        }
+        Ok(out)
+    }
+
+    /// A layer's tar, as a stream.
+    pub(super) fn tar(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
+        let steps = self.packs.all(&self.db, &layer.steps, MAX_STEPS)?;
+        let heads = ChunkReader::new(&self.packs, &self.db, layer.heads.clone());
+        Ok(Tar { store: self, steps, at: 0, end: 0, heads: heads.take(0), file: None }
+            .take(layer.tar_bytes.saturating_add(1)))
+    }
+}
+
+/// Steps take some four bytes a file.
+pub(super) const MAX_STEPS: u64 = 1 << 28;
+
+fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64> {
+    let mut from = io::BufReader::with_capacity(1 << 17, from);
+    Ok(io::copy(&mut from, to)?)
+}
+
+struct Tar<'a> {
+    store: &'a Store,
+    steps: Vec<u8>,
+    at: usize,
+    end: u64,
+    heads: io::Take<ChunkReader<'a>>,
+    file: Option<ChunkReader<'a>>,
+}
+
+impl Read for Tar<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.heads.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            if let Some(file) = &mut self.file {
+                let n = file.read(buf)?;
+                if n > 0 {
+                    return Ok(n);
+                }
+                self.file = None;
+            }
+            let mut rest = &self.steps[self.at..];
+            if rest.is_empty() {
+                return Ok(0);
+            }
+            let step = take_step(&mut rest, &mut self.end)
+                .ok_or_else(|| Error::malformed("a layer of the store is damaged"))?;
+            self.at = self.steps.len() - rest.len();
+            self.heads.set_limit(step.heads);
+            self.file = Some(ChunkReader::new(&self.store.packs, &self.store.db, step.file));
+        }
+    }
+}

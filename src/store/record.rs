@@ -1,0 +1,279 @@
+//! What the store's values look like.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::Compression;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::number;
+use crate::oci::Descriptor;
+
+/// BLAKE3 of some bytes.
+pub(super) type Hash = [u8; 32];
+
+/// Numbers of chunks, in order: mostly runs of consecutive ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub(super) struct Runs(pub(super) Vec<(u64, u64)>);
+
+impl Runs {
+    /// Adds a number at the end.
+    pub(super) fn push(&mut self, number: u64) {
+        match self.0.last_mut() {
+            Some((first, count)) if *first + *count == number => *count += 1,
+            _ => self.0.push((number, 1)),
+        }
+    }
+
+    /// Whether no chunk is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The numbers.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().flat_map(|(first, count)| *first..first.saturating_add(*count))
+    }
+
+    /// Appends the runs; `end` is where the last run before them ended.
+    pub(super) fn put(&self, out: &mut Vec<u8>, end: &mut u64) {
+        number::put(out, self.0.len() as u64);
+        for (first, count) in &self.0 {
+            number::put_signed(out, first.wrapping_sub(*end).cast_signed());
+            number::put(out, *count);
+            *end = first + count;
+        }
+    }
+
+    /// The opposite. `limit` is the number that no chunk has yet.
+    pub(super) fn take(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Self> {
+        let count = number::take(bytes)?;
+        // Each takes two bytes at least.
+        if count > bytes.len() as u64 / 2 {
+            return None;
+        }
+        let mut runs = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let first = end.wrapping_add(number::take_signed(bytes)?.cast_unsigned());
+            let count = number::take(bytes)?;
+            *end = first.checked_add(count).filter(|end| *end <= limit)?;
+            runs.push((first, count));
+        }
+        Some(Self(runs))
+    }
+
+    /// As a value of its own.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.put(&mut out, &mut 0);
+        out
+    }
+
+    /// The opposite.
+    pub(super) fn parse(mut bytes: &[u8]) -> Option<Self> {
+        let runs = Self::take(&mut bytes, &mut 0, u64::MAX)?;
+        bytes.is_empty().then_some(runs)
+    }
+}
+
+impl FromIterator<u64> for Runs {
+    fn from_iter<T: IntoIterator<Item = u64>>(numbers: T) -> Self {
+        let mut runs = Self::default();
+        numbers.into_iter().for_each(|number| runs.push(number));
+        runs
+    }
+}
+
+/// What is known of a pack without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct PackHeader {
+    /// Bytes and hash of each chunk; of one that is gone, 0 bytes.
+    pub(super) chunks: Vec<(u32, Hash)>,
+    /// Chunks of earlier packs that it was compressed with in sight.
+    pub(super) references: Runs,
+    /// How many packs deep the references go.
+    pub(super) depth: u64,
+    /// Bytes of its frame.
+    pub(super) frame: u64,
+}
+
+/// The most bytes of chunks in a pack: it is full when it has reached [`PACK`](super::pack::PACK).
+pub(super) const MAX_PACK: u64 = (super::pack::PACK + crate::chunk::MAX) as u64;
+
+impl PackHeader {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.chunks.len() * 35 + 16);
+        number::put(&mut out, self.chunks.len() as u64);
+        for (bytes, hash) in &self.chunks {
+            number::put(&mut out, u64::from(*bytes));
+            if *bytes > 0 {
+                out.extend_from_slice(hash);
+            }
+        }
+        self.references.put(&mut out, &mut 0);
+        number::put(&mut out, self.depth);
+        number::put(&mut out, self.frame);
+        out
+    }
+
+    /// The opposite; `first` is the number of the pack's first chunk.
+    pub(super) fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
+        let count = number::take(&mut bytes)?;
+        if count == 0 || count > bytes.len() as u64 || first.checked_add(count).is_none() {
+            return None;
+        }
+        let (mut chunks, mut total) = (Vec::with_capacity(count as usize), 0);
+        for _ in 0..count {
+            let size = u32::try_from(number::take(&mut bytes)?).ok()?;
+            let mut hash = [0; 32];
+            if size > 0 {
+                let (head, rest) = bytes.split_at_checked(32)?;
+                hash.copy_from_slice(head);
+                bytes = rest;
+            }
+            total += u64::from(size);
+            chunks.push((size, hash));
+        }
+        let references = Runs::take(&mut bytes, &mut 0, first)?;
+        let (depth, frame) = (number::take(&mut bytes)?, number::take(&mut bytes)?);
+        (bytes.is_empty() && total <= MAX_PACK).then_some(Self { chunks, references, depth, frame })
+    }
+
+    /// Bytes of its chunks.
+    pub(super) fn plain(&self) -> u64 {
+        self.chunks.iter().map(|(bytes, _)| u64::from(*bytes)).sum()
+    }
+}
+
+/// A layer's tar: how it is put together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayerRecord {
+    /// Bytes of the tar.
+    pub(super) tar_bytes: u64,
+    /// The [`Step`]s.
+    pub(super) steps: Runs,
+    /// Everything that is not in a file: headers and padding.
+    pub(super) heads: Runs,
+}
+
+/// A piece of a tar: headers, then a file's chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Bytes of headers and padding.
+    pub(super) heads: u64,
+    /// The file.
+    pub(super) file: Runs,
+}
+
+/// Appends a step.
+pub(super) fn put_step(out: &mut Vec<u8>, step: &Step, end: &mut u64) {
+    number::put(out, step.heads);
+    step.file.put(out, end);
+}
+
+/// Takes a step from the front of `bytes`.
+pub(super) fn take_step(bytes: &mut &[u8], end: &mut u64) -> Option<Step> {
+    let heads = number::take(bytes)?;
+    Some(Step { heads, file: Runs::take(bytes, end, u64::MAX)? })
+}
+
+/// How a blob is made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BlobRecord {
+    /// Its size in bytes.
+    pub(super) bytes: u64,
+    /// How.
+    pub(super) made: Made,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Made {
+    /// A manifest, a config or an index: these chunks, one after the other.
+    Document(Runs),
+    /// A layer that can't be made of its tar: the chunks of its blob.
+    Kept(Runs),
+    /// The tar of this diff ID, compressed so.
+    Compressed {
+        /// The tar.
+        diff_id: Digest,
+        /// Name, level, window.
+        compression: (String, Option<i32>, Option<u32>),
+    },
+}
+
+impl Made {
+    pub(super) fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
+        Compression::new(&parts.0, parts.1, parts.2)
+    }
+}
+
+/// An image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    /// Its manifest, or the index of several.
+    pub(super) root: Descriptor,
+    /// The names it goes by.
+    pub(super) names: Vec<String>,
+    /// Everything it is made of, the root included.
+    pub(super) blobs: Vec<Digest>,
+    /// The layers' tars.
+    pub(super) diff_ids: Vec<Digest>,
+}
+
+/// A number as a key: in order.
+pub(super) fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// The opposite.
+pub(super) fn number_of(key: &[u8]) -> Result<u64> {
+    let bytes = key.try_into().map_err(|_| Error::malformed("a key of the store is no number"))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn runs() -> impl Strategy<Value = Runs> {
+        prop::collection::vec((0u64..1 << 40, 1u64..1000), 0..20).prop_map(Runs)
+    }
+
+    proptest! {
+        #[test]
+        fn headers_come_back(
+            chunks in prop::collection::vec((1u32..1000, any::<Hash>()), 1..20),
+            references in runs(), depth in 0u64..9, frame in any::<u64>(),
+        ) {
+            let header = PackHeader { chunks, references, depth, frame };
+            prop_assert_eq!(PackHeader::parse(&header.to_bytes(), 1 << 41), Some(header.clone()));
+            // No pack refers to itself or what comes after it.
+            let refers = !header.references.0.is_empty();
+            prop_assert_eq!(PackHeader::parse(&header.to_bytes(), 0).is_none(), refers);
+        }
+
+        #[test]
+        fn steps_come_back(list in prop::collection::vec((any::<u32>(), runs()), 0..20)) {
+            let (mut bytes, mut end) = (Vec::new(), 0);
+            for (heads, file) in &list {
+                let step = Step { heads: u64::from(*heads), file: file.clone() };
+                put_step(&mut bytes, &step, &mut end);
+            }
+            let (mut rest, mut end) = (&bytes[..], 0);
+            for (heads, file) in list {
+                prop_assert_eq!(take_step(&mut rest, &mut end), Some(Step { heads: heads.into(), file }));
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = PackHeader::parse(&bytes, 1000);
+            let _ = Runs::parse(&bytes);
+            let (mut rest, mut end) = (&bytes[..], 0);
+            while !rest.is_empty() && take_step(&mut rest, &mut end).is_some() {}
+        }
+    }
+}

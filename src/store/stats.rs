@@ -1,0 +1,176 @@
+//! What a store holds and what sharing saves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::gc::{Marks, count};
+use super::record::{Made, PackHeader, Runs};
+use super::table::Store;
+use crate::digest::Digest;
+use crate::error::{Context, Result};
+
+/// Bytes of a store. Compressed where nothing else is said.
+#[derive(Debug, Default, Serialize)]
+pub struct Stats {
+    /// Blobs of all images, each as often as there are images that have it.
+    pub blob_bytes: u64,
+    /// Blobs, each once: what a registry would hold.
+    pub unique_blob_bytes: u64,
+    /// Tars of all images, uncompressed, but for those whose blobs are kept.
+    pub tar_bytes: u64,
+    /// What is stored, uncompressed, each file once.
+    pub unique_file_bytes: u64,
+    /// What is stored, uncompressed, each chunk once.
+    pub unique_chunk_bytes: u64,
+    /// Chunks that images use.
+    pub chunks: u64,
+    /// Packs, compressed.
+    pub pack_bytes: u64,
+    /// Everything on disk.
+    pub disk_bytes: u64,
+    /// Uncompressed bytes that no image uses.
+    pub unused_bytes: u64,
+    /// Each image, in the order they were added.
+    pub images: Vec<ImageStats>,
+}
+
+/// Bytes of one image.
+#[derive(Debug, Serialize)]
+pub struct ImageStats {
+    /// Digest of its manifest or index.
+    pub digest: Digest,
+    /// Names it goes by.
+    pub names: Vec<String>,
+    /// Its blobs.
+    pub blob_bytes: u64,
+    /// Its tars, uncompressed, but for those whose blobs are kept.
+    pub tar_bytes: u64,
+    /// Its chunks, each once, uncompressed.
+    pub unique_chunk_bytes: u64,
+    /// Of these, what no image before it has.
+    pub new_chunk_bytes: u64,
+    /// Of these, what no other image has: `rm` and `gc` would free it.
+    pub own_chunk_bytes: u64,
+    /// Blobs that can't be made again of their files and are kept as they were.
+    pub kept: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+}
+
+/// Chunks of an image.
+struct Parts {
+    chunks: Marks,
+    stats: ImageStats,
+}
+
+impl Store {
+    /// Adds up the store that lies in `dir`.
+    pub fn stats(&self, dir: &Path) -> Result<Stats> {
+        let packs = self.headers()?;
+        let count = count(&packs);
+        let sizes = sizes(&packs, count);
+        let mut stats = Stats { disk_bytes: disk_bytes(dir)?, ..Stats::default() };
+        stats.pack_bytes = packs.iter().map(|(_, header)| header.frame).sum();
+        let (mut files, mut blobs) = (BTreeSet::new(), BTreeSet::new());
+        let mut parts = Vec::new();
+        for (_, image) in self.images()? {
+            let mut part = Parts {
+                chunks: Marks::new(count),
+                stats: ImageStats {
+                    digest: image.root.digest,
+                    names: image.names,
+                    blob_bytes: 0,
+                    tar_bytes: 0,
+                    unique_chunk_bytes: 0,
+                    new_chunk_bytes: 0,
+                    own_chunk_bytes: 0,
+                    kept: 0,
+                    kept_bytes: 0,
+                },
+            };
+            for digest in &image.blobs {
+                let record = self.blob(digest)?;
+                part.stats.blob_bytes += record.bytes;
+                if blobs.insert(*digest) {
+                    stats.unique_blob_bytes += record.bytes;
+                }
+                let mut each = |chunks: &Runs| {
+                    let bytes: u64 = chunks.numbers().map(|n| size(&sizes, n)).sum();
+                    if !files.contains(chunks) {
+                        files.insert(chunks.clone());
+                        stats.unique_file_bytes += bytes;
+                    }
+                    for number in chunks.numbers() {
+                        if part.chunks.add(number) {
+                            part.stats.unique_chunk_bytes += size(&sizes, number);
+                        }
+                    }
+                };
+                match &record.made {
+                    Made::Document(chunks) => each(chunks),
+                    Made::Kept(chunks) => {
+                        each(chunks);
+                        part.stats.kept += 1;
+                        part.stats.kept_bytes += record.bytes;
+                    }
+                    Made::Compressed { diff_id, .. } => {
+                        let layer = self.layer(diff_id)?;
+                        part.stats.tar_bytes += layer.tar_bytes;
+                        self.layer_chunks(&layer, &mut each)?;
+                    }
+                }
+            }
+            parts.push(part);
+        }
+        for number in 0..count {
+            let mut users = parts.iter_mut().filter(|p| p.chunks.has(number));
+            let bytes = size(&sizes, number);
+            match (users.next(), users.next()) {
+                (None, _) => stats.unused_bytes += bytes,
+                (Some(first), other) => {
+                    first.stats.new_chunk_bytes += bytes;
+                    if other.is_none() {
+                        first.stats.own_chunk_bytes += bytes;
+                    }
+                    stats.unique_chunk_bytes += bytes;
+                    stats.chunks += 1;
+                }
+            }
+        }
+        for part in parts {
+            stats.blob_bytes += part.stats.blob_bytes;
+            stats.tar_bytes += part.stats.tar_bytes;
+            stats.images.push(part.stats);
+        }
+        Ok(stats)
+    }
+}
+
+/// Bytes of each chunk.
+fn sizes(packs: &[(u64, PackHeader)], count: u64) -> Vec<u32> {
+    let mut sizes = vec![0; count as usize];
+    for (first, header) in packs {
+        for (size, (bytes, _)) in sizes[*first as usize..].iter_mut().zip(&header.chunks) {
+            *size = *bytes;
+        }
+    }
+    sizes
+}
+
+fn size(sizes: &[u32], number: u64) -> u64 {
+    sizes.get(number as usize).copied().unwrap_or_default().into()
+}
+
+/// Bytes of the files in a folder.
+fn disk_bytes(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).context(|| format!("reading {}", dir.display()))? {
+        let metadata = entry?.metadata();
+        // Another process may be at work.
+        bytes += metadata.map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+    }
+    Ok(bytes)
+}
