@@ -35,25 +35,43 @@ pub(crate) struct Db {
 impl Db {
     /// Opens a database for writing, and makes it if it is not there.
     pub(crate) fn open(kind: Kind, dir: &Path) -> Result<Self> {
+        Self::open_as(kind, dir, &descriptors)
+    }
+
+    /// Opens a database for much to be deleted and [`compact`](Self::compact)ed.
+    pub(crate) fn open_to_compact(kind: Kind, dir: &Path) -> Result<Self> {
+        Self::made(&kind, dir)?;
+        Self::open_as(kind, dir, &compacting)
+    }
+
+    fn open_as(
+        kind: Kind,
+        dir: &Path,
+        tables: &dyn Fn(&Kind) -> Vec<ColumnFamilyDescriptor>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
         let mut options = options();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
-        let db = DB::open_cf_descriptors(&options, dir, descriptors(&kind));
-        let db = Self::checked(db, kind, true).context(|| place(&kind, dir))?;
-        Ok(db)
+        let db = DB::open_cf_descriptors(&options, dir, tables(&kind));
+        Self::checked(db, kind, true).context(|| place(&kind, dir))
+    }
+
+    fn made(kind: &Kind, dir: &Path) -> Result<()> {
+        if dir.join("CURRENT").exists() {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "there is no {} in {}; make one with `{}`",
+            kind.name,
+            dir.display(),
+            kind.made_by
+        )))
     }
 
     /// Opens a database for reading, even while another process writes to it.
     pub(crate) fn open_read(kind: Kind, dir: &Path) -> Result<Self> {
-        if !dir.join("CURRENT").exists() {
-            return Err(Error::not_found(format!(
-                "there is no {} in {}; make one with `{}`",
-                kind.name,
-                dir.display(),
-                kind.made_by
-            )));
-        }
+        Self::made(&kind, dir)?;
         let db = DB::open_cf_descriptors_read_only(&options(), dir, descriptors(&kind), false);
         Self::checked(db, kind, false).context(|| place(&kind, dir))
     }
@@ -127,17 +145,10 @@ impl Db {
 
     /// Gives back the room of what was deleted.
     pub(crate) fn compact(&self) -> Result<()> {
-        // Values in files of their own are only moved when room is to be had.
-        let collect = [
-            ("enable_blob_garbage_collection", "true"),
-            ("blob_garbage_collection_age_cutoff", "1.0"),
-            ("blob_garbage_collection_force_threshold", "0.0"),
-        ];
         let mut all = rocksdb::CompactOptions::default();
-        all.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        all.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::ForceOptimized);
         for (table, _) in self.kind.tables {
             let table = self.table(table)?;
-            self.db.set_options_cf(table, &collect).map_err(|e| self.failed(&e))?;
             self.db.compact_range_cf_opt(table, None::<&[u8]>, None::<&[u8]>, &all);
         }
         Ok(())
@@ -213,8 +224,22 @@ fn options() -> Options {
 }
 
 fn descriptors(kind: &Kind) -> Vec<ColumnFamilyDescriptor> {
+    tables(kind, &Options::default())
+}
+
+/// Values in files of their own are only moved when room is to be had: all of them, when we say so.
+fn compacting(kind: &Kind) -> Vec<ColumnFamilyDescriptor> {
+    let mut options = Options::default();
+    options.set_disable_auto_compactions(true);
+    options.set_enable_blob_gc(true);
+    options.set_blob_gc_age_cutoff(1.0);
+    options.set_blob_gc_force_threshold(0.0);
+    tables(kind, &options)
+}
+
+fn tables(kind: &Kind, options: &Options) -> Vec<ColumnFamilyDescriptor> {
     let of = |(name, large): &(&str, Option<u64>)| {
-        let mut options = Options::default();
+        let mut options = options.clone();
         if let Some(bytes) = large {
             options.set_enable_blob_files(true);
             options.set_min_blob_size(*bytes);

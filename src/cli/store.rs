@@ -261,19 +261,14 @@ mod run {
     }
 
     fn collect(level: i32, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let store = Store::open(dir)?;
-        let before = store.stats(dir)?.disk_bytes;
-        let collected = global.pool()?.install(|| store.collect(level, terminal))?;
-        let after = store.stats(dir)?.disk_bytes;
-        let freed = before.saturating_sub(after);
-        let value = json!({ "collected": collected, "before_bytes": before, "after_bytes": after });
-        finish(global, value, || {
+        let collected = global.pool()?.install(|| Store::collect(dir, level, terminal))?;
+        finish(global, json!({ "collected": collected }), || {
             format!(
                 "freed {}: {} chunks of {} unpacked; {} left\n",
-                ByteSize(freed),
+                ByteSize(collected.before_bytes.saturating_sub(collected.after_bytes)),
                 number(collected.chunks),
                 ByteSize(collected.chunk_bytes),
-                ByteSize(after)
+                ByteSize(collected.after_bytes)
             )
         })
     }

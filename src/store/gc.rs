@@ -5,11 +5,13 @@
 //! with that in sight: it is compressed again without, and both together are smaller.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::pack;
 use super::record::{BlobRecord, LayerRecord, Made, PackHeader, Runs, key, number_of, take_step};
+use super::stats::disk_bytes;
 use super::table::Store;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -31,6 +33,10 @@ pub struct Collected {
     pub packs: u64,
     /// Packs that were written anew without them.
     pub rewritten: u64,
+    /// Bytes on disk before.
+    pub before_bytes: u64,
+    /// Bytes on disk after.
+    pub after_bytes: u64,
 }
 
 /// A table and a key that is to go.
@@ -120,8 +126,18 @@ impl Store {
         Ok(())
     }
 
-    /// Takes out what no image uses.
-    pub fn collect(&self, level: i32, progress: &dyn Progress) -> Result<Collected> {
+    /// Takes out of the store in `dir` what no image uses. Packs that are compressed again are at
+    /// `level` of zstd. Runs on the current rayon pool.
+    pub fn collect(dir: &Path, level: i32, progress: &dyn Progress) -> Result<Collected> {
+        let store = Self::open_to_collect(dir)?;
+        let before_bytes = disk_bytes(dir)?;
+        let collected = store.collect_all(level, progress)?;
+        // Files go for good when they are closed.
+        drop(store);
+        Ok(Collected { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
+    }
+
+    fn collect_all(&self, level: i32, progress: &dyn Progress) -> Result<Collected> {
         let images: Vec<_> = self.images()?.into_iter().map(|(_, image)| image.blobs).collect();
         let packs = self.headers()?;
         let used = self.used(images.iter().map(Vec::as_slice), count(&packs))?;

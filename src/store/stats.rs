@@ -165,7 +165,7 @@ fn size(sizes: &[u32], number: u64) -> u64 {
 }
 
 /// Bytes of the files in a folder.
-fn disk_bytes(dir: &Path) -> Result<u64> {
+pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir).context(|| format!("reading {}", dir.display()))? {
         let metadata = entry?.metadata();

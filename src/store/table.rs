@@ -52,6 +52,10 @@ impl Store {
         Ok(Self { db: Db::open(KIND, dir)?, packs: Packs::default() })
     }
 
+    pub(super) fn open_to_collect(dir: &Path) -> Result<Self> {
+        Ok(Self { db: Db::open_to_compact(KIND, dir)?, packs: Packs::default() })
+    }
+
     /// Opens a store for reading.
     pub fn open_read(dir: &Path) -> Result<Self> {
         Ok(Self { db: Db::open_read(KIND, dir)?, packs: Packs::default() })
