@@ -263,6 +263,11 @@ fn failed(kind: &Kind, e: &rocksdb::Error) -> Error {
         rocksdb::ErrorKind::Corruption => {
             Error::malformed(format!("the {} is damaged ({text}); {}", kind.name, kind.mend))
         }
+        // What it lists itself: lost, or collected while somebody read.
+        rocksdb::ErrorKind::IOError if text.contains("No such file") => Error::malformed(format!(
+            "the {} is damaged, unless something was taken out of it meanwhile ({text}); {}",
+            kind.name, kind.mend
+        )),
         _ => Error::new(ErrorKind::Io, text),
     }
 }

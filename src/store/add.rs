@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pack::{self, DEPTH, Filled, PACK, REFERENCE, header_of};
+use super::pack::{self, DEPTH, Filled, REFERENCE, header_of};
 use super::record::{
-    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, key, number_of,
+    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PACK, PackHeader, Runs, Step, key, number_of,
     put_step,
 };
 use super::table::Store;
@@ -149,13 +149,7 @@ struct Full {
 
 impl<'a> Writer<'a> {
     fn new(store: &'a Store, level: i32) -> Result<Self> {
-        let first = match store.db.at_or_before("packs", &[0xff; 8])? {
-            None => 0,
-            Some((at, value)) => {
-                let first = number_of(&at)?;
-                first + pack::parse(&store.db, first, &value)?.chunks.len() as u64
-            }
-        };
+        let first = store.limit()?;
         Ok(Self {
             store,
             level,

@@ -100,7 +100,8 @@ impl Store {
             for entry in self.db.below(table, b"")? {
                 let chunks = entry.and_then(|(key, value)| {
                     if table != "chunks" {
-                        return Runs::parse(&value).ok_or_else(|| self.db.damaged("an entry"));
+                        let damaged = || self.db.damaged("an entry makes no sense");
+                        return Runs::parse(&value, count(packs)).ok_or_else(damaged);
                     }
                     let number = number_of(&value)?;
                     let same = hash(number).is_some_and(|hash| hash[..] == *key);

@@ -117,9 +117,9 @@ impl Store {
         each(&layer.steps);
         each(&layer.heads);
         let bytes = self.packs.all(&self.db, &layer.steps, super::read::MAX_STEPS)?;
-        let (mut rest, mut end) = (&bytes[..], 0);
+        let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit()?);
         while !rest.is_empty() {
-            let step = take_step(&mut rest, &mut end)
+            let step = take_step(&mut rest, &mut end, limit)
                 .ok_or_else(|| self.db.damaged("a layer's steps make no sense"))?;
             each(&step.file);
         }
@@ -145,7 +145,7 @@ impl Store {
         gone.extend(self.sweep("layers", |key, _| Ok(!used.layers.contains(key)))?);
         for table in ["files", "paths"] {
             gone.extend(self.sweep(table, |_, value| {
-                let chunks = Runs::parse(value).unwrap_or_default();
+                let chunks = Runs::parse(value, count(&packs)).unwrap_or_default();
                 Ok(!chunks.numbers().all(|number| used.chunks.has(number)))
             })?);
         }

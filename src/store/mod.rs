@@ -25,12 +25,14 @@ mod gc;
 mod pack;
 #[cfg(feature = "store")]
 mod read;
-#[cfg(feature = "store")]
-mod record;
+pub mod record;
 #[cfg(feature = "store")]
 mod stats;
 #[cfg(feature = "store")]
 mod table;
+#[cfg(test)]
+#[cfg(feature = "store")]
+mod tests;
 
 use std::path::PathBuf;
 

@@ -13,8 +13,6 @@ use crate::codec::frame;
 use crate::db::Db;
 use crate::error::{Context, Error, Result};
 
-/// Bytes of chunks in a full pack.
-pub(super) const PACK: usize = 4 << 20;
 /// Bytes that a pack may have in sight.
 pub(super) const REFERENCE: u64 = 8 << 20;
 /// Log2 of the window that holds both.
@@ -109,6 +107,11 @@ impl Packs {
     pub(super) fn forget(&self, first: u64) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.retain(|pack| pack.first != first);
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_all(&self) {
+        self.cache.lock().unwrap().clear();
     }
 
     /// The bytes of chunks.

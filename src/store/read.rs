@@ -149,7 +149,8 @@ impl Store {
     pub(super) fn tar(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
         let steps = self.packs.all(&self.db, &layer.steps, MAX_STEPS)?;
         let heads = ChunkReader::new(&self.packs, &self.db, layer.heads.clone());
-        Ok(Tar { store: self, steps, at: 0, end: 0, heads: heads.take(0), file: None }
+        let limit = self.limit()?;
+        Ok(Tar { store: self, steps, at: 0, end: 0, limit, heads: heads.take(0), file: None }
             .take(layer.tar_bytes.saturating_add(1)))
     }
 }
@@ -167,6 +168,7 @@ struct Tar<'a> {
     steps: Vec<u8>,
     at: usize,
     end: u64,
+    limit: u64,
     heads: io::Take<ChunkReader<'a>>,
     file: Option<ChunkReader<'a>>,
 }
@@ -189,7 +191,7 @@ impl Read for Tar<'_> {
             if rest.is_empty() {
                 return Ok(0);
             }
-            let step = take_step(&mut rest, &mut self.end)
+            let step = take_step(&mut rest, &mut self.end, self.limit)
                 .ok_or_else(|| Error::malformed("a layer of the store is damaged"))?;
             self.at = self.steps.len() - rest.len();
             self.heads.set_limit(step.heads);

@@ -9,15 +9,15 @@ use crate::number;
 use crate::oci::Descriptor;
 
 /// BLAKE3 of some bytes.
-pub(super) type Hash = [u8; 32];
+pub type Hash = [u8; 32];
 
 /// Numbers of chunks, in order: mostly runs of consecutive ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub(super) struct Runs(pub(super) Vec<(u64, u64)>);
+pub struct Runs(pub Vec<(u64, u64)>);
 
 impl Runs {
     /// Adds a number at the end.
-    pub(super) fn push(&mut self, number: u64) {
+    pub fn push(&mut self, number: u64) {
         match self.0.last_mut() {
             Some((first, count)) if *first + *count == number => *count += 1,
             _ => self.0.push((number, 1)),
@@ -25,17 +25,17 @@ impl Runs {
     }
 
     /// Whether no chunk is named.
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The numbers.
-    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+    pub fn numbers(&self) -> impl Iterator<Item = u64> {
         self.0.iter().flat_map(|(first, count)| *first..first.saturating_add(*count))
     }
 
     /// Appends the runs; `end` is where the last run before them ended.
-    pub(super) fn put(&self, out: &mut Vec<u8>, end: &mut u64) {
+    pub fn put(&self, out: &mut Vec<u8>, end: &mut u64) {
         number::put(out, self.0.len() as u64);
         for (first, count) in &self.0 {
             number::put_signed(out, first.wrapping_sub(*end).cast_signed());
@@ -44,8 +44,13 @@ impl Runs {
         }
     }
 
-    /// The opposite. `limit` is the number that no chunk has yet.
-    pub(super) fn take(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Self> {
+    /// Whether all chunks are below `limit`, the number that no chunk has yet.
+    pub fn below(&self, limit: u64) -> bool {
+        self.0.iter().all(|(first, count)| first.checked_add(*count).is_some_and(|n| n <= limit))
+    }
+
+    /// The opposite of [`put`](Self::put); `None` for what makes no sense below `limit`.
+    pub fn take(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Self> {
         let count = number::take(bytes)?;
         // Each takes two bytes at least.
         if count > bytes.len() as u64 / 2 {
@@ -62,15 +67,15 @@ impl Runs {
     }
 
     /// As a value of its own.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.put(&mut out, &mut 0);
         out
     }
 
     /// The opposite.
-    pub(super) fn parse(mut bytes: &[u8]) -> Option<Self> {
-        let runs = Self::take(&mut bytes, &mut 0, u64::MAX)?;
+    pub fn parse(mut bytes: &[u8], limit: u64) -> Option<Self> {
+        let runs = Self::take(&mut bytes, &mut 0, limit)?;
         bytes.is_empty().then_some(runs)
     }
 }
@@ -85,22 +90,25 @@ impl FromIterator<u64> for Runs {
 
 /// What is known of a pack without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct PackHeader {
+pub struct PackHeader {
     /// Bytes and hash of each chunk; of one that is gone, 0 bytes.
-    pub(super) chunks: Vec<(u32, Hash)>,
+    pub chunks: Vec<(u32, Hash)>,
     /// Chunks of earlier packs that it was compressed with in sight.
-    pub(super) references: Runs,
+    pub references: Runs,
     /// How many packs deep the references go.
-    pub(super) depth: u64,
+    pub depth: u64,
     /// Bytes of its frame.
-    pub(super) frame: u64,
+    pub frame: u64,
 }
 
-/// The most bytes of chunks in a pack: it is full when it has reached [`PACK`](super::pack::PACK).
-pub(super) const MAX_PACK: u64 = (super::pack::PACK + crate::chunk::MAX) as u64;
+/// Bytes of chunks in a full pack.
+pub const PACK: usize = 4 << 20;
+/// The most: it is full when it has reached [`PACK`].
+pub const MAX_PACK: u64 = (PACK + crate::chunk::MAX) as u64;
 
 impl PackHeader {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// As a value.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 16);
         number::put(&mut out, self.chunks.len() as u64);
         for (bytes, hash) in &self.chunks {
@@ -116,7 +124,7 @@ impl PackHeader {
     }
 
     /// The opposite; `first` is the number of the pack's first chunk.
-    pub(super) fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
+    pub fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
         let count = number::take(&mut bytes)?;
         if count == 0 || count > bytes.len() as u64 || first.checked_add(count).is_none() {
             return None;
@@ -139,55 +147,56 @@ impl PackHeader {
     }
 
     /// Bytes of its chunks.
-    pub(super) fn plain(&self) -> u64 {
+    pub fn plain(&self) -> u64 {
         self.chunks.iter().map(|(bytes, _)| u64::from(*bytes)).sum()
     }
 }
 
 /// A layer's tar: how it is put together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct LayerRecord {
+pub struct LayerRecord {
     /// Bytes of the tar.
-    pub(super) tar_bytes: u64,
+    pub tar_bytes: u64,
     /// The [`Step`]s.
-    pub(super) steps: Runs,
+    pub steps: Runs,
     /// Everything that is not in a file: headers and padding.
-    pub(super) heads: Runs,
+    pub heads: Runs,
 }
 
 /// A piece of a tar: headers, then a file's chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
+pub struct Step {
     /// Bytes of headers and padding.
-    pub(super) heads: u64,
+    pub heads: u64,
     /// The file.
-    pub(super) file: Runs,
+    pub file: Runs,
 }
 
 /// Appends a step.
-pub(super) fn put_step(out: &mut Vec<u8>, step: &Step, end: &mut u64) {
+pub fn put_step(out: &mut Vec<u8>, step: &Step, end: &mut u64) {
     number::put(out, step.heads);
     step.file.put(out, end);
 }
 
 /// Takes a step from the front of `bytes`.
-pub(super) fn take_step(bytes: &mut &[u8], end: &mut u64) -> Option<Step> {
+pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Step> {
     let heads = number::take(bytes)?;
-    Some(Step { heads, file: Runs::take(bytes, end, u64::MAX)? })
+    Some(Step { heads, file: Runs::take(bytes, end, limit)? })
 }
 
 /// How a blob is made again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct BlobRecord {
+pub struct BlobRecord {
     /// Its size in bytes.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// How.
-    pub(super) made: Made,
+    pub made: Made,
 }
 
+/// What a blob is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Made {
+pub enum Made {
     /// A manifest, a config or an index: these chunks, one after the other.
     Document(Runs),
     /// A layer that can't be made of its tar: the chunks of its blob.
@@ -202,31 +211,32 @@ pub(super) enum Made {
 }
 
 impl Made {
-    pub(super) fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
+    /// A compression from its parts.
+    pub fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
         Compression::new(&parts.0, parts.1, parts.2)
     }
 }
 
 /// An image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct ImageRecord {
+pub struct ImageRecord {
     /// Its manifest, or the index of several.
-    pub(super) root: Descriptor,
+    pub root: Descriptor,
     /// The names it goes by.
-    pub(super) names: Vec<String>,
+    pub names: Vec<String>,
     /// Everything it is made of, the root included.
-    pub(super) blobs: Vec<Digest>,
+    pub blobs: Vec<Digest>,
     /// The layers' tars.
-    pub(super) diff_ids: Vec<Digest>,
+    pub diff_ids: Vec<Digest>,
 }
 
 /// A number as a key: in order.
-pub(super) fn key(number: u64) -> [u8; 8] {
+pub fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
 /// The opposite.
-pub(super) fn number_of(key: &[u8]) -> Result<u64> {
+pub fn number_of(key: &[u8]) -> Result<u64> {
     let bytes = key.try_into().map_err(|_| Error::malformed("a key of the store is no number"))?;
     Ok(u64::from_be_bytes(bytes))
 }
@@ -263,7 +273,7 @@ mod tests {
             }
             let (mut rest, mut end) = (&bytes[..], 0);
             for (heads, file) in list {
-                prop_assert_eq!(take_step(&mut rest, &mut end), Some(Step { heads: heads.into(), file }));
+                prop_assert_eq!(take_step(&mut rest, &mut end, 1 << 42), Some(Step { heads: heads.into(), file }));
             }
             prop_assert!(rest.is_empty());
         }
@@ -271,9 +281,9 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = PackHeader::parse(&bytes, 1000);
-            let _ = Runs::parse(&bytes);
+            let _ = Runs::parse(&bytes, 1000);
             let (mut rest, mut end) = (&bytes[..], 0);
-            while !rest.is_empty() && take_step(&mut rest, &mut end).is_some() {}
+            while !rest.is_empty() && take_step(&mut rest, &mut end, 1 << 42).is_some() {}
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::pack::{self, Packs};
-use super::record::{BlobRecord, ImageRecord, LayerRecord, PackHeader, Runs, key, number_of};
+use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, PackHeader, Runs};
+use super::record::{key, number_of};
 use crate::db::{Db, Kind};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -26,6 +27,9 @@ const KIND: Kind = Kind {
         ("images", None),
     ],
 };
+
+/// Chunks have numbers up to this; of the usual size, so many are a petabyte.
+const MAX_NUMBER: u64 = 1 << 34;
 
 /// A store that is open.
 pub struct Store {
@@ -140,13 +144,29 @@ impl Store {
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> Result<BlobRecord> {
-        let record = self.db.json("blobs", digest.as_bytes())?;
-        record.ok_or_else(|| self.db.damaged(&format!("there is no blob {digest}")))
+        let record: Option<BlobRecord> = self.db.json("blobs", digest.as_bytes())?;
+        let limit = self.limit()?;
+        let fine = |record: &BlobRecord| match &record.made {
+            Made::Document(chunks) | Made::Kept(chunks) => chunks.below(limit),
+            Made::Compressed { .. } => true,
+        };
+        let missing = || self.db.damaged(&format!("there is no blob {digest}"));
+        record.filter(fine).ok_or_else(missing)
     }
 
     pub(super) fn layer(&self, diff_id: &Digest) -> Result<LayerRecord> {
-        let record = self.db.json("layers", diff_id.as_bytes())?;
-        record.ok_or_else(|| self.db.damaged(&format!("there is no layer {diff_id}")))
+        let record: Option<LayerRecord> = self.db.json("layers", diff_id.as_bytes())?;
+        let limit = self.limit()?;
+        let fine = |record: &LayerRecord| record.steps.below(limit) && record.heads.below(limit);
+        let missing = || self.db.damaged(&format!("there is no layer {diff_id}"));
+        record.filter(fine).ok_or_else(missing)
+    }
+
+    /// The number that no chunk has yet.
+    pub(super) fn limit(&self) -> Result<u64> {
+        let Some((at, value)) = self.db.at_or_before("packs", &[0xff; 8])? else { return Ok(0) };
+        let first = number_of(&at)?;
+        Ok(first + pack::parse(&self.db, first, &value)?.chunks.len() as u64)
     }
 
     /// All packs, the first ones first.
@@ -158,8 +178,8 @@ impl Store {
                 let (key, value) = entry?;
                 let first = number_of(&key)?;
                 let header = pack::parse(&self.db, first, &value)?;
-                if first < next {
-                    return Err(self.db.damaged(&format!("pack {first} overlaps the one before")));
+                if first < next || first > MAX_NUMBER {
+                    return Err(self.db.damaged(&format!("pack {first} is where none can be")));
                 }
                 next = first + header.chunks.len() as u64;
                 Ok((first, header))
@@ -170,6 +190,7 @@ impl Store {
     /// Numbers of chunks, from a table.
     pub(super) fn runs(&self, table: &str, key: &[u8]) -> Result<Option<Runs>> {
         let damaged = || self.db.damaged(&format!("an entry of {table} makes no sense"));
-        self.db.get(table, key)?.map(|v| Runs::parse(&v).ok_or_else(damaged)).transpose()
+        let Some(value) = self.db.get(table, key)? else { return Ok(None) };
+        Runs::parse(&value, self.limit()?).ok_or_else(damaged).map(Some)
     }
 }

@@ -17,6 +17,8 @@ mod history;
 mod image;
 mod model;
 mod pulls;
+#[cfg(feature = "store")]
+mod store;
 mod tidy;
 mod tool;
 mod update;

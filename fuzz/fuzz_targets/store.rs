@@ -1,0 +1,26 @@
+//! Any bytes as values of a store: what can be read comes back the same, the rest is refused.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use relayer::store::record::{PackHeader, Runs, put_step, take_step};
+
+const LIMIT: u64 = 1 << 40;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(header) = PackHeader::parse(bytes, LIMIT) {
+        assert_eq!(PackHeader::parse(&header.to_bytes(), LIMIT), Some(header));
+    }
+    if let Some(runs) = Runs::parse(bytes, LIMIT) {
+        assert!(runs.below(LIMIT));
+        assert_eq!(Runs::parse(&runs.to_bytes(), LIMIT), Some(runs));
+    }
+    let (mut rest, mut end) = (bytes, 0);
+    let (mut again, mut put, mut taken) = (Vec::new(), 0, 0);
+    while let Some(step) = take_step(&mut rest, &mut end, LIMIT) {
+        let from = again.len();
+        put_step(&mut again, &step, &mut put);
+        let mut one = &again[from..];
+        assert_eq!(take_step(&mut one, &mut taken, LIMIT), Some(step));
+    }
+});

@@ -1,0 +1,162 @@
+//! Values of the store that somebody has been at: nothing may panic, hang or come out wrong.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::record::Made;
+use super::{Options, Store};
+use crate::content::Budget;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::fileset::{Mtime, Xattrs};
+use crate::oci::{Annotations, Config, media_type};
+use crate::progress::Silent;
+use crate::tar::{EntryKind, Metadata, Writer};
+use crate::transport::Transport;
+use crate::transport::open::{Image, LayerBlob, Opened};
+
+fn layer(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = Writer::new(Vec::new());
+    let xattrs = Xattrs::new();
+    for (path, bytes) in files {
+        let kind = EntryKind::File { size: bytes.len() as u64, sparse: None };
+        let (path, mtime) = (path.as_bytes(), Mtime::default());
+        let m = Metadata { path, kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: &xattrs };
+        let mut file = tar.file(&m).unwrap();
+        file.write_all(bytes).unwrap();
+        file.finish().unwrap();
+    }
+    tar.finish().unwrap()
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
+    out
+}
+
+fn image(version: u64) -> Opened {
+    let mut large = noise(1, 900_000);
+    large[500_000..500_100].copy_from_slice(&noise(version, 100));
+    let tar = layer(&[("a/large", large), ("b", noise(2, 5000)), ("c", vec![version as u8; 700])]);
+    let diff_id = Digest::of(&tar);
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    let config_bytes = config.into_bytes();
+    let config = Config::parse(&config_bytes).unwrap();
+    let blob = LayerBlob {
+        name: "layer 1".into(),
+        media_type: media_type::LAYER.into(),
+        digest: Some(diff_id),
+        diff_id,
+        source: Arc::new(tar),
+    };
+    Opened {
+        images: vec![Image {
+            manifest: None,
+            annotations: Annotations::new(),
+            descriptor_annotations: Annotations::new(),
+            platform: config.platform(),
+            config_bytes,
+            config,
+            layers: vec![blob],
+        }],
+        index: None,
+        names: vec![format!("app:v{version}")],
+        transport: Transport::DockerArchive,
+        notes: Vec::new(),
+    }
+}
+
+fn filled(dir: &Path) -> Store {
+    let store = Store::open(dir).unwrap();
+    let budget = Budget::new(1 << 24, None);
+    for version in 0..3 {
+        let options = Options { level: 1, max_size: 1 << 24 };
+        store.add(&image(version), None, options, &budget, &Silent).unwrap();
+    }
+    store
+}
+
+/// Makes every blob of every image. What comes out is right, or nothing does.
+fn make_all(store: &Store) -> Result<()> {
+    for (_, image) in store.images()? {
+        for digest in &image.blobs {
+            let record = store.blob(digest)?;
+            let made = store.make(digest, &record, 1, Vec::new())?;
+            assert_eq!(Digest::of(&made), *digest);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_later_version_is_stored_as_its_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    make_all(&store).unwrap();
+    let packs = store.headers().unwrap();
+    assert!(packs[0].1.frame > 900_000 && packs[0].1.depth == 0);
+    // A chunk of noise is new but for a hundred bytes.
+    assert!(packs[1].1.frame < 3000 && packs[1].1.depth == 1, "{}", packs[1].1.frame);
+    let images = store.images().unwrap();
+    let made = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().made);
+    assert_eq!(made.filter(|m| matches!(m, Made::Compressed { .. })).count(), 1);
+    // And stands alone once what it was compressed with in sight is gone.
+    store.remove(&["v0".into()]).unwrap();
+    drop(store);
+    Store::collect(dir.path(), 1, &Silent).unwrap();
+    let store = Store::open_read(dir.path()).unwrap();
+    make_all(&store).unwrap();
+    let checked = store.check(true, &Silent).unwrap();
+    assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+}
+
+#[test]
+fn changed_values_are_found_or_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let tables = ["packs", "data", "chunks", "files", "paths", "layers", "blobs", "images"];
+    let mut seed = 3u64;
+    let mut below = |n: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize % n
+    };
+    for round in 0..400 {
+        let table = tables[round % tables.len()];
+        let entries: Vec<_> = store.db.below(table, b"").unwrap().map(Result::unwrap).collect();
+        let (key, whole) = &entries[below(entries.len())];
+        let mut value = whole.to_vec();
+        match below(4) {
+            0 => value.truncate(below(value.len().max(1))),
+            1 => value.extend_from_slice(&noise(round as u64, below(40))),
+            _ => {
+                for _ in 0..=below(3) {
+                    let at = below(value.len().max(1));
+                    if let Some(byte) = value.get_mut(at) {
+                        *byte = [0, 1, 127, 255, *byte ^ 1, b'9'][below(6)];
+                    }
+                }
+            }
+        }
+        let put = |value: &[u8]| {
+            let mut batch = store.db.batch();
+            batch.put(table, key, value).unwrap();
+            batch.write(false).unwrap();
+        };
+        put(&value);
+        store.packs.forget_all();
+        let made = make_all(&store);
+        let checked = store.check(false, &Silent);
+        let _ = (store.list(), store.stats(dir.path()), store.find(Some("v1")));
+        // Whatever keeps an image from coming out is named by a check.
+        let quiet = checked.is_ok_and(|c| c.problems.is_empty());
+        let deep = store.check(true, &Silent).is_ok_and(|c| c.problems.is_empty());
+        assert!(made.is_ok() || !(quiet && deep), "{table} {key:?}: {made:?}");
+        put(whole);
+        store.packs.forget_all();
+    }
+    make_all(&store).unwrap();
+}
