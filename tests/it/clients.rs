@@ -126,11 +126,24 @@ impl Client {
         let (root, run, tmp) = (at("root"), at("run"), at("tmp"));
         Self::new(&["podman", "--root", &root, "--runroot", &run, "--tmpdir", &tmp])
     }
+
+    /// It loads layers in pieces.
+    pub fn chunked_podman(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let storage = format!(
+            "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = {:?}\n[storage.options]\npull_options = {{enable_partial_images = \"true\"}}\n",
+            at("chunked-root"),
+            at("chunked-run")
+        );
+        fs::write(at("storage.conf"), storage).unwrap();
+        let storage = format!("CONTAINERS_STORAGE_CONF={}", at("storage.conf"));
+        Self::new(&["env", &storage, "podman", "--tmpdir", &at("chunked-tmp")])
+    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.command.first().is_some_and(|c| c == "podman") {
+        if self.command.iter().any(|word| word == "podman") {
             // It mounts below its root.
             let _ = self.command(&["system", "reset", "-f"]).output();
         }
@@ -167,7 +180,7 @@ fn skopeo_reads_and_copies_every_output() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(at("in.tar"), runnable().docker_skopeo()).unwrap();
-    for codec in ["zstd", "gzip", "none"] {
+    for codec in ["zstd", "zstd:chunked", "gzip", "none"] {
         let split = |dest: &str| {
             tool::split(&[
                 &at("in.tar"),
@@ -196,7 +209,7 @@ fn skopeo_reads_and_copies_every_output() {
                 serde_json::from_str(&tool::run("skopeo", &["inspect", source])).unwrap();
             assert_eq!(inspect["Layers"].as_array().unwrap().len(), 3, "{source}");
             assert_eq!(inspect["Os"], "linux");
-            let copy = at(&format!("{codec}{i}"));
+            let copy = at(&format!("{}{i}", codec.replace(':', "-")));
             tool::run("skopeo", &["copy", "-q", source, &format!("oci:{copy}:x")]);
             let same =
                 tool::relayer().args(["verify", &at("in.tar"), &format!("oci:{copy}")]).status();
@@ -239,8 +252,14 @@ fn podman_loads_and_runs_the_zstd_output() {
 #[test]
 fn containerd_imports_and_runs_the_zstd_output() {
     let (dir, image) = prepare("zstd");
-    let ctr = Client::containerd(dir.path());
-    ctr.ok(&["image", "import", &image]);
+    runs_in_containerd(dir.path(), &image);
+    let (dir, image) = prepare("zstd:chunked");
+    runs_in_containerd(dir.path(), &image);
+}
+
+fn runs_in_containerd(dir: &Path, image: &str) {
+    let ctr = Client::containerd(dir);
+    ctr.ok(&["image", "import", image]);
     let list = ctr.ok(&["image", "ls", "-q"]);
     assert_eq!(list.trim(), "docker.io/example/app:v1");
     expect_run(ctr.command(&["run", "--rm", list.trim(), "t"]), "ctr");
