@@ -25,8 +25,7 @@ const TOOLS: Tools = Tools {
 fn noise(bytes: usize, seed: &str) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut out);
-    out.iter_mut().for_each(|b| *b &= 0x3f);
-    out
+    out.into_iter().map(|b| b & 0x3f).collect()
 }
 
 fn encode(tar: &[u8], level: i32, workers: u32, step: usize) -> (Vec<u8>, Annotations) {
@@ -164,7 +163,7 @@ fn foreign_archives_come_back_too() {
         assert!(rows.len() > 6, "{format}");
         assert_eq!(rows.iter().any(|r| r["accesstime"].is_string()), format.starts_with('p'));
         // Blocks of zeros at the end, as many as there are.
-        let longer = [&tar[..], &[0; 3_000_000 / 512 * 512]].concat();
+        let longer = [&tar[..], &vec![0; 3_000_000 / 512 * 512]].concat();
         assert_eq!(self::rows(&longer).0.len(), rows.len());
     }
     std::fs::File::create(at("d/sparse")).unwrap().set_len(1 << 20).unwrap();
@@ -197,7 +196,7 @@ fn what_ends_early_is_read_as_far_as_clients_do() {
 #[test]
 fn what_is_no_tar_is_an_error() {
     let good = archive(&[("file", &noise(3_000_000, "x"))]);
-    for bad in [&b"no tar at all"[..], &[1; 3_000_000], &good[..2_000_000]] {
+    for bad in [&b"no tar at all"[..], &vec![1; 3_000_000], &good[..2_000_000]] {
         let compression = Compression::Chunked { level: 3 };
         let mut e = Encoder::new(std::io::sink(), &compression, 2, bad.len() as u64).unwrap();
         // However much is written after the thread has ended.
