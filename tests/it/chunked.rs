@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::clients::Client;
+use super::clients::{Client, expect_run, podman_run, runnable};
 use super::fidelity::edge;
 use super::image::{Codec, Image, Item, layer};
 use super::pulls::Registry;
@@ -132,7 +132,10 @@ fn podman_loads_the_chunks_that_it_lacks() {
         // Bytes are inserted in the middle of the file.
         data.splice(2_000_000..2_000_000, vec![version; usize::from(version) * 5]);
         let big = layer(&[Item::dir("big/"), Item::file("big/file", data)]);
-        let image = Image::new([application(usize::from(version)).layers, vec![big]].concat());
+        let base = runnable();
+        let layers = [base.layers, application(usize::from(version)).layers, vec![big]].concat();
+        let mut image = Image::new(layers);
+        image.config["config"] = base.config["config"].clone();
         let (input, name) = (at(&format!("in{version}")), format!("v{version}"));
         image.write_layout(&input, Codec::Gzip);
         split(&input, None, &at(&name), &[&CHUNKED[..], &["--target", "3"]].concat());
@@ -145,7 +148,7 @@ fn podman_loads_the_chunks_that_it_lacks() {
         seen = registry.given(seen, &[]).1;
         podman.ok(&["pull", "-q", "--tls-verify=false", &image]);
         let (bytes, now) = registry.given(seen, &[]);
-        let layers = layers(&at(&name));
+        let layers = self::layers(&at(&name));
         let all: u64 = layers.iter().map(|l| l["size"].as_u64().unwrap()).sum();
         println!("{name}: {bytes} of {all} bytes");
         assert!(registry.answers(seen).contains(&206), "{name}: no range was asked for");
@@ -159,6 +162,9 @@ fn podman_loads_the_chunks_that_it_lacks() {
         fs::create_dir(at(&format!("u{version}"))).unwrap();
         let want = tool::unpack(&input, &at(&format!("u{version}")));
         same_but_times(&want, Path::new(mounted.trim()), &name);
+        let ran = tool::run("chroot", &[mounted.trim(), "/bin/sh", "-c", "cat data/3 && echo ran"]);
+        assert_eq!(ran, "from above\nran\n");
         podman.ok(&["image", "umount", &image]);
+        expect_run(podman_run(&podman, &image), "podman");
     }
 }

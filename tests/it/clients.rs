@@ -11,7 +11,7 @@ use super::image::{Image, Item, layer};
 use super::tool;
 
 /// An image whose command runs: a static program is the least that a container needs.
-fn runnable() -> Image {
+pub fn runnable() -> Image {
     let busybox = fs::read("/bin/busybox").expect("install it: apt-get install busybox-static");
     let dirs = ["bin/", "etc/", "dev/", "proc/", "sys/", "tmp/", "data/"];
     let mut items: Vec<Item> = dirs.iter().map(Item::dir).collect();
@@ -151,7 +151,7 @@ impl Drop for Client {
 }
 
 /// A container should print this; where the kernel or the sandbox forbids containers, say why.
-fn expect_run(mut command: Command, client: &str) {
+pub fn expect_run(mut command: Command, client: &str) {
     let out = tool::output(&mut command);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -237,24 +237,34 @@ fn docker_loads_and_runs_the_gzip_output() {
 
 #[test]
 fn podman_loads_and_runs_the_zstd_output() {
-    let (dir, image) = prepare("zstd");
-    let podman = Client::podman(dir.path());
-    let loaded = podman.ok(&["load", "-i", &image]);
+    for codec in ["zstd", "zstd:chunked"] {
+        let (dir, image) = prepare(codec);
+        runs_in_podman(dir.path(), &image);
+    }
+}
+
+fn runs_in_podman(dir: &Path, image: &str) {
+    let podman = Client::podman(dir);
+    let loaded = podman.ok(&["load", "-i", image]);
     assert!(loaded.contains("example/app:v1"), "{loaded}");
     let inspect = podman.ok(&["image", "inspect", "example/app:v1"]);
     let inspect: Value = serde_json::from_str(&inspect).unwrap();
     assert_eq!(inspect[0]["RootFS"]["Layers"].as_array().unwrap().len(), 4);
+    expect_run(podman_run(&podman, "example/app:v1"), "podman");
+}
+
+pub fn podman_run(podman: &Client, image: &str) -> Command {
     let mut run = podman.command(&["run", "--rm", "--network", "none", "--cgroups", "disabled"]);
-    run.args(["--ulimit", "host", "example/app:v1"]);
-    expect_run(run, "podman");
+    run.args(["--ulimit", "host", image]);
+    run
 }
 
 #[test]
 fn containerd_imports_and_runs_the_zstd_output() {
-    let (dir, image) = prepare("zstd");
-    runs_in_containerd(dir.path(), &image);
-    let (dir, image) = prepare("zstd:chunked");
-    runs_in_containerd(dir.path(), &image);
+    for codec in ["zstd", "zstd:chunked"] {
+        let (dir, image) = prepare(codec);
+        runs_in_containerd(dir.path(), &image);
+    }
 }
 
 fn runs_in_containerd(dir: &Path, image: &str) {
