@@ -46,7 +46,7 @@ fn encode(data: &[u8], name: &str, workers: u32) -> Vec<u8> {
     let compression = Compression::new(name, None, None).unwrap();
     let mut e = Encoder::new(Vec::new(), &compression, workers, data.len() as u64).unwrap();
     e.write_all(data).unwrap();
-    e.finish().unwrap()
+    e.finish().unwrap().0
 }
 
 #[divan::bench(args = ["zstd", "gzip"], sample_count = 5)]

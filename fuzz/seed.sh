@@ -2,7 +2,7 @@
 # Makes a first corpus for each target: archives as GNU tar writes them, and a small image.
 set -euo pipefail
 cd "$(dirname "$0")"
-mkdir -p corpus/tar corpus/split corpus/archive
+mkdir -p corpus/tar corpus/split corpus/archive corpus/chunked
 t=$(mktemp -d); trap 'rm -rf "$t"' EXIT
 mkdir -p "$t/r/d/e"; echo x >"$t/r/d/x"; ln "$t/r/d/x" "$t/r/hard"; ln -s d/x "$t/r/soft"; mkfifo "$t/r/fifo"
 truncate -s 1M "$t/r/sparse"; printf mid | dd of="$t/r/sparse" bs=1k seek=500 conv=notrunc status=none
@@ -15,6 +15,7 @@ for format in v7 ustar gnu pax; do
   done
 done
 cp corpus/tar/* corpus/archive/
+cp corpus/tar/* corpus/chunked/
 python3 - "$t/pax.tar" corpus/archive <<'P'
 import hashlib, io, json, sys, tarfile
 layer = open(sys.argv[1], 'rb').read()

@@ -15,6 +15,7 @@ use crate::content::{Budget, Contents, Source, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
+use crate::oci::Annotations;
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
 
@@ -26,6 +27,8 @@ pub struct EncodedLayer {
     pub digest: Digest,
     /// Bytes of the uncompressed tar.
     pub tar_bytes: u64,
+    /// What the descriptor must say of the blob.
+    pub annotations: Annotations,
     /// The blob.
     pub source: Source,
 }
@@ -160,8 +163,10 @@ impl Job<'_> {
         }
         let (encoder, diff_id, written) = tar.finish()?.finish();
         debug_assert_eq!(written, tar_bytes);
-        let (spool, digest, _) = encoder.finish()?.finish();
-        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, source: Arc::new(spool.finish()?) })
+        let (blob, annotations) = encoder.finish()?;
+        let (spool, digest, _) = blob.finish();
+        let source = Arc::new(spool.finish()?);
+        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
     }
 
     fn entry<W: Write>(

@@ -1,63 +1,62 @@
 //! Finding out how a blob was compressed, by doing it again.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::codec::{Compression, Encoder, Format};
-use crate::content::{ReadAt, SourceReader};
-use crate::error::{Context, Result};
+use crate::content::{ReadAt, Source, SourceReader};
+use crate::error::Result;
 
 /// The compression that makes exactly `blob` of the `size` bytes of its uncompressed `tar`; `None`
 /// when relayer has none that does. `noted` is what its image says of it.
 pub fn find(
     noted: Option<Compression>,
     format: Format,
-    blob: &dyn ReadAt,
+    blob: &Source,
     tar: &dyn ReadAt,
     size: u64,
     workers: u32,
 ) -> Result<Option<Compression>> {
-    let name = match format {
+    let usual: &[&str] = match format {
         Format::Plain => return Ok(Some(Compression::None)),
-        Format::Gzip => "gzip",
-        Format::Zstd => "zstd",
+        Format::Gzip => &["gzip"],
+        Format::Zstd => &["zstd", "zstd:chunked"],
     };
-    let usual = Compression::new(name, None, None)?;
-    let noted = noted.filter(|c| c.media_type() == usual.media_type() && *c != usual);
-    for compression in noted.into_iter().chain([usual]) {
-        let same = Same { blob: SourceReader::all(blob), differs: false, buf: Vec::new() };
+    let mut all: Vec<Compression> = noted.into_iter().collect();
+    for name in usual {
+        let compression = Compression::new(name, None, None)?;
+        all.retain(|noted| *noted != compression);
+        all.push(compression);
+    }
+    for compression in all {
+        let same = Same { blob: Arc::clone(blob), at: 0, buf: Vec::new() };
         let mut encoder = Encoder::new(same, &compression, workers, size)?;
-        let mut tar = SourceReader::new(tar, 0, size);
         // What differs ends it early; then there is nothing to be finished.
-        let ended = io::copy(&mut tar, &mut encoder).is_ok();
-        let same = encoder.finish();
-        if ended
-            && let Ok(mut same) = same
-            && !same.differs
+        if io::copy(&mut SourceReader::new(tar, 0, size), &mut encoder).is_ok()
+            && let Ok((same, _)) = encoder.finish()
+            && same.at == blob.size()
         {
-            let mut one = [0];
-            if same.blob.read(&mut one).context(|| "comparing a blob")? == 0 {
-                return Ok(Some(compression));
-            }
+            return Ok(Some(compression));
         }
     }
     Ok(None)
 }
 
 /// Takes what is the same as a blob, and fails at the first difference.
-struct Same<'a> {
-    blob: SourceReader<'a>,
-    differs: bool,
+struct Same {
+    blob: Source,
+    at: u64,
     buf: Vec<u8>,
 }
 
-impl Write for Same<'_> {
+impl Write for Same {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buf.resize(bytes.len(), 0);
-        let read = self.blob.read_exact(&mut self.buf);
-        self.differs |= read.is_err() || self.buf != bytes;
-        if self.differs {
+        self.blob.read_exact_at(&mut self.buf, self.at)?;
+        if self.buf != bytes {
             return Err(io::Error::other("the blob was compressed in another way"));
         }
+        self.at += bytes.len() as u64;
         Ok(bytes.len())
     }
 
@@ -77,10 +76,13 @@ mod tests {
             let compression = Compression::parse(text).unwrap();
             let mut encoder = Encoder::new(Vec::new(), &compression, 2, tar.len() as u64).unwrap();
             encoder.write_all(&tar).unwrap();
-            let mut blob = encoder.finish().unwrap();
+            let mut blob = encoder.finish().unwrap().0;
             let format = Format::detect(&blob).unwrap();
             let size = tar.len() as u64;
-            let found = |noted, blob: &Vec<u8>| find(noted, format, blob, &tar, size, 1).unwrap();
+            let found = |noted, blob: &Vec<u8>| {
+                let blob: Source = Arc::new(blob.clone());
+                find(noted, format, &blob, &tar, size, 1).unwrap()
+            };
             assert_eq!(found(Some(compression), &blob), Some(compression), "{text}");
             let usual = ["gzip:6", "zstd:3", "none"].contains(&text);
             assert_eq!(found(None, &blob).is_some(), usual, "{text}");

@@ -12,7 +12,7 @@ use crate::codec::Compression;
 use crate::content::Budget;
 use crate::error::{Context, Error, Result};
 use crate::mtime::MtimePolicy;
-use crate::oci::Platform;
+use crate::oci::{Platform, media_type};
 use crate::pattern::PathPattern;
 use crate::plan::{MAX_LAYERS, Target};
 use crate::progress::Progress;
@@ -134,8 +134,9 @@ struct Common {
     /// Where to write [default: IMAGE's name with .relayer.tar, an archive for every client]
     #[arg(short, long, value_name = "DEST")]
     output: Option<Reference>,
-    /// Codec of the layers [default: zstd; gzip for docker-archive]
-    #[arg(long, value_name = "CODEC", value_parser = ["zstd", "gzip", "none"])]
+    /// Codec of the layers; zstd:chunked is zstd that podman can load in pieces
+    /// [default: zstd; gzip for docker-archive]
+    #[arg(long, value_name = "CODEC", value_parser = ["zstd", "zstd:chunked", "gzip", "none"])]
     compression: Option<String>,
     /// Level of the codec [default: zstd 3, gzip 6]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -262,7 +263,7 @@ impl Common {
         }
         let docker =
             matches!(&self.output, Some(r) if r.transport == Some(Transport::DockerArchive));
-        if docker && matches!(options.compression, Compression::Zstd { .. }) {
+        if docker && options.compression.media_type() == media_type::LAYER_ZSTD {
             terminal.note("`docker load` before version 23 can't read zstd layers");
         }
     }

@@ -1,6 +1,7 @@
 //! Compression of layers and archives: telling formats apart, decoding, and encoding in a form
 //! that every client reads and that does not depend on the machine.
 
+pub(crate) mod chunked;
 pub(crate) mod frame;
 mod gzip;
 mod zstd;
@@ -9,7 +10,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 
 use crate::error::{Error, Result};
-use crate::oci::media_type;
+use crate::oci::{Annotations, media_type};
 
 /// As many first bytes tell every format.
 pub const MAGIC: usize = 10;
@@ -114,11 +115,19 @@ pub enum Compression {
         /// Log2 of the window that decoders must hold, when it is not the level's own.
         window_log: Option<u32>,
     },
+    /// A zstd frame for each chunk, and a table of contents (docs/CHUNKED.md).
+    Chunked {
+        /// 1 to 22.
+        level: i32,
+    },
 }
 
+/// The name of [`Compression::Chunked`].
+const CHUNKED: &str = "zstd:chunked";
+
 impl Compression {
-    /// A compression by its name, `zstd`, `gzip` or `none`, with its default level unless one is
-    /// given.
+    /// A compression by its name, `zstd`, `zstd:chunked`, `gzip` or `none`, with its default level
+    /// unless one is given.
     ///
     /// # Errors
     /// When the level or the window is out of range, or given where there is none.
@@ -131,7 +140,7 @@ impl Compression {
             Err(Error::malformed(format!("{name} has levels {from} to {to}, not {level}")))
         };
         if name != "zstd" && window_log.is_some() {
-            return Err(Error::malformed("--long is for zstd only"));
+            return Err(Error::malformed("--long is for plain zstd only"));
         }
         match name {
             "none" if level.is_some() => Err(Error::malformed("without compression no level")),
@@ -147,7 +156,11 @@ impl Compression {
                 }
                 Ok(Self::Zstd { level: range(level.unwrap_or(3), 1..=22)?, window_log })
             }
-            _ => Err(Error::malformed(format!("{name:?} is not zstd, gzip or none"))),
+            CHUNKED => Ok(Self::Chunked { level: range(level.unwrap_or(3), 1..=22)? }),
+            _ => {
+                let what = format!("{name:?} is not zstd, {CHUNKED}, gzip or none");
+                Err(Error::malformed(what))
+            }
         }
     }
 
@@ -157,8 +170,11 @@ impl Compression {
     /// As for [`new`](Self::new).
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::malformed(format!("{text:?} is no compression"));
-        let mut words = text.split(':');
-        let name = words.next().unwrap_or_default();
+        let (name, rest) = match text.strip_prefix(CHUNKED) {
+            Some(rest) => (CHUNKED, rest),
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let mut words = rest.split(':').skip(1);
         let level = words.next().map(|w| w.parse().map_err(|_| bad())).transpose()?;
         let window = words
             .next()
@@ -172,6 +188,7 @@ impl Compression {
             Self::None => ("none".into(), None, None),
             Self::Gzip { level } => ("gzip".into(), Some(level.cast_signed()), None),
             Self::Zstd { level, window_log } => ("zstd".into(), Some(level), window_log),
+            Self::Chunked { level } => (CHUNKED.into(), Some(level), None),
         }
     }
 
@@ -180,7 +197,7 @@ impl Compression {
         match self {
             Self::None => media_type::LAYER,
             Self::Gzip { .. } => media_type::LAYER_GZIP,
-            Self::Zstd { .. } => media_type::LAYER_ZSTD,
+            Self::Zstd { .. } | Self::Chunked { .. } => media_type::LAYER_ZSTD,
         }
     }
 }
@@ -190,6 +207,7 @@ impl fmt::Display for Compression {
         match self {
             Self::None => f.write_str("none"),
             Self::Gzip { level } => write!(f, "gzip:{level}"),
+            Self::Chunked { level } => write!(f, "{CHUNKED}:{level}"),
             Self::Zstd { level, window_log: None } => write!(f, "zstd:{level}"),
             Self::Zstd { level, window_log: Some(log) } => write!(f, "zstd:{level}:long={log}"),
         }
@@ -197,7 +215,7 @@ impl fmt::Display for Compression {
 }
 
 /// Compresses what is written to it. The bytes depend on the compression and the input only, not
-/// on the number of workers or the sizes of writes.
+/// on the number of workers or the sizes of writes. zstd:chunked takes tar archives only.
 pub enum Encoder<W: Write> {
     /// Passes bytes through.
     #[doc(hidden)]
@@ -208,9 +226,12 @@ pub enum Encoder<W: Write> {
     /// zstd.
     #[doc(hidden)]
     Zstd(zstd::Encoder<W>),
+    /// zstd:chunked.
+    #[doc(hidden)]
+    Chunked(chunked::Encoder<W>),
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write + Send + 'static> Encoder<W> {
     /// Compresses exactly `size` bytes into `out`, with up to `workers` threads.
     pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
         Ok(match *compression {
@@ -219,25 +240,32 @@ impl<W: Write> Encoder<W> {
             Compression::Zstd { level, window_log } => {
                 Self::Zstd(zstd::encoder(out, level, window_log, workers, size)?)
             }
+            Compression::Chunked { level } => {
+                Self::Chunked(chunked::Encoder::new(out, level, workers)?)
+            }
         })
     }
 
-    /// Ends the stream and gives back what it was written to.
-    pub fn finish(self) -> Result<W> {
-        Ok(match self {
+    /// Ends the stream and gives back what it was written to, and what the layer's descriptor must
+    /// say of it.
+    pub fn finish(self) -> Result<(W, Annotations)> {
+        let out = match self {
             Self::Plain(out) => out,
             Self::Gzip(encoder) => encoder.finish()?,
             Self::Zstd(encoder) => encoder.finish()?,
-        })
+            Self::Chunked(encoder) => return encoder.finish(),
+        };
+        Ok((out, Annotations::new()))
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
+impl<W: Write + Send + 'static> Write for Encoder<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(out) => out.write(buf),
             Self::Gzip(encoder) => encoder.write(buf),
             Self::Zstd(encoder) => encoder.write(buf),
+            Self::Chunked(encoder) => encoder.write(buf),
         }
     }
 

@@ -30,7 +30,7 @@ fn sample(bytes: usize) -> Vec<u8> {
 fn compress(data: &[u8], compression: Compression, workers: u32, step: usize) -> Vec<u8> {
     let mut e = Encoder::new(Vec::new(), &compression, workers, data.len() as u64).unwrap();
     data.chunks(step).for_each(|part| e.write_all(part).unwrap());
-    e.finish().unwrap()
+    e.finish().unwrap().0
 }
 
 fn decompress(data: &[u8]) -> Result<Vec<u8>> {
@@ -180,7 +180,24 @@ fn options_are_checked() {
         ("zstd", None, Some(28)),
         ("zstd", None, Some(3)),
         ("lz4", None, None),
+        ("zstd:chunked", Some(23), None),
+        ("zstd:chunked", None, Some(23)),
     ] {
         assert!(Compression::new(name, level, window).is_err(), "{name} {level:?} {window:?}");
+    }
+}
+
+#[test]
+fn the_text_of_a_compression_is_read_again() {
+    let forms = ["none", "gzip:9", "zstd:3", "zstd:19:long=27", "zstd:chunked:3"];
+    for text in forms {
+        let compression = Compression::parse(text).unwrap();
+        assert_eq!(compression.to_string(), text);
+        let (name, level, window) = compression.parts();
+        assert_eq!(Compression::new(&name, level, window).unwrap(), compression);
+    }
+    assert_eq!(Compression::parse("zstd:chunked").unwrap(), Compression::Chunked { level: 3 });
+    for bad in ["zstd:", "zstd:x", "zstd:chunked:x", "zstd:3:long", "lz4:1", ""] {
+        assert!(Compression::parse(bad).is_err(), "{bad}");
     }
 }

@@ -45,6 +45,16 @@ pub(super) fn encoder<W: Write>(
     Ok(encoder)
 }
 
+/// For a text whose size is not known, without workers: small, and compressed as it comes.
+pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W>> {
+    let mut encoder = Encoder::new(out, level)?;
+    if level >= WIDE_LEVEL {
+        encoder.window_log(DEFAULT_WINDOW)?;
+    }
+    encoder.include_checksum(false)?;
+    Ok(encoder)
+}
+
 pub(super) struct Decoder<R: BufRead>(zstd::stream::read::Decoder<'static, R>);
 
 pub(super) fn decoder<R: BufRead>(inner: R) -> Result<Decoder<R>> {

@@ -73,7 +73,7 @@ pub fn apply(
                     let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
                     return Err(Error::malformed(what).context(place()));
                 }
-                let (spool, digest, _) = encoder.finish()?.finish();
+                let (spool, digest, _) = encoder.finish()?.0.finish();
                 (Arc::new(spool.finish()?) as Source, digest, diff_id)
             }
         };

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::ops::{Op, OpWriter};
 use super::{Blobs, Header, LEVEL, LayerHeader, PART, Part, REFERENCE, Recipe, compress, write};
-use crate::codec::{Compression, Encoder, Format};
+use crate::codec::{Compression, Encoder, Format, chunked};
 use crate::content::{ReadAt, Source, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
@@ -74,13 +74,13 @@ pub fn make(
     for (blob, read) in all() {
         let kind = format_of(blob.source.as_ref())?;
         let position = old.layers.iter().position(|l| l.digest == read.digest);
-        let (recipe, digest, bytes, media_type) = if let Some(at) = position {
+        let (recipe, descriptor) = if let Some(at) = position {
             made.same_layers += 1;
-            let media_type = media_type_of(kind);
-            (Recipe::Old(at as u32), read.digest, blob.source.size(), media_type)
+            let bytes = blob.source.size();
+            (Recipe::Old(at as u32), Descriptor::new(media_type_of(kind), read.digest, bytes))
         } else {
-            let (compression, digest, bytes) = again(new.image, read, blob.source.as_ref(), kind)?;
-            made.other_blobs += u64::from(digest != read.digest);
+            let (compression, descriptor) = again(new.image, read, blob.source.as_ref(), kind)?;
+            made.other_blobs += u64::from(descriptor.digest != read.digest);
             let recipe = match old.image.layers.iter().position(|l| l.diff_id == blob.diff_id) {
                 Some(at) => {
                     let mut ops = OpWriter::default();
@@ -90,13 +90,13 @@ pub fn make(
                 }
                 None => layer(known, read, compression, level, &mut blobs, &mut made, progress)?,
             };
-            (recipe, digest, bytes, compression.media_type())
+            (recipe, descriptor)
         };
-        descriptors.push((media_type, digest, bytes));
-        layers.push(LayerHeader { digest, diff_id: blob.diff_id, recipe });
+        layers.push(LayerHeader { digest: descriptor.digest, diff_id: blob.diff_id, recipe });
+        descriptors.push(descriptor);
     }
     progress.end();
-    let (kind, manifest) = manifest(new.image, &descriptors)?;
+    let (kind, manifest) = manifest(new.image, descriptors)?;
     let text = |bytes: &[u8], what: &str| {
         String::from_utf8(bytes.to_vec())
             .map_err(|_| Error::malformed(format!("the {what} is not UTF-8")))
@@ -124,21 +124,27 @@ fn media_type_of(format: Format) -> &'static str {
 }
 
 /// The manifest that comes out, and its media type: the image's own if all blobs are.
-fn manifest(image: &Image, layers: &[(&str, Digest, u64)]) -> Result<(String, Vec<u8>)> {
+fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)> {
     let Some(bytes) = &image.manifest else {
-        let layers = layers.iter().map(|(kind, d, n)| Descriptor::new(kind, *d, *n)).collect();
         let mut manifest = new_manifest(layers);
         manifest.config = Descriptor::of(media_type::CONFIG, &image.config_bytes);
         return Ok((media_type::MANIFEST.into(), oci::to_json(&manifest)?));
     };
     let mut manifest: Manifest = oci::parse(bytes, "the manifest")?;
     let kind = manifest.media_type.clone().unwrap_or_else(|| media_type::MANIFEST.into());
-    let same = manifest.layers.iter().zip(layers).all(|(d, (_, digest, _))| d.digest == *digest);
-    if same {
+    if manifest.layers.iter().zip(&layers).all(|(old, new)| old.digest == new.digest) {
         return Ok((kind, bytes.clone()));
     }
-    for (d, (_, digest, bytes)) in manifest.layers.iter_mut().zip(layers) {
-        (d.digest, d.size) = (*digest, *bytes);
+    for (old, new) in manifest.layers.iter_mut().zip(layers) {
+        if old.digest == new.digest {
+            continue;
+        }
+        (old.digest, old.size) = (new.digest, new.size);
+        // Those that say where things lie in the blob are no longer true.
+        let mut annotations = old.annotations.take().unwrap_or_default();
+        annotations.retain(|key, _| !key.starts_with(chunked::ANNOTATION));
+        annotations.extend(new.annotations.unwrap_or_default());
+        old.annotations = Some(annotations).filter(|all| !all.is_empty());
     }
     Ok((kind, oci::to_json(&manifest)?))
 }
@@ -149,9 +155,12 @@ fn again(
     read: &LayerContent,
     blob: &dyn ReadAt,
     format: Format,
-) -> Result<(Compression, Digest, u64)> {
+) -> Result<(Compression, Descriptor)> {
     let name = match format {
-        Format::Plain => return Ok((Compression::None, read.digest, blob.size())),
+        Format::Plain => {
+            let own = Descriptor::new(media_type::LAYER, read.digest, blob.size());
+            return Ok((Compression::None, own));
+        }
         Format::Gzip => "gzip",
         Format::Zstd => "zstd",
     };
@@ -167,22 +176,25 @@ fn again(
         {
             continue;
         }
-        let (digest, bytes) = encode(read, compression)?;
-        if digest == read.digest {
-            return Ok((compression, digest, bytes));
+        let descriptor = encode(read, compression)?;
+        if descriptor.digest == read.digest {
+            return Ok((compression, descriptor));
         }
-        result = Some((compression, digest, bytes));
+        result = Some((compression, descriptor));
     }
     result.ok_or_else(|| Error::malformed("a layer can't be compressed"))
 }
 
-fn encode(read: &LayerContent, compression: Compression) -> Result<(Digest, u64)> {
+fn encode(read: &LayerContent, compression: Compression) -> Result<Descriptor> {
     let workers = rayon::current_num_threads() as u32;
     let out = Hashing::new(std::io::sink());
     let mut encoder = Encoder::new(out, &compression, workers, read.tar_bytes)?;
     std::io::copy(&mut tar_of(read), &mut encoder)?;
-    let (_, digest, bytes) = encoder.finish()?.finish();
-    Ok((digest, bytes))
+    let (out, annotations) = encoder.finish()?;
+    let (_, digest, bytes) = out.finish();
+    let mut descriptor = Descriptor::new(compression.media_type(), digest, bytes);
+    descriptor.annotations = Some(annotations).filter(|all| !all.is_empty());
+    Ok(descriptor)
 }
 
 fn tar_of(read: &LayerContent) -> SourceReader<'_> {

@@ -73,7 +73,7 @@ enum Recipe {
     Rebuild {
         /// Bytes of the tar.
         tar_bytes: u64,
-        /// `none`, `gzip` or `zstd`; level; log2 of the window.
+        /// `none`, `gzip`, `zstd` or `zstd:chunked`; level; log2 of the window.
         compression: (String, Option<i32>, Option<u32>),
         /// Number of the blob with the instructions.
         ops: u32,

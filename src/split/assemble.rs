@@ -40,7 +40,9 @@ pub(super) fn assemble(
     }
     for (layer, planned) in encoded.iter().zip(&plan.layers) {
         let mut d = Descriptor::new(media_type, layer.digest, layer.bytes());
-        d.annotations = Some([(PLAN.to_owned(), planned.label.clone())].into());
+        let mut annotations = layer.annotations.clone();
+        annotations.insert(PLAN.to_owned(), planned.label.clone());
+        d.annotations = Some(annotations);
         descriptors.push(d);
         diff_ids.push(layer.diff_id);
         history.push(line(&planned.label));

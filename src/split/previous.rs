@@ -56,6 +56,7 @@ pub(super) struct Previous<'a> {
     kept: Vec<Kept>,
     update: Option<Update>,
     labels: Vec<String>,
+    manifest: Option<Manifest>,
 }
 
 impl<'a> Previous<'a> {
@@ -81,11 +82,14 @@ impl<'a> Previous<'a> {
         } else {
             Evened::default()
         };
+        let manifest = image.manifest.as_ref();
+        let manifest = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
         Ok(Self {
             image,
             digests: read.iter().map(|l| l.digest).collect(),
             tar_bytes: read.iter().map(|l| l.tar_bytes).collect(),
-            labels: labels(image),
+            labels: labels(image, manifest.as_ref()),
+            manifest,
             layers: read
                 .into_iter()
                 .zip(&image.layers)
@@ -119,7 +123,12 @@ impl<'a> Previous<'a> {
             let layer = &self.image.layers[i];
             let kind = bundle::layer_media_type(layer.source.as_ref())?;
             let mut descriptor = Descriptor::new(kind, self.digests[i], layer.source.size());
-            descriptor.annotations = Some([(PLAN.to_owned(), self.labels[i].clone())].into());
+            // zstd:chunked needs what the descriptor says of the blob.
+            let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));
+            let noted = noted.filter(|noted| noted.digest == descriptor.digest);
+            let mut annotations = noted.and_then(|d| d.annotations.clone()).unwrap_or_default();
+            annotations.insert(PLAN.to_owned(), self.labels[i].clone());
+            descriptor.annotations = Some(annotations);
             let (files, bytes) = count(&self.layers[i].changes);
             self.kept.push(Kept {
                 descriptor,
@@ -190,14 +199,12 @@ fn count(changes: &[Change]) -> (u64, u64) {
 }
 
 /// What is in each layer: as we noted it, else the command that made it.
-fn labels(image: &Image) -> Vec<String> {
+fn labels(image: &Image, manifest: Option<&Manifest>) -> Vec<String> {
     /// Commands can be long.
     const MOST: usize = 80;
-    let manifest = image.manifest.as_ref();
-    let manifest: Option<Manifest> = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
     let history = image.config.layer_history();
     let label = |i: usize| {
-        let noted = manifest.as_ref().and_then(|m| m.layers.get(i)?.annotation(PLAN));
+        let noted = manifest.and_then(|m| m.layers.get(i)?.annotation(PLAN));
         let made = || history.get(i).map(|by| by.split_whitespace().collect::<Vec<_>>().join(" "));
         let text = noted.map(str::to_owned).or_else(made).unwrap_or_default();
         match text.char_indices().nth(MOST) {

@@ -219,13 +219,12 @@ impl<'a> Writer<'a> {
         let format = format_of(layer.source.as_ref())?;
         let noted = noted_compression(&image.annotations);
         let workers = rayon::current_num_threads() as u32;
-        let blob = layer.source.as_ref();
         let tar = read.source.as_ref();
         let diff_id = layer.diff_id;
-        let found = recompress::find(noted, format, blob, tar, read.tar_bytes, workers)?;
+        let found = recompress::find(noted, format, &layer.source, tar, read.tar_bytes, workers)?;
         let Some(compression) = found else {
             progress.advance(read.tar_bytes);
-            return Ok(Made::Kept(self.stream(b"", SourceReader::all(blob))?));
+            return Ok(Made::Kept(self.stream(b"", SourceReader::all(layer.source.as_ref()))?));
         };
         let known = self.layers.contains_key(&diff_id)
             || self.store.db.get("layers", diff_id.as_bytes())?.is_some();

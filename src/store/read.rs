@@ -115,7 +115,7 @@ impl ReadAt for Lazy {
 
 impl Store {
     /// Makes a blob, and verifies its digest.
-    pub(super) fn make<W: io::Write>(
+    pub(super) fn make<W: io::Write + Send + 'static>(
         &self,
         digest: &Digest,
         record: &BlobRecord,
@@ -134,7 +134,7 @@ impl Store {
                 let compression = Made::compression(compression).context(place)?;
                 let mut encoder = Encoder::new(out, &compression, workers, layer.tar_bytes)?;
                 copy(&mut self.tar(&layer)?, &mut encoder).context(place)?;
-                out = encoder.finish()?;
+                (out, _) = encoder.finish()?;
             }
         }
         let (out, found, bytes) = out.finish();

@@ -5,12 +5,14 @@
 //! record after them, misreads PAX sparse files, and loses negative and fractional times. Where
 //! readers differ the rule is that of Go's `archive/tar`, which every stock client uses.
 
+mod detail;
 mod number;
 mod pax;
 mod read;
 mod sparse;
 mod write;
 
+pub use detail::{Detail, detail};
 pub use read::{Data, Entry, Forward, Reader, Streaming};
 pub use write::{FileWriter, Metadata, Writer, entry_size};
 

@@ -6,7 +6,7 @@ use crate::fileset::{Mtime, Xattrs};
 
 /// Clients read extended attributes from keys with this prefix.
 pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
-const SPARSE: &[u8] = b"GNU.sparse.";
+pub(super) const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// What an extended header says, as far as clients heed it.
 #[derive(Debug, Default)]
@@ -124,7 +124,10 @@ fn bad(key: &[u8], value: &[u8], why: &str) -> Error {
 }
 
 /// Goes through records, checked as Go's `parsePAXRecord` and `validPAXRecord` do.
-fn each(mut data: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+pub(super) fn each(
+    mut data: &[u8],
+    mut take: impl FnMut(&[u8], &[u8]) -> Result<()>,
+) -> Result<()> {
     let broken = || Error::malformed("a PAX record's stated length does not fit it");
     while !data.is_empty() {
         let space = data.iter().take(20).position(|b| *b == b' ').ok_or_else(broken)?;
@@ -157,14 +160,14 @@ fn signed(key: &[u8], value: &[u8]) -> Result<Option<i64>> {
     parsed.map(Some).ok_or_else(|| bad(key, value, "no number"))
 }
 
-fn unsigned(key: &[u8], value: &[u8]) -> Result<Option<u64>> {
+pub(super) fn unsigned(key: &[u8], value: &[u8]) -> Result<Option<u64>> {
     let number = signed(key, value)?;
     let unsigned = number.map(u64::try_from).transpose();
     unsigned.map_err(|_| bad(key, value, "negative"))
 }
 
 /// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off, as Go does.
-fn time(key: &[u8], value: &[u8]) -> Result<Option<Mtime>> {
+pub(super) fn time(key: &[u8], value: &[u8]) -> Result<Option<Mtime>> {
     let wrong = || bad(key, value, "no time");
     let Some(dot) = value.iter().position(|b| *b == b'.') else {
         return Ok(signed(key, value)?.map(|secs| Mtime { secs, nanos: 0 }));

@@ -119,6 +119,11 @@ impl<R: Forward> Reader<R> {
         self.inner
     }
 
+    /// The reader below, which stands behind what has been read of it.
+    pub fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// The stored bytes of the current entry.
     pub fn data(&mut self) -> Data<'_, R> {
         Data(self)
@@ -391,17 +396,17 @@ impl<R: Read> Read for Data<'_, R> {
 
 // Where the fields are: POSIX.1-1988 ustar, and the same places in the formats before and after.
 const NAME: std::ops::Range<usize> = 0..100;
-const MODE: std::ops::Range<usize> = 100..108;
+pub(super) const MODE: std::ops::Range<usize> = 100..108;
 const UID: std::ops::Range<usize> = 108..116;
 const GID: std::ops::Range<usize> = 116..124;
-const SIZE: std::ops::Range<usize> = 124..136;
+pub(super) const SIZE: std::ops::Range<usize> = 124..136;
 const MTIME: std::ops::Range<usize> = 136..148;
 const CHECKSUM: std::ops::Range<usize> = 148..156;
-const TYPE: usize = 156;
+pub(super) const TYPE: usize = 156;
 const LINK: std::ops::Range<usize> = 157..257;
-const MAGIC: std::ops::Range<usize> = 257..263;
-const MAJOR: std::ops::Range<usize> = 329..337;
-const MINOR: std::ops::Range<usize> = 337..345;
+pub(super) const MAGIC: std::ops::Range<usize> = 257..263;
+pub(super) const MAJOR: std::ops::Range<usize> = 329..337;
+pub(super) const MINOR: std::ops::Range<usize> = 337..345;
 const PREFIX: std::ops::Range<usize> = 345..500;
 
 fn until_nul(field: &[u8]) -> &[u8] {

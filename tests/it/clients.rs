@@ -11,7 +11,7 @@ use super::image::{Image, Item, layer};
 use super::tool;
 
 /// An image whose command runs: a static program is the least that a container needs.
-fn runnable() -> Image {
+pub fn runnable() -> Image {
     let busybox = fs::read("/bin/busybox").expect("install it: apt-get install busybox-static");
     let dirs = ["bin/", "etc/", "dev/", "proc/", "sys/", "tmp/", "data/"];
     let mut items: Vec<Item> = dirs.iter().map(Item::dir).collect();
@@ -126,11 +126,24 @@ impl Client {
         let (root, run, tmp) = (at("root"), at("run"), at("tmp"));
         Self::new(&["podman", "--root", &root, "--runroot", &run, "--tmpdir", &tmp])
     }
+
+    /// It loads layers in pieces.
+    pub fn chunked_podman(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let storage = format!(
+            "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = {:?}\n[storage.options]\npull_options = {{enable_partial_images = \"true\"}}\n",
+            at("chunked-root"),
+            at("chunked-run")
+        );
+        fs::write(at("storage.conf"), storage).unwrap();
+        let storage = format!("CONTAINERS_STORAGE_CONF={}", at("storage.conf"));
+        Self::new(&["env", &storage, "podman", "--tmpdir", &at("chunked-tmp")])
+    }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.command.first().is_some_and(|c| c == "podman") {
+        if self.command.iter().any(|word| word == "podman") {
             // It mounts below its root.
             let _ = self.command(&["system", "reset", "-f"]).output();
         }
@@ -138,7 +151,7 @@ impl Drop for Client {
 }
 
 /// A container should print this; where the kernel or the sandbox forbids containers, say why.
-fn expect_run(mut command: Command, client: &str) {
+pub fn expect_run(mut command: Command, client: &str) {
     let out = tool::output(&mut command);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -167,7 +180,7 @@ fn skopeo_reads_and_copies_every_output() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     fs::write(at("in.tar"), runnable().docker_skopeo()).unwrap();
-    for codec in ["zstd", "gzip", "none"] {
+    for codec in ["zstd", "zstd:chunked", "gzip", "none"] {
         let split = |dest: &str| {
             tool::split(&[
                 &at("in.tar"),
@@ -196,7 +209,7 @@ fn skopeo_reads_and_copies_every_output() {
                 serde_json::from_str(&tool::run("skopeo", &["inspect", source])).unwrap();
             assert_eq!(inspect["Layers"].as_array().unwrap().len(), 3, "{source}");
             assert_eq!(inspect["Os"], "linux");
-            let copy = at(&format!("{codec}{i}"));
+            let copy = at(&format!("{}{i}", codec.replace(':', "-")));
             tool::run("skopeo", &["copy", "-q", source, &format!("oci:{copy}:x")]);
             let same =
                 tool::relayer().args(["verify", &at("in.tar"), &format!("oci:{copy}")]).status();
@@ -224,23 +237,39 @@ fn docker_loads_and_runs_the_gzip_output() {
 
 #[test]
 fn podman_loads_and_runs_the_zstd_output() {
-    let (dir, image) = prepare("zstd");
-    let podman = Client::podman(dir.path());
-    let loaded = podman.ok(&["load", "-i", &image]);
+    for codec in ["zstd", "zstd:chunked"] {
+        let (dir, image) = prepare(codec);
+        runs_in_podman(dir.path(), &image);
+    }
+}
+
+fn runs_in_podman(dir: &Path, image: &str) {
+    let podman = Client::podman(dir);
+    let loaded = podman.ok(&["load", "-i", image]);
     assert!(loaded.contains("example/app:v1"), "{loaded}");
     let inspect = podman.ok(&["image", "inspect", "example/app:v1"]);
     let inspect: Value = serde_json::from_str(&inspect).unwrap();
     assert_eq!(inspect[0]["RootFS"]["Layers"].as_array().unwrap().len(), 4);
+    expect_run(podman_run(&podman, "example/app:v1"), "podman");
+}
+
+pub fn podman_run(podman: &Client, image: &str) -> Command {
     let mut run = podman.command(&["run", "--rm", "--network", "none", "--cgroups", "disabled"]);
-    run.args(["--ulimit", "host", "example/app:v1"]);
-    expect_run(run, "podman");
+    run.args(["--ulimit", "host", image]);
+    run
 }
 
 #[test]
 fn containerd_imports_and_runs_the_zstd_output() {
-    let (dir, image) = prepare("zstd");
-    let ctr = Client::containerd(dir.path());
-    ctr.ok(&["image", "import", &image]);
+    for codec in ["zstd", "zstd:chunked"] {
+        let (dir, image) = prepare(codec);
+        runs_in_containerd(dir.path(), &image);
+    }
+}
+
+fn runs_in_containerd(dir: &Path, image: &str) {
+    let ctr = Client::containerd(dir);
+    ctr.ok(&["image", "import", image]);
     let list = ctr.ok(&["image", "ls", "-q"]);
     assert_eq!(list.trim(), "docker.io/example/app:v1");
     expect_run(ctr.command(&["run", "--rm", list.trim(), "t"]), "ctr");

@@ -43,6 +43,7 @@ fn what_relayer_wrote_comes_out_byte_for_byte() {
     }
     for codec in [
         &["--compression", "zstd"][..],
+        &["--compression", "zstd:chunked"],
         &["--compression", "gzip"],
         &["--compression", "none"],
         &["--compression", "zstd", "--level", "7", "--long", "24"],

@@ -12,9 +12,9 @@ use super::clients::{Client, Server, start};
 use super::tool;
 use super::update::{split, write};
 
-struct Registry {
+pub struct Registry {
     _server: Server,
-    address: String,
+    pub address: String,
     log: std::path::PathBuf,
 }
 
@@ -23,7 +23,7 @@ fn free_port() -> u16 {
 }
 
 impl Registry {
-    fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let config = format!(
             "version: 0.1\nlog: {{level: info, formatter: json}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address:?}}}\n",
@@ -39,7 +39,7 @@ impl Registry {
     }
 
     /// Bytes of layers that clients were given since the log had so many lines; and its lines now.
-    fn given(&self, since: usize, configs: &[String]) -> (u64, usize) {
+    pub fn given(&self, since: usize, configs: &[String]) -> (u64, usize) {
         let text = fs::read_to_string(&self.log).unwrap();
         let lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         let bytes = lines[since..].iter().filter_map(|l| {
@@ -49,6 +49,13 @@ impl Registry {
             (blob && !config).then(|| l["http.response.written"].as_u64())?
         });
         (bytes.sum(), lines.len())
+    }
+
+    /// How it has answered since the log had so many lines.
+    pub fn answers(&self, since: usize) -> Vec<u64> {
+        let text = fs::read_to_string(&self.log).unwrap();
+        let lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok()).skip(since);
+        lines.filter_map(|l| l["http.response.status"].as_u64()).collect()
     }
 }
 
