@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pack::{self, DEPTH, Filled, REFERENCE, header_of};
+use super::pack::header_of;
+use super::packer::{Older, Packer};
 use super::record::{
-    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PACK, PackHeader, Runs, Step, key, number_of,
-    put_step,
+    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, key, put_step,
 };
 use super::table::Store;
 use crate::chunk::{self, chunks};
@@ -105,68 +104,31 @@ impl Store {
             }
         }
         writer.finish(&record, &images)?;
-        (added.new_bytes, added.stored_bytes) = (writer.new_bytes, writer.stored_bytes);
+        (added.new_bytes, added.stored_bytes) =
+            (writer.packer.new_bytes, writer.packer.stored_bytes);
         Ok(added)
     }
 }
 
-/// An older file that is much like a new one.
-struct Older {
-    /// Its chunks, each with the byte where it begins.
-    chunks: Vec<(u64, u64)>,
-    bytes: u64,
-}
-
-/// Chunks in the making, and everything that is to be written once they are.
+/// What is to be written once its chunks are.
 struct Writer<'a> {
     store: &'a Store,
-    level: i32,
-    /// The pack being filled: number of its first chunk, its bytes, its chunks.
-    first: u64,
-    bytes: Vec<u8>,
-    filled: Filled,
-    /// What it is to have in sight.
-    references: Vec<u64>,
-    referred: u64,
-    depth: u64,
-    /// Packs that are full.
-    full: Vec<Full>,
-    /// Chunks that are in no pack yet that was written.
-    pending: BTreeMap<Hash, u64>,
+    packer: Packer<'a>,
     files: BTreeMap<Hash, Runs>,
     paths: BTreeMap<[u8; 16], Runs>,
     layers: BTreeMap<Digest, LayerRecord>,
     blobs: BTreeMap<Digest, BlobRecord>,
-    new_bytes: u64,
-    stored_bytes: u64,
-}
-
-struct Full {
-    first: u64,
-    bytes: Vec<u8>,
-    header: PackHeader,
 }
 
 impl<'a> Writer<'a> {
     fn new(store: &'a Store, level: i32) -> Result<Self> {
-        let first = store.limit()?;
         Ok(Self {
             store,
-            level,
-            first,
-            bytes: Vec::new(),
-            filled: Filled::new(),
-            references: Vec::new(),
-            referred: 0,
-            depth: 0,
-            full: Vec::new(),
-            pending: BTreeMap::new(),
+            packer: Packer::new(store, level)?,
             files: BTreeMap::new(),
             paths: BTreeMap::new(),
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
-            new_bytes: 0,
-            stored_bytes: 0,
         })
     }
 
@@ -271,7 +233,7 @@ impl<'a> Writer<'a> {
     /// Adds a file, unless it is there.
     fn file(&mut self, path: &[u8], hash: Hash, size: u64, data: impl Read) -> Result<Runs> {
         if size <= chunk::MIN as u64 {
-            if let Some(number) = self.known_chunk(&hash)? {
+            if let Some(number) = self.packer.known(&hash)? {
                 return Ok(Runs(vec![(number, 1)]));
             }
         } else if let Some(chunks) = self.files.get(&hash) {
@@ -302,7 +264,7 @@ impl<'a> Writer<'a> {
             let chunk = chunk?;
             let end = at + chunk.len() as u64;
             let sight = older.as_ref().map(|o| (o, at..end, size.max(end)));
-            runs.push(self.chunk(&chunk, sight)?);
+            runs.push(self.packer.chunk(&chunk, sight)?);
             at = end;
         }
         if !path.is_empty() {
@@ -342,111 +304,9 @@ impl<'a> Writer<'a> {
         Ok(None)
     }
 
-    fn known_chunk(&self, hash: &Hash) -> Result<Option<u64>> {
-        if let Some(number) = self.pending.get(hash) {
-            return Ok(Some(*number));
-        }
-        self.store.db.get("chunks", hash)?.map(|v| number_of(&v)).transpose()
-    }
-
-    /// Adds a chunk, unless it is there. `sight` is what it is like, where it lies in its file and
-    /// that file's size.
-    fn chunk(
-        &mut self,
-        bytes: &[u8],
-        sight: Option<(&Older, std::ops::Range<u64>, u64)>,
-    ) -> Result<u64> {
-        let hash = *blake3::hash(bytes).as_bytes();
-        if let Some(number) = self.known_chunk(&hash)? {
-            return Ok(number);
-        }
-        if let Some((older, range, size)) = sight {
-            self.refer(older, &range, size)?;
-        }
-        let number = self.first + self.filled.len() as u64;
-        self.pending.insert(hash, number);
-        self.filled.push((bytes.len() as u32, hash));
-        self.bytes.extend_from_slice(bytes);
-        self.new_bytes += bytes.len() as u64;
-        if self.bytes.len() >= PACK {
-            self.seal();
-            if self.full.len() >= 2 * rayon::current_num_threads() {
-                self.flush()?;
-            }
-        }
-        Ok(number)
-    }
-
-    /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
-    fn refer(&mut self, older: &Older, range: &std::ops::Range<u64>, size: u64) -> Result<()> {
-        let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
-        let around = chunk::MAX as u64;
-        let (from, to) = (scale(range.start).saturating_sub(around), scale(range.end) + around);
-        let start = older.chunks.partition_point(|(_, at)| *at < from).saturating_sub(1);
-        for (number, at) in &older.chunks[start..] {
-            if *at >= to {
-                break;
-            }
-            if self.references.contains(number) {
-                continue;
-            }
-            let (first, header) = header_of(&self.store.db, *number)?;
-            let bytes = u64::from(header.chunks[(number - first) as usize].0);
-            if header.depth < DEPTH && self.referred + bytes <= REFERENCE {
-                self.references.push(*number);
-                self.referred += bytes;
-                self.depth = self.depth.max(header.depth + 1);
-            }
-        }
-        Ok(())
-    }
-
-    fn seal(&mut self) {
-        if self.filled.is_empty() {
-            return;
-        }
-        let references = self.references.drain(..).collect();
-        let chunks = std::mem::take(&mut self.filled);
-        let next = self.first + chunks.len() as u64;
-        let header = PackHeader { chunks, references, depth: self.depth, frame: 0 };
-        let bytes = std::mem::take(&mut self.bytes);
-        self.full.push(Full { first: self.first, bytes, header });
-        (self.first, self.referred, self.depth) = (next, 0, 0);
-    }
-
-    /// Compresses the packs that are full, and writes them.
-    fn flush(&mut self) -> Result<()> {
-        let (store, level) = (self.store, self.level);
-        let frames: Vec<Result<Vec<u8>>> = self
-            .full
-            .par_iter()
-            .with_max_len(1)
-            .map(|pack| {
-                let limit = REFERENCE + 1;
-                let reference = store.packs.all(&store.db, &pack.header.references, limit)?;
-                pack::encode(&pack.bytes, &reference, level)
-            })
-            .collect();
-        for (mut pack, frame) in self.full.drain(..).zip(frames) {
-            let frame = frame?;
-            pack.header.frame = frame.len() as u64;
-            self.stored_bytes += pack.header.frame;
-            let mut batch = store.db.batch();
-            batch.put("packs", &key(pack.first), &pack.header.to_bytes())?;
-            batch.put("data", &key(pack.first), &frame)?;
-            for (i, (_, hash)) in pack.header.chunks.iter().enumerate() {
-                batch.put("chunks", hash, &key(pack.first + i as u64))?;
-                self.pending.remove(hash);
-            }
-            batch.write(false)?;
-        }
-        Ok(())
-    }
-
     /// Writes what is left, and last the image: from then on it is there.
     fn finish(&mut self, image: &ImageRecord, images: &[(u64, ImageRecord)]) -> Result<()> {
-        self.seal();
-        self.flush()?;
+        self.packer.finish()?;
         let mut batch = self.store.db.batch();
         for (hash, chunks) in &self.files {
             batch.put("files", hash, &chunks.to_bytes())?;

@@ -24,6 +24,8 @@ mod gc;
 #[cfg(feature = "store")]
 mod pack;
 #[cfg(feature = "store")]
+mod packer;
+#[cfg(feature = "store")]
 mod read;
 pub mod record;
 #[cfg(feature = "store")]

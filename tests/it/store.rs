@@ -57,6 +57,7 @@ fn every_image_comes_out_as_it_was() {
             &["--compression", "none"],
             &["--compression", "zstd", "--level", "7", "--long", "24"],
             &["--compression", "gzip", "--level", "9"],
+            &["--compression", "zstd:chunked"],
         ] {
             let name = at(&format!("r{i}-{}.tar", images.len()));
             tool::split(&[&[docker.as_str(), "-o", &name, "--target", "3"], args].concat());
