@@ -51,6 +51,7 @@ pub mod oci;
 pub mod pattern;
 pub mod plan;
 pub mod progress;
+pub mod recode;
 pub mod report;
 pub mod size;
 pub mod split;

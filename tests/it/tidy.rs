@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 27] = [
+const LEVELS: [(&str, u32); 28] = [
     ("error", 0),
     ("testing", 0),
     ("digest", 1),
@@ -17,6 +17,7 @@ const LEVELS: [(&str, u32); 27] = [
     ("oci", 2),
     ("codec", 3),
     ("tar", 3),
+    ("recode", 4),
     ("transport", 4),
     ("layer", 5),
     ("flatten", 6),
