@@ -33,11 +33,18 @@ const GO_PRIME: u32 = 0x1e35_a7bd;
 /// Matches of the least length are not worth it from further away.
 const TOO_FAR: usize = 4096;
 
+/// Four bytes, zero where the data ends before.
+#[inline]
+fn four(data: &[u8], at: usize) -> u32 {
+    data.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
+}
+
 pub(super) struct Chains {
     config: Config,
-    /// The last place of each hash, and the one before each place; 0 is none, others are one up.
+    /// The last place of each hash, one up; 0 is none.
     heads: Vec<u32>,
-    previous: Vec<u32>,
+    /// How far before each place the one before it is; 0 is out of reach.
+    previous: Box<[u16; WINDOW]>,
     /// The next place to enter.
     next: usize,
     /// Where the search stands, and what was found one byte before if that waits.
@@ -53,7 +60,7 @@ impl Chains {
         Self {
             config,
             heads: vec![0; 1 << bits],
-            previous: vec![0; WINDOW],
+            previous: Box::new([0; WINDOW]),
             next: 0,
             at: 0,
             waiting: None,
@@ -83,29 +90,32 @@ impl Chains {
         (hash & ((1 << self.config.hash_bits) - 1)) as usize
     }
 
-    /// Enters a place, and gives the last one of the same hash, one up.
+    /// Enters a place, and gives how far before it the last one of the same hash is; 0 is out of
+    /// reach.
     fn enter(&mut self, data: &[u8], at: usize) -> usize {
         if at < self.next {
-            return self.previous[at % WINDOW] as usize;
+            return self.previous[at % WINDOW].into();
         }
         self.next = at + 1;
-        if at + self.least() > self.end {
-            self.previous[at % WINDOW] = 0;
-            return 0;
+        let mut distance = 0;
+        if at + self.least() <= self.end {
+            let hash = self.hash(data, at);
+            let last = std::mem::replace(&mut self.heads[hash], at as u32 + 1) as usize;
+            // zlib takes its window's first byte for none.
+            if last > self.from + usize::from(!self.config.go) && at + 1 - last <= WINDOW {
+                distance = at + 1 - last;
+            }
         }
-        let hash = self.hash(data, at);
-        let last = std::mem::replace(&mut self.heads[hash], at as u32 + 1);
-        self.previous[at % WINDOW] = last;
-        // zlib takes its window's first byte for none.
-        if last as usize == self.from + 1 && !self.config.go { 0 } else { last as usize }
+        self.previous[at % WINDOW] = distance as u16;
+        distance
     }
 
-    /// The longest match that is longer than `best`, and where; the search begins at `candidate`.
+    /// The longest match that is longer than `best`, and where; the search begins at `distance`.
     fn longest(
         &self,
         data: &[u8],
         at: usize,
-        mut candidate: usize,
+        mut distance: usize,
         mut best: usize,
         waited: usize,
     ) -> Option<(usize, usize)> {
@@ -119,38 +129,46 @@ impl Chains {
         // After the first, zlib's bound is one less.
         let furthest = self.reach() - usize::from(!self.config.go);
         while best < here.len() {
-            let there = &data[candidate..];
-            if there[best] == here[best] {
-                let len = match_len(here, there);
-                let far = self.config.go && len == 4 && at - candidate > TOO_FAR;
-                if len > best && !far {
-                    best = len;
-                    found = Some((len, at - candidate));
-                    if len >= nice {
-                        break;
-                    }
+            // Most places differ in the last of the bytes that must be the same, or just before.
+            let tail = best.saturating_sub(3);
+            let mask = if best < 3 { 0x00ff_ffff } else { u32::MAX };
+            let sought = four(data, at + tail);
+            while (four(data, at - distance + tail) ^ sought) & mask != 0 {
+                tries -= 1;
+                let step = usize::from(self.previous[(at - distance) % WINDOW]);
+                distance += step;
+                if tries == 0 || step == 0 || distance > furthest {
+                    return found;
+                }
+            }
+            let len = match_len(here, &data[at - distance..]);
+            let far = self.config.go && len == 4 && distance > TOO_FAR;
+            if len > best && !far {
+                best = len;
+                found = Some((len, distance));
+                if len >= nice {
+                    break;
                 }
             }
             tries -= 1;
-            let next = self.previous[candidate % WINDOW] as usize;
-            let none = self.from + usize::from(!self.config.go);
-            if tries == 0 || next <= none || next > candidate || at + 1 - next > furthest {
+            let step = usize::from(self.previous[(at - distance) % WINDOW]);
+            distance += step;
+            if tries == 0 || step == 0 || distance > furthest {
                 break;
             }
-            candidate = next - 1;
         }
         found
     }
 
     /// Searches at a place, which it enters.
     fn search(&mut self, data: &[u8], at: usize, waited: usize) -> Option<(usize, usize)> {
-        let candidate = self.enter(data, at).checked_sub(1)?;
-        let near = at.checked_sub(candidate)? <= self.reach() && candidate >= self.from;
+        let distance = self.enter(data, at);
+        let near = (1..=self.reach()).contains(&distance);
         if !near || self.config.lazy && waited >= self.config.wait {
             return None;
         }
         let best = if self.config.go { 3 } else { waited.max(2) };
-        let found = self.longest(data, at, candidate, best, waited)?;
+        let found = self.longest(data, at, distance, best, waited)?;
         let slow = !self.config.go && self.config.lazy;
         if slow && found.0 == 3 && found.1 > TOO_FAR { None } else { Some(found) }
     }

@@ -328,12 +328,8 @@ impl<'a> Parser<'a> {
                     let mut block = Block::new(Kind::Stored { pad }, last);
                     block.plain = size;
                     segment.blocks.push(block);
-                    self.passed(size);
-                    if size == 0 || last {
-                        self.run = 0;
-                    }
                     self.at_gap = last;
-                    return Ok(size == 0);
+                    return Ok(self.passed(segment));
                 }
                 1 => (Lengths::fixed(), Kind::Fixed),
                 2 => {
@@ -355,17 +351,22 @@ impl<'a> Parser<'a> {
         block.plain = self.plain.len() - from;
         block.ended = ended;
         segment.blocks.push(block);
-        self.passed(self.plain.len() - from);
         self.at_gap = ended && open.last;
         if !ended {
             self.open = Some(open);
         }
-        Ok(false)
+        Ok(self.passed(segment))
     }
 
-    fn passed(&mut self, bytes: usize) {
-        self.member += bytes as u64;
-        self.run += bytes as u64;
+    /// Counts the segment's last block; whether it is the mark of a flush.
+    fn passed(&mut self, segment: &Segment) -> bool {
+        let Some(block) = segment.blocks.last() else { return false };
+        self.member += block.plain as u64;
+        self.run += block.plain as u64;
+        if block.is_flush() {
+            self.run = 0;
+        }
+        block.is_flush()
     }
 
     /// Decodes tokens; whether the block ended before the limit.

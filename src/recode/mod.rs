@@ -34,17 +34,17 @@ use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use coding::Bytes;
 use inflate::{Parser, Stop};
-use predict::Model;
+use predict::{Model, Predictor, Recorder, Replay};
 use segment::{AFTER, BEFORE, MAX_PLAIN, Segment};
 
 /// The first byte of corrections.
 const VERSION: u8 = 1;
 /// Segments that are worked on at once: each takes some MiB.
 const BATCH: usize = 8;
-/// The model of a segment is good enough when its corrections are this part of it, and is looked
-/// for again when they are that.
+/// A model is good when the corrections of a segment are at most this part of it. It is looked for
+/// again when they are not, so many times.
 const GOOD: usize = 400;
-const POOR: usize = 50;
+const CHOICES: u32 = 8;
 /// Corrections of a segment have at most so many bytes.
 const MAX_PAYLOAD: u64 = 16 << 20;
 /// After so many compressed bytes it is known whether corrections are worth it.
@@ -82,7 +82,7 @@ pub fn analyze(
     out.write_all(&[VERSION]).context(|| "writing corrections")?;
     let mut parser = Parser::new(blob);
     let batch = rayon::current_num_threads().clamp(1, BATCH);
-    let (mut model, mut ended) = (None, false);
+    let (mut model, mut choices, mut ended) = (None, 0, false);
     // Segments not yet coded, and where the first of them begins in the parser's bytes.
     let (mut waiting, mut begin) = (Vec::new(), 0);
     loop {
@@ -104,14 +104,17 @@ pub fn analyze(
             begin += job.plain;
         }
         if model.is_none() {
-            model = Some(choose(places[0].0, places[0].1));
+            // The largest says most.
+            let largest = places.iter().max_by_key(|(_, job)| job.tokens.len());
+            model = largest.map(|(bytes, job)| choose(*bytes, job));
+            choices += 1;
         }
         let chosen = model.unwrap_or(Model::FIRST);
         let coded: Vec<Option<Vec<u8>>> =
             places.par_iter().map(|(bytes, job)| checked(chosen, *bytes, job)).collect();
         for ((bytes, job), payload) in places.iter().zip(coded) {
             let Some(payload) = payload else { return Ok(None) };
-            if payload.len() * POOR > job.packed.len() {
+            if payload.len() > job.packed.len() / GOOD && choices < CHOICES {
                 model = None;
             }
             let mut record = Vec::with_capacity(payload.len() + 16);
@@ -156,40 +159,52 @@ fn bytes(plain: &[u8], begin: usize, size: usize) -> Bytes<'_> {
     Bytes { data: &plain[begin - before..end], begin: before, size }
 }
 
-fn encode(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
+fn encode(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<usize> {
     let mut coder = range::Encoder::new();
     let mut predictor = model.predictor()?;
     coding::code(&mut coder, model.memory(), &mut *predictor, bytes, segment).ok()?;
-    Some(coder.finish())
+    Some(coder.finish().len())
 }
 
-fn decode(model: Model, bytes: Bytes<'_>, payload: &[u8]) -> Result<Segment> {
-    let mut coder = range::Decoder::new(payload);
-    let mut predictor = model
-        .predictor()
-        .ok_or_else(|| Error::unsupported(format!("the corrections name model {}", model.0)))?;
-    coding::code(&mut coder, model.memory(), &mut *predictor, bytes, &Segment::default())
-}
-
-/// The corrections of a segment, once it has been made again of them.
+/// The corrections of a segment, once it has been made again of them. The search for matches,
+/// which takes nearly all of the time, is not done twice: it depends on the plain bytes only.
 fn checked(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
-    let payload = encode(model, bytes, segment)?;
-    let again = decode(model, bytes, &payload).ok()?;
+    let mut coder = range::Encoder::new();
+    let mut recorder = Recorder { inner: model.predictor()?, said: Vec::new() };
+    coding::code(&mut coder, model.memory(), &mut recorder, bytes, segment).ok()?;
+    let payload = coder.finish();
+    let mut replay = Replay(recorder.said.into_iter());
+    let again = decode(model, &mut replay, bytes, &payload).ok()?;
     let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
     again.is_written_as(&segment.packed, plain).then_some(payload)
 }
 
+fn decode(
+    model: Model,
+    predictor: &mut dyn Predictor,
+    bytes: Bytes<'_>,
+    payload: &[u8],
+) -> Result<Segment> {
+    let mut coder = range::Decoder::new(payload);
+    coding::code(&mut coder, model.memory(), predictor, bytes, &Segment::default())
+}
+
 /// The model with the smallest corrections.
 fn choose(bytes: Bytes<'_>, segment: &Segment) -> Model {
-    let cost = |model: Model| encode(model, bytes, segment).map_or(usize::MAX, |p| p.len());
+    let cost = |model: Model| encode(model, bytes, segment).unwrap_or(usize::MAX);
     let mut best = (usize::MAX, Model::FIRST);
     for model in Model::likely_first() {
-        best = best.min((cost(model), model));
+        let cost = cost(model);
+        if cost < best.0 {
+            best = (cost, model);
+        }
         if best.0 < segment.packed.len() / GOOD {
             break;
         }
     }
-    best.1.with_other_memories().map(|model| (cost(model), model)).fold(best, std::cmp::min).1
+    // Of equals the first is the likeliest.
+    let others = best.1.with_other_memories().map(|model| (cost(model), model));
+    others.fold(best, |best, other| if other.0 < best.0 { other } else { best }).1
 }
 
 /// Makes the blob again of `plain`, its plain bytes, and what [`analyze`] wrote. `size` is the
@@ -235,7 +250,11 @@ pub fn rebuild(
         let made: Vec<Result<(u32, Vec<u8>, u32)>> = places
             .par_iter()
             .map(|(bytes, record)| {
-                let segment = decode(record.model, *bytes, &record.payload)?;
+                let model = record.model;
+                let mut predictor = model.predictor().ok_or_else(|| {
+                    Error::unsupported(format!("the corrections name model {}", model.0))
+                })?;
+                let segment = decode(model, &mut *predictor, *bytes, &record.payload)?;
                 let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
                 let (packed, end) = segment.write(plain)?;
                 Ok((segment.phase, packed, end))

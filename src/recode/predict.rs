@@ -30,6 +30,47 @@ pub(super) trait Predictor {
     fn pass(&mut self, data: &[u8], at: usize);
 }
 
+/// Remembers what a predictor says.
+pub(super) struct Recorder {
+    pub(super) inner: Box<dyn Predictor>,
+    pub(super) said: Vec<Token>,
+}
+
+impl Predictor for Recorder {
+    fn start(&mut self, data: &[u8], span: &Span) {
+        self.inner.start(data, span);
+    }
+
+    fn predict(&mut self, data: &[u8], at: usize) -> Token {
+        let token = self.inner.predict(data, at);
+        self.said.push(token);
+        token
+    }
+
+    fn correct(&mut self, at: usize) {
+        self.inner.correct(at);
+    }
+
+    fn pass(&mut self, data: &[u8], at: usize) {
+        self.inner.pass(data, at);
+    }
+}
+
+/// Says it again.
+pub(super) struct Replay(pub(super) std::vec::IntoIter<Token>);
+
+impl Predictor for Replay {
+    fn start(&mut self, _: &[u8], _: &Span) {}
+
+    fn predict(&mut self, data: &[u8], at: usize) -> Token {
+        self.0.next().unwrap_or(Token::literal(data[at]))
+    }
+
+    fn correct(&mut self, _: usize) {}
+
+    fn pass(&mut self, _: &[u8], _: usize) {}
+}
+
 /// What an encoder knows when it begins a run within a member.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {

@@ -54,9 +54,10 @@ impl Block {
         Self { kind, last, ended: true, ..Self::default() }
     }
 
-    /// The mark of a flush.
+    /// The mark of a flush: a stored block without bytes, or a fixed one (pigz fills up bytes so).
     pub(super) fn is_flush(&self) -> bool {
-        matches!(self.kind, Kind::Stored { .. }) && self.plain == 0
+        let marks = matches!(self.kind, Kind::Stored { .. } | Kind::Fixed);
+        marks && self.plain == 0 && self.ended && !self.last
     }
 }
 
