@@ -44,7 +44,7 @@ pub(super) struct Chains {
     /// The last place of each hash, one up; 0 is none.
     heads: Vec<u32>,
     /// How far before each place the one before it is; 0 is out of reach.
-    previous: Box<[u16; WINDOW]>,
+    previous: Box<[u16]>,
     /// The next place to enter.
     next: usize,
     /// Where the search stands, and what was found one byte before if that waits.
@@ -60,7 +60,7 @@ impl Chains {
         Self {
             config,
             heads: vec![0; 1 << bits],
-            previous: Box::new([0; WINDOW]),
+            previous: vec![0; WINDOW].into(),
             next: 0,
             at: 0,
             waiting: None,
@@ -229,7 +229,7 @@ impl Predictor for Chains {
             self.from = span.from;
             self.next = span.from;
             self.end = span.end;
-            if self.config.lazy || span.run == span.at as i64 {
+            if self.config.lazy || span.since == 0 {
                 self.next = span.from.max(span.at.saturating_sub(WINDOW));
                 for place in self.next..span.at {
                     self.enter(data, place);

@@ -21,9 +21,6 @@ const COUNT: u32 = 1;
 const SECTIONS: u32 = 2;
 const RUN: u32 = 3;
 
-/// The trailer of a member.
-const TRAILER: usize = 8;
-
 /// The bytes of a segment, and those around it.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a> {
@@ -54,7 +51,7 @@ pub(super) fn code(
         at: bytes.begin,
         member: bytes.begin,
         whole: false,
-        run: 0,
+        run: (0, bytes.begin),
         run_end: None,
         odds: Box::default(),
         headers: Headers::default(),
@@ -124,8 +121,9 @@ struct State<'a, C> {
     /// Where the member began, or the first byte of it that there is; whether it is all there.
     member: usize,
     whole: bool,
-    /// Where the encoder's run began, and where it ends if that is in the segment.
-    run: i64,
+    /// A place and how many bytes before it the encoder's run began, and where that ends if it is
+    /// in the segment.
+    run: (u64, usize),
     run_end: Option<usize>,
     odds: Box<Tables>,
     headers: Headers,
@@ -162,7 +160,7 @@ impl<C: Coder> State<'_, C> {
         }
         let begin = self.bytes.begin;
         self.member = begin - (begin as u64).min(new.member) as usize;
-        self.run = begin as i64 - i64::try_from(new.run).map_err(|_| malformed())?;
+        self.run = (new.run, begin);
         for i in 0..count {
             let given = given.blocks.get(i).cloned().unwrap_or_default();
             let continued = i == 0 && new.open.is_some();
@@ -201,7 +199,7 @@ impl<C: Coder> State<'_, C> {
                 self.whole = true;
             }
             if (begins || flush) && i + 1 < count {
-                self.run = self.at as i64;
+                self.run = (0, self.at);
                 let why = if begins { Begin::Member } else { Begin::Flush };
                 self.begin_run(i + 1, why)?;
             }
@@ -255,11 +253,14 @@ impl<C: Coder> State<'_, C> {
         }
         let from = match self.memory {
             Memory::Kept => self.member,
-            Memory::Last(n) => self.member.max((self.run - n as i64).max(0) as usize),
+            Memory::Last(n) => {
+                let before = self.since(self.at).saturating_add(n);
+                self.member.max((self.at as u64).saturating_sub(before) as usize)
+            }
         };
         let span = Span {
             from,
-            run: self.run,
+            since: self.since(self.at),
             at: self.at,
             end: self.run_end.unwrap_or(self.bytes.data.len()),
             goes_on: why == Begin::Flush && self.memory == Memory::Kept,
@@ -312,10 +313,14 @@ impl<C: Coder> State<'_, C> {
         Ok(Kind::Gap { pad, bytes })
     }
 
+    /// Bytes of the run before `at`.
+    fn since(&self, at: usize) -> u64 {
+        self.run.0.saturating_add((at - self.run.1) as u64)
+    }
+
     /// The next section's end, of sections that began with the run.
     fn section_end(&self, at: usize) -> usize {
-        let into = (at as i64 - self.run) as usize;
-        at - into % SECTION + SECTION
+        at + SECTION - (self.since(at) % SECTION as u64) as usize
     }
 
     fn stored(&mut self, given: &Block) -> Result<Kind> {

@@ -1,8 +1,7 @@
 //! Codes the headers of dynamic blocks: which builder makes them of the block's tokens, or what
 //! they are.
 
-use super::deflate::ORDER;
-use super::deflate::{DISTANCES, END, Header, Histogram, LITERALS, Lengths, RUN_BITS, Token};
+use super::deflate::{END, Header, Histogram, Lengths, ORDER, RUN_BITS, Token};
 use super::range::{Coder, Odds};
 use super::segment::Kind;
 use super::trees::{self, Builder};

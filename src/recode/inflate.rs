@@ -44,7 +44,7 @@ impl Bits<'_> {
         if let Some(next) = self.bytes.get(self.at..).and_then(|b| b.first_chunk()) {
             self.hold |= u64::from_le_bytes(*next) << self.held;
             self.at += (63 - self.held) as usize / 8;
-            self.held |= 56;
+            self.held |= 0b11_1000;
             return Ok(());
         }
         self.fill_slowly()

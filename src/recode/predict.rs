@@ -2,16 +2,18 @@
 
 use super::chains::{Chains, Config};
 use super::deflate::Token;
+use super::gofast::GoFast;
+use super::klauspost::Klauspost;
 use super::sections::Sections;
 
 /// Where a predictor stands, in offsets of the bytes it is given.
 pub(super) struct Span {
     /// The first byte that it may know: of the member, or of the dictionary.
     pub(super) from: usize,
-    /// Where the encoder's run began; this may be before what is given.
-    pub(super) run: i64,
     /// The next byte.
     pub(super) at: usize,
+    /// Bytes of the encoder's run before it; they may be more than is given.
+    pub(super) since: u64,
     /// Where the encoder's input ended.
     pub(super) end: usize,
     /// The encoder kept what it knew when the run began.
@@ -77,7 +79,7 @@ pub(super) enum Memory {
     /// All that it knew.
     Kept,
     /// So many bytes before.
-    Last(usize),
+    Last(u64),
 }
 
 /// An encoder: its number in the format, and how it works.
@@ -100,7 +102,7 @@ const LEVELS: [(usize, usize, usize, usize); 9] = [
 /// Encoders of one memory.
 const COUNT: u8 = 32;
 /// Encoders in the order they are tried.
-const LIKELY: [u8; 18] = [25, 16, 6, 9, 19, 1, 5, 4, 7, 8, 2, 3, 12, 13, 14, 15, 17, 18];
+const LIKELY: [u8; 20] = [25, 16, 6, 11, 26, 9, 19, 1, 5, 4, 7, 8, 2, 3, 12, 13, 14, 15, 17, 18];
 
 impl Model {
     /// The likeliest.
@@ -108,7 +110,7 @@ impl Model {
 
     /// One of each encoder.
     pub(super) fn likely_first() -> impl Iterator<Item = Self> {
-        LIKELY.iter().map(|n| Self(if *n == 25 { COUNT + n } else { 2 * COUNT + n }))
+        LIKELY.iter().map(|n| Self(if *n >= 25 { COUNT + n } else { 2 * COUNT + n }))
     }
 
     /// The same encoder with what it may know else.
@@ -134,7 +136,8 @@ impl Model {
         Some(match self.0 % COUNT {
             n @ 1..=9 => Box::new(level(n, false)),
             n @ 12..=19 => Box::new(level(n - 10, true)),
-            25 => Box::new(Sections::default()),
+            11 => Box::new(Sections::new(GoFast::default())),
+            n @ 25..=26 => Box::new(Sections::new(Klauspost::new(n == 26))),
             _ => return None,
         })
     }

@@ -22,7 +22,7 @@ impl Odds {
         if bit {
             self.0 -= self.0 >> RATE;
         } else {
-            self.0 += ((1 << 16) - u32::from(self.0) >> RATE) as u16;
+            self.0 += (((1 << 16) - u32::from(self.0)) >> RATE) as u16;
         }
     }
 }
@@ -54,7 +54,7 @@ pub(super) trait Coder {
     /// Any number; small ones are cheap.
     fn number(&mut self, odds: &mut Number, value: u32) -> u32 {
         let value = u64::from(value) + 1;
-        let bits = self.tree(&mut odds.size, 63 - value.leading_zeros()).min(32);
+        let bits = self.tree(&mut odds.size, value.ilog2()).min(32);
         let mut read = 1;
         for i in (0..bits).rev() {
             let bit = value >> i & 1 == 1;

@@ -182,14 +182,10 @@ fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
     let mut heap: Vec<usize> = vec![0];
     heap.extend((0..symbols).filter(|s| counts[*s] > 0));
     // At least two symbols get a code.
-    let mut highest = if heap.len() > 1 { heap[heap.len() - 1] as isize } else { -1 };
+    let mut next = heap.last().map_or(0, |s| if heap.len() > 1 { s + 1 } else { 0 });
     while heap.len() < 3 {
-        let forced = if highest < 2 {
-            highest += 1;
-            highest as usize
-        } else {
-            0
-        };
+        let forced = if next < 3 { next } else { 0 };
+        next += 1;
         weights[forced] = 1;
         heap.push(forced);
     }
@@ -226,8 +222,7 @@ fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
             per_length[len.min(most)] += 1;
         }
     }
-    let mut left = too_long as isize;
-    while left > 0 {
+    for _ in 0..too_long.div_ceil(2) {
         let mut len = most - 1;
         while per_length[len] == 0 {
             len -= 1;
@@ -235,7 +230,6 @@ fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
         per_length[len] -= 1;
         per_length[len + 1] += 2;
         per_length[most] -= 1;
-        left -= 2;
     }
     if too_long > 0 {
         let mut leaves = order.iter().filter(|node| **node < symbols);
