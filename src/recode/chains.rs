@@ -162,6 +162,10 @@ impl Chains {
 
     /// Searches at a place, which it enters.
     fn search(&mut self, data: &[u8], at: usize, waited: usize) -> Option<(usize, usize)> {
+        // Only damaged corrections go on after the input's end.
+        if at >= self.end {
+            return None;
+        }
         let distance = self.enter(data, at);
         let near = (1..=self.reach()).contains(&distance);
         if !near || self.config.lazy && waited >= self.config.wait {

@@ -388,6 +388,9 @@ impl<C: Coder> State<'_, C> {
         let mut given = self.given.tokens[given.tokens.clone()].iter();
         while if counted { tokens.len() - begin < count } else { self.at < end } {
             let left = end - self.at;
+            if left == 0 {
+                return Err(malformed());
+            }
             let predicted = self.predictor.predict(self.bytes.data, self.at);
             let token = given.next().copied().unwrap_or(predicted);
             let token = self.token(predicted, token, left)?;
@@ -412,9 +415,6 @@ impl<C: Coder> State<'_, C> {
 
     /// A token, where there are `left` bytes.
     fn token(&mut self, predicted: Token, given: Token, left: usize) -> Result<Token> {
-        if left == 0 {
-            return Err(malformed());
-        }
         let class = match predicted.len() {
             n @ ..=6 => n,
             n => 5 + n.ilog2() as usize,

@@ -68,7 +68,7 @@ pub struct Analysis {
 /// Writes the corrections of a gzip blob, of which [`rebuild`] makes it again. `blob` is read to
 /// its end, `progress` advances by its bytes.
 ///
-/// None when it is not gzip, is damaged, is written in a way that cannot be taken apart, or when
+/// None when it is not gzip, is no valid deflate, is written in a way that cannot be taken apart, or when
 /// the corrections would have more than a third of its size; what is in `out` is then of no use.
 /// Otherwise it is certain that the blob can be made again.
 ///
@@ -298,10 +298,9 @@ impl Record {
     /// The next one, none at the end.
     fn read(from: &mut dyn Read) -> Result<Option<Self>> {
         let failed = || "reading corrections";
-        let mut model = [0];
-        if (&mut *from).take(1).read(&mut model).context(failed)? == 0 {
-            return Ok(None);
-        }
+        let mut model = Vec::new();
+        (&mut *from).take(1).read_to_end(&mut model).context(failed)?;
+        let Some(model) = model.first() else { return Ok(None) };
         let plain = read_varint(from).context(failed)?;
         let size = read_varint(from).context(failed)?;
         // A segment ends with the token that passes its limit.
@@ -313,7 +312,7 @@ impl Record {
         if payload.len() as u64 != size {
             return Err(Error::malformed("the corrections are cut off"));
         }
-        Ok(Some(Self { model: Model(model[0]), plain: plain as usize, payload }))
+        Ok(Some(Self { model: Model(*model), plain: plain as usize, payload }))
     }
 }
 

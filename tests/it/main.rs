@@ -17,6 +17,7 @@ mod history;
 mod image;
 mod model;
 mod pulls;
+mod recode;
 mod tidy;
 mod tool;
 mod update;

@@ -12,9 +12,9 @@ use super::clients::{Client, Server, start};
 use super::tool;
 use super::update::{split, write};
 
-struct Registry {
+pub struct Registry {
     _server: Server,
-    address: String,
+    pub address: String,
     log: std::path::PathBuf,
 }
 
@@ -23,7 +23,7 @@ fn free_port() -> u16 {
 }
 
 impl Registry {
-    fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let config = format!(
             "version: 0.1\nlog: {{level: info, formatter: json}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address:?}}}\n",
