@@ -190,6 +190,16 @@ struct Open {
     last: bool,
 }
 
+/// What comes next.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Header,
+    Block,
+    Trailer,
+    /// Something after the last member, or the end.
+    Garbage,
+}
+
 /// Gives segment after segment.
 pub(super) struct Parser<'a> {
     bits: Bits<'a>,
@@ -198,9 +208,7 @@ pub(super) struct Parser<'a> {
     /// Where the next segment begins in it.
     start: usize,
     open: Option<Open>,
-    at_gap: bool,
-    /// Nothing was read yet.
-    fresh: bool,
+    next: Next,
     /// Bytes since the member began, and since the encoder was last flushed.
     member: u64,
     run: u64,
@@ -210,7 +218,7 @@ impl<'a> Parser<'a> {
     pub(super) fn new(source: &'a mut dyn Read) -> Self {
         let bits = Bits { source, bytes: Vec::new(), at: 0, hold: 0, held: 0, ended: false };
         let (plain, open) = (Vec::new(), None);
-        Self { bits, plain, start: 0, open, at_gap: true, fresh: true, member: 0, run: 0 }
+        Self { bits, plain, start: 0, open, next: Next::Header, member: 0, run: 0 }
     }
 
     /// Forgets plain bytes that no later segment needs; how many.
@@ -230,7 +238,7 @@ impl<'a> Parser<'a> {
         };
         let begin = self.start;
         loop {
-            if self.at_gap {
+            if self.next != Next::Block {
                 let Some(done) = self.gap(&mut segment)? else { break };
                 if done || segment.blocks.len() >= MAX_BLOCKS {
                     break;
@@ -262,7 +270,7 @@ impl<'a> Parser<'a> {
     /// What stands between two streams of blocks. Whether the segment should end with it; none
     /// when there is nothing.
     fn gap(&mut self, segment: &mut Segment) -> Result<Option<bool>, Stop> {
-        let first = std::mem::take(&mut self.fresh);
+        let first = self.next == Next::Header;
         let room = self.bits.position().wrapping_neg() as u32 % 8;
         let pad = self.bits.take(room)? as u8;
         let mut bytes = Vec::new();
@@ -273,9 +281,12 @@ impl<'a> Parser<'a> {
             }
             Ok(true)
         };
-        let trailer = if first { 0 } else { 8 };
+        let trailer = if self.next == Next::Trailer { 8 } else { 0 };
+        if !next(&mut bytes, trailer)? {
+            return Err(Stop::Odd);
+        }
         let mut begins = false;
-        if next(&mut bytes, trailer)? && next(&mut bytes, 10)? {
+        if self.next != Next::Garbage && next(&mut bytes, 10)? {
             let head = &bytes[trailer..];
             begins = head[..3] == [0x1f, 0x8b, 8] && head[3] & 0xe0 == 0;
             let flags = head[3];
@@ -307,7 +318,7 @@ impl<'a> Parser<'a> {
             return Ok(None);
         }
         segment.blocks.push(Block::new(Kind::Gap { pad, bytes }, begins));
-        self.at_gap = !begins;
+        self.next = if begins { Next::Block } else { Next::Garbage };
         (self.member, self.run) = (0, 0);
         Ok(Some(!begins))
     }
@@ -328,7 +339,9 @@ impl<'a> Parser<'a> {
                     let mut block = Block::new(Kind::Stored { pad }, last);
                     block.plain = size;
                     segment.blocks.push(block);
-                    self.at_gap = last;
+                    if last {
+                        self.next = Next::Trailer;
+                    }
                     return Ok(self.passed(segment));
                 }
                 1 => (Lengths::fixed(), Kind::Fixed),
@@ -351,7 +364,9 @@ impl<'a> Parser<'a> {
         block.plain = self.plain.len() - from;
         block.ended = ended;
         segment.blocks.push(block);
-        self.at_gap = ended && open.last;
+        if ended && open.last {
+            self.next = Next::Trailer;
+        }
         if !ended {
             self.open = Some(open);
         }

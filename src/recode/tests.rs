@@ -1,3 +1,5 @@
+//! Blobs of other encoders, whole and damaged.
+
 use std::io::{Read, Write};
 
 use flate2::{Compress, Compression, FlushCompress, GzBuilder};
@@ -113,6 +115,8 @@ fn members_garbage_and_nothing() {
         (b"\x1f\x8b", "a piece"),
         (b"plain bytes that nobody has compressed", "no gzip"),
         (&blob[..blob.len() / 2], "half"),
+        (&blob[..blob.len() - 8], "no trailer"),
+        (&blob[..blob.len() - 1], "less than a trailer"),
     ] {
         assert!(taken_apart(blob).is_none(), "{what}");
     }
