@@ -14,6 +14,7 @@ use relayer::fileset::{Mtime, Xattrs};
 use relayer::flatten::flatten;
 use relayer::layer::Limits;
 use relayer::progress::Silent;
+use relayer::recode;
 use relayer::tar::{EntryKind, Metadata, Writer};
 use relayer::transport::open::LayerBlob;
 
@@ -89,5 +90,32 @@ fn hash_layer(bencher: Bencher<'_, '_>) {
         let mut h = relayer::digest::Hashing::new(&data[..]);
         h.read_to_end(&mut Vec::with_capacity(data.len())).unwrap();
         h.finish().1
+    });
+}
+
+fn gzip(data: &[u8], level: u32) -> Vec<u8> {
+    let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+    e.write_all(data).unwrap();
+    e.finish().unwrap()
+}
+
+#[divan::bench(args = [1, 6, 9], sample_count = 5)]
+fn take_blob_apart(bencher: Bencher<'_, '_>, level: u32) {
+    let data = layer();
+    let blob = gzip(&data, level);
+    bencher
+        .counter(BytesCount::new(data.len()))
+        .bench(|| recode::analyze(&mut &blob[..], &mut sink(), &Silent).unwrap().unwrap());
+}
+
+#[divan::bench(args = [1, 6, 9], sample_count = 5)]
+fn make_blob_again(bencher: Bencher<'_, '_>, level: u32) {
+    let data = layer();
+    let blob = gzip(&data, level);
+    let mut corrections = Vec::new();
+    recode::analyze(&mut &blob[..], &mut corrections, &Silent).unwrap().unwrap();
+    bencher.counter(BytesCount::new(data.len())).bench(|| {
+        let size = blob.len() as u64;
+        recode::rebuild(&mut &data[..], &mut &corrections[..], size, &mut sink()).unwrap();
     });
 }

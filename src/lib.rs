@@ -55,6 +55,7 @@ pub mod oci;
 pub mod pattern;
 pub mod plan;
 pub mod progress;
+pub mod recode;
 pub mod recompress;
 pub mod report;
 pub mod size;

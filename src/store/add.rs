@@ -16,17 +16,18 @@ use super::record::{
 };
 use super::table::Store;
 use crate::chunk::{self, chunks};
-use crate::content::{Budget, ReadAt, SourceReader};
+use crate::codec::Format;
+use crate::content::{Budget, ReadAt, SourceReader, SpoolWriter};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::fileset::base_name;
 use crate::flatten;
 use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
-use crate::progress::Progress;
-use crate::recompress;
+use crate::progress::{Progress, Silent};
 use crate::split::noted_compression;
 use crate::transport::bundle::{Bundle, format_of};
 use crate::transport::open::{Image, LayerBlob, Opened};
+use crate::{recode, recompress};
 
 /// How to add.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +155,7 @@ impl<'a> Writer<'a> {
         progress.begin("store", read.iter().map(|l| l.tar_bytes).sum());
         let mut kept = 0;
         for ((position, layer), read) in fresh.iter().zip(&read) {
-            let made = self.layer(*position, image, layer, read, progress);
+            let made = self.layer(*position, image, layer, read, budget, progress);
             let made = made.context(|| layer.name.clone())?;
             kept += u64::from(matches!(made, Made::Kept(_)));
             let record = BlobRecord { bytes: layer.source.size(), made };
@@ -176,6 +177,7 @@ impl<'a> Writer<'a> {
         image: &Image,
         layer: &LayerBlob,
         read: &LayerContent,
+        budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Made> {
         let format = format_of(layer.source.as_ref())?;
@@ -184,7 +186,11 @@ impl<'a> Writer<'a> {
         let tar = read.source.as_ref();
         let diff_id = layer.diff_id;
         let found = recompress::find(noted, format, &layer.source, tar, read.tar_bytes, workers)?;
-        let Some(compression) = found else {
+        let made = if let Some(compression) = found {
+            Made::Compressed { diff_id, compression: compression.parts() }
+        } else if let Some(corrections) = self.corrections(layer, format, budget)? {
+            Made::Recoded { diff_id, corrections }
+        } else {
             progress.advance(read.tar_bytes);
             return Ok(Made::Kept(self.stream(b"", SourceReader::all(layer.source.as_ref()))?));
         };
@@ -196,7 +202,28 @@ impl<'a> Writer<'a> {
             let record = self.tar(position, read, progress)?;
             self.layers.insert(diff_id, record);
         }
-        Ok(Made::Compressed { diff_id, compression: compression.parts() })
+        Ok(made)
+    }
+
+    /// What it takes to compress a layer as another tool did, if that can be had.
+    fn corrections(
+        &mut self,
+        layer: &LayerBlob,
+        format: Format,
+        budget: &Arc<Budget>,
+    ) -> Result<Option<Runs>> {
+        if format != Format::Gzip {
+            return Ok(None);
+        }
+        let mut out = SpoolWriter::new(budget);
+        let mut blob = SourceReader::all(layer.source.as_ref());
+        match recode::analyze(&mut blob, &mut out, &Silent)? {
+            Some(found) if found.plain == layer.diff_id => {
+                let corrections = out.finish()?;
+                self.stream(b"", SourceReader::all(&corrections)).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn tar(

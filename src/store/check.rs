@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::gc::{Marks, count};
-use super::record::{Made, PackHeader, Runs, number_of};
+use super::record::{PackHeader, Runs, number_of};
 use super::table::Store;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -141,11 +141,9 @@ impl Store {
                 problem.get_or_insert(e);
             }
         };
-        match &record.made {
-            Made::Document(chunks) | Made::Kept(chunks) => each(chunks),
-            Made::Compressed { diff_id, .. } => {
-                self.layer_chunks(&self.layer(diff_id)?, &mut each)?;
-            }
+        record.made.chunks().into_iter().for_each(&mut each);
+        if let Some(diff_id) = record.made.diff_id() {
+            self.layer_chunks(&self.layer(diff_id)?, &mut each)?;
         }
         if let Some(e) = problem {
             return Err(e.context(format!("blob {digest}")));

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::pack;
-use super::record::{BlobRecord, LayerRecord, Made, PackHeader, Runs, key, number_of, take_step};
+use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of, take_step};
 use super::stats::disk_bytes;
 use super::table::Store;
 use crate::digest::Digest;
@@ -96,13 +96,13 @@ impl Store {
                 continue;
             }
             let BlobRecord { made, .. } = self.blob(digest)?;
-            match &made {
-                Made::Document(chunks) | Made::Kept(chunks) => used.chunks.add_all(chunks),
-                Made::Compressed { diff_id, .. } => {
-                    if used.layers.insert(*diff_id.as_bytes()) {
-                        self.layer_chunks(&self.layer(diff_id)?, &mut |c| used.chunks.add_all(c))?;
-                    }
-                }
+            if let Some(chunks) = made.chunks() {
+                used.chunks.add_all(chunks);
+            }
+            if let Some(diff_id) = made.diff_id()
+                && used.layers.insert(*diff_id.as_bytes())
+            {
+                self.layer_chunks(&self.layer(diff_id)?, &mut |c| used.chunks.add_all(c))?;
             }
         }
         Ok(used)

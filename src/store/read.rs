@@ -13,6 +13,7 @@ use crate::content::{Budget, ReadAt, Source, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::oci::{self, Annotations, Index, Platform, media_type};
+use crate::recode;
 use crate::transport::files::{Files, blob_path};
 use crate::transport::open::Opened;
 use crate::transport::{Transport, layout, name};
@@ -129,6 +130,14 @@ impl Store {
                 let mut chunks = ChunkReader::new(&self.packs, &self.db, chunks.clone());
                 copy(&mut chunks, &mut out).context(place)?;
             }
+            Made::Recoded { diff_id, corrections } => {
+                let layer = self.layer(diff_id).context(place)?;
+                let corrections = corrections.clone();
+                let mut corrections = ChunkReader::new(&self.packs, &self.db, corrections);
+                let mut tar = buffered(self.tar(&layer)?);
+                recode::rebuild(&mut tar, &mut corrections, record.bytes, &mut out)
+                    .context(place)?;
+            }
             Made::Compressed { diff_id, compression } => {
                 let layer = self.layer(diff_id).context(place)?;
                 let compression = Made::compression(compression).context(place)?;
@@ -159,8 +168,11 @@ impl Store {
 pub(super) const MAX_STEPS: u64 = 1 << 28;
 
 fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64> {
-    let mut from = io::BufReader::with_capacity(1 << 17, from);
-    Ok(io::copy(&mut from, to)?)
+    Ok(io::copy(&mut buffered(from), to)?)
+}
+
+fn buffered<R: Read>(from: R) -> io::BufReader<R> {
+    io::BufReader::with_capacity(1 << 17, from)
 }
 
 struct Tar<'a> {

@@ -208,9 +208,33 @@ pub enum Made {
         /// Name, level, window.
         compression: (String, Option<i32>, Option<u32>),
     },
+    /// The tar of this diff ID, compressed as another tool did.
+    Recoded {
+        /// The tar.
+        diff_id: Digest,
+        /// What [`recode`](crate::recode) needs beside it.
+        corrections: Runs,
+    },
 }
 
 impl Made {
+    /// The chunks that it names itself.
+    pub fn chunks(&self) -> Option<&Runs> {
+        match self {
+            Self::Document(chunks) | Self::Kept(chunks) => Some(chunks),
+            Self::Recoded { corrections, .. } => Some(corrections),
+            Self::Compressed { .. } => None,
+        }
+    }
+
+    /// The diff ID of the layer that it is made of.
+    pub fn diff_id(&self) -> Option<&Digest> {
+        match self {
+            Self::Compressed { diff_id, .. } | Self::Recoded { diff_id, .. } => Some(diff_id),
+            Self::Document(_) | Self::Kept(_) => None,
+        }
+    }
+
     /// A compression from its parts.
     pub fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
         Compression::new(&parts.0, parts.1, parts.2)

@@ -58,6 +58,8 @@ pub struct ImageStats {
     pub kept: u64,
     /// Their bytes.
     pub kept_bytes: u64,
+    /// What is kept to compress others as another tool did.
+    pub correction_bytes: u64,
 }
 
 /// Chunks of an image.
@@ -89,6 +91,7 @@ impl Store {
                     own_chunk_bytes: 0,
                     kept: 0,
                     kept_bytes: 0,
+                    correction_bytes: 0,
                 },
             };
             for digest in &image.blobs {
@@ -109,18 +112,22 @@ impl Store {
                         }
                     }
                 };
+                record.made.chunks().into_iter().for_each(&mut each);
+                if let Some(diff_id) = record.made.diff_id() {
+                    let layer = self.layer(diff_id)?;
+                    self.layer_chunks(&layer, &mut each)?;
+                    part.stats.tar_bytes += layer.tar_bytes;
+                }
                 match &record.made {
-                    Made::Document(chunks) => each(chunks),
-                    Made::Kept(chunks) => {
-                        each(chunks);
+                    Made::Kept(_) => {
                         part.stats.kept += 1;
                         part.stats.kept_bytes += record.bytes;
                     }
-                    Made::Compressed { diff_id, .. } => {
-                        let layer = self.layer(diff_id)?;
-                        part.stats.tar_bytes += layer.tar_bytes;
-                        self.layer_chunks(&layer, &mut each)?;
+                    Made::Recoded { corrections, .. } => {
+                        let bytes = corrections.numbers().map(|n| size(&sizes, n));
+                        part.stats.correction_bytes += bytes.sum::<u64>();
                     }
+                    Made::Document(_) | Made::Compressed { .. } => {}
                 }
             }
             parts.push(part);

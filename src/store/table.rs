@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::pack::{self, Packs};
-use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, PackHeader, Runs};
+use super::record::{BlobRecord, ImageRecord, LayerRecord, PackHeader, Runs};
 use super::record::{key, number_of};
 use crate::db::{Db, Kind};
 use crate::digest::Digest;
@@ -146,10 +146,7 @@ impl Store {
     pub(super) fn blob(&self, digest: &Digest) -> Result<BlobRecord> {
         let record: Option<BlobRecord> = self.db.json("blobs", digest.as_bytes())?;
         let limit = self.limit()?;
-        let fine = |record: &BlobRecord| match &record.made {
-            Made::Document(chunks) | Made::Kept(chunks) => chunks.below(limit),
-            Made::Compressed { .. } => true,
-        };
+        let fine = |record: &BlobRecord| record.made.chunks().is_none_or(|c| c.below(limit));
         let missing = || self.db.damaged(&format!("there is no blob {digest}"));
         record.filter(fine).ok_or_else(missing)
     }

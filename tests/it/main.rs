@@ -18,6 +18,7 @@ mod history;
 mod image;
 mod model;
 mod pulls;
+mod recode;
 #[cfg(feature = "store")]
 mod store;
 mod tidy;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 32] = [
+const LEVELS: [(&str, u32); 33] = [
     ("error", 0),
     ("testing", 0),
     ("db", 1),
@@ -21,6 +21,7 @@ const LEVELS: [(&str, u32); 32] = [
     ("tar", 3),
     ("codec", 4),
     ("recompress", 5),
+    ("recode", 5),
     ("transport", 5),
     ("layer", 6),
     ("flatten", 7),
