@@ -24,10 +24,11 @@ use crate::fileset::base_name;
 use crate::flatten;
 use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
 use crate::progress::{Progress, Silent};
+use crate::recode;
+use crate::recompress;
 use crate::split::noted_compression;
 use crate::transport::bundle::{Bundle, format_of};
 use crate::transport::open::{Image, LayerBlob, Opened};
-use crate::{recode, recompress};
 
 /// How to add.
 #[derive(Debug, Clone, Copy)]
