@@ -49,10 +49,6 @@ fn lengths(style: usize, tokens: &[Token], first: usize) -> Lengths {
     trees::lengths(builder, &Histogram::new(counted), all)
 }
 
-fn made(style: usize, tokens: &[Token], first: usize) -> Header {
-    trees::header(STYLES[style].0, lengths(style, tokens, first))
-}
-
 impl Headers {
     /// The header of a block with `tokens`, of which `first` are in its first section.
     pub(super) fn header(
@@ -65,16 +61,22 @@ impl Headers {
         let given = if let Kind::Dynamic(header) = given { Some(&**header) } else { None };
         let order = (0..STYLES.len()).map(|i| (i + self.last) % STYLES.len());
         let fitting = given.and_then(|given| {
-            order.into_iter().find(|style| lengths(*style, tokens, first) == given.lengths)
+            let mut all = order.map(|style| (style, lengths(style, tokens, first)));
+            all.find(|(_, lengths)| *lengths == given.lengths)
         });
-        let whole = fitting.filter(|style| Some(&made(*style, tokens, first)) == given);
-        let style = whole.unwrap_or(STYLES.len()) as u32;
+        let near = fitting.as_ref().map_or(self.last, |(style, _)| *style) as u32;
+        let whole = fitting
+            .map(|(style, lengths)| (style, trees::header(STYLES[style].0, lengths)))
+            .filter(|(_, header)| Some(header) == given);
+        let style = whole.as_ref().map_or(STYLES.len(), |(style, _)| *style) as u32;
         let style = coder.tree(&mut self.style[self.last], style) as usize;
         if style < STYLES.len() {
             self.last = style;
-            return Ok(Kind::Dynamic(Box::new(made(style, tokens, first))));
+            let made = || trees::header(STYLES[style].0, lengths(style, tokens, first));
+            let header = whole.map_or_else(made, |(_, header)| header);
+            return Ok(Kind::Dynamic(Box::new(header)));
         }
-        let near = coder.raw(2, fitting.unwrap_or(self.last % STYLES.len()) as u32) as usize;
+        let near = coder.raw(2, near) as usize;
         let near = lengths(near, tokens, first);
         let none = Header::default();
         let given = given.unwrap_or(&none);
