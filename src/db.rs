@@ -6,7 +6,10 @@
 use std::path::Path;
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode};
-use rocksdb::{DBRecoveryMode, FlushOptions, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    DBCompressionType, DBRecoveryMode, FlushOptions, InfoLogger, LogLevel, Options, WriteBatch,
+    WriteOptions,
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -213,10 +216,8 @@ impl Batch<'_> {
 
 fn options() -> Options {
     let mut options = Options::default();
-    // Its own log of what it does.
-    options.set_keep_log_file_num(1);
-    options.set_max_log_file_size(1 << 20);
-    options.set_log_level(rocksdb::LogLevel::Warn);
+    // It would keep a log of what it does, larger than some stores.
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| ()));
     // A record that a killed process left half written is no damage; anything else is.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_manifest_preallocation_size(1 << 16);
@@ -240,6 +241,7 @@ fn compacting(kind: &Kind) -> Vec<ColumnFamilyDescriptor> {
 fn tables(kind: &Kind, options: &Options) -> Vec<ColumnFamilyDescriptor> {
     let of = |(name, large): &(&str, Option<u64>)| {
         let mut options = options.clone();
+        options.set_compression_type(DBCompressionType::Zstd);
         if let Some(bytes) = large {
             options.set_enable_blob_files(true);
             options.set_min_blob_size(*bytes);

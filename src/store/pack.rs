@@ -14,13 +14,13 @@ use crate::db::Db;
 use crate::error::{Context, Error, Result};
 
 /// Bytes that a pack may have in sight.
-pub(super) const REFERENCE: u64 = 8 << 20;
+pub(super) const REFERENCE: u64 = 16 << 20;
 /// Log2 of the window that holds both.
-const WINDOW: u32 = 24;
+const WINDOW: u32 = 25;
 /// Packs refer to packs that refer to packs, so deep: reading one may mean reading so many.
 pub(super) const DEPTH: u64 = 6;
 /// Bytes of packs that are kept in memory once read.
-const CACHE: usize = 96 << 20;
+const CACHE: usize = 128 << 20;
 
 /// A pack that has been read and verified.
 pub(super) struct Pack {

@@ -102,7 +102,7 @@ pub struct PackHeader {
 }
 
 /// Bytes of chunks in a full pack.
-pub const PACK: usize = 4 << 20;
+pub const PACK: usize = 8 << 20;
 /// The most: it is full when it has reached [`PACK`].
 pub const MAX_PACK: u64 = (PACK + crate::chunk::MAX) as u64;
 
