@@ -121,7 +121,7 @@ impl DeltaArgs {
                 start.elapsed().as_secs_f64(),
                 made.same_layers,
                 ByteSize(made.copied),
-                ByteSize(made.data)
+                ByteSize(made.changed)
             )
             .as_bytes(),
         )
@@ -146,7 +146,7 @@ impl Apply {
                 self.delta.display()
             ))
         })?;
-        let bundle = global.pool()?.install(|| {
+        let (bundle, applied) = global.pool()?.install(|| {
             let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
             let layers = flatten::read(&old.layers, Some(&budget), &limits, terminal)
                 .context(|| format!("reading {}", self.old))?;
@@ -162,7 +162,7 @@ impl Apply {
         if global.json {
             return print_json(&json!({
                 "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
-                "digest": digest, "seconds": start.elapsed().as_secs_f64(),
+                "digest": digest, "rebuilt": applied, "seconds": start.elapsed().as_secs_f64(),
             }));
         }
         let seconds = start.elapsed().as_secs_f64();

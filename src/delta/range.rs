@@ -1,0 +1,235 @@
+//! An adaptive binary range coder, and numbers and bytes told by it.
+//!
+//! What is written and what is read go through the same code: [`Coder::bit`] is given the bit by
+//! who writes it, and gives it to who reads it. A model is then one function for both ways.
+
+/// How likely a bit is to be 0, in 2^-16: the mean of a quick and a slow estimate.
+#[derive(Clone, Copy)]
+pub(super) struct Prob(u16, u16);
+
+impl Default for Prob {
+    fn default() -> Self {
+        Self(1 << 15, 1 << 15)
+    }
+}
+
+impl Prob {
+    /// In 2^-15, never 0 or 1.
+    fn zero(self) -> u32 {
+        (((u32::from(self.0) + u32::from(self.1)) >> 2) & 0x7fff).clamp(24, 0x8000 - 24)
+    }
+
+    fn update(&mut self, bit: bool) {
+        if bit {
+            self.0 -= self.0 >> 4;
+            self.1 -= self.1 >> 7;
+        } else {
+            self.0 += (0xffff - self.0) >> 4;
+            self.1 += (0xffff - self.1) >> 7;
+        }
+    }
+}
+
+/// Below this the range is widened by a byte.
+const LEAST: u32 = 1 << 24;
+
+/// Writes or reads bits.
+pub(super) trait Coder {
+    /// Whether bits are written; if not, those that are passed in mean nothing.
+    const WRITES: bool;
+    /// Tells a bit.
+    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool;
+    /// Tells `bits` bits that are as likely 0 as 1, highest first.
+    fn plain(&mut self, value: u64, bits: u32) -> u64 {
+        (0..bits).rev().fold(0, |n, i| {
+            let bit = self.bit(&mut Prob::default(), value >> i & 1 == 1);
+            n << 1 | u64::from(bit)
+        })
+    }
+}
+
+/// Writes bits.
+pub(super) struct Writer {
+    low: u64,
+    range: u32,
+    /// The last byte, that a carry may still change, and how many 255 come after it.
+    last: u8,
+    full: u64,
+    out: Vec<u8>,
+    first: bool,
+}
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        Self {
+            low: 0,
+            range: u32::MAX,
+            last: 0,
+            full: 0,
+            out: Vec::new(),
+            first: true,
+        }
+    }
+
+    fn shift(&mut self) {
+        let carry = (self.low >> 32) as u8;
+        let top = (self.low >> 24) as u8;
+        if carry == 1 || top != 255 {
+            if !self.first {
+                self.out.push(self.last.wrapping_add(carry));
+            }
+            for _ in 0..self.full {
+                self.out.push(255u8.wrapping_add(carry));
+            }
+            (self.full, self.last, self.first) = (0, top, false);
+        } else {
+            self.full += 1;
+        }
+        self.low = (self.low & 0x00ff_ffff) << 8;
+    }
+
+    /// Everything written.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        for _ in 0..5 {
+            self.shift();
+        }
+        // A reader takes zeros after the end.
+        while self.out.last() == Some(&0) {
+            self.out.pop();
+        }
+        self.out
+    }
+}
+
+impl Coder for Writer {
+    const WRITES: bool = true;
+
+    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool {
+        let bound = (self.range >> 15) * prob.zero();
+        if bit {
+            self.low += u64::from(bound);
+            self.range -= bound;
+        } else {
+            self.range = bound;
+        }
+        prob.update(bit);
+        while self.range < LEAST {
+            self.range <<= 8;
+            self.shift();
+        }
+        bit
+    }
+}
+
+/// Reads what a [`Writer`] wrote. Any bytes can be read, and there is no end to them: who reads
+/// knows how much to expect.
+pub(super) struct Reader {
+    code: u32,
+    range: u32,
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Reader {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        let mut reader = Self { code: 0, range: u32::MAX, bytes, at: 0 };
+        for _ in 0..4 {
+            reader.shift();
+        }
+        reader
+    }
+
+    fn shift(&mut self) {
+        let byte = self.bytes.get(self.at).copied().unwrap_or(0);
+        self.at += 1;
+        self.code = self.code << 8 | u32::from(byte);
+    }
+}
+
+impl Coder for Reader {
+    const WRITES: bool = false;
+
+    #[inline]
+    fn bit(&mut self, prob: &mut Prob, _: bool) -> bool {
+        let bound = (self.range >> 15) * prob.zero();
+        let bit = self.code >= bound;
+        if bit {
+            self.code -= bound;
+            self.range -= bound;
+        } else {
+            self.range = bound;
+        }
+        prob.update(bit);
+        while self.range < LEAST {
+            self.range <<= 8;
+            self.shift();
+        }
+        bit
+    }
+}
+
+/// A byte, told bit by bit from the highest.
+#[derive(Clone)]
+pub(super) struct Byte([Prob; 256]);
+
+impl Default for Byte {
+    fn default() -> Self {
+        Self([Prob::default(); 256])
+    }
+}
+
+impl Byte {
+    #[inline]
+    pub(super) fn code(&mut self, coder: &mut impl Coder, value: u8) -> u8 {
+        let mut node = 1;
+        for i in (0..8).rev() {
+            let bit = coder.bit(&mut self.0[node], value >> i & 1 == 1);
+            node = node << 1 | usize::from(bit);
+        }
+        node as u8
+    }
+}
+
+/// A number: how many bits it has, and those below the highest.
+#[derive(Clone)]
+pub(super) struct Number {
+    size: [Prob; 128],
+    /// The next three bits for each size; those below are told plainly.
+    next: [[Prob; 8]; 64],
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Self { size: [Prob::default(); 128], next: [[Prob::default(); 8]; 64] }
+    }
+}
+
+impl Number {
+    /// Tells a number below 2^63.
+    pub(super) fn code(&mut self, coder: &mut impl Coder, value: u64) -> u64 {
+        let value = value.wrapping_add(1);
+        let bits = value.checked_ilog2().unwrap_or(0);
+        let mut node = 1;
+        for i in (0..6).rev() {
+            let bit = coder.bit(&mut self.size[node], bits >> i & 1 == 1);
+            node = node << 1 | usize::from(bit);
+        }
+        let bits = node as u32 & 63;
+        let (mut found, mut node) = (1u64, 1);
+        let told = bits.min(3);
+        for i in (bits - told..bits).rev() {
+            let bit = coder.bit(&mut self.next[bits as usize][node], value >> i & 1 == 1);
+            node = node << 1 | usize::from(bit);
+            found = found << 1 | u64::from(bit);
+        }
+        let low = bits - told;
+        (found << low | coder.plain(value, low)).wrapping_sub(1)
+    }
+
+    /// Tells a number with its sign.
+    pub(super) fn signed(&mut self, coder: &mut impl Coder, value: i64) -> i64 {
+        let folded = (value << 1 ^ value >> 63).cast_unsigned();
+        let folded = self.code(coder, folded);
+        (folded >> 1).cast_signed() ^ -(folded & 1).cast_signed()
+    }
+}
