@@ -148,6 +148,10 @@ fn check(stated: Digest, found: Digest) -> Result<()> {
     Err(Error::mismatch(format!("it came out as {found} and not {stated}; the delta is damaged")))
 }
 
+fn short() -> Error {
+    Error::malformed("the delta has fewer bytes than its instructions take")
+}
+
 /// A stream in parts, each decompressed when its turn comes.
 pub(super) struct Stream<'a> {
     delta: &'a Delta,
@@ -171,6 +175,18 @@ impl<'a> Stream<'a> {
             return Err(Error::malformed("the delta refers to more than it could need"));
         }
         Ok(Self { delta, tars, parts: parts.iter(), now: Vec::new(), at: 0 })
+    }
+
+    /// The next bytes, as many as fit.
+    pub(super) fn fill(&mut self, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            let n = self.read(buf)?;
+            if n == 0 {
+                return Err(short());
+            }
+            buf = &mut buf[n..];
+        }
+        Ok(())
     }
 
     /// Some of the next bytes; none at the end.
@@ -209,7 +225,6 @@ struct Rebuild<'a> {
 
 impl Rebuild<'_> {
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
-        let short = || Error::malformed("the delta has fewer bytes than its instructions take");
         loop {
             let Some(op) = self.now.take() else {
                 self.now = self.ops.next()?;

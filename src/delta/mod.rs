@@ -183,6 +183,7 @@ fn lzma_options() -> lzma_rust2::LzmaOptions {
     let mut options = lzma_rust2::LzmaOptions::with_preset(9);
     options.dict_size = PART as u32;
     options.nice_len = 273;
+    (options.lc, options.lp, options.pb) = (4, 0, 0);
     options
 }
 

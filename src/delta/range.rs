@@ -195,35 +195,37 @@ impl Byte {
 pub(super) struct Number {
     size: [Prob; 128],
     /// The next three bits for each size; those below are told plainly.
-    next: [[Prob; 8]; 64],
+    next: [[Prob; 8]; 65],
 }
 
 impl Default for Number {
     fn default() -> Self {
-        Self { size: [Prob::default(); 128], next: [[Prob::default(); 8]; 64] }
+        Self { size: [Prob::default(); 128], next: [[Prob::default(); 8]; 65] }
     }
 }
 
 impl Number {
-    /// Tells a number below 2^63.
+    /// Tells a number.
     pub(super) fn code(&mut self, coder: &mut impl Coder, value: u64) -> u64 {
-        let value = value.wrapping_add(1);
-        let bits = value.checked_ilog2().unwrap_or(0);
+        let size = 64 - value.leading_zeros();
         let mut node = 1;
-        for i in (0..6).rev() {
-            let bit = coder.bit(&mut self.size[node], bits >> i & 1 == 1);
+        for i in (0..7).rev() {
+            let bit = coder.bit(&mut self.size[node], size >> i & 1 == 1);
             node = node << 1 | usize::from(bit);
         }
-        let bits = node as u32 & 63;
+        let size = (node as u32 & 127).min(64);
+        if size < 2 {
+            return size.into();
+        }
         let (mut found, mut node) = (1u64, 1);
-        let told = bits.min(3);
-        for i in (bits - told..bits).rev() {
-            let bit = coder.bit(&mut self.next[bits as usize][node], value >> i & 1 == 1);
+        let told = (size - 1).min(3);
+        let low = size - 1 - told;
+        for i in (low..low + told).rev() {
+            let bit = coder.bit(&mut self.next[size as usize][node], value >> i & 1 == 1);
             node = node << 1 | usize::from(bit);
             found = found << 1 | u64::from(bit);
         }
-        let low = bits - told;
-        (found << low | coder.plain(value, low)).wrapping_sub(1)
+        found << low | coder.plain(value, low)
     }
 
     /// Tells a number with its sign.
@@ -231,5 +233,70 @@ impl Number {
         let folded = (value << 1 ^ value >> 63).cast_unsigned();
         let folded = self.code(coder, folded);
         (folded >> 1).cast_signed() ^ -(folded & 1).cast_signed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            list in prop::collection::vec((any::<u64>(), 0u32..64, any::<i64>(), any::<u8>()), 0..300)
+        ) {
+            let mut writer = Writer::new();
+            let mut models = (Number::default(), Number::default(), Byte::default());
+            for (n, shift, i, byte) in &list {
+                models.0.code(&mut writer, n >> shift);
+                models.1.signed(&mut writer, i >> shift);
+                models.2.code(&mut writer, *byte);
+                writer.plain(*n, 33);
+            }
+            let mut reader = Reader::new(writer.finish());
+            let mut models = (Number::default(), Number::default(), Byte::default());
+            for (n, shift, i, byte) in &list {
+                prop_assert_eq!(models.0.code(&mut reader, 0), n >> shift);
+                prop_assert_eq!(models.1.signed(&mut reader, 0), i >> shift);
+                prop_assert_eq!(models.2.code(&mut reader, 0), *byte);
+                prop_assert_eq!(reader.plain(0, 33), n & ((1 << 33) - 1));
+            }
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let mut reader = Reader::new(bytes);
+            let mut number = Number::default();
+            for _ in 0..200 {
+                number.code(&mut reader, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_all_numbers_are_told() {
+        let ends = [0, 1, 2, u64::MAX, 1 << 63, (1 << 63) - 1];
+        let mut writer = Writer::new();
+        for n in ends {
+            Number::default().code(&mut writer, n);
+            Number::default().signed(&mut writer, n.cast_signed());
+        }
+        let mut reader = Reader::new(writer.finish());
+        for n in ends {
+            assert_eq!(Number::default().code(&mut reader, 0), n);
+            assert_eq!(Number::default().signed(&mut reader, 0), n.cast_signed());
+        }
+    }
+
+    #[test]
+    fn what_is_likely_costs_little() {
+        let mut writer = Writer::new();
+        let mut prob = Prob::default();
+        for i in 0..80_000 {
+            writer.bit(&mut prob, i % 1000 == 0);
+        }
+        assert!(writer.finish().len() < 300);
     }
 }

@@ -84,14 +84,17 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
         let mut map = Map::new(&old_elf, &loads, &list, new.size());
         let mut pieces = Pieces { old, elf: old_elf, loads, ..Pieces::default() };
         let mut rest = Vec::new();
-        let mut at = 0;
+        let mut last = Match::default();
         let mut bytes = Vec::new();
         let end = Match { new: new.size() as u32, old: 0, bytes: 0 };
         for m in list.iter().chain([&end]) {
-            let from = rest.len();
-            rest.resize(from + (m.new - at) as usize, 0);
-            new.read_exact_at(&mut rest[from..], at.into())?;
-            at = m.new + m.bytes;
+            for at in (last.new + last.bytes..m.new).step_by(PIECE) {
+                let from = rest.len();
+                rest.resize(from + ((m.new - at) as usize).min(PIECE), 0);
+                new.read_exact_at(&mut rest[from..], at.into())?;
+                pieces.gap(&last, at, &mut rest[from..], true);
+            }
+            last = *m;
             for into in (0..m.bytes).step_by(PIECE) {
                 bytes.resize(((m.bytes - into) as usize).min(PIECE), 0);
                 new.read_exact_at(&mut bytes, (m.new + into).into())?;
@@ -134,6 +137,14 @@ impl Default for Pieces {
 }
 
 impl Pieces {
+    /// Turns what lies between matches, in code, into what repeats itself better, or back.
+    fn gap(&self, last: &Match, at: u32, bytes: &mut [u8], forth: bool) {
+        let before = u64::from(last.old) + u64::from(last.bytes);
+        if before > 0 && self.elf.has_code(before - 1) {
+            absolute(bytes, self.loads.addr(at.into()).unwrap_or(0) as u32, forth);
+        }
+    }
+
     fn code(
         &mut self,
         coder: &mut impl Coder,
@@ -163,6 +174,34 @@ impl Pieces {
         };
         model.piece(coder, map, &piece, new, &mut self.guess);
         Ok(())
+    }
+}
+
+/// Bits of the distances of calls and jumps that are made absolute.
+const FAR: u32 = 28;
+
+/// Writes targets of calls and jumps, and operands relative to the instruction pointer, as
+/// addresses, as `bytes` are loaded at `addr`; or the other way round. What is referred to twice is
+/// then written twice the same.
+fn absolute(bytes: &mut [u8], addr: u32, forth: bool) {
+    let mut i = 0;
+    while i + 6 <= bytes.len() {
+        let operand = matches!(bytes[i], 0x8b | 0x8d) && bytes[i + 1] & 0xc7 == 5;
+        let at = i + 1 + usize::from(operand);
+        i += 1;
+        if !operand && bytes[at - 1] & 0xfe != 0xe8 {
+            continue;
+        }
+        let value = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        // As wide as the words that are written, so that the same ones are turned back.
+        let short = |n: u32| (n << (32 - FAR)).cast_signed() >> (32 - FAR);
+        if short(value) != value.cast_signed() {
+            continue;
+        }
+        let after = addr.wrapping_add(at as u32 + 4);
+        let value = if forth { value.wrapping_add(after) } else { value.wrapping_sub(after) };
+        bytes[at..at + 4].copy_from_slice(&short(value).to_le_bytes());
+        i = at + 4;
     }
 }
 
@@ -238,22 +277,25 @@ impl<'a> Remake<'a> {
         if file.taken == file.ready.len() {
             let m = file.matches.get(file.next);
             let to = m.map_or(file.size, |m| m.new);
-            if file.at < to {
-                let most = buf.len().min((to - file.at) as usize);
-                let n = fresh.read(&mut buf[..most])?;
-                file.at += n as u32;
-                return Ok(n);
-            }
-            let Some(m) = m else { return Ok(0) };
-            file.ready.resize(((m.bytes - file.into) as usize).min(PIECE), 0);
             file.taken = 0;
-            let (coder, model) = (&mut self.coder, &mut self.model);
-            file.pieces.code(coder, model, &mut file.map, m, file.into, &mut file.ready)?;
-            file.into += file.ready.len() as u32;
-            if file.into == m.bytes {
-                file.at = m.new + m.bytes;
-                file.next += 1;
-                file.into = 0;
+            if file.at < to {
+                file.ready.resize(((to - file.at) as usize).min(PIECE), 0);
+                fresh.fill(&mut file.ready)?;
+                let last = file.next.checked_sub(1).map(|i| file.matches[i]).unwrap_or_default();
+                file.pieces.gap(&last, file.at, &mut file.ready, false);
+                file.at += file.ready.len() as u32;
+            } else if let Some(m) = m {
+                file.ready.resize(((m.bytes - file.into) as usize).min(PIECE), 0);
+                let (coder, model) = (&mut self.coder, &mut self.model);
+                file.pieces.code(coder, model, &mut file.map, m, file.into, &mut file.ready)?;
+                file.into += file.ready.len() as u32;
+                if file.into == m.bytes {
+                    file.at = m.new + m.bytes;
+                    file.next += 1;
+                    file.into = 0;
+                }
+            } else {
+                file.ready.clear();
             }
         }
         let n = buf.len().min(file.ready.len() - file.taken);
