@@ -192,8 +192,9 @@ fn absolute(bytes: &mut [u8], addr: u32, forth: bool) {
         if !operand && bytes[at - 1] & 0xfe != 0xe8 {
             continue;
         }
+        // Whatever it is, nothing begins inside it: it reads the same on the way back.
+        i = at + 4;
         let value = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        // As wide as the words that are written, so that the same ones are turned back.
         let short = |n: u32| (n << (32 - FAR)).cast_signed() >> (32 - FAR);
         if short(value) != value.cast_signed() {
             continue;
@@ -201,7 +202,6 @@ fn absolute(bytes: &mut [u8], addr: u32, forth: bool) {
         let after = addr.wrapping_add(at as u32 + 4);
         let value = if forth { value.wrapping_add(after) } else { value.wrapping_sub(after) };
         bytes[at..at + 4].copy_from_slice(&short(value).to_le_bytes());
-        i = at + 4;
     }
 }
 
@@ -302,5 +302,25 @@ impl<'a> Remake<'a> {
         buf[..n].copy_from_slice(&file.ready[file.taken..file.taken + n]);
         file.taken += n;
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn absolute_addresses_are_turned_back(
+            list in prop::collection::vec(prop_oneof![Just(0xe8), Just(0x8d), Just(5), Just(0), any::<u8>()], 0..200),
+            addr in any::<u32>()
+        ) {
+            let mut bytes = list.clone();
+            absolute(&mut bytes, addr, true);
+            absolute(&mut bytes, addr, false);
+            prop_assert_eq!(bytes, list);
+        }
     }
 }
