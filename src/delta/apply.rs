@@ -1,6 +1,6 @@
 //! Applying a delta.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,12 +82,13 @@ pub fn apply(
             }
             Recipe::Rebuild { tar_bytes, compression: c, ops, heads, data, fresh, told } => {
                 let ops = delta.blob(*ops, &[]).context(place)?;
+                let stream = |parts| Stream::new(delta, &tars, parts, *tar_bytes);
                 let tar = Rebuild {
                     ops: OpReader::new(&ops),
                     now: None,
-                    heads: Stream::new(delta, &tars, heads, *tar_bytes)?,
-                    data: Stream::new(delta, &tars, data, *tar_bytes)?,
-                    fresh: Stream::new(delta, &tars, fresh, *tar_bytes)?,
+                    heads: stream(heads)?,
+                    data: stream(data)?,
+                    fresh: stream(fresh)?,
                     told: Remake::new(delta, &tars, told),
                     tars: &tars,
                     progress,
@@ -97,7 +98,14 @@ pub fn apply(
                 let mut encoder = Encoder::new(out, &compression, workers, *tar_bytes)?;
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
                 let mut tar = Timed { inner: tar, spent: Duration::ZERO };
-                io::copy(&mut tar, &mut encoder).map_err(Error::from).context(place)?;
+                let mut buf = vec![0; 1 << 17];
+                loop {
+                    let n = tar.read(&mut buf).map_err(Error::from).context(place)?;
+                    if n == 0 {
+                        break;
+                    }
+                    encoder.write_all(&buf[..n])?;
+                }
                 let (_, diff_id, bytes) = tar.inner.finish();
                 applied.bytes += bytes;
                 applied.seconds += tar.spent.as_secs_f64();
@@ -162,7 +170,7 @@ pub(super) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(
+    pub(super) fn new(
         delta: &'a Delta,
         tars: &'a [Source],
         parts: &'a [Part],
@@ -170,7 +178,7 @@ impl<'a> Stream<'a> {
     ) -> Result<Self> {
         let mut references = parts.iter().flat_map(|p| &p.reference).map(|r| r.2);
         let most = tar_bytes.saturating_mul(TIMES).saturating_add(REFERENCE);
-        let sum = references.try_fold(0u64, |sum, n| sum.checked_add(n));
+        let sum = references.try_fold(0, u64::checked_add);
         if sum.is_none_or(|sum| sum > most) {
             return Err(Error::malformed("the delta refers to more than it could need"));
         }
@@ -211,16 +219,16 @@ impl<'a> Stream<'a> {
 }
 
 /// A layer's tar, made by its instructions.
-struct Rebuild<'a> {
-    ops: OpReader<'a>,
+pub(super) struct Rebuild<'a> {
+    pub(super) ops: OpReader<'a>,
     /// What is left of the current one.
-    now: Option<Op>,
-    heads: Stream<'a>,
-    data: Stream<'a>,
-    fresh: Stream<'a>,
-    told: Remake<'a>,
-    tars: &'a [Source],
-    progress: &'a dyn Progress,
+    pub(super) now: Option<Op>,
+    pub(super) heads: Stream<'a>,
+    pub(super) data: Stream<'a>,
+    pub(super) fresh: Stream<'a>,
+    pub(super) told: Remake<'a>,
+    pub(super) tars: &'a [Source],
+    pub(super) progress: &'a dyn Progress,
 }
 
 impl Rebuild<'_> {
@@ -236,8 +244,11 @@ impl Rebuild<'_> {
                 continue;
             };
             let left = match op {
-                Op::Heads(n) | Op::Data(n) | Op::Fresh(n) | Op::File(n) => n,
-                Op::Copy { bytes: n, .. } => n,
+                Op::Copy { bytes: n, .. }
+                | Op::Heads(n)
+                | Op::Data(n)
+                | Op::Fresh(n)
+                | Op::File(n) => n,
             };
             if left == 0 {
                 continue;

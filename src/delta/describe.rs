@@ -43,6 +43,7 @@ enum How {
 }
 
 /// Some bytes of a stream.
+#[derive(Clone, Copy)]
 enum Chunk {
     /// Bytes of the layer's tar: offset and how many.
     Tar(u64, u64),
@@ -105,7 +106,11 @@ pub(super) fn layer(
     made.tars += read.tar_bytes;
     let Layer { ops, heads, data, groups, order, .. } = layer;
     let pack = |pieces: &[Piece], rests: &[Vec<u8>]| -> Result<Vec<Packed>> {
-        pieces.par_iter().with_max_len(1).map(|p| p.pack(old, read, rests, level, progress)).collect()
+        pieces
+            .par_iter()
+            .with_max_len(1)
+            .map(|p| p.pack(old, read, rests, level, progress))
+            .collect()
     };
     // Large files take memory: one at a time, beside all else.
     let (large, small): (Vec<_>, Vec<_>) =
@@ -138,13 +143,12 @@ pub(super) fn layer(
     let mut fresh = Vec::new();
     let mut file = 0;
     for late in order {
-        match late {
-            Some((offset, bytes)) => grow(&mut fresh, Chunk::Tar(offset, bytes), None),
-            None => {
-                let bytes = rests.get(file).map_or(0, Vec::len);
-                grow(&mut fresh, Chunk::Rest(file, 0, bytes as u64), None);
-                file += 1;
-            }
+        if let Some((offset, bytes)) = late {
+            grow(&mut fresh, Chunk::Tar(offset, bytes), None);
+        } else {
+            let bytes = rests.get(file).map_or(0, Vec::len);
+            grow(&mut fresh, Chunk::Rest(file, 0, bytes as u64), None);
+            file += 1;
         }
     }
     let fresh = pack(&fresh, &rests)?;
@@ -275,7 +279,8 @@ impl Piece {
         for chunk in &self.plain {
             match chunk {
                 Chunk::Tar(offset, bytes) => {
-                    SourceReader::new(read.source.as_ref(), *offset, *bytes).read_to_end(&mut plain)?;
+                    SourceReader::new(read.source.as_ref(), *offset, *bytes)
+                        .read_to_end(&mut plain)?;
                     progress.advance(*bytes);
                 }
                 Chunk::Rest(file, offset, bytes) => {

@@ -167,14 +167,14 @@ impl Elf {
         let table = |at| u64_at(&head, at).unwrap_or(0);
         let loads = part(file, table(32), n(56).min(64) * 56)?;
         let sections = part(file, table(40), n(60).min(MOST_SECTIONS) * 64)?;
-        let named = sections.get(n(62) as usize * 64..).unwrap_or_default();
-        let place = |at| u64_at(named, at).unwrap_or(0);
-        let names = part(file, place(24), place(32).min(1 << 20))?;
+        let strings = sections.get(n(62) as usize * 64..).unwrap_or_default();
+        let place = |at| u64_at(strings, at).unwrap_or(0);
+        let text = part(file, place(24), place(32).min(1 << 20))?;
         let mut elf = Self { code: (u64::MAX, 0), all: (u64::MAX, 0), ..Self::default() };
         if elf.find_loads(&loads, file.size()).is_none() {
             return Ok(Self::default());
         }
-        elf.find_sections(&sections, &names, file.size());
+        elf.find_sections(&sections, &text, file.size());
         elf.find_bases(file)?;
         Ok(elf)
     }
@@ -312,13 +312,19 @@ impl Elf {
             let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
             let place = addr + at as u64;
             let base = place + 4 + after as u64;
-            Field { at, wide: false, kind, target: base.wrapping_add_signed(value.into()), base, place }
+            Field {
+                at,
+                wide: false,
+                kind,
+                target: base.wrapping_add_signed(value.into()),
+                base,
+                place,
+            }
         };
         let mut i = 0;
         // An operand may be one byte further on, behind 0f.
         while i + 6 <= b.len() {
             let field = match LOOKS[usize::from(b[i])] {
-                0 => None,
                 1 => Some(relative(i + 1, 0, if b[i] == 0xe8 { Kind::Call } else { Kind::Jump })),
                 2 if b[i + 1] & 0xf0 == 0x80 => Some(relative(i + 2, 0, Kind::Branch)),
                 3 if i > 0 => {
@@ -360,47 +366,111 @@ impl Elf {
                 let target = base.wrapping_add_signed(distance);
                 Field { at, wide: false, kind, target, base, place }
             };
-            let field = match s.holds {
-                Holds::UnwindIndex => Some(narrow(Kind::Index, s.addr)),
-                Holds::Unwind => {
-                    Some(narrow(Kind::Frame, place)).filter(|f| self.is_code(f.target))
-                }
-                Holds::Constants => {
-                    while near < self.bases.len() && self.bases[near] <= place {
-                        near += 1;
+            let field =
+                match s.holds {
+                    Holds::UnwindIndex => Some(narrow(Kind::Index, s.addr)),
+                    Holds::Unwind => {
+                        Some(narrow(Kind::Frame, place)).filter(|f| self.is_code(f.target))
                     }
-                    if near == 0 || word == 0 {
-                        None
-                    } else {
-                        let f = narrow(Kind::Table, self.bases[near - 1]);
-                        Some(f).filter(|f| self.is_code(f.target))
+                    Holds::Constants => {
+                        while near < self.bases.len() && self.bases[near] <= place {
+                            near += 1;
+                        }
+                        if near == 0 || word == 0 {
+                            None
+                        } else {
+                            let f = narrow(Kind::Table, self.bases[near - 1]);
+                            Some(f).filter(|f| self.is_code(f.target))
+                        }
                     }
-                }
-                Holds::Code => None,
-                _ => {
-                    let value = u64_at(b, at).unwrap_or(0);
-                    let column = (into + at as u64) % 24;
-                    let kind = match (s.holds, column) {
-                        (Holds::Pointers, _) => Some(Kind::Pointer),
-                        (Holds::Symbols, 8) => Some(Kind::Symbol),
-                        (Holds::Rela, 0) => Some(Kind::Place),
-                        (Holds::Rela, 16) => Some(Kind::Addend),
-                        _ => None,
-                    };
-                    kind.filter(|_| value >= 0x1000 && self.is_loaded(value)).map(|kind| Field {
-                        at,
-                        wide: true,
-                        kind,
-                        target: value,
-                        base: 0,
-                        place,
-                    })
-                }
-            };
+                    Holds::Code => None,
+                    _ => {
+                        let value = u64_at(b, at).unwrap_or(0);
+                        let column = (into + at as u64) % 24;
+                        let kind = match (s.holds, column) {
+                            (Holds::Pointers, _) => Some(Kind::Pointer),
+                            (Holds::Symbols, 8) => Some(Kind::Symbol),
+                            (Holds::Rela, 0) => Some(Kind::Place),
+                            (Holds::Rela, 16) => Some(Kind::Addend),
+                            _ => None,
+                        };
+                        kind.filter(|_| value >= 0x1000 && self.is_loaded(value)).map(|kind| {
+                            Field { at, wide: true, kind, target: value, base: 0, place }
+                        })
+                    }
+                };
             if let Some(field) = field {
                 found(field);
             }
             at += step as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An ELF file with a section of code at 0x1000, and room before it that nothing refers to.
+    pub(in crate::delta) fn program(code: &[u8]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01".to_vec();
+        file.resize(0x1000, 0);
+        file.extend(code);
+        let mut put = |at: usize, n: u64, bytes: usize| {
+            file[at..at + bytes].copy_from_slice(&n.to_le_bytes()[..bytes]);
+        };
+        put(18, 62, 2);
+        // One program header: code, all of the file, at its own offset.
+        put(32, 64, 8);
+        put(56, 1, 2);
+        let end = 0x1000 + code.len() as u64;
+        for (at, n) in [(64, 1), (68, 5)] {
+            put(at, n, 4);
+        }
+        for (at, n) in [(72, 0), (80, 0), (96, end), (104, end)] {
+            put(at, n, 8);
+        }
+        // Two sections: names, of which there are none, and the code.
+        put(40, 256, 8);
+        put(60, 2, 2);
+        let section = 256 + 64;
+        put(section + 4, 1, 4);
+        for (at, n) in [(8, 6), (16, 0x1000), (24, 0x1000), (32, end - 0x1000)] {
+            put(section + at, n, 8);
+        }
+        file
+    }
+
+    #[test]
+    fn calls_branches_and_operands_are_found() {
+        let mut code = vec![0x90; 64];
+        code[8..13].copy_from_slice(&[0xe8, 3, 0, 0, 0]);
+        code[20..26].copy_from_slice(&[0x0f, 0x84, 6, 0, 0, 0]);
+        code[30..37].copy_from_slice(&[0x48, 0x8d, 0x05, 0, 0xf0, 0xff, 0xff]);
+        code[40..45].copy_from_slice(&[0xe8, 0, 0, 0, 0x7f]);
+        let file = program(&code);
+        let elf = Elf::parse(&file).unwrap();
+        let mut found = Vec::new();
+        elf.fields(&file, 0, &mut |f| found.push((f.at - 0x1000, f.kind, f.target)));
+        let want = [(9, Kind::Call, 0x1010), (22, Kind::Branch, 0x1020), (33, Kind::Lea, 0x25)];
+        assert_eq!(found, want);
+        assert_eq!(elf.addr(0x1008), Some(0x1008));
+        assert!(elf.has_code(0x1000) && !elf.has_code(0xfff));
+    }
+
+    #[test]
+    fn any_damage_to_the_headers_is_borne() {
+        let file = program(&[0x90; 256]);
+        for at in 0..400 {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bad = file.clone();
+                bad[at] = value;
+                let elf = Elf::parse(&bad).unwrap();
+                elf.fields(&bad, 0, &mut |f| assert!(f.at + f.width() <= bad.len()));
+            }
+        }
+        for size in 0..600 {
+            Elf::parse(&file[..size].to_vec()).unwrap();
         }
     }
 }

@@ -83,7 +83,8 @@ fn apart(mut moved: Vec<(u64, u64, u64)>) -> Vec<(u64, u64, u64)> {
         let end = kept.last().map_or(0, |last| last.0 + last.1);
         match kept.last_mut() {
             Some(_) if from + bytes <= end => {}
-            Some(last) if from < end && bytes <= last.1 => {
+            // The last one may have been cut itself, and begin later.
+            Some(last) if from < end && (bytes <= last.1 || from < last.0) => {
                 let cut = end - from;
                 kept.push((end, bytes - cut, to.wrapping_add(cut)));
             }

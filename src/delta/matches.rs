@@ -17,6 +17,8 @@ pub(super) struct Match {
 const SEED: usize = 16;
 /// The old file is indexed at every so many bytes.
 const STRIDE: usize = 4;
+/// A run where it is expected, of so many bytes, is good enough.
+const LONG: usize = 64;
 /// Candidates that are looked at for a place.
 const WAYS: usize = 4;
 
@@ -54,15 +56,13 @@ impl<'a> Index<'a> {
         index
     }
 
-    /// The longest run that is equal to what is at the front of `new`, and where.
-    fn longest(&self, new: &[u8], near: i64, at: usize) -> (usize, usize) {
+    /// The longest run that is equal to what is at the front of `new`, and where. It is looked
+    /// for at `expected` first.
+    fn longest(&self, new: &[u8], expected: usize) -> (usize, usize) {
         let mut best = (0, 0);
-        let expected = at as i64 + near;
-        if let Ok(expected) = usize::try_from(expected)
-            && expected < self.old.len()
-        {
-            best = (equal(&self.old[expected..], new), expected);
-            if best.0 >= 64 {
+        if let Some(rest) = self.old.get(expected..) {
+            best = (equal(rest, new), expected);
+            if best.0 >= LONG {
                 return best;
             }
         }
@@ -88,98 +88,124 @@ impl<'a> Index<'a> {
 
 /// How many bytes at the front are equal.
 fn equal(a: &[u8], b: &[u8]) -> usize {
-    let n = a.len().min(b.len());
-    let (mut at, mut rest) = (0, n);
-    while rest >= 8 {
-        let x = u64::from_le_bytes(a[at..at + 8].try_into().unwrap_or_default());
-        let y = u64::from_le_bytes(b[at..at + 8].try_into().unwrap_or_default());
-        if x != y {
-            return at + ((x ^ y).trailing_zeros() / 8) as usize;
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let mut at = 0;
+    for (old, new) in words {
+        let other = u64::from_le_bytes(*old) ^ u64::from_le_bytes(*new);
+        if other != 0 {
+            return at + (other.trailing_zeros() / 8) as usize;
         }
         at += 8;
-        rest -= 8;
     }
-    at + a[at..n].iter().zip(&b[at..n]).take_while(|(x, y)| x == y).count()
+    at + a[at..].iter().zip(&b[at..]).take_while(|(old, new)| old == new).count()
 }
 
-/// Finds matches as bsdiff does: a place that is equal begins one, and it reaches as far to both
-/// sides as at least half of the bytes are equal. They come in the new file's order and don't overlap.
+/// How far it is good to go on: where the most bytes more are equal than are not.
+fn reach(equal: impl Iterator<Item = bool>) -> usize {
+    let (mut score, mut best, mut length) = (0i64, 0, 0);
+    for (i, equal) in equal.enumerate() {
+        score += if equal { 1 } else { -1 };
+        if score > best {
+            (best, length) = (score, i + 1);
+        }
+    }
+    length
+}
+
+/// Finds matches as bsdiff does: a run that is equal begins one, and it reaches as far to both
+/// sides as is good. They come in the new file's order and don't overlap.
 pub(super) fn find(index: &Index<'_>, new: &[u8]) -> Vec<Match> {
     let old = index.old;
     let mut matches = Vec::new();
-    let (mut scan, mut len, mut pos) = (0usize, 0usize, 0usize);
-    let (mut last_scan, mut last_pos) = (0usize, 0usize);
-    let mut offset = 0i64;
-
-    let at_offset = |i: usize, offset: i64| {
-        usize::try_from(i as i64 + offset).is_ok_and(|o| old.get(o) == Some(&new[i]))
-    };
+    // The match that is being made: where it begins, and from there how far the old place is.
+    let (mut begin, mut offset) = (0usize, 0usize);
+    let (mut scan, mut run, mut place) = (0, 0, 0);
     while scan < new.len() {
-        let mut score = 0usize;
-        scan += len;
-        let mut counted = scan;
+        let like = |i: usize| old.get(i.wrapping_add(offset)) == Some(&new[i]);
+        scan += run;
+        // Bytes from `scan` to `counted` that are equal if the match goes on.
+        let (mut score, mut counted) = (0, scan);
         while scan < new.len() {
-            (len, pos) = index.longest(&new[scan..], offset, scan);
-            while counted < scan + len {
-                score += usize::from(at_offset(counted, offset));
-                counted += 1;
+            (run, place) = index.longest(&new[scan..], scan.wrapping_add(offset));
+            for i in counted..scan + run {
+                score += usize::from(like(i));
             }
-            if (len == score && len != 0) || len > score + MARGIN {
+            counted = counted.max(scan + run);
+            if (run == score && run > 0) || run > score + MARGIN {
                 break;
             }
             if counted > scan {
-                score -= usize::from(at_offset(scan, offset));
+                score -= usize::from(like(scan));
             } else {
                 counted = scan + 1;
             }
-            scan += 1;
-            len = 0;
+            (scan, run) = (scan + 1, 0);
         }
-        if len == score && scan < new.len() {
+        if run == score && scan < new.len() {
             continue;
         }
-        // The last match, as far to the right as is good.
-        let (mut forward, mut best, mut same) = (0, 0i64, 0i64);
-        for i in 0..(scan - last_scan).min(old.len() - last_pos) {
-            same += i64::from(old[last_pos + i] == new[last_scan + i]);
-            if same * 2 - (i as i64 + 1) > best {
-                (best, forward) = (same * 2 - (i as i64 + 1), i + 1);
-            }
-        }
-        // The next one to the left.
+        let from = begin.wrapping_add(offset);
+        let room = (scan - begin).min(old.len() - from);
+        let mut forward = reach((0..room).map(|i| old[from + i] == new[begin + i]));
         let mut backward = 0;
         if scan < new.len() {
-            let (mut best, mut same) = (0i64, 0i64);
-            for i in 1..=(scan - last_scan).min(pos) {
-                same += i64::from(old[pos - i] == new[scan - i]);
-                if same * 2 - i as i64 > best {
-                    (best, backward) = (same * 2 - i as i64, i);
-                }
+            let room = (scan - begin).min(place);
+            backward = reach((1..=room).map(|i| old[place - i] == new[scan - i]));
+        }
+        // Where both reach, the bytes go to the one or the other.
+        let overlap = (begin + forward).saturating_sub(scan - backward);
+        let (mut score, mut best, mut keep) = (0i64, 0, 0);
+        for i in 0..overlap {
+            let byte = new[scan - backward + i];
+            score += i64::from(old[from + forward - overlap + i] == byte);
+            score -= i64::from(old[place - backward + i] == byte);
+            if score > best {
+                (best, keep) = (score, i + 1);
             }
         }
-        if last_scan + forward > scan - backward {
-            let overlap = last_scan + forward - (scan - backward);
-            let (mut best, mut same, mut keep) = (0i64, 0i64, 0);
-            for i in 0..overlap {
-                let n = scan - backward + i;
-                same += i64::from(old[last_pos + forward - overlap + i] == new[n]);
-                same -= i64::from(old[pos - backward + i] == new[n]);
-                if same > best {
-                    (best, keep) = (same, i + 1);
-                }
-            }
-            forward = forward - overlap + keep;
-            backward -= keep;
-        }
+        forward -= overlap - keep;
+        backward -= keep;
         if forward >= SHORTEST as usize {
-            matches.push(Match {
-                new: last_scan as u32,
-                old: last_pos as u32,
-                bytes: forward as u32,
-            });
+            let [new, old, bytes] = [begin, from, forward].map(|n| n as u32);
+            matches.push(Match { new, old, bytes });
         }
-        (last_scan, last_pos) = (scan - backward, pos - backward);
-        offset = pos as i64 - scan as i64;
+        begin = scan - backward;
+        offset = place.wrapping_sub(scan);
     }
     matches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(n: usize, seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn moved_and_patched_bytes_are_found() {
+        let old = bytes(50_000, 1);
+        let mut new = [&old[30_000..45_000], &bytes(100, 2), &old[..30_000]].concat();
+        for i in (0..new.len()).step_by(40) {
+            new[i] ^= 1;
+        }
+        let found = find(&Index::new(&old), &new);
+        let sum: u32 = found.iter().map(|m| m.bytes).sum();
+        assert!(found.len() < 8 && sum > 44_900, "{found:?}");
+        assert!(found.windows(2).all(|w| w[0].new + w[0].bytes <= w[1].new));
+        assert!(found.iter().all(|m| (m.old + m.bytes) as usize <= old.len()));
+    }
+
+    #[test]
+    fn nothing_is_found_in_nothing() {
+        assert!(find(&Index::new(&[]), &bytes(1000, 3)).is_empty());
+        assert!(find(&Index::new(&bytes(1000, 3)), &[]).is_empty());
+        assert!(find(&Index::new(&[0; 4000]), &bytes(1000, 4)).is_empty());
+    }
 }

@@ -9,6 +9,8 @@
 mod apply;
 mod describe;
 mod elf;
+#[doc(hidden)]
+pub mod hostile;
 mod index;
 mod make;
 mod map;

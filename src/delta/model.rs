@@ -285,9 +285,7 @@ fn base(field: &Field, addr: u64, map: &Map) -> u64 {
         _ if field.wide => 0,
         Kind::Index | Kind::Table => map.guess(field.base).0,
         // As far behind the field as in the old file.
-        _ => addr
-            .wrapping_add(field.at as u64)
-            .wrapping_add(field.base.wrapping_sub(field.place)),
+        _ => addr.wrapping_add(field.at as u64).wrapping_add(field.base.wrapping_sub(field.place)),
     }
 }
 

@@ -41,10 +41,12 @@ pub(super) trait Coder {
     fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool;
     /// Tells `bits` bits that are as likely 0 as 1, highest first.
     fn plain(&mut self, value: u64, bits: u32) -> u64 {
-        (0..bits).rev().fold(0, |n, i| {
-            let bit = self.bit(&mut Prob::default(), value >> i & 1 == 1);
-            n << 1 | u64::from(bit)
-        })
+        (0..bits).rev().fold(0, |n, i| n << 1 | u64::from(self.even(value >> i & 1 == 1)))
+    }
+
+    /// Tells a bit that is as likely 0 as 1.
+    fn even(&mut self, bit: bool) -> bool {
+        self.bit(&mut Prob::default(), bit)
     }
 }
 
@@ -61,14 +63,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new() -> Self {
-        Self {
-            low: 0,
-            range: u32::MAX,
-            last: 0,
-            full: 0,
-            out: Vec::new(),
-            first: true,
-        }
+        Self { low: 0, range: u32::MAX, last: 0, full: 0, out: Vec::new(), first: true }
     }
 
     fn shift(&mut self) {

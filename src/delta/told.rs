@@ -78,23 +78,23 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
         let new_elf = Elf::parse(new)?;
         let old_elf = Elf::parse(&old)?;
         let loads = model.loads(&mut coder, &old_elf, &new_elf)?;
-        let list = matches((&old, &old_elf), (new, &new_elf))?;
+        let found = matches((&old, &old_elf), (new, &new_elf))?;
         let sizes = [new.size(), old.size()];
-        let list = model.matches(&mut coder, &list, sizes)?;
+        let list = model.matches(&mut coder, &found, sizes)?;
         let mut map = Map::new(&old_elf, &loads, &list, new.size());
         let mut pieces = Pieces { old, elf: old_elf, loads, ..Pieces::default() };
         let mut rest = Vec::new();
-        let mut last = Match::default();
+        let mut before = Match::default();
         let mut bytes = Vec::new();
         let end = Match { new: new.size() as u32, old: 0, bytes: 0 };
         for m in list.iter().chain([&end]) {
-            for at in (last.new + last.bytes..m.new).step_by(PIECE) {
+            for at in (before.new + before.bytes..m.new).step_by(PIECE) {
                 let from = rest.len();
                 rest.resize(from + ((m.new - at) as usize).min(PIECE), 0);
                 new.read_exact_at(&mut rest[from..], at.into())?;
-                pieces.gap(&last, at, &mut rest[from..], true);
+                pieces.gap(&before, at, &mut rest[from..], true);
             }
-            last = *m;
+            before = *m;
             for into in (0..m.bytes).step_by(PIECE) {
                 bytes.resize(((m.bytes - into) as usize).min(PIECE), 0);
                 new.read_exact_at(&mut bytes, (m.new + into).into())?;
@@ -109,7 +109,8 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
 fn place_of(tars: &[Source], [layer, offset, bytes]: [u64; 3]) -> Result<Region> {
     let tar = tars.get(layer as usize);
     let tar = tar.filter(|t| offset.checked_add(bytes).is_some_and(|end| end <= t.size()));
-    let tar = tar.ok_or_else(|| Error::malformed("the delta tells of what the old image does not have"))?;
+    let tar =
+        tar.ok_or_else(|| Error::malformed("the delta tells of what the old image does not have"))?;
     Ok(Region::new(Arc::clone(tar), offset, bytes))
 }
 
