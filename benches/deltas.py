@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Deltas from version to version of an image, ours and others', as a table in Markdown.
 
-    benches/deltas.py [--built] [--cache DIR] [--rivals-only | --ours-only] CORPUS NAME...
+    benches/deltas.py [--built] [--cache DIR] [--versions N] CORPUS NAME...
 
 CORPUS has a folder for each NAME, and in it an OCI layout VERSION.oci for each version. They are
 split as a chain (`relayer split --previous`), and each step is done by
@@ -11,10 +11,9 @@ split as a chain (`relayer split --previous`), and each step is done by
   uncompressed tars of the two images, flattened (`relayer flatten --compression none`).
 
 The floor is what `split --previous` can't do without: the files that changed, as one zstd layer.
-With --built the images are taken as they were built, without a chain. --cache keeps chains,
-flattened tars and the others' results, which take hours, in DIR. Seconds are of the wall, with the
-CPU's in brackets. One core rebuilds in `apply --threads 1`: the time without the compression of
-layers is that of the same image split with `--compression none`.
+With --built the images are taken as they were built. --cache keeps chains, flattened tars and the
+others' results, which take hours, in DIR; --rivals-only makes only those. Cells are MB in CPU
+seconds; rebuilt is MB/s of uncompressed layers, on one thread, without their compression.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile, time
 
@@ -23,15 +22,17 @@ RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
 BSDIFF_MOST = 150e6
 
 
-def run(*arguments, ok=(0,)):
+def run(*arguments):
     """Runs a command and gives its wall and CPU seconds and its peak memory in MB."""
     start = time.monotonic()
-    child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    errors = child.stderr.read()
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors)
+        out = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
-    assert os.waitstatus_to_exitcode(status) in ok, (arguments, errors)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0, arguments
     return {"wall": time.monotonic() - start, "cpu": usage.ru_utime + usage.ru_stime,
-            "mb": usage.ru_maxrss / 1e3}
+            "mb": usage.ru_maxrss / 1e3, "out": out.decode(errors="replace")}
 
 
 def report(*arguments):
@@ -78,6 +79,7 @@ def rivals(old, new, path, work):
         if tool in results or tool == "bsdiff" and os.path.getsize(new) > BSDIFF_MOST:
             continue
         results[tool] = run(*arguments)
+        del results[tool]["out"]
         results[tool]["bytes"] = os.path.getsize(out)
         with open(path, "w") as f:
             json.dump(results, f)
@@ -90,44 +92,33 @@ def floor(old, new, work):
     return made["images"][0]["update"]["set_bytes"]
 
 
-def rebuilt(made):
-    """Bytes of tar that a delta rebuilds."""
-    return made["delta"]["copied"] + made["delta"]["data"] + made["delta"]["heads"]
-
-
 def ours(old, new, work):
     delta, out = f"{work}/delta", f"{work}/out.tar"
-    for path in (delta, out):
-        if os.path.exists(path):
-            os.remove(path)
-    start = time.monotonic()
-    made = run(RELAYER, "delta", old, new, "-o", delta)
-    found = report("delta", old, new, "-o", delta, "--force") if False else None
-    applied = run(RELAYER, "apply", old, delta, "-o", out, "--threads", "1")
+    made = run(RELAYER, "delta", old, new, "-o", delta, "--force")
+    if os.path.exists(out):
+        os.remove(out)
+    applied = run(RELAYER, "apply", old, delta, "-o", out, "--threads", "1", "--json")
     assert new.endswith(".oci") or manifest(out) == manifest(new), f"{new} came out differently"
-    return {"bytes": os.path.getsize(delta), "make": made, "apply": applied}
-
-
-def step(name, label, images, flats, options, cache, work, rows):
-    old, new = images
-    found = rivals(*flats, f"{cache}/{name}-{label}.json", work)
-    if options.rivals_only:
-        return
-    mine = ours(old, new, work)
-    rows.append((name, label, mine, found, floor(old, new, work)))
-    print_row(*rows[-1])
+    rebuilt = json.loads(applied["out"])["rebuilt"]
+    speed = rebuilt["bytes"] / 1e6 / max(rebuilt["seconds"], 1e-3)
+    return {**made, "bytes": os.path.getsize(delta), "apply": applied, "speed": speed}
 
 
 def cell(result):
-    return f"{result['bytes'] / 1e6:.2f} in {result['wall']:.0f} ({result['cpu']:.0f})" if result else "–"
+    return f"{result['bytes'] / 1e6:.2f} in {result['cpu']:.0f}" if result else "–"
 
 
-def print_row(name, label, mine, found, least):
+def step(name, label, images, flats, options, cache, work, rows):
+    found = rivals(*flats, f"{cache}/{name}-{label}.json", work)
+    if options.rivals_only:
+        return
+    mine, least = ours(*images, work), floor(*images, work)
     best = min(r["bytes"] for r in found.values())
+    rows.append((mine["bytes"], best, least, mine["cpu"]))
     print(f"| {name} {label} | {least / 1e6:.1f} | {cell(found.get('zstd'))} | {cell(found.get('xdelta3'))} "
-          f"| {cell(found.get('bsdiff'))} | **{mine['bytes'] / 1e6:.2f}** in {mine['make']['wall']:.0f} "
-          f"({mine['make']['cpu']:.0f}) | {mine['bytes'] / best:.2f} | {mine['make']['mb']:.0f} "
-          f"| {mine['apply']['wall']:.1f} | {mine['apply']['mb']:.0f} |", flush=True)
+          f"| {cell(found.get('bsdiff'))} | **{mine['bytes'] / 1e6:.2f}** in {mine['cpu']:.0f} "
+          f"| {mine['bytes'] / best:.2f} | {mine['mb']:.0f} | {mine['speed']:.0f} "
+          f"| {mine['apply']['mb']:.0f} |", flush=True)
 
 
 def sequence(name, options, cache, work, rows):
@@ -158,8 +149,15 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="relayer-deltas-") as work:
         rows = []
+        if not options.rivals_only:
+            print("| to | floor | zstd | xdelta3 | bsdiff | ours | of the best | MB to make | rebuilt | MB to apply |")
+            print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
         for name in options.names:
             sequence(name, options, options.cache or work, work, rows)
+        if rows:
+            mine, best, least, cpu = map(sum, zip(*rows))
+            print(f"| total | {least / 1e6:.1f} | | best {best / 1e6:.2f} | | **{mine / 1e6:.2f}** in {cpu:.0f} "
+                  f"| {mine / best:.2f} | | | |")
 
 
 if __name__ == "__main__":
