@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::apply::{Rebuild, Stream};
 use super::ops::OpReader;
 use super::told::Remake;
-use super::{Blobs, Delta, Form, Header, Part, write};
+use super::{Blobs, Delta, Form, Header, Part};
 use crate::content::Source;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -47,11 +47,14 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
         manifest: Default::default(),
         config: String::new(),
         layers: Vec::new(),
-        blobs: Vec::new(),
+        blobs: blobs.headers,
     };
-    let mut file = Vec::new();
-    write(header, blobs, &mut file)?;
-    let delta = Delta::open(Arc::new(file))?;
+    let (mut starts, mut end) = (Vec::new(), 0);
+    for frame in &blobs.frames {
+        starts.push(end);
+        end += frame.len() as u64;
+    }
+    let delta = Delta { header, source: Arc::new(blobs.frames.concat()), starts };
     let tars: [Source; 1] = [Arc::new(old)];
     let stream = || Stream::new(&delta, &tars, &parts, most);
     let tar = Rebuild {
