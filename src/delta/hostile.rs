@@ -170,7 +170,7 @@ mod tests {
                 let (at, to) =
                     (code.len() + 5, (i * 37 % 1000) * 12 + if i % 2 == 0 { grown } else { 0 });
                 code.push(0xe8);
-                code.extend((to as i32 - at as i32).to_le_bytes());
+                code.extend((to.wrapping_sub(at) as u32).to_le_bytes());
                 code.extend([i as u8, (i >> 3) as u8, 1, 2, (i * 7) as u8, 4, 5]);
             }
             crate::delta::elf::tests::program(&code)
