@@ -64,6 +64,7 @@ impl ReadAt for DiskFile {
 }
 
 /// A run of bytes inside another source.
+#[derive(Clone)]
 pub struct Region {
     inner: Source,
     offset: u64,

@@ -1,11 +1,13 @@
 //! Applying a delta.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::make::{reference, tars};
+use super::describe::tars;
 use super::ops::{Op, OpReader};
-use super::{Delta, MOST_HEADER, PART, Part, Recipe, compression};
+use super::told::Remake;
+use super::{Delta, PART, Part, REFERENCE, Recipe, TIMES, compression, reference};
 use crate::codec::Encoder;
 use crate::content::{Budget, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
@@ -15,6 +17,30 @@ use crate::oci::{Config, Descriptor, Manifest, media_type, parse};
 use crate::progress::Progress;
 use crate::transport::bundle::{Blob, Bundle, Listed};
 use crate::transport::open::Image;
+
+/// What applying came to.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct Applied {
+    /// Bytes of uncompressed layers that were made.
+    pub bytes: u64,
+    /// Seconds that took, hashing included; reading the old image and compression are apart.
+    pub seconds: f64,
+}
+
+/// A reader that counts the time that is spent in it.
+struct Timed<R> {
+    inner: R,
+    spent: Duration,
+}
+
+impl<R: Read> Read for Timed<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let start = Instant::now();
+        let n = self.inner.read(buf);
+        self.spent += start.elapsed();
+        n
+    }
+}
 
 /// Makes the new image of the old one, whose layers have been read with their contents. Every
 /// digest is verified; layers are compressed by up to `workers` threads.
@@ -26,7 +52,8 @@ pub fn apply(
     max_size: u64,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
-) -> Result<Bundle> {
+) -> Result<(Bundle, Applied)> {
+    let mut applied = Applied::default();
     let header = &delta.header;
     check_documents(delta)?;
     let tars = tars(layers);
@@ -53,22 +80,35 @@ pub fn apply(
                 };
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
             }
-            Recipe::Rebuild { tar_bytes, compression: c, ops, heads, data } => {
+            Recipe::Rebuild { tar_bytes, compression: c, ops, heads, data, fresh, told } => {
                 let ops = delta.blob(*ops, &[]).context(place)?;
+                let stream = |parts| Stream::new(delta, &tars, parts, *tar_bytes);
                 let tar = Rebuild {
                     ops: OpReader::new(&ops),
                     now: None,
-                    heads: Stream::new(delta, &tars, heads),
-                    data: Stream::new(delta, &tars, data),
+                    heads: stream(heads)?,
+                    data: stream(data)?,
+                    fresh: stream(fresh)?,
+                    told: Remake::new(delta, &tars, told),
                     tars: &tars,
                     progress,
                 };
                 let compression = compression(c).context(place)?;
                 let out = Hashing::new(SpoolWriter::new(budget));
                 let mut encoder = Encoder::new(out, &compression, workers, *tar_bytes)?;
-                let mut tar = Hashing::new(tar.take(*tar_bytes + 1));
-                io::copy(&mut tar, &mut encoder).map_err(Error::from).context(place)?;
-                let (_, diff_id, bytes) = tar.finish();
+                let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
+                let mut tar = Timed { inner: tar, spent: Duration::ZERO };
+                let mut buf = vec![0; 1 << 17];
+                loop {
+                    let n = tar.read(&mut buf).map_err(Error::from).context(place)?;
+                    if n == 0 {
+                        break;
+                    }
+                    encoder.write_all(&buf[..n])?;
+                }
+                let (_, diff_id, bytes) = tar.inner.finish();
+                applied.bytes += bytes;
+                applied.seconds += tar.spent.as_secs_f64();
                 if bytes != *tar_bytes {
                     let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
                     return Err(Error::malformed(what).context(place()));
@@ -88,7 +128,7 @@ pub fn apply(
     let (kind, text) = &header.manifest;
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);
-    Ok(bundle)
+    Ok((bundle, applied))
 }
 
 /// The manifest must be the one that the header promises, and describe what will be made.
@@ -116,8 +156,12 @@ fn check(stated: Digest, found: Digest) -> Result<()> {
     Err(Error::mismatch(format!("it came out as {found} and not {stated}; the delta is damaged")))
 }
 
+fn short() -> Error {
+    Error::malformed("the delta has fewer bytes than its instructions take")
+}
+
 /// A stream in parts, each decompressed when its turn comes.
-struct Stream<'a> {
+pub(super) struct Stream<'a> {
     delta: &'a Delta,
     tars: &'a [Source],
     parts: std::slice::Iter<'a, Part>,
@@ -126,19 +170,42 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(delta: &'a Delta, tars: &'a [Source], parts: &'a [Part]) -> Self {
-        Self { delta, tars, parts: parts.iter(), now: Vec::new(), at: 0 }
+    pub(super) fn new(
+        delta: &'a Delta,
+        tars: &'a [Source],
+        parts: &'a [Part],
+        tar_bytes: u64,
+    ) -> Result<Self> {
+        let mut references = parts.iter().flat_map(|p| &p.reference).map(|r| r.2);
+        let most = tar_bytes.saturating_mul(TIMES).saturating_add(REFERENCE);
+        let sum = references.try_fold(0, u64::checked_add);
+        if sum.is_none_or(|sum| sum > most) {
+            return Err(Error::malformed("the delta refers to more than it could need"));
+        }
+        Ok(Self { delta, tars, parts: parts.iter(), now: Vec::new(), at: 0 })
+    }
+
+    /// The next bytes, as many as fit.
+    pub(super) fn fill(&mut self, mut buf: &mut [u8]) -> Result<()> {
+        while !buf.is_empty() {
+            let n = self.read(buf)?;
+            if n == 0 {
+                return Err(short());
+            }
+            buf = &mut buf[n..];
+        }
+        Ok(())
     }
 
     /// Some of the next bytes; none at the end.
-    fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         while self.at == self.now.len() {
             let Some(part) = self.parts.next() else { return Ok(0) };
             // Before the next one takes room.
             self.now = Vec::new();
             let plain = self.delta.header.blobs.get(part.blob as usize).map_or(0, |b| b.plain);
-            if plain > PART.min(MOST_HEADER) {
-                return Err(Error::malformed("a part of the delta is larger than it may be"));
+            if !(1..=PART).contains(&plain) {
+                return Err(Error::malformed("a part of the delta has a size that can't be"));
             }
             let reference = reference(self.tars, &part.reference)?;
             self.now = self.delta.blob(part.blob, &reference)?;
@@ -152,29 +219,36 @@ impl<'a> Stream<'a> {
 }
 
 /// A layer's tar, made by its instructions.
-struct Rebuild<'a> {
-    ops: OpReader<'a>,
+pub(super) struct Rebuild<'a> {
+    pub(super) ops: OpReader<'a>,
     /// What is left of the current one.
-    now: Option<Op>,
-    heads: Stream<'a>,
-    data: Stream<'a>,
-    tars: &'a [Source],
-    progress: &'a dyn Progress,
+    pub(super) now: Option<Op>,
+    pub(super) heads: Stream<'a>,
+    pub(super) data: Stream<'a>,
+    pub(super) fresh: Stream<'a>,
+    pub(super) told: Remake<'a>,
+    pub(super) tars: &'a [Source],
+    pub(super) progress: &'a dyn Progress,
 }
 
 impl Rebuild<'_> {
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
-        let short = || Error::malformed("the delta has fewer bytes than its instructions take");
         loop {
             let Some(op) = self.now.take() else {
                 self.now = self.ops.next()?;
-                if self.now.is_none() {
-                    return Ok(0);
+                match self.now {
+                    None => return Ok(0),
+                    Some(Op::File(bytes)) => self.told.begin(bytes)?,
+                    _ => {}
                 }
                 continue;
             };
             let left = match op {
-                Op::Heads(n) | Op::Data(n) | Op::Copy { bytes: n, .. } => n,
+                Op::Copy { bytes: n, .. }
+                | Op::Heads(n)
+                | Op::Data(n)
+                | Op::Fresh(n)
+                | Op::File(n) => n,
             };
             if left == 0 {
                 continue;
@@ -184,6 +258,8 @@ impl Rebuild<'_> {
             let n = match op {
                 Op::Heads(_) => self.heads.read(buf)?,
                 Op::Data(_) => self.data.read(buf)?,
+                Op::Fresh(_) => self.fresh.read(buf)?,
+                Op::File(_) => self.told.read(buf, &mut self.fresh)?,
                 Op::Copy { layer, offset, .. } => {
                     let tar = self.tars.get(layer as usize);
                     let tar = tar.filter(|tar| {
@@ -202,6 +278,8 @@ impl Rebuild<'_> {
             self.now = Some(match op {
                 Op::Heads(left) => Op::Heads(left - n64),
                 Op::Data(left) => Op::Data(left - n64),
+                Op::Fresh(left) => Op::Fresh(left - n64),
+                Op::File(left) => Op::File(left - n64),
                 Op::Copy { layer, offset, bytes } => {
                     Op::Copy { layer, offset: offset + n64, bytes: bytes - n64 }
                 }

@@ -1,15 +1,27 @@
 //! Deltas: all that is needed to make one image of another.
 //!
 //! The layers of the new image are described by the uncompressed tars of the old one: what both
-//! have is copied, what changed is compressed with its old self in sight. The new layers are
-//! compressed again while the delta is applied; those that relayer wrote come out byte for byte.
-//! docs/DELTA.md has the format.
+//! have is copied; programs that changed are told by their old selves, with the addresses in them
+//! corrected ([`told`]); other files are compressed with their old selves in sight. The new layers
+//! are compressed again while the delta is applied; those that relayer wrote come out byte for
+//! byte. docs/DELTA.md has the format.
 
 mod apply;
+mod describe;
+mod elf;
+#[doc(hidden)]
+pub mod hostile;
+mod index;
 mod make;
+mod map;
+mod matches;
+mod model;
 mod ops;
+mod range;
+mod told;
+mod words;
 
-pub use apply::apply;
+pub use apply::{Applied, apply};
 pub use make::{Made, Side, make};
 
 use std::io::{Read, Write};
@@ -25,10 +37,15 @@ use crate::error::{Context, Error, Result};
 const MAGIC: &[u8; 8] = b"RLDELTA\x01";
 /// A header can't be larger; that of an image with 125 layers has some 100 kB.
 const MOST_HEADER: u64 = 64 << 20;
+/// A blob can't be larger.
+const MOST_PACKED: u64 = 256 << 20;
 /// Bytes of data that are compressed as one part.
 const PART: u64 = 16 << 20;
 /// Bytes of the old image that a part may have in sight.
 const REFERENCE: u64 = 32 << 20;
+/// A layer may have so many times its bytes in sight, in all: no delta can have much read for
+/// little.
+const TIMES: u64 = 16;
 /// The window that holds both.
 const WINDOW: u32 = 26;
 
@@ -81,6 +98,10 @@ enum Recipe {
         heads: Vec<Part>,
         /// The stream of data.
         data: Vec<Part>,
+        /// The stream of what has no like in the old image.
+        fresh: Vec<Part>,
+        /// Numbers of the blobs that tell files.
+        told: Vec<u32>,
     },
 }
 
@@ -95,12 +116,34 @@ struct Part {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct BlobHeader {
-    /// Bytes in the delta: a zstd frame.
+    /// Bytes in the delta.
     bytes: u64,
     /// Bytes that it becomes.
     plain: u64,
-    /// BLAKE3 of the frame, in hex.
+    /// What they are packed by.
+    form: Form,
+    /// BLAKE3 of the packed bytes, in hex.
     hash: String,
+}
+
+/// What a blob is packed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Form {
+    /// A zstd frame.
+    Zstd,
+    /// LZMA2 chunks, with a dictionary of [`PART`] bytes.
+    Lzma,
+    /// A stream of [`range`].
+    Told,
+}
+
+/// Where bytes lie in the old tars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    layer: u32,
+    offset: u64,
+    bytes: u64,
 }
 
 /// The level of frames that are not worth much time.
@@ -138,12 +181,40 @@ fn decompress(frame: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
     Ok(plain)
 }
 
+fn lzma_options() -> lzma_rust2::LzmaOptions {
+    let mut options = lzma_rust2::LzmaOptions::with_preset(9);
+    options.dict_size = PART as u32;
+    options.nice_len = 273;
+    (options.lc, options.lp, options.pb) = (4, 0, 0);
+    options
+}
+
+/// Compresses by LZMA2: smaller than zstd where there is no reference, and slower both ways.
+fn lzma(plain: &[u8]) -> Result<Vec<u8>> {
+    let options = lzma_rust2::Lzma2Options { lzma_options: lzma_options(), ..Default::default() };
+    let mut writer = lzma_rust2::Lzma2Writer::new(Vec::new(), options);
+    writer.write_all(plain)?;
+    Ok(writer.finish()?)
+}
+
+/// The opposite; `bytes` is how many come out.
+fn unlzma(packed: &[u8], bytes: u64) -> Result<Vec<u8>> {
+    let reader = lzma_rust2::Lzma2Reader::new(packed, PART as u32, None);
+    let mut plain = Vec::with_capacity(bytes as usize);
+    let read = reader.take(bytes + 1).read_to_end(&mut plain);
+    read.map_err(|e| Error::malformed(format!("the delta is damaged ({e})")))?;
+    if plain.len() as u64 != bytes {
+        return Err(Error::malformed(format!("{} bytes came out and not {bytes}", plain.len())));
+    }
+    Ok(plain)
+}
+
 /// A delta that is open: its header has been verified.
 pub struct Delta {
     header: Header,
     source: Source,
-    /// Where the blobs begin.
-    start: u64,
+    /// Where each blob begins.
+    starts: Vec<u64>,
 }
 
 impl Delta {
@@ -179,12 +250,16 @@ impl Delta {
         let header = decompress(&frame, &[], plain)?;
         let header: Header = serde_json::from_slice(&header)
             .map_err(|e| Error::malformed(format!("the delta's header: {e}")))?;
-        let start = 8 + 16 + packed + 32;
-        let end = header.blobs.iter().map(|b| b.bytes).try_fold(start, u64::checked_add);
+        let mut starts = Vec::with_capacity(header.blobs.len());
+        let mut end = Some(8 + 16 + packed + 32);
+        for blob in &header.blobs {
+            starts.extend(end);
+            end = end.and_then(|end| end.checked_add(blob.bytes));
+        }
         if end != Some(source.size()) {
             return Err(Error::malformed("the delta is cut off; fetch it again"));
         }
-        Ok(Self { header, source, start })
+        Ok(Self { header, source, starts })
     }
 
     /// The diff IDs of the image that it is for.
@@ -197,21 +272,38 @@ impl Delta {
         self.header.new
     }
 
+    /// A blob's packed bytes, verified.
+    fn packed(&self, number: u32) -> Result<Vec<u8>> {
+        let (Some(blob), Some(start)) =
+            (self.header.blobs.get(number as usize), self.starts.get(number as usize))
+        else {
+            return Err(Error::malformed("the delta's header names a part that is not there"));
+        };
+        let place = || format!("part {number} of the delta");
+        if blob.bytes > MOST_PACKED {
+            return Err(Error::limit("it is larger than it may be").context(place()));
+        }
+        let mut packed = vec![0; blob.bytes as usize];
+        self.source.read_exact_at(&mut packed, *start)?;
+        if hex(blake3::hash(&packed).as_bytes()) != blob.hash {
+            return Err(Error::mismatch("it is damaged; fetch the delta again").context(place()));
+        }
+        Ok(packed)
+    }
+
     /// A blob's plain bytes, verified.
     fn blob(&self, number: u32, reference: &[u8]) -> Result<Vec<u8>> {
-        let wrong = || Error::malformed("the delta's header names a part that is not there");
-        let blob = self.header.blobs.get(number as usize).ok_or_else(wrong)?;
-        let before: u64 = self.header.blobs[..number as usize].iter().map(|b| b.bytes).sum();
+        let packed = self.packed(number)?;
+        let blob = &self.header.blobs[number as usize];
         if blob.plain > MOST_HEADER {
             return Err(Error::malformed("a part of the delta states a size that can't be"));
         }
-        let mut frame = vec![0; blob.bytes as usize];
-        self.source.read_exact_at(&mut frame, self.start + before)?;
-        if hex(blake3::hash(&frame).as_bytes()) != blob.hash {
-            return Err(Error::mismatch("it is damaged; fetch the delta again")
-                .context(format!("part {number} of the delta")));
-        }
-        decompress(&frame, reference, blob.plain).context(|| format!("part {number} of the delta"))
+        let plain = match blob.form {
+            Form::Zstd => decompress(&packed, reference, blob.plain),
+            Form::Lzma => unlzma(&packed, blob.plain),
+            Form::Told => Err(Error::malformed("it is of another form than is needed")),
+        };
+        plain.context(|| format!("part {number} of the delta"))
     }
 }
 
@@ -223,12 +315,27 @@ struct Blobs {
 }
 
 impl Blobs {
-    fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
+    fn add(&mut self, frame: Vec<u8>, plain: u64, form: Form) -> u32 {
         let hash = hex(blake3::hash(&frame).as_bytes());
-        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
+        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, form, hash });
         self.frames.push(frame);
         self.frames.len() as u32 - 1
     }
+}
+
+/// The bytes that a part has in sight.
+fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
+    let bad = || Error::malformed("the delta refers to what the old image does not have");
+    let total = places.iter().try_fold(0u64, |sum, p| sum.checked_add(p.2));
+    let total = total.filter(|n| *n <= REFERENCE).ok_or_else(bad)?;
+    let mut bytes = Vec::with_capacity(total as usize);
+    for (layer, offset, len) in places {
+        let tar = tars.get(*layer as usize).ok_or_else(bad)?;
+        let start = bytes.len();
+        bytes.resize(start + *len as usize, 0);
+        tar.read_exact_at(&mut bytes[start..], *offset).map_err(|_| bad())?;
+    }
+    Ok(bytes)
 }
 
 fn write(mut header: Header, blobs: Blobs, out: &mut dyn Write) -> Result<u64> {

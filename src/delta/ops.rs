@@ -9,6 +9,10 @@ pub(super) enum Op {
     Heads(u64),
     /// So many bytes of the stream of data.
     Data(u64),
+    /// So many bytes of the stream of what has no like in the old image.
+    Fresh(u64),
+    /// A file of so many bytes, told by an old one.
+    File(u64),
     /// Bytes of an old layer's tar.
     Copy {
         /// Which layer.
@@ -20,7 +24,7 @@ pub(super) enum Op {
     },
 }
 
-/// Writes instructions as LEB128 numbers: the length with the kind in its low two bits; a copy has
+/// Writes instructions as LEB128 numbers: the length with the kind in its low three bits; a copy has
 /// its layer after that, and its offset from where the last copy ended, zigzag.
 #[derive(Default)]
 pub(super) struct OpWriter {
@@ -33,9 +37,9 @@ impl OpWriter {
     /// Adds an instruction; one that continues the last is joined with it.
     pub(super) fn push(&mut self, op: Op) {
         match (&mut self.last, op) {
-            (Some(Op::Heads(n)), Op::Heads(more)) | (Some(Op::Data(n)), Op::Data(more)) => {
-                *n += more;
-            }
+            (Some(Op::Heads(n)), Op::Heads(more))
+            | (Some(Op::Data(n)), Op::Data(more))
+            | (Some(Op::Fresh(n)), Op::Fresh(more)) => *n += more,
             (
                 Some(Op::Copy { layer, offset, bytes }),
                 Op::Copy { layer: next, offset: at, bytes: more },
@@ -55,11 +59,13 @@ impl OpWriter {
 
     fn flush(&mut self) {
         match self.last.take() {
-            None | Some(Op::Heads(0) | Op::Data(0) | Op::Copy { bytes: 0, .. }) => {}
-            Some(Op::Heads(n)) => self.number(n << 2),
-            Some(Op::Data(n)) => self.number(n << 2 | 1),
+            None | Some(Op::Heads(0)) => {}
+            Some(Op::Heads(n)) => self.number(n << 3),
+            Some(Op::Data(n)) => self.number(n << 3 | 1),
+            Some(Op::Fresh(n)) => self.number(n << 3 | 3),
+            Some(Op::File(n)) => self.number(n << 3 | 4),
             Some(Op::Copy { layer, offset, bytes }) => {
-                self.number(bytes << 2 | 2);
+                self.number(bytes << 3 | 2);
                 self.number(u64::from(layer));
                 let step = offset.cast_signed().wrapping_sub(self.end);
                 self.number((step << 1 ^ step >> 63).cast_unsigned());
@@ -94,8 +100,11 @@ impl<'a> OpReader<'a> {
             return Ok(None);
         }
         let first = self.number()?;
-        let bytes = first >> 2;
-        Ok(Some(match first & 3 {
+        let bytes = first >> 3;
+        if bytes == 0 {
+            return Err(bad());
+        }
+        Ok(Some(match first & 7 {
             0 => Op::Heads(bytes),
             1 => Op::Data(bytes),
             2 => {
@@ -107,6 +116,8 @@ impl<'a> OpReader<'a> {
                 self.end = end.filter(|_| offset >= 0).ok_or_else(bad)?;
                 Op::Copy { layer, offset: offset as u64, bytes }
             }
+            3 => Op::Fresh(bytes),
+            4 => Op::File(bytes),
             _ => return Err(bad()),
         }))
     }
@@ -144,6 +155,8 @@ mod tests {
         prop_oneof![
             n.clone().prop_map(Op::Heads),
             n.clone().prop_map(Op::Data),
+            n.clone().prop_map(Op::Fresh),
+            n.clone().prop_map(Op::File),
             (0u32..200, 0u64..1 << 50, n).prop_map(|(layer, offset, bytes)| Op::Copy {
                 layer,
                 offset,

@@ -1,0 +1,476 @@
+//! Where addresses lie in ELF files for x86-64.
+//!
+//! When code moves, most bytes that change are addresses: targets of calls and jumps, operands
+//! relative to the instruction pointer, relocations, tables for unwinding. [`Elf::fields`] finds
+//! what looks like one. It need not be right: what it finds is only a better guess at the new
+//! bytes, and the same for who makes a delta and who applies it.
+
+use std::io;
+
+use crate::content::ReadAt;
+
+/// Bytes of the file that are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Load {
+    /// First byte in the file.
+    pub(super) offset: u64,
+    /// Where that comes to lie.
+    pub(super) addr: u64,
+    /// Bytes in the file.
+    pub(super) bytes: u64,
+    /// Bytes in memory.
+    pub(super) memory: u64,
+}
+
+impl Load {
+    pub(super) fn of([offset, addr, bytes, memory]: [u64; 4]) -> Self {
+        Self { offset, addr, bytes, memory }
+    }
+
+    pub(super) fn parts(self) -> [u64; 4] {
+        [self.offset, self.addr, self.bytes, self.memory]
+    }
+}
+
+/// What a part of the file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Code,
+    /// Words that may be addresses.
+    Pointers,
+    /// Tables of 32-bit distances from their own start to code.
+    Constants,
+    /// Relocations with addends.
+    Rela,
+    /// The sorted table of `.eh_frame_hdr`: distances from its start.
+    UnwindIndex,
+    /// Distances from the word itself to code.
+    Unwind,
+    Symbols,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Section {
+    start: u64,
+    end: u64,
+    addr: u64,
+    holds: Holds,
+}
+
+/// What an address is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Call,
+    Jump,
+    Branch,
+    Lea,
+    Operand,
+    Pointer,
+    Place,
+    Addend,
+    Index,
+    Frame,
+    Table,
+    Symbol,
+}
+
+/// How many kinds there are.
+pub(super) const KINDS: usize = 12;
+
+/// Something that looks like an address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    /// Where it begins, in the bytes that were searched.
+    pub(super) at: usize,
+    /// 4 or 8 bytes.
+    pub(super) wide: bool,
+    pub(super) kind: Kind,
+    /// The address.
+    pub(super) target: u64,
+    /// What is added to the written value to give the address.
+    pub(super) base: u64,
+    /// The address of the field itself.
+    pub(super) place: u64,
+}
+
+impl Field {
+    /// Bytes of the field.
+    pub(super) fn width(&self) -> usize {
+        if self.wide { 8 } else { 4 }
+    }
+}
+
+/// What is known of an ELF file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Elf {
+    pub(super) loads: Vec<Load>,
+    sections: Vec<Section>,
+    /// The code's lowest address, and the end of the highest.
+    code: (u64, u64),
+    all: (u64, u64),
+    /// Addresses of constants that code refers to, sorted.
+    pub(super) bases: Vec<u64>,
+}
+
+/// Bytes that may come before an address in code: calls and jumps, 0f of branches, and what names
+/// an operand relative to the instruction pointer.
+const LOOKS: [u8; 256] = {
+    let mut looks = [0; 256];
+    looks[0xe8] = 1;
+    looks[0xe9] = 1;
+    looks[0x0f] = 2;
+    let mut i = 5;
+    while i < 64 {
+        looks[i] = 3;
+        i += 8;
+    }
+    looks
+};
+
+/// More addresses of constants than this are not remembered.
+const MOST_BASES: usize = 1 << 21;
+/// A file with more sections than this has none that we know of.
+const MOST_SECTIONS: u64 = 1 << 12;
+/// Bytes of code that are read at once.
+const CHUNK: u64 = 1 << 20;
+
+fn u16_at(b: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from(u16::from_le_bytes(b.get(at..at.checked_add(2)?)?.try_into().ok()?)))
+}
+
+fn u32_at(b: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from(u32::from_le_bytes(b.get(at..at.checked_add(4)?)?.try_into().ok()?)))
+}
+
+fn u64_at(b: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(b.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+/// A part of a file; nothing if it is not there.
+fn part(file: &dyn ReadAt, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
+    let there = offset.checked_add(bytes).is_some_and(|end| end <= file.size());
+    let mut part = vec![0; if there { bytes as usize } else { 0 }];
+    file.read_exact_at(&mut part, offset.min(file.size()))?;
+    Ok(part)
+}
+
+impl Elf {
+    /// Reads the headers of a file. Of one that is no ELF file for x86-64, or a damaged one,
+    /// nothing is known.
+    pub(super) fn parse(file: &dyn ReadAt) -> io::Result<Self> {
+        let head = part(file, 0, 64)?;
+        let machine = u16_at(&head, 18);
+        if !head.starts_with(b"\x7fELF\x02\x01") || machine != Some(62) {
+            return Ok(Self::default());
+        }
+        let n = |at| u16_at(&head, at).unwrap_or(0);
+        let table = |at| u64_at(&head, at).unwrap_or(0);
+        let loads = part(file, table(32), n(56).min(64) * 56)?;
+        let sections = part(file, table(40), n(60).min(MOST_SECTIONS) * 64)?;
+        let strings = sections.get(n(62) as usize * 64..).unwrap_or_default();
+        let place = |at| u64_at(strings, at).unwrap_or(0);
+        let text = part(file, place(24), place(32).min(1 << 20))?;
+        let mut elf = Self { code: (u64::MAX, 0), all: (u64::MAX, 0), ..Self::default() };
+        if elf.find_loads(&loads, file.size()).is_none() {
+            return Ok(Self::default());
+        }
+        elf.find_sections(&sections, &text, file.size());
+        elf.find_bases(file)?;
+        Ok(elf)
+    }
+
+    /// A file of which only that is known.
+    pub(super) fn loaded(loads: Vec<Load>) -> Self {
+        Self { loads, ..Self::default() }
+    }
+
+    fn find_loads(&mut self, table: &[u8], size: u64) -> Option<()> {
+        for entry in table.chunks_exact(56) {
+            if u32_at(entry, 0)? != 1 {
+                continue;
+            }
+            let load = Load::of([8, 16, 32, 40].map(|at| u64_at(entry, at).unwrap_or(0)));
+            let end = load.addr.checked_add(load.memory)?;
+            if load.offset.checked_add(load.bytes)? > size
+                || load.bytes > load.memory
+                || end >> 48 != 0
+            {
+                return None;
+            }
+            if u32_at(entry, 4)? & 1 == 1 {
+                self.code = (self.code.0.min(load.addr), self.code.1.max(end));
+            }
+            self.all = (self.all.0.min(load.addr), self.all.1.max(end));
+            self.loads.push(load);
+        }
+        Some(())
+    }
+
+    fn find_sections(&mut self, table: &[u8], names: &[u8], size: u64) {
+        for entry in table.chunks_exact(64) {
+            let n = |at| u64_at(entry, at).unwrap_or(0);
+            let (name, kind) = (n(0) & 0xffff_ffff, n(0) >> 32);
+            let (flags, addr, start, bytes) = (n(8), n(16), n(24), n(32));
+            let name = names.get(name as usize..).and_then(|n| n.split(|b| *b == 0).next());
+            let (write, alloc, code) = (flags & 1 > 0, flags & 2 > 0, flags & 4 > 0);
+            let holds = match (kind, name.unwrap_or_default()) {
+                (2 | 11, _) => Holds::Symbols,
+                (4, _) if alloc => Holds::Rela,
+                (_, b".eh_frame_hdr") => Holds::UnwindIndex,
+                (_, b".eh_frame") => Holds::Unwind,
+                (1, _) if code => Holds::Code,
+                (1 | 6 | 14 | 15, _) if alloc && write => Holds::Pointers,
+                (1, _) if alloc => Holds::Constants,
+                _ => continue,
+            };
+            let end = start.checked_add(bytes).filter(|end| *end <= size);
+            if let Some(end) = end.filter(|_| bytes > 0 && addr >> 48 == 0) {
+                self.sections.push(Section { start, end, addr, holds });
+            }
+        }
+        self.sections.sort_unstable_by_key(|s| (s.start, s.end));
+        let mut end = 0;
+        self.sections.retain(|s| {
+            let apart = s.start >= end;
+            end = end.max(s.end);
+            apart
+        });
+    }
+
+    fn find_bases(&mut self, file: &dyn ReadAt) -> io::Result<()> {
+        let mut found: Vec<u64> = Vec::new();
+        for s in self.sections.iter().filter(|s| s.holds == Holds::Code) {
+            for at in (s.start..s.end).step_by(CHUNK as usize) {
+                let code = part(file, at, CHUNK.min(s.end - at))?;
+                let addr = s.addr + (at - s.start);
+                for i in memchr::memchr_iter(0x8d, &code) {
+                    let Some(word) = u32_at(&code, i + 2) else { continue };
+                    let end = addr + i as u64 + 6;
+                    let target = end.wrapping_add_signed((word as u32).cast_signed().into());
+                    let constant = target.is_multiple_of(4) && self.is_loaded(target);
+                    if code[i + 1] & 0xc7 == 5 && constant && !self.is_code(target) {
+                        found.push(target);
+                    }
+                }
+                if found.len() > MOST_BASES {
+                    found.sort_unstable();
+                    found.dedup();
+                    found.truncate(MOST_BASES / 2);
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        self.bases = found;
+        Ok(())
+    }
+
+    /// The address of a byte of the file.
+    pub(super) fn addr(&self, offset: u64) -> Option<u64> {
+        self.loads.iter().find_map(|l| {
+            let into = offset.checked_sub(l.offset).filter(|into| *into < l.bytes)?;
+            Some(l.addr.wrapping_add(into))
+        })
+    }
+
+    /// Whether a byte of the file is code.
+    pub(super) fn has_code(&self, offset: u64) -> bool {
+        let at = self.sections.partition_point(|s| s.end <= offset);
+        self.sections.get(at).is_some_and(|s| s.start <= offset && s.holds == Holds::Code)
+    }
+
+    fn is_code(&self, addr: u64) -> bool {
+        (self.code.0..self.code.1).contains(&addr)
+    }
+
+    fn is_loaded(&self, addr: u64) -> bool {
+        (self.all.0..self.all.1).contains(&addr)
+    }
+
+    /// Finds what looks like an address in `bytes`, which lie at `offset` in the file.
+    pub(super) fn fields(&self, bytes: &[u8], offset: u64, found: &mut impl FnMut(Field)) {
+        let end = offset + bytes.len() as u64;
+        let first = self.sections.partition_point(|s| s.end <= offset);
+        for s in self.sections[first..].iter().take_while(|s| s.start < end) {
+            let from = s.start.max(offset);
+            let part = &bytes[(from - offset) as usize..(s.end.min(end) - offset) as usize];
+            let addr = s.addr + (from - s.start);
+            let shift = (from - offset) as usize;
+            let found = &mut |mut f: Field| {
+                f.at += shift;
+                found(f);
+            };
+            match s.holds {
+                Holds::Code => self.code_fields(part, addr, found),
+                _ => self.data_fields(part, addr, s, found),
+            }
+        }
+    }
+
+    fn code_fields(&self, b: &[u8], addr: u64, found: &mut impl FnMut(Field)) {
+        let relative = |at: usize, after: usize, kind: Kind| {
+            let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+            let place = addr + at as u64;
+            let base = place + 4 + after as u64;
+            Field {
+                at,
+                wide: false,
+                kind,
+                target: base.wrapping_add_signed(value.into()),
+                base,
+                place,
+            }
+        };
+        let mut i = 0;
+        // An operand may be one byte further on, behind 0f.
+        while i + 6 <= b.len() {
+            let field = match LOOKS[usize::from(b[i])] {
+                1 => Some(relative(i + 1, 0, if b[i] == 0xe8 { Kind::Call } else { Kind::Jump })),
+                2 if b[i + 1] & 0xf0 == 0x80 => Some(relative(i + 2, 0, Kind::Branch)),
+                3 if i > 0 => {
+                    let (kind, after) = match b[i - 1] {
+                        0x8d => (Kind::Lea, 0),
+                        0x80 | 0x83 | 0xc6 | 0x6b | 0xc0 | 0xc1 => (Kind::Operand, 1),
+                        0x81 | 0xc7 | 0x69 => (Kind::Operand, 4),
+                        _ => (Kind::Operand, 0),
+                    };
+                    Some(relative(i + 1, after, kind))
+                }
+                _ => None,
+            };
+            let field = field.filter(|f| match f.kind {
+                Kind::Lea | Kind::Operand => self.is_loaded(f.target),
+                _ => self.is_code(f.target),
+            });
+            i += 1;
+            if let Some(field) = field.filter(|f| f.at + 4 <= b.len()) {
+                i = field.at + 4;
+                found(field);
+            }
+        }
+    }
+
+    fn data_fields(&self, b: &[u8], addr: u64, s: &Section, found: &mut impl FnMut(Field)) {
+        let into = addr - s.addr;
+        let step = match s.holds {
+            Holds::Constants | Holds::Unwind | Holds::UnwindIndex => 4,
+            _ => 8,
+        };
+        let mut at = (into.next_multiple_of(step) - into) as usize;
+        let mut near = self.bases.partition_point(|b| *b <= addr);
+        while at + step as usize <= b.len() {
+            let place = addr + at as u64;
+            let word = u32_at(b, at).unwrap_or(0) as u32;
+            let distance = i64::from(word.cast_signed());
+            let narrow = |kind, base: u64| {
+                let target = base.wrapping_add_signed(distance);
+                Field { at, wide: false, kind, target, base, place }
+            };
+            let field =
+                match s.holds {
+                    Holds::UnwindIndex => Some(narrow(Kind::Index, s.addr)),
+                    Holds::Unwind => {
+                        Some(narrow(Kind::Frame, place)).filter(|f| self.is_code(f.target))
+                    }
+                    Holds::Constants => {
+                        while near < self.bases.len() && self.bases[near] <= place {
+                            near += 1;
+                        }
+                        if near == 0 || word == 0 {
+                            None
+                        } else {
+                            let f = narrow(Kind::Table, self.bases[near - 1]);
+                            Some(f).filter(|f| self.is_code(f.target))
+                        }
+                    }
+                    Holds::Code => None,
+                    _ => {
+                        let value = u64_at(b, at).unwrap_or(0);
+                        let column = (into + at as u64) % 24;
+                        let kind = match (s.holds, column) {
+                            (Holds::Pointers, _) => Some(Kind::Pointer),
+                            (Holds::Symbols, 8) => Some(Kind::Symbol),
+                            (Holds::Rela, 0) => Some(Kind::Place),
+                            (Holds::Rela, 16) => Some(Kind::Addend),
+                            _ => None,
+                        };
+                        kind.filter(|_| value >= 0x1000 && self.is_loaded(value)).map(|kind| {
+                            Field { at, wide: true, kind, target: value, base: 0, place }
+                        })
+                    }
+                };
+            if let Some(field) = field {
+                found(field);
+            }
+            at += step as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An ELF file with a section of code at 0x1000, and room before it that nothing refers to.
+    pub(in crate::delta) fn program(code: &[u8]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01".to_vec();
+        file.resize(0x1000, 0);
+        file.extend(code);
+        let mut put = |at: usize, n: u64, bytes: usize| {
+            file[at..at + bytes].copy_from_slice(&n.to_le_bytes()[..bytes]);
+        };
+        put(18, 62, 2);
+        // One program header: code, all of the file, at its own offset.
+        put(32, 64, 8);
+        put(56, 1, 2);
+        let end = 0x1000 + code.len() as u64;
+        for (at, n) in [(64, 1), (68, 5)] {
+            put(at, n, 4);
+        }
+        for (at, n) in [(72, 0), (80, 0), (96, end), (104, end)] {
+            put(at, n, 8);
+        }
+        // Two sections: names, of which there are none, and the code.
+        put(40, 256, 8);
+        put(60, 2, 2);
+        let section = 256 + 64;
+        put(section + 4, 1, 4);
+        for (at, n) in [(8, 6), (16, 0x1000), (24, 0x1000), (32, end - 0x1000)] {
+            put(section + at, n, 8);
+        }
+        file
+    }
+
+    #[test]
+    fn calls_branches_and_operands_are_found() {
+        let mut code = vec![0x90; 64];
+        code[8..13].copy_from_slice(&[0xe8, 3, 0, 0, 0]);
+        code[20..26].copy_from_slice(&[0x0f, 0x84, 6, 0, 0, 0]);
+        code[30..37].copy_from_slice(&[0x48, 0x8d, 0x05, 0, 0xf0, 0xff, 0xff]);
+        code[40..45].copy_from_slice(&[0xe8, 0, 0, 0, 0x7f]);
+        let file = program(&code);
+        let elf = Elf::parse(&file).unwrap();
+        let mut found = Vec::new();
+        elf.fields(&file, 0, &mut |f| found.push((f.at - 0x1000, f.kind, f.target)));
+        let want = [(9, Kind::Call, 0x1010), (22, Kind::Branch, 0x1020), (33, Kind::Lea, 0x25)];
+        assert_eq!(found, want);
+        assert_eq!(elf.addr(0x1008), Some(0x1008));
+        assert!(elf.has_code(0x1000) && !elf.has_code(0xfff));
+    }
+
+    #[test]
+    fn any_damage_to_the_headers_is_borne() {
+        let file = program(&[0x90; 256]);
+        for at in 0..400 {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bad = file.clone();
+                bad[at] = value;
+                let elf = Elf::parse(&bad).unwrap();
+                elf.fields(&bad, 0, &mut |f| assert!(f.at + f.width() <= bad.len()));
+            }
+        }
+        for size in 0..600 {
+            Elf::parse(&file[..size].to_vec()).unwrap();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Where addresses of an old file are in the new one.
+
+use super::elf::Elf;
+use super::matches::Match;
+
+/// What the matches say of addresses, and what has been seen to become of them.
+pub(super) struct Map {
+    /// Old address, bytes, new address; sorted, and apart.
+    moved: Vec<(u64, u64, u64)>,
+    /// Address of the first, and for each page from there the first entry in or after it.
+    first: u64,
+    pages: Vec<u32>,
+    /// Log2 of a page's bytes.
+    page: u32,
+    /// Old and new addresses that were told, by their hash; a newer one takes an older's place.
+    told: Vec<(u64, u64)>,
+}
+
+impl Map {
+    /// Takes some 40 bytes a match, and a quarter byte for each of the new file's `size`.
+    pub(super) fn new(old: &Elf, new: &Elf, matches: &[Match], size: u64) -> Self {
+        let moved = matches.iter().filter_map(|m| {
+            Some((old.addr(m.old.into())?, m.bytes.into(), new.addr(m.new.into())?))
+        });
+        let moved = apart(moved.collect());
+        let first = moved.first().map_or(0, |m| m.0);
+        let span = moved.last().map_or(0, |m| m.0 - first);
+        // About as many pages as entries.
+        let most = (moved.len() as u64).next_power_of_two();
+        let page = (span / most).checked_ilog2().map_or(0, |n| n + 1);
+        let mut pages = vec![0; (span >> page) as usize + 2];
+        for m in &moved {
+            pages[((m.0 - first) >> page) as usize + 1] += 1;
+        }
+        for i in 1..pages.len() {
+            pages[i] += pages[i - 1];
+        }
+        let told = (size / 64).clamp(64, 1 << 18).next_power_of_two();
+        Self { moved, first, pages, page, told: vec![(u64::MAX, 0); told as usize] }
+    }
+
+    /// Where an old address probably is: in its match, or as far from the match before it as it was;
+    /// and whether it is in a match.
+    pub(super) fn guess(&self, target: u64) -> (u64, bool) {
+        let nothing = (target, false);
+        let Some(into) = target.checked_sub(self.first) else { return nothing };
+        let page = ((into >> self.page) as usize).min(self.pages.len() - 2);
+        let (from, to) = (self.pages[page] as usize, self.pages[page + 1] as usize);
+        let at = from + self.moved[from..to].partition_point(|m| m.0 <= target);
+        let Some((old, bytes, new)) = at.checked_sub(1).map(|at| self.moved[at]) else {
+            return nothing;
+        };
+        (new.wrapping_add(target - old), target - old < bytes)
+    }
+
+    fn slot(&self, target: u64) -> usize {
+        let hash = target.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        hash as usize & (self.told.len() - 1)
+    }
+
+    /// The same, but for addresses that were told; and how sure it is, from 0 to 2.
+    pub(super) fn find(&self, target: u64) -> (u64, usize) {
+        let (old, new) = self.told[self.slot(target)];
+        if old == target {
+            return (new, 2);
+        }
+        let (new, sure) = self.guess(target);
+        (new, usize::from(sure))
+    }
+
+    /// Says where an address is.
+    pub(super) fn tell(&mut self, target: u64, new: u64) {
+        let slot = self.slot(target);
+        self.told[slot] = (target, new);
+    }
+}
+
+/// Leaves each address to one entry: of two over the same the longer is more likely right.
+fn apart(mut moved: Vec<(u64, u64, u64)>) -> Vec<(u64, u64, u64)> {
+    moved.sort_unstable_by_key(|m| (m.0, std::cmp::Reverse(m.1), m.2));
+    let mut kept: Vec<(u64, u64, u64)> = Vec::with_capacity(moved.len());
+    for (from, bytes, to) in moved {
+        let end = kept.last().map_or(0, |last| last.0 + last.1);
+        match kept.last_mut() {
+            Some(_) if from + bytes <= end => {}
+            // The last one may have been cut itself, and begin later.
+            Some(last) if from < end && (bytes <= last.1 || from < last.0) => {
+                let cut = end - from;
+                kept.push((end, bytes - cut, to.wrapping_add(cut)));
+            }
+            Some(last) if from < end => {
+                last.1 = from - last.0;
+                kept.push((from, bytes, to));
+            }
+            _ => kept.push((from, bytes, to)),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn entries_are_found_as_by_looking_at_all(
+            list in prop::collection::vec((0u64..1 << 20, 1u64..5000, 0u64..1 << 40), 0..40),
+            targets in prop::collection::vec(0u64..1 << 21, 20)
+        ) {
+            let kept = apart(list.clone());
+            prop_assert!(kept.windows(2).all(|w| w[0].0 + w[0].1 <= w[1].0));
+            let covered = |list: &[(u64, u64, u64)], t| list.iter().any(|m| m.0 <= t && t < m.0 + m.1);
+            for t in targets {
+                prop_assert_eq!(covered(&list, t), covered(&kept, t));
+            }
+        }
+    }
+}

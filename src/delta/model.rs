@@ -1,0 +1,309 @@
+//! How a new file is told by an old one: which bytes of it are like the old one's, and what differs in them.
+
+use super::elf::{Elf, Field, KINDS, Kind, Load};
+use super::map::Map;
+use super::matches::Match;
+use super::range::{Byte, Coder, Number, Prob};
+use super::words::{Words, tree};
+use crate::error::{Error, Result};
+
+/// Bytes that are told at once to be as guessed.
+const LINE: usize = 32;
+/// Bytes of a match that are looked at at once: addresses are not looked for across its ends.
+pub(super) const PIECE: usize = 1 << 16;
+/// A match has at least so many bytes.
+pub(super) const SHORTEST: u32 = 16;
+/// A file has no more matches than this.
+pub(super) const MOST_MATCHES: u64 = 1 << 21;
+/// Nor more parts that are loaded.
+const MOST_LOADS: u64 = 64;
+
+/// Some of a match.
+pub(super) struct Piece<'a> {
+    /// The old bytes.
+    pub(super) old: &'a [u8],
+    /// What looks like an address in them.
+    pub(super) fields: &'a [Field],
+    /// Where the new bytes are loaded.
+    pub(super) addr: u64,
+    /// Whether they are code.
+    pub(super) code: bool,
+    /// Offset of the old bytes in their file.
+    pub(super) offset: u64,
+}
+
+/// What has been learned of the files so far.
+pub(super) struct Model {
+    place: [Number; 3],
+    loads: Number,
+    count: Number,
+    gap: Number,
+    bytes: Number,
+    jump: Number,
+    diagonal: Vec<[Prob; 16]>,
+    line: Vec<Prob>,
+    same: Vec<Prob>,
+    byte: Vec<Byte>,
+    field: Vec<Prob>,
+    raw: Vec<Prob>,
+    distance: Vec<Number>,
+    words: Words,
+    /// Which of the last lines were not as guessed, newest lowest.
+    lines: usize,
+    /// Which of the last bytes of a line were not.
+    last: usize,
+}
+
+/// Old distances from new to old places that matches come back to.
+const RECENT: usize = 8;
+
+impl Model {
+    pub(super) fn new() -> Self {
+        let probs = |n| vec![Prob::default(); n];
+        Self {
+            place: Default::default(),
+            loads: Number::default(),
+            count: Number::default(),
+            gap: Number::default(),
+            bytes: Number::default(),
+            jump: Number::default(),
+            diagonal: vec![[Prob::default(); 16]; RECENT + 1],
+            line: probs(16 * 4 * 3 * 2),
+            same: probs(2 * 8 * 256),
+            byte: vec![Byte::default(); 256],
+            field: probs(KINDS * 3 * 8),
+            raw: probs(KINDS * 8),
+            distance: vec![Number::default(); KINDS],
+            words: Words::new(),
+            lines: 0,
+            last: 0,
+        }
+    }
+
+    /// Tells which old file it is: layer, offset and bytes.
+    pub(super) fn place(&mut self, coder: &mut impl Coder, place: [u64; 3]) -> [u64; 3] {
+        std::array::from_fn(|i| self.place[i].code(coder, place[i]))
+    }
+
+    /// Tells where the new file is loaded.
+    pub(super) fn loads(&mut self, coder: &mut impl Coder, old: &Elf, new: &Elf) -> Result<Elf> {
+        let count = self.loads.code(coder, new.loads.len() as u64);
+        if count > MOST_LOADS {
+            return Err(bad());
+        }
+        let mut loads = Vec::new();
+        for i in 0..count as usize {
+            let known = old.loads.get(i).copied().unwrap_or_default().parts();
+            let load = new.loads.get(i).copied().unwrap_or_default().parts();
+            loads.push(Load::of(std::array::from_fn(|i| {
+                let step = load[i].wrapping_sub(known[i]).cast_signed();
+                known[i].wrapping_add_signed(self.loads.signed(coder, step))
+            })));
+        }
+        Ok(Elf::loaded(loads))
+    }
+
+    /// Tells the matches of a file of `sizes` bytes, the new one's first. A reader has none yet.
+    pub(super) fn matches(
+        &mut self,
+        coder: &mut impl Coder,
+        matches: &[Match],
+        sizes: [u64; 2],
+    ) -> Result<Vec<Match>> {
+        let count = self.count.code(coder, matches.len() as u64);
+        if count > MOST_MATCHES.min(sizes[0] / u64::from(SHORTEST)) {
+            return Err(bad());
+        }
+        let mut found = Vec::with_capacity(count as usize);
+        let (mut new, mut old) = (0u64, 0u64);
+        let (mut recent, mut last) = ([0u64; RECENT], 0);
+        for i in 0..count as usize {
+            let m = matches.get(i).copied().unwrap_or_default();
+            let start = u64::from(m.new);
+            let start = new.wrapping_add(self.gap.code(coder, start.wrapping_sub(new)));
+            let bytes = self.bytes.code(coder, u64::from(m.bytes));
+            // After what was put in or left out, the old file goes on as before.
+            let distance = u64::from(m.old).wrapping_sub(start);
+            let known = recent.iter().position(|d| *d == distance).unwrap_or(RECENT);
+            last = tree(coder, &mut self.diagonal[last], known).min(RECENT);
+            let distance = recent.get(last).copied().unwrap_or_else(|| {
+                let expected = old.wrapping_sub(new);
+                let step = distance.wrapping_sub(expected).cast_signed();
+                expected.wrapping_add_signed(self.jump.signed(coder, step))
+            });
+            recent[..=last.min(RECENT - 1)].rotate_right(1);
+            recent[0] = distance;
+            let from = start.wrapping_add(distance);
+            let inside = |at: u64, size| at.checked_add(bytes).is_some_and(|end| end <= size);
+            let fits = bytes >= u64::from(SHORTEST) && start >= new;
+            if !(fits && inside(start, sizes[0]) && inside(from, sizes[1])) {
+                return Err(bad());
+            }
+            (new, old) = (start + bytes, from + bytes);
+            found.push(Match { new: start as u32, old: from as u32, bytes: bytes as u32 });
+        }
+        Ok(found)
+    }
+
+    /// Tells up to [`PIECE`] bytes of a match; `new` are the new bytes, which a reader fills in.
+    pub(super) fn piece<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        map: &mut Map,
+        piece: &Piece<'_>,
+        new: &mut [u8],
+        guess: &mut Vec<u8>,
+    ) {
+        guess.clear();
+        guess.extend_from_slice(piece.old);
+        let (mut next, mut at) = (0, 0);
+        while at < piece.old.len() {
+            let end = (at + LINE).min(piece.old.len());
+            // A line has the addresses that begin in it, and ends with the last of them.
+            let (first, mut sure, mut stop) = (next, 2, end);
+            while let Some(field) = piece.fields.get(next).filter(|f| f.at < end) {
+                let (target, s) = map.find(field.target);
+                sure = sure.min(s);
+                put(guess, field, target.wrapping_sub(base(field, piece.addr, map)));
+                stop = stop.max(field.at + field.width());
+                next += 1;
+            }
+            let fields = &piece.fields[first..next];
+            let context = ((self.lines & 15) * 4 + fields.len().min(3)) * 3 + sure;
+            let context = context * 2 + usize::from(piece.code);
+            let other = C::WRITES && new[at..stop] != guess[at..stop];
+            let other = coder.bit(&mut self.line[context], other);
+            self.lines = self.lines << 1 | usize::from(other);
+            if other {
+                self.line(coder, map, piece, fields, new, guess, at..stop);
+            } else {
+                new[at..stop].copy_from_slice(&guess[at..stop]);
+            }
+            at = stop;
+        }
+    }
+
+    /// Tells a line in which something is not as guessed.
+    #[expect(clippy::too_many_arguments, reason = "the state of one loop, in two functions")]
+    fn line<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        map: &mut Map,
+        piece: &Piece<'_>,
+        fields: &[Field],
+        new: &mut [u8],
+        guess: &mut [u8],
+        range: std::ops::Range<usize>,
+    ) {
+        self.last = 0;
+        let old = piece.old;
+        let mut fields = fields.iter().peekable();
+        // End of the word that is told by its bytes.
+        let mut spelled = 0;
+        let mut at = range.start;
+        while at < range.end {
+            if let Some(field) = fields.next_if(|f| f.at == at) {
+                self.field(coder, map, piece, field, new, guess);
+                at += field.width();
+                continue;
+            }
+            let word = at + 4 <= range.end && fields.peek().is_none_or(|f| f.at >= at + 4);
+            let aligned = (piece.offset as usize + at).is_multiple_of(4);
+            if !piece.code && word && aligned {
+                match self.words.code(coder, u32_at(old, at), u32_at(new, at)) {
+                    Some(word) => {
+                        new[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                        self.last = self.last << 1 | usize::from(word != u32_at(old, at));
+                        at += 4;
+                        continue;
+                    }
+                    None => spelled = at + 4,
+                }
+            }
+            // The rest of a word that grew by what none did too.
+            loop {
+                let context = usize::from(piece.code) * 8 + (self.last & 7);
+                let same = &mut self.same[context * 256 + usize::from(old[at])];
+                let other = coder.bit(same, C::WRITES && new[at] != old[at]);
+                let byte = &mut self.byte[usize::from(old[at])];
+                new[at] = if other { byte.code(coder, new[at]) } else { old[at] };
+                self.last = self.last << 1 | usize::from(other);
+                at += 1;
+                if at >= spelled {
+                    break;
+                }
+            }
+            if at == spelled {
+                self.words.grew(u32_at(old, at - 4), u32_at(new, at - 4));
+            }
+        }
+    }
+
+    /// Tells an address.
+    fn field<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        map: &mut Map,
+        piece: &Piece<'_>,
+        field: &Field,
+        new: &mut [u8],
+        guess: &mut [u8],
+    ) {
+        let range = field.at..field.at + field.width();
+        let base = base(field, piece.addr, map);
+        let (target, sure) = map.find(field.target);
+        // One before it in the line may have told more than was known.
+        put(guess, field, target.wrapping_sub(base));
+        let kind = field.kind as usize;
+        let other = C::WRITES && new[range.clone()] != guess[range.clone()];
+        let other = coder.bit(&mut self.field[(kind * 3 + sure) * 8 + (self.last & 7)], other);
+        self.last = self.last << 1 | usize::from(other);
+        if other {
+            let old = &piece.old[range.clone()];
+            let raw = C::WRITES && new[range.clone()] == *old;
+            if coder.bit(&mut self.raw[kind * 8 + (self.last & 7)], raw) {
+                guess[range.clone()].copy_from_slice(old);
+            } else {
+                let guessed = get(guess, field);
+                let distance = get(new, field).wrapping_sub(guessed).cast_signed();
+                let distance = self.distance[kind].signed(coder, distance);
+                put(guess, field, guessed.wrapping_add_signed(distance));
+            }
+            map.tell(field.target, get(guess, field).wrapping_add(base));
+        }
+        new[range.clone()].copy_from_slice(&guess[range]);
+    }
+}
+
+fn bad() -> Error {
+    Error::malformed("what the delta tells of a file can't be")
+}
+
+/// What a new field is relative to; `addr` is where its piece is loaded.
+fn base(field: &Field, addr: u64, map: &Map) -> u64 {
+    match field.kind {
+        _ if field.wide => 0,
+        Kind::Index | Kind::Table => map.guess(field.base).0,
+        // As far behind the field as in the old file.
+        _ => addr.wrapping_add(field.at as u64).wrapping_add(field.base.wrapping_sub(field.place)),
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// What is written in a field, with its sign.
+fn get(bytes: &[u8], field: &Field) -> u64 {
+    let low = u32_at(bytes, field.at);
+    if field.wide {
+        u64::from(u32_at(bytes, field.at + 4)) << 32 | u64::from(low)
+    } else {
+        i64::from(low.cast_signed()).cast_unsigned()
+    }
+}
+
+pub(super) fn put(bytes: &mut [u8], field: &Field, value: u64) {
+    let n = field.width();
+    bytes[field.at..field.at + n].copy_from_slice(&value.to_le_bytes()[..n]);
+}
