@@ -55,6 +55,7 @@ pub mod oci;
 pub mod pattern;
 pub mod plan;
 pub mod progress;
+mod range;
 pub mod recode;
 pub mod recompress;
 pub mod report;

@@ -1,20 +1,21 @@
 //! Applying a delta.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::describe::tars;
 use super::ops::{Op, OpReader};
 use super::told::Remake;
-use super::{Delta, PART, Part, REFERENCE, Recipe, TIMES, compression, reference};
-use crate::codec::Encoder;
+use super::{Delta, PART, Packing, Part, REFERENCE, Recipe, TIMES, reference};
+use crate::codec::{Compression, Encoder};
 use crate::content::{Budget, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::layer::LayerContent;
 use crate::oci::{Config, Descriptor, Manifest, media_type, parse};
 use crate::progress::Progress;
+use crate::recode;
 use crate::transport::bundle::{Blob, Bundle, Listed};
 use crate::transport::open::Image;
 
@@ -80,7 +81,7 @@ pub fn apply(
                 };
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
             }
-            Recipe::Rebuild { tar_bytes, compression: c, ops, heads, data, fresh, told } => {
+            Recipe::Rebuild { tar_bytes, packing, ops, heads, data, fresh, told } => {
                 let ops = delta.blob(*ops, &[]).context(place)?;
                 let stream = |parts| Stream::new(delta, &tars, parts, *tar_bytes);
                 let tar = Rebuild {
@@ -93,19 +94,11 @@ pub fn apply(
                     tars: &tars,
                     progress,
                 };
-                let compression = compression(c).context(place)?;
-                let out = Hashing::new(SpoolWriter::new(budget));
-                let mut encoder = Encoder::new(out, &compression, workers, *tar_bytes)?;
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
                 let mut tar = Timed { inner: tar, spent: Duration::ZERO };
-                let mut buf = vec![0; 1 << 17];
-                loop {
-                    let n = tar.read(&mut buf).map_err(Error::from).context(place)?;
-                    if n == 0 {
-                        break;
-                    }
-                    encoder.write_all(&buf[..n])?;
-                }
+                let out = Hashing::new(SpoolWriter::new(budget));
+                let out = pack(delta, packing, &mut tar, *tar_bytes, (workers, max_size), out)
+                    .context(place)?;
                 let (_, diff_id, bytes) = tar.inner.finish();
                 applied.bytes += bytes;
                 applied.seconds += tar.spent.as_secs_f64();
@@ -113,7 +106,7 @@ pub fn apply(
                     let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
                     return Err(Error::malformed(what).context(place()));
                 }
-                let (spool, digest, _) = encoder.finish()?.0.finish();
+                let (spool, digest, _) = out.finish();
                 (Arc::new(spool.finish()?) as Source, digest, diff_id)
             }
         };
@@ -129,6 +122,37 @@ pub fn apply(
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);
     Ok((bundle, applied))
+}
+
+/// Makes a blob of its tar, which is read to its end.
+fn pack<W: Write + Send + 'static>(
+    delta: &Delta,
+    packing: &Packing,
+    tar: &mut impl Read,
+    tar_bytes: u64,
+    (workers, max_size): (u32, u64),
+    mut out: W,
+) -> Result<W> {
+    match packing {
+        Packing::Compression(name, level, window_log) => {
+            let compression = Compression::new(name, *level, *window_log)?;
+            let mut encoder = Encoder::new(out, &compression, workers, tar_bytes)?;
+            io::copy(&mut io::BufReader::with_capacity(1 << 17, tar), &mut encoder)?;
+            Ok(encoder.finish()?.0)
+        }
+        Packing::Corrections { blob, bytes } => {
+            if *bytes > max_size {
+                return Err(Error::limit(format!(
+                    "its blob has {bytes} bytes, more than {max_size}; --max-size allows more"
+                )));
+            }
+            let corrections = delta.blob(*blob, &[])?;
+            let mut tar = io::BufReader::with_capacity(1 << 17, tar);
+            recode::rebuild(&mut tar, &mut corrections.as_slice(), *bytes, &mut out)?;
+            io::copy(&mut tar, &mut io::sink())?;
+            Ok(out)
+        }
+    }
 }
 
 /// The manifest must be the one that the header promises, and describe what will be made.

@@ -8,9 +8,8 @@ use rayon::prelude::*;
 use super::index::{Index, files};
 use super::ops::{Op, OpWriter};
 use super::told::{can_be_told, tell};
-use super::{Blobs, Form, LEVEL, Made, PART, Part, Place, REFERENCE, Recipe, TIMES};
+use super::{Blobs, Form, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
 use super::{MOST_PACKED, compress, lzma};
-use crate::codec::Compression;
 use crate::content::{ReadAt as _, Region, Source, SourceReader};
 use crate::error::{Error, Result};
 use crate::fileset::Location;
@@ -88,7 +87,7 @@ const STRONG: i32 = 10;
 pub(super) fn layer(
     old: Old<'_>,
     read: &LayerContent,
-    compression: Compression,
+    packing: Packing,
     level: i32,
     blobs: &mut Blobs,
     made: &mut Made,
@@ -165,7 +164,7 @@ pub(super) fn layer(
         fresh: parts(fresh, &mut made.fresh),
         told: numbers,
     };
-    rebuild(read, compression, ops, streams, blobs, made)
+    rebuild(read, packing, ops, streams, blobs, made)
 }
 
 /// What [`tell`] gives.
@@ -300,7 +299,7 @@ impl Piece {
 
 pub(super) fn rebuild(
     read: &LayerContent,
-    compression: Compression,
+    packing: Packing,
     ops: OpWriter,
     streams: Streams,
     blobs: &mut Blobs,
@@ -310,9 +309,8 @@ pub(super) fn rebuild(
     let frame = compress(&ops, &[], LEVEL)?;
     made.ops += frame.len() as u64;
     let ops = blobs.add(frame, ops.len() as u64, Form::Zstd);
-    let compression = compression.parts();
     let Streams { heads, data, fresh, told } = streams;
-    Ok(Recipe::Rebuild { tar_bytes: read.tar_bytes, compression, ops, heads, data, fresh, told })
+    Ok(Recipe::Rebuild { tar_bytes: read.tar_bytes, packing, ops, heads, data, fresh, told })
 }
 
 /// Adds bytes to the last piece, and to new ones when that is full.

@@ -73,8 +73,8 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::range::{Coder as _, Writer};
     use crate::delta::{compress, lzma};
+    use crate::range::{Coder as _, Encoder};
 
     fn zstd(plain: &[u8], said: u64) -> Packed {
         let bytes = compress(plain, &[], 3).unwrap();
@@ -140,7 +140,7 @@ mod tests {
         refused(&[7; 8000], &file, vec![], "fewer files");
         refused(&[7; 8000], &file, vec![told(vec![])], "fewer files");
         let begin = |numbers: &[u64]| {
-            let mut writer = Writer::new();
+            let mut writer = Encoder::new();
             writer.plain(1, 32);
             let mut model = crate::delta::model::Model::new();
             model.place(&mut writer, [numbers[0], numbers[1], numbers[2]]);
@@ -153,7 +153,7 @@ mod tests {
         // A small file can't have a large one read.
         refused(&[7; 8000], &op(100, 4), vec![begin(&[0, 0, 8000])], "another size");
         for fill in [0x55, 0xaa, 0xff, 0x80] {
-            let mut writer = Writer::new();
+            let mut writer = Encoder::new();
             writer.plain(1, 32);
             crate::delta::model::Model::new().place(&mut writer, [0, 0, 8000]);
             let mut bytes = writer.finish();

@@ -1,21 +1,27 @@
 //! Making a delta.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::describe::{Old, Streams, layer, rebuild, tars};
 use super::index::Index;
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Header, LayerHeader, Recipe, write};
+use super::{Blobs, Form, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
+use super::{compress, write};
 use crate::codec::{Compression, Encoder, Format, chunked};
-use crate::content::{ReadAt, SourceReader};
+use crate::content::SourceReader;
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::layer::LayerContent;
 use crate::oci::{self, Descriptor, Manifest, media_type};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
+use crate::recode;
+use crate::recompress;
+use crate::split::noted_compression;
 use crate::transport::bundle::{format_of, new_manifest};
-use crate::transport::open::Image;
+use crate::transport::open::{Image, LayerBlob};
+
+/// Corrections are worth their bytes when the blob has so many times more.
+const FEW: u64 = 50;
 
 /// What a delta came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -68,7 +74,7 @@ pub fn make(
     let mut blobs = Blobs::default();
     let mut layers = Vec::new();
     let mut descriptors = Vec::new();
-    let fresh = |l: &(&crate::transport::open::LayerBlob, &LayerContent)| {
+    let fresh = |l: &(&LayerBlob, &LayerContent)| {
         !old.image.layers.iter().any(|o| o.diff_id == l.0.diff_id)
     };
     let all = || new.image.layers.iter().zip(new.layers);
@@ -81,7 +87,7 @@ pub fn make(
             let bytes = blob.source.size();
             (Recipe::Old(at as u32), Descriptor::new(media_type_of(kind), read.digest, bytes))
         } else {
-            let (compression, descriptor) = again(new.image, read, blob.source.as_ref(), kind)?;
+            let (packing, descriptor) = again(new.image, blob, read, kind, &mut blobs)?;
             made.other_blobs += u64::from(descriptor.digest != read.digest);
             let recipe = match old.image.layers.iter().position(|l| l.diff_id == blob.diff_id) {
                 Some(at) => {
@@ -89,9 +95,9 @@ pub fn make(
                     let bytes = read.tar_bytes;
                     ops.push(Op::Copy { layer: at as u32, offset: 0, bytes });
                     made.tars += bytes;
-                    rebuild(read, compression, ops, Streams::default(), &mut blobs, &mut made)?
+                    rebuild(read, packing, ops, Streams::default(), &mut blobs, &mut made)?
                 }
-                None => layer(known, read, compression, level, &mut blobs, &mut made, progress)?,
+                None => layer(known, read, packing, level, &mut blobs, &mut made, progress)?,
             };
             (recipe, descriptor)
         };
@@ -155,51 +161,50 @@ fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)>
 /// How a layer is compressed again, and what comes out: its own blob if we can make it.
 fn again(
     image: &Image,
+    blob: &LayerBlob,
     read: &LayerContent,
-    blob: &dyn ReadAt,
     format: Format,
-) -> Result<(Compression, Descriptor)> {
-    let name = match format {
-        Format::Plain => {
-            let own = Descriptor::new(media_type::LAYER, read.digest, blob.size());
-            return Ok((Compression::None, own));
-        }
-        Format::Gzip => "gzip",
-        Format::Zstd => "zstd",
-    };
-    let usual = Compression::new(name, None, None)?;
-    let noted = image.annotations.get(crate::split::PLAN).and_then(|plan| {
-        let text = plan.split(' ').find_map(|word| word.strip_prefix("compression="))?;
-        Compression::parse(text).ok()
-    });
-    let mut tried = BTreeSet::new();
-    let mut result = None;
-    for compression in noted.into_iter().chain([usual]) {
-        if compression.media_type() != usual.media_type() || !tried.insert(compression.to_string())
-        {
-            continue;
-        }
-        let descriptor = encode(read, compression)?;
-        if descriptor.digest == read.digest {
-            return Ok((compression, descriptor));
-        }
-        result = Some((compression, descriptor));
+    blobs: &mut Blobs,
+) -> Result<(Packing, Descriptor)> {
+    let own = Descriptor::new(media_type_of(format), read.digest, blob.source.size());
+    let (noted, workers) =
+        (noted_compression(&image.annotations), rayon::current_num_threads() as u32);
+    let tar = read.source.as_ref();
+    let found = recompress::find(noted, format, &blob.source, tar, read.tar_bytes, workers)?;
+    if let Some(compression) = found {
+        return Ok((packing(compression), own));
     }
-    result.ok_or_else(|| Error::malformed("a layer can't be compressed"))
+    if format == Format::Gzip {
+        let mut corrections = Vec::new();
+        let mut bytes = SourceReader::all(blob.source.as_ref());
+        let found = recode::analyze(&mut bytes, &mut corrections, &Silent)?;
+        // Others can be of any size, and then it is not the blob that matters.
+        let small = |n: u64| n <= MOST_HEADER && n * FEW <= blob.source.size();
+        if found.is_some_and(|f| f.plain == blob.diff_id && small(f.corrections)) {
+            let frame = compress(&corrections, &[], LEVEL)?;
+            let blob = blobs.add(frame, corrections.len() as u64, Form::Zstd);
+            return Ok((Packing::Corrections { blob, bytes: own.size }, own));
+        }
+    }
+    let name = if format == Format::Gzip { "gzip" } else { "zstd" };
+    let compression = Compression::new(name, None, None)?;
+    Ok((packing(compression), encode(read, compression)?))
+}
+
+fn packing(compression: Compression) -> Packing {
+    let (name, level, window_log) = compression.parts();
+    Packing::Compression(name, level, window_log)
 }
 
 fn encode(read: &LayerContent, compression: Compression) -> Result<Descriptor> {
     let workers = rayon::current_num_threads() as u32;
     let out = Hashing::new(std::io::sink());
     let mut encoder = Encoder::new(out, &compression, workers, read.tar_bytes)?;
-    std::io::copy(&mut tar_of(read), &mut encoder)?;
+    let mut tar = SourceReader::new(read.source.as_ref(), 0, read.tar_bytes);
+    std::io::copy(&mut tar, &mut encoder)?;
     let (out, annotations) = encoder.finish()?;
     let (_, digest, bytes) = out.finish();
     let mut descriptor = Descriptor::new(compression.media_type(), digest, bytes);
     descriptor.annotations = Some(annotations).filter(|all| !all.is_empty());
     Ok(descriptor)
-}
-
-fn tar_of(read: &LayerContent) -> SourceReader<'_> {
-    SourceReader::new(read.source.as_ref(), 0, read.tar_bytes)
 }

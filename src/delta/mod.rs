@@ -28,7 +28,7 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::Compression;
+use crate::codec::frame;
 use crate::content::{Source, SourceReader};
 use crate::digest::{Digest, hex};
 use crate::error::{Context, Error, Result};
@@ -90,8 +90,8 @@ enum Recipe {
     Rebuild {
         /// Bytes of the tar.
         tar_bytes: u64,
-        /// `none`, `gzip`, `zstd` or `zstd:chunked`; level; log2 of the window.
-        compression: (String, Option<i32>, Option<u32>),
+        /// How the blob is made of the tar.
+        packing: Packing,
         /// Number of the blob with the instructions.
         ops: u32,
         /// The stream of headers.
@@ -102,6 +102,21 @@ enum Recipe {
         fresh: Vec<Part>,
         /// Numbers of the blobs that tell files.
         told: Vec<u32>,
+    },
+}
+
+/// How a layer's blob is made of its tar.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Packing {
+    /// `none`, `gzip`, `zstd` or `zstd:chunked`; level; log2 of the window.
+    Compression(String, Option<i32>, Option<u32>),
+    /// As another tool did, by [`recode`](crate::recode).
+    Corrections {
+        /// Number of the blob with the corrections.
+        blob: u32,
+        /// Bytes of the layer's blob.
+        bytes: u64,
     },
 }
 
@@ -151,34 +166,12 @@ const LEVEL: i32 = 19;
 
 /// Compresses with a reference in sight.
 fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
-    let mut context = CCtx::create();
-    let failed = |code| Error::malformed(format!("compressing failed: {}", get_error_name(code)));
-    context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
-    if !reference.is_empty() {
-        context.set_parameter(CParameter::WindowLog(WINDOW)).map_err(failed)?;
-        context.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(failed)?;
-    }
-    context.ref_prefix(reference).map_err(failed)?;
-    let mut frame = Vec::with_capacity(zstd::zstd_safe::compress_bound(plain.len()));
-    context.compress2(&mut frame, plain).map_err(failed)?;
-    Ok(frame)
+    frame::compress(plain, reference, level, WINDOW)
 }
 
 /// The opposite; `bytes` is how many come out.
-fn decompress(frame: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
-    use zstd::zstd_safe::{DCtx, DParameter, get_error_name};
-    let mut context = DCtx::create();
-    let failed =
-        |code| Error::malformed(format!("the delta is damaged ({})", get_error_name(code)));
-    context.set_parameter(DParameter::WindowLogMax(WINDOW + 1)).map_err(failed)?;
-    context.ref_prefix(reference).map_err(failed)?;
-    let mut plain = Vec::with_capacity(bytes as usize);
-    context.decompress(&mut plain, frame).map_err(failed)?;
-    if plain.len() as u64 != bytes {
-        return Err(Error::malformed(format!("{} bytes came out and not {bytes}", plain.len())));
-    }
-    Ok(plain)
+fn decompress(packed: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
+    frame::decompress(packed, reference, bytes, WINDOW)
 }
 
 fn lzma_options() -> lzma_rust2::LzmaOptions {
@@ -247,7 +240,7 @@ impl Delta {
         if *blake3::hash(&[&sizes[..], &frame].concat()).as_bytes() != hash {
             return Err(Error::mismatch("the delta's header is damaged; fetch the delta again"));
         }
-        let header = decompress(&frame, &[], plain)?;
+        let header = decompress(&frame, &[], plain).context(|| "the delta's header")?;
         let header: Header = serde_json::from_slice(&header)
             .map_err(|e| Error::malformed(format!("the delta's header: {e}")))?;
         let mut starts = Vec::with_capacity(header.blobs.len());
@@ -355,9 +348,4 @@ fn write(mut header: Header, blobs: Blobs, out: &mut dyn Write) -> Result<u64> {
         written += frame.len() as u64;
     }
     Ok(written)
-}
-
-fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
-    let (name, level, window_log) = parts;
-    Compression::new(name, *level, *window_log).context(|| "the delta's header")
 }

@@ -3,9 +3,10 @@
 use super::elf::{Elf, Field, KINDS, Kind, Load};
 use super::map::Map;
 use super::matches::Match;
-use super::range::{Byte, Coder, Number, Prob};
+use super::range::{Byte, Number, Prob};
 use super::words::{Words, tree};
 use crate::error::{Error, Result};
+use crate::range::Coder;
 
 /// Bytes that are told at once to be as guessed.
 const LINE: usize = 32;

@@ -1,6 +1,7 @@
 //! The instructions that make a layer's tar, as bytes.
 
 use crate::error::{Error, Result};
+use crate::number;
 
 /// The next bytes of a tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,26 +61,18 @@ impl OpWriter {
     fn flush(&mut self) {
         match self.last.take() {
             None | Some(Op::Heads(0)) => {}
-            Some(Op::Heads(n)) => self.number(n << 3),
-            Some(Op::Data(n)) => self.number(n << 3 | 1),
-            Some(Op::Fresh(n)) => self.number(n << 3 | 3),
-            Some(Op::File(n)) => self.number(n << 3 | 4),
+            Some(Op::Heads(n)) => number::put(&mut self.bytes, n << 3),
+            Some(Op::Data(n)) => number::put(&mut self.bytes, n << 3 | 1),
+            Some(Op::Fresh(n)) => number::put(&mut self.bytes, n << 3 | 3),
+            Some(Op::File(n)) => number::put(&mut self.bytes, n << 3 | 4),
             Some(Op::Copy { layer, offset, bytes }) => {
-                self.number(bytes << 3 | 2);
-                self.number(u64::from(layer));
+                number::put(&mut self.bytes, bytes << 3 | 2);
+                number::put(&mut self.bytes, u64::from(layer));
                 let step = offset.cast_signed().wrapping_sub(self.end);
-                self.number((step << 1 ^ step >> 63).cast_unsigned());
+                number::put_signed(&mut self.bytes, step);
                 self.end = (offset + bytes).cast_signed();
             }
         }
-    }
-
-    fn number(&mut self, mut n: u64) {
-        while n >= 128 {
-            self.bytes.push(n as u8 | 128);
-            n >>= 7;
-        }
-        self.bytes.push(n as u8);
     }
 }
 
@@ -109,8 +102,7 @@ impl<'a> OpReader<'a> {
             1 => Op::Data(bytes),
             2 => {
                 let layer = u32::try_from(self.number()?).map_err(|_| bad())?;
-                let step = self.number()?;
-                let step = (step >> 1).cast_signed() ^ -(step & 1).cast_signed();
+                let step = number::take_signed(&mut self.bytes).ok_or_else(bad)?;
                 let offset = self.end.wrapping_add(step);
                 let end = offset.checked_add(i64::try_from(bytes).map_err(|_| bad())?);
                 self.end = end.filter(|_| offset >= 0).ok_or_else(bad)?;
@@ -123,20 +115,7 @@ impl<'a> OpReader<'a> {
     }
 
     fn number(&mut self) -> Result<u64> {
-        let mut n = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.bytes.split_first().ok_or_else(bad)?;
-            self.bytes = rest;
-            let part = u64::from(byte & 127);
-            if part << shift >> shift != part {
-                break;
-            }
-            n |= part << shift;
-            if byte & 128 == 0 {
-                return Ok(n);
-            }
-        }
-        Err(bad())
+        number::take(&mut self.bytes).ok_or_else(bad)
     }
 }
 

@@ -1,7 +1,6 @@
-//! An adaptive binary range coder, and numbers and bytes told by it.
-//!
-//! What is written and what is read go through the same code: [`Coder::bit`] is given the bit by
-//! who writes it, and gives it to who reads it. A model is then one function for both ways.
+//! Numbers and bytes told by [`range`](crate::range) coding.
+
+use crate::range::{Coder, Likely};
 
 /// How likely a bit is to be 0, in 2^-16: the mean of a quick and a slow estimate.
 #[derive(Clone, Copy)]
@@ -13,13 +12,14 @@ impl Default for Prob {
     }
 }
 
-impl Prob {
-    /// In 2^-15, never 0 or 1.
-    fn zero(self) -> u32 {
-        (((u32::from(self.0) + u32::from(self.1)) >> 2) & 0x7fff).clamp(24, 0x8000 - 24)
+impl Likely for Prob {
+    #[inline]
+    fn zero(&self) -> u32 {
+        ((u32::from(self.0) + u32::from(self.1)) >> 1).clamp(48, (1 << 16) - 48)
     }
 
-    fn update(&mut self, bit: bool) {
+    #[inline]
+    fn saw(&mut self, bit: bool) {
         if bit {
             self.0 -= self.0 >> 4;
             self.1 -= self.1 >> 7;
@@ -27,139 +27,6 @@ impl Prob {
             self.0 += (0xffff - self.0) >> 4;
             self.1 += (0xffff - self.1) >> 7;
         }
-    }
-}
-
-/// Below this the range is widened by a byte.
-const LEAST: u32 = 1 << 24;
-
-/// Writes or reads bits.
-pub(super) trait Coder {
-    /// Whether bits are written; if not, those that are passed in mean nothing.
-    const WRITES: bool;
-    /// Tells a bit.
-    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool;
-    /// Tells `bits` bits that are as likely 0 as 1, highest first.
-    fn plain(&mut self, value: u64, bits: u32) -> u64 {
-        (0..bits).rev().fold(0, |n, i| n << 1 | u64::from(self.even(value >> i & 1 == 1)))
-    }
-
-    /// Tells a bit that is as likely 0 as 1.
-    fn even(&mut self, bit: bool) -> bool {
-        self.bit(&mut Prob::default(), bit)
-    }
-}
-
-/// Writes bits.
-pub(super) struct Writer {
-    low: u64,
-    range: u32,
-    /// The last byte, that a carry may still change, and how many 255 come after it.
-    last: u8,
-    full: u64,
-    out: Vec<u8>,
-    first: bool,
-}
-
-impl Writer {
-    pub(super) fn new() -> Self {
-        Self { low: 0, range: u32::MAX, last: 0, full: 0, out: Vec::new(), first: true }
-    }
-
-    fn shift(&mut self) {
-        let carry = (self.low >> 32) as u8;
-        let top = (self.low >> 24) as u8;
-        if carry == 1 || top != 255 {
-            if !self.first {
-                self.out.push(self.last.wrapping_add(carry));
-            }
-            for _ in 0..self.full {
-                self.out.push(255u8.wrapping_add(carry));
-            }
-            (self.full, self.last, self.first) = (0, top, false);
-        } else {
-            self.full += 1;
-        }
-        self.low = (self.low & 0x00ff_ffff) << 8;
-    }
-
-    /// Everything written.
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        for _ in 0..5 {
-            self.shift();
-        }
-        // A reader takes zeros after the end.
-        while self.out.last() == Some(&0) {
-            self.out.pop();
-        }
-        self.out
-    }
-}
-
-impl Coder for Writer {
-    const WRITES: bool = true;
-
-    fn bit(&mut self, prob: &mut Prob, bit: bool) -> bool {
-        let bound = (self.range >> 15) * prob.zero();
-        if bit {
-            self.low += u64::from(bound);
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
-        prob.update(bit);
-        while self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
-        }
-        bit
-    }
-}
-
-/// Reads what a [`Writer`] wrote. Any bytes can be read, and there is no end to them: who reads
-/// knows how much to expect.
-pub(super) struct Reader {
-    code: u32,
-    range: u32,
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Reader {
-    pub(super) fn new(bytes: Vec<u8>) -> Self {
-        let mut reader = Self { code: 0, range: u32::MAX, bytes, at: 0 };
-        for _ in 0..4 {
-            reader.shift();
-        }
-        reader
-    }
-
-    fn shift(&mut self) {
-        let byte = self.bytes.get(self.at).copied().unwrap_or(0);
-        self.at += 1;
-        self.code = self.code << 8 | u32::from(byte);
-    }
-}
-
-impl Coder for Reader {
-    const WRITES: bool = false;
-
-    #[inline]
-    fn bit(&mut self, prob: &mut Prob, _: bool) -> bool {
-        let bound = (self.range >> 15) * prob.zero();
-        let bit = self.code >= bound;
-        if bit {
-            self.code -= bound;
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
-        prob.update(bit);
-        while self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
-        }
-        bit
     }
 }
 
@@ -236,13 +103,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::range::{Decoder, Encoder};
 
     proptest! {
         #[test]
         fn what_is_written_is_read(
             list in prop::collection::vec((any::<u64>(), 0u32..64, any::<i64>(), any::<u8>()), 0..300)
         ) {
-            let mut writer = Writer::new();
+            let mut writer = Encoder::new();
             let mut models = (Number::default(), Number::default(), Byte::default());
             for (n, shift, i, byte) in &list {
                 models.0.code(&mut writer, n >> shift);
@@ -250,7 +118,7 @@ mod tests {
                 models.2.code(&mut writer, *byte);
                 writer.plain(*n, 33);
             }
-            let mut reader = Reader::new(writer.finish());
+            let mut reader = Decoder::new(writer.finish());
             let mut models = (Number::default(), Number::default(), Byte::default());
             for (n, shift, i, byte) in &list {
                 prop_assert_eq!(models.0.code(&mut reader, 0), n >> shift);
@@ -262,7 +130,7 @@ mod tests {
 
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut reader = Reader::new(bytes);
+            let mut reader = Decoder::new(bytes);
             let mut number = Number::default();
             for _ in 0..200 {
                 number.code(&mut reader, 0);
@@ -273,12 +141,12 @@ mod tests {
     #[test]
     fn the_ends_of_all_numbers_are_told() {
         let ends = [0, 1, 2, u64::MAX, 1 << 63, (1 << 63) - 1];
-        let mut writer = Writer::new();
+        let mut writer = Encoder::new();
         for n in ends {
             Number::default().code(&mut writer, n);
             Number::default().signed(&mut writer, n.cast_signed());
         }
-        let mut reader = Reader::new(writer.finish());
+        let mut reader = Decoder::new(writer.finish());
         for n in ends {
             assert_eq!(Number::default().code(&mut reader, 0), n);
             assert_eq!(Number::default().signed(&mut reader, 0), n.cast_signed());
@@ -287,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_likely_costs_little() {
-        let mut writer = Writer::new();
+        let mut writer = Encoder::new();
         let mut prob = Prob::default();
         for i in 0..80_000 {
             writer.bit(&mut prob, i % 1000 == 0);

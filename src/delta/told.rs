@@ -8,10 +8,11 @@ use super::elf::{Elf, Field};
 use super::map::Map;
 use super::matches::{Index, Match, find};
 use super::model::{MOST_MATCHES, Model, PIECE, Piece, SHORTEST, put};
-use super::range::{Coder, Reader, Writer};
+
 use super::{Delta, Place};
 use crate::content::{ReadAt, Region, Source};
 use crate::error::{Error, Result};
+use crate::range::{Coder, Decoder, Encoder};
 
 /// Files of fewer bytes are not worth the tables.
 const LEAST: u64 = 4 << 10;
@@ -67,7 +68,7 @@ fn matches(old: (&dyn ReadAt, &Elf), new: (&dyn ReadAt, &Elf)) -> io::Result<Vec
 /// Tells files one after the other, each with its old one. The second result is what is in none
 /// of the old ones, for each file.
 pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
-    let mut coder = Writer::new();
+    let mut coder = Encoder::new();
     let mut model = Model::new();
     let mut fresh = Vec::new();
     coder.plain(files.len() as u64, 32);
@@ -212,7 +213,7 @@ pub(super) struct Remake<'a> {
     tars: &'a [Source],
     groups: std::slice::Iter<'a, u32>,
     /// The group that is being read, and how many files are left in it.
-    coder: Reader,
+    coder: Decoder<Vec<u8>>,
     model: Model,
     left: u64,
     file: Option<File>,
@@ -233,7 +234,7 @@ struct File {
 
 impl<'a> Remake<'a> {
     pub(super) fn new(delta: &'a Delta, tars: &'a [Source], groups: &'a [u32]) -> Self {
-        let coder = Reader::new(Vec::new());
+        let coder = Decoder::new(Vec::new());
         let groups = groups.iter();
         Self { delta, tars, groups, coder, model: Model::new(), left: 0, file: None }
     }
@@ -244,7 +245,7 @@ impl<'a> Remake<'a> {
         self.file = None;
         if self.left == 0 {
             let group = self.groups.next().ok_or_else(bad)?;
-            self.coder = Reader::new(self.delta.packed(*group)?);
+            self.coder = Decoder::new(self.delta.packed(*group)?);
             self.model = Model::new();
             self.left = self.coder.plain(0, 32);
         }

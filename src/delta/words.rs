@@ -1,6 +1,7 @@
 //! Words of tables: they often grow by as much as others did.
 
-use super::range::{Coder, Prob};
+use super::range::Prob;
+use crate::range::Coder;
 
 /// Sizes that were grown by last.
 const RECENT: usize = 6;

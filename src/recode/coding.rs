@@ -9,7 +9,7 @@ use super::deflate::Token;
 use super::finder::Finder;
 use super::headers::Headers;
 use super::predict::{Memory, Predictor, Span};
-use super::range::{Coder, Number, Odds};
+use super::range::{Number, Odds, Values};
 use super::sections::SECTION;
 use super::segment::{Block, Kind, MAX_BLOCKS, MAX_GAP, Segment};
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub(super) struct Bytes<'a> {
 /// # Errors
 /// When what is read makes no sense.
 pub(super) fn code(
-    coder: &mut impl Coder,
+    coder: &mut impl Values,
     memory: Memory,
     predictor: &mut dyn Predictor,
     bytes: Bytes<'_>,
@@ -140,7 +140,7 @@ fn malformed() -> Error {
     Error::malformed("the corrections make no sense")
 }
 
-impl<C: Coder> State<'_, C> {
+impl<C: Values> State<'_, C> {
     fn segment(&mut self) -> Result<Segment> {
         let given = self.given;
         let mut new = Segment {

@@ -2,7 +2,7 @@
 //! they are.
 
 use super::deflate::{END, Header, Histogram, Lengths, ORDER, RUN_BITS, Token};
-use super::range::{Coder, Odds};
+use super::range::{Odds, Values};
 use super::segment::Kind;
 use super::trees::{self, Builder};
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ impl Headers {
     /// The header of a block with `tokens`, of which `first` are in its first section.
     pub(super) fn header(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Values,
         tokens: &[Token],
         first: usize,
         given: &Kind,
@@ -87,11 +87,11 @@ impl Headers {
     }
 
     /// Code lengths of which nothing is known.
-    pub(super) fn plain_lengths(&mut self, coder: &mut impl Coder, given: &Lengths) -> Lengths {
+    pub(super) fn plain_lengths(&mut self, coder: &mut impl Values, given: &Lengths) -> Lengths {
         self.lengths(coder, &Lengths::fixed(), given)
     }
 
-    fn lengths(&mut self, coder: &mut impl Coder, near: &Lengths, given: &Lengths) -> Lengths {
+    fn lengths(&mut self, coder: &mut impl Values, near: &Lengths, given: &Lengths) -> Lengths {
         let mut list = |near: &[u8], given: &[u8], least: usize, bits: u32| -> Vec<u8> {
             let count = coder.raw(bits, given.len().max(least) as u32 - least as u32) as usize;
             let mut before = 0;
@@ -114,7 +114,7 @@ impl Headers {
 
     fn runs(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Values,
         lengths: &Lengths,
         given: &Header,
     ) -> Result<Vec<(u8, u8)>> {
@@ -142,7 +142,7 @@ impl Headers {
 
     fn run_lengths(
         &mut self,
-        coder: &mut impl Coder,
+        coder: &mut impl Values,
         runs: &[(u8, u8)],
         given: &Header,
     ) -> ([u8; 19], u8) {

@@ -162,7 +162,7 @@ fn bytes(plain: &[u8], begin: usize, size: usize) -> Bytes<'_> {
 }
 
 fn encode(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<usize> {
-    let mut coder = range::Encoder::new();
+    let mut coder = crate::range::Encoder::new();
     let mut predictor = model.predictor()?;
     coding::code(&mut coder, model.memory(), &mut *predictor, bytes, segment).ok()?;
     Some(coder.finish().len())
@@ -171,7 +171,7 @@ fn encode(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<usize> {
 /// The corrections of a segment, once it has been made again of them. The search for matches,
 /// which takes nearly all of the time, is not done twice: it depends on the plain bytes only.
 fn checked(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
-    let mut coder = range::Encoder::new();
+    let mut coder = crate::range::Encoder::new();
     let mut recorder = Recorder { inner: model.predictor()?, said: Vec::new() };
     coding::code(&mut coder, model.memory(), &mut recorder, bytes, segment).ok()?;
     let payload = coder.finish();
@@ -187,7 +187,7 @@ fn decode(
     bytes: Bytes<'_>,
     payload: &[u8],
 ) -> Result<Segment> {
-    let mut coder = range::Decoder::new(payload);
+    let mut coder = crate::range::Decoder::new(payload);
     coding::code(&mut coder, model.memory(), predictor, bytes, &Segment::default())
 }
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 33] = [
+const LEVELS: [(&str, u32); 34] = [
     ("error", 0),
     ("testing", 0),
     ("db", 1),
     ("number", 0),
+    ("range", 0),
     ("digest", 1),
     ("chunk", 1),
     ("size", 1),
