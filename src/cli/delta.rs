@@ -99,8 +99,8 @@ impl DeltaArgs {
         })?;
         if made.other_blobs > 0 {
             terminal.note(&format!(
-                "{} layers were not written by relayer and can't be compressed to the same bytes: \
-                 the result has other blobs with the same content",
+                "{} layers of other tools can't be compressed to the same bytes: the result has \
+                 other blobs with the same content",
                 made.other_blobs
             ));
         }

@@ -20,8 +20,9 @@ use crate::split::noted_compression;
 use crate::transport::bundle::{format_of, new_manifest};
 use crate::transport::open::{Image, LayerBlob};
 
-/// Corrections are worth their bytes when the blob has so many times more.
+/// Corrections are worth their bytes when the blob has so many times more, or they are few.
 const FEW: u64 = 50;
+const LITTLE: u64 = 4 << 10;
 
 /// What a delta came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -179,7 +180,7 @@ fn again(
         let mut bytes = SourceReader::all(blob.source.as_ref());
         let found = recode::analyze(&mut bytes, &mut corrections, &Silent)?;
         // Others can be of any size, and then it is not the blob that matters.
-        let small = |n: u64| n <= MOST_HEADER && n * FEW <= blob.source.size();
+        let small = |n: u64| n <= (blob.source.size() / FEW).clamp(LITTLE, MOST_HEADER);
         if found.is_some_and(|f| f.plain == blob.diff_id && small(f.corrections)) {
             let frame = compress(&corrections, &[], LEVEL)?;
             let blob = blobs.add(frame, corrections.len() as u64, Form::Zstd);

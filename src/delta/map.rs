@@ -35,7 +35,7 @@ impl Map {
         for i in 1..pages.len() {
             pages[i] += pages[i - 1];
         }
-        let told = (size / 64).clamp(64, 1 << 18).next_power_of_two();
+        let told = (size / 64).clamp(64, 1 << 15).next_power_of_two();
         Self { moved, first, pages, page, told: vec![(u64::MAX, 0); told as usize] }
     }
 

@@ -90,6 +90,10 @@ fn every_image_comes_out_as_it_was() {
     let stored = format!("store:{}:x:5", at("store"));
     tool::ok(tool::relayer().args(["verify", &stored, &images[5].0]));
     tool::split(&[&stored, "-o", &at("again.tar"), "--target", "3"]);
+    let (delta, applied) = (at("delta"), at("applied.tar"));
+    tool::ok(tool::relayer().args(["delta", &stored, &images[17].0, "-o", &delta]));
+    tool::ok(tool::relayer().args(["apply", &stored, &delta, "-o", &applied]));
+    tool::ok(tool::relayer().args(["verify", &applied, &images[17].0]));
     let text = tool::output(tool::relayer().args(["copy", &images[0].0, &stored]));
     assert!(String::from_utf8_lossy(&text.stderr).contains("relayer store add"));
 }
