@@ -49,6 +49,8 @@ const GOOD: usize = 400;
 const CHOICES: u32 = 8;
 /// Corrections of a segment have at most so many bytes.
 const MAX_PAYLOAD: u64 = 16 << 20;
+/// So many bytes of corrections are worth it for the smallest blob.
+const LITTLE: u64 = 256;
 /// After so many compressed bytes it is known whether corrections are worth it.
 const PROBE: u64 = 8 << 20;
 
@@ -68,9 +70,9 @@ pub struct Analysis {
 /// Writes the corrections of a gzip blob, of which [`rebuild`] makes it again. `blob` is read to
 /// its end, `progress` advances by its bytes.
 ///
-/// None when it is not gzip, is no valid deflate, is written in a way that cannot be taken apart, or when
-/// the corrections would have more than a third of its size; what is in `out` is then of no use.
-/// Otherwise it is certain that the blob can be made again.
+/// None when it is not gzip, is no valid deflate, is written in a way that cannot be taken apart, or
+/// when the corrections would have more than a third of its size and 256 bytes; what is in `out` is
+/// then of no use. Otherwise it is certain that the blob can be made again.
 ///
 /// # Errors
 /// When reading or writing fails.
@@ -141,7 +143,7 @@ pub fn analyze(
         parser.forget(forget);
         begin -= forget;
     }
-    if written > size / 3 {
+    if written > size / 3 + LITTLE {
         return Ok(None);
     }
     let (_, plain, plain_size) = hash.finish();
