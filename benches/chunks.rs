@@ -17,8 +17,8 @@ use relayer::layer::{Limits, MAX_ENTRIES};
 use relayer::progress::Silent;
 use relayer::transport::{Reference, open};
 
-/// Chunks are compressed together in frames of so many bytes, as the store does.
-const PACK: usize = 8 << 20;
+/// Chunks are compressed together in frames of so many bytes.
+const PACK: usize = 4 << 20;
 /// What the store keeps of a chunk beside its bytes: hash and number in one table, hash and size
 /// in the other.
 const INDEX: u64 = 32 + 8 + 32 + 3;
