@@ -2,7 +2,7 @@
 //!
 //! The layers of the new image are described by the uncompressed tars of the old one: what both
 //! have is copied; programs that changed are told by their old selves, with the addresses in them
-//! corrected ([`told`]); other files are compressed with their old selves in sight. The new layers
+//! corrected (`told`); other files are compressed with their old selves in sight. The new layers
 //! are compressed again while the delta is applied; those that relayer wrote come out byte for
 //! byte. docs/DELTA.md has the format.
 
