@@ -115,7 +115,9 @@ fn what_others_wrote_comes_out_with_the_same_content() {
             let _ = fs::remove_file(at(name));
         }
         let notes = ok(delta(&at(old), &at(new), &at("d")));
-        assert!(notes.contains("can't be compressed to the same bytes"), "{notes}");
+        // What little it takes to make gzip again is in the delta.
+        let other = notes.contains("can't be compressed to the same bytes");
+        assert_eq!(other, new == "zstd", "{notes}");
         ok(apply(&at(old), &at("d"), &at("out.tar")));
         tool::ok(tool::relayer().args(["verify", &at(new), &at("out.tar")]));
         tool::run("skopeo", &["inspect", &format!("oci-archive:{}", at("out.tar"))]);
