@@ -110,21 +110,21 @@ pub struct Span<'a> {
 }
 
 impl LayerContent {
+    /// The regular files that the layer puts somewhere, with their paths, in its order.
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
+        self.changes.iter().filter_map(|c| match &c.what {
+            What::Put(Inode { kind: Kind::File(file), .. }) => Some((&*c.path, file)),
+            _ => None,
+        })
+    }
+
     /// The files whose bytes lie in the tar in one piece, in its order; none of the empty ones.
     pub fn spans(&self) -> Vec<Span<'_>> {
-        let mut spans: Vec<_> = self
-            .changes
-            .iter()
-            .filter_map(|c| match &c.what {
-                What::Put(Inode { kind: Kind::File(file), .. }) => match file.location {
-                    Location::Span { offset, .. } if file.size > 0 => {
-                        Some(Span { offset, file, path: &c.path })
-                    }
-                    _ => None,
-                },
-                _ => None,
-            })
-            .collect();
+        let spans = self.files().filter_map(|(path, file)| match file.location {
+            Location::Span { offset, .. } if file.size > 0 => Some(Span { offset, file, path }),
+            _ => None,
+        });
+        let mut spans: Vec<_> = spans.collect();
         spans.sort_unstable_by_key(|s| s.offset);
         spans
     }

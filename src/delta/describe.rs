@@ -5,15 +5,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::index::{Index, files};
+use super::index::Index;
 use super::ops::{Op, OpWriter};
 use super::told::{can_be_told, tell};
 use super::{Blobs, Form, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
 use super::{MOST_PACKED, compress, lzma};
 use crate::content::{ReadAt as _, Region, Source, SourceReader};
 use crate::error::{Error, Result};
-use crate::fileset::Location;
-use crate::layer::LayerContent;
+use crate::layer::{self, LayerContent};
 use crate::progress::Progress;
 
 /// The old image, to be described by.
@@ -232,11 +231,7 @@ fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
         source.read_exact_at(&mut magic, offset)?;
         Ok(&magic == b"\x7fELF")
     };
-    for (path, file) in files(read) {
-        let Location::Span { offset, .. } = file.location else { continue };
-        if file.size == 0 {
-            continue;
-        }
+    for layer::Span { offset, file, path } in read.spans() {
         let how = if let Some(place) = old.index.same(file) {
             How::Copied(place)
         } else if let Some(like) = old.index.alike(path, file.size) {
@@ -253,7 +248,6 @@ fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
         };
         found.push(Span { offset, bytes: file.size, how, head: old.index.head(path) });
     }
-    found.sort_unstable_by_key(|s| s.offset);
     Ok(found)
 }
 

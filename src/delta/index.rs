@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Place;
 use super::make::Side;
-use crate::fileset::{FileData, Inode, Kind, Location, base_name};
-use crate::layer::{LayerContent, What};
+use crate::fileset::{FileData, Location, base_name};
 
 /// What the old image has, by content and by name.
 pub(super) struct Index {
@@ -25,7 +24,7 @@ impl Index {
             heads: BTreeMap::new(),
         };
         for (layer, read) in old.layers.iter().enumerate() {
-            for (path, file) in files(read) {
+            for (path, file) in read.files() {
                 let Location::Span { offset, .. } = file.location else { continue };
                 let place = Place { layer: layer as u32, offset, bytes: file.size };
                 if offset >= 512 {
@@ -71,12 +70,4 @@ fn stem(path: &[u8]) -> Vec<u8> {
     let dir = base_name(path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default());
     let letters = |b: &&u8| !b.is_ascii_hexdigit() && **b != b'.' && **b != b'-';
     dir.iter().chain(b"/").chain(name).filter(letters).copied().collect()
-}
-
-/// The regular files of a layer.
-pub(super) fn files(read: &LayerContent) -> impl Iterator<Item = (&[u8], &FileData)> {
-    read.changes.iter().filter_map(|c| match &c.what {
-        What::Put(Inode { kind: Kind::File(file), .. }) => Some((&*c.path, file)),
-        _ => None,
-    })
 }

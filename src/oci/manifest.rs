@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Annotations, Descriptor};
+use super::{Annotations, Descriptor, media_type};
 
 /// An image manifest
 /// ([manifest.md](https://github.com/opencontainers/image-spec/blob/main/manifest.md)); Docker's
@@ -47,4 +47,17 @@ pub struct Index {
     /// Everything else, as it came.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl Index {
+    /// An OCI index of `manifests`, and nothing else.
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::INDEX.into()),
+            manifests,
+            annotations: None,
+            other: Map::new(),
+        }
+    }
 }

@@ -33,6 +33,7 @@ use rayon::prelude::*;
 
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
+use crate::number;
 use crate::progress::Progress;
 use coding::Bytes;
 use inflate::{Parser, Stop};
@@ -124,7 +125,7 @@ pub fn analyze(
             let mut record = Vec::with_capacity(payload.len() + 16);
             record.push(chosen.0);
             for n in [bytes.size, payload.len()] {
-                varint(&mut record, n as u64);
+                number::put(&mut record, n as u64);
             }
             record.extend_from_slice(&payload);
             out.write_all(&record).context(|| "writing corrections")?;
@@ -319,14 +320,6 @@ impl Record {
 }
 
 /// Seven bits a byte, the lowest first; the highest bit of a byte says that more follow.
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
 fn read_varint(from: &mut dyn Read) -> std::io::Result<u64> {
     let mut n = 0;
     for i in 0..5 {

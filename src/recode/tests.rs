@@ -199,8 +199,8 @@ proptest! {
         part in any::<prop::sample::Index>(),
     ) {
         let mut corrections = vec![VERSION, model];
-        varint(&mut corrections, part.index(plain.len() + 1) as u64);
-        varint(&mut corrections, payload.len() as u64);
+        crate::number::put(&mut corrections, part.index(plain.len() + 1) as u64);
+        crate::number::put(&mut corrections, payload.len() as u64);
         corrections.extend(payload);
         let _ = made_again(&plain, &corrections, 1 << 22);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::pack::header_of;
-use super::packer::{Older, Packer};
+use super::packer::{Older, OlderChunk, Packer};
 use super::record::{
     BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, key, put_step,
 };
@@ -115,6 +115,10 @@ impl Store {
 /// What is to be written once its chunks are.
 struct Writer<'a> {
     store: &'a Store,
+    /// What was in the store before has numbers below this.
+    limit: u64,
+    /// The header that was looked at last: neighbours in an image mostly lie in one pack.
+    header: Option<(u64, PackHeader)>,
     packer: Packer<'a>,
     files: BTreeMap<Hash, Runs>,
     paths: BTreeMap<[u8; 16], Runs>,
@@ -124,9 +128,12 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(store: &'a Store, level: i32) -> Result<Self> {
+        let limit = store.limit()?;
         Ok(Self {
             store,
-            packer: Packer::new(store, level)?,
+            limit,
+            header: None,
+            packer: Packer::new(store, limit, level),
             files: BTreeMap::new(),
             paths: BTreeMap::new(),
             layers: BTreeMap::new(),
@@ -266,7 +273,7 @@ impl<'a> Writer<'a> {
             }
         } else if let Some(chunks) = self.files.get(&hash) {
             return Ok(chunks.clone());
-        } else if let Some(chunks) = self.store.runs("files", &hash)? {
+        } else if let Some(chunks) = self.store.runs("files", &hash, self.limit)? {
             return Ok(chunks);
         }
         let chunks = self.cut(path, size, data)?;
@@ -304,25 +311,15 @@ impl<'a> Writer<'a> {
     }
 
     /// The newest file of this name, or else of a name that differs in digits only.
-    fn older(&self, keys: &[[u8; 16]]) -> Result<Option<Older>> {
+    fn older(&mut self, keys: &[[u8; 16]]) -> Result<Option<Older>> {
         for key in keys {
             // Not one of this image: its chunks may be in no pack yet.
-            let Some(runs) = self.store.runs("paths", key)? else { continue };
+            let Some(runs) = self.store.runs("paths", key, self.limit)? else { continue };
             let (mut chunks, mut bytes) = (Vec::new(), 0);
-            let mut pack: Option<(u64, PackHeader)> = None;
             for number in runs.numbers() {
-                let inside = |(first, header): &(u64, PackHeader)| {
-                    let at = number.checked_sub(*first)?;
-                    header.chunks.get(at as usize).map(|c| u64::from(c.0)).filter(|n| *n > 0)
-                };
-                let mut size = pack.as_ref().and_then(inside);
-                if size.is_none() {
-                    // It may have been collected since.
-                    pack = header_of(&self.store.db, number).ok();
-                    size = pack.as_ref().and_then(inside);
-                }
-                let Some(size) = size else { break };
-                chunks.push((number, bytes));
+                // It may have been collected since.
+                let Some((size, depth)) = self.size_and_depth(number) else { break };
+                chunks.push(OlderChunk { number, at: bytes, bytes: size, depth });
                 bytes += size;
             }
             if !chunks.is_empty() {
@@ -330,6 +327,18 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of a chunk, and the depth of its pack; `None` when it is gone.
+    fn size_and_depth(&mut self, number: u64) -> Option<(u64, u64)> {
+        let inside = |(first, header): &(u64, PackHeader)| {
+            let (bytes, _) = header.chunks.get(number.checked_sub(*first)? as usize)?;
+            (*bytes > 0).then_some((u64::from(*bytes), header.depth))
+        };
+        self.header.as_ref().and_then(inside).or_else(|| {
+            self.header = header_of(&self.store.db, number).ok();
+            self.header.as_ref().and_then(inside)
+        })
     }
 
     /// Writes what is left, and last the image: from then on it is there.

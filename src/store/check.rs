@@ -134,9 +134,7 @@ impl Store {
         let record = self.blob(digest)?;
         let mut problem: Option<Error> = None;
         let mut each = |chunks: &Runs| {
-            chunks.numbers().for_each(|n| {
-                used.add(n);
-            });
+            used.add_all(chunks);
             if let Err(e) = self.all_whole(chunks, whole) {
                 problem.get_or_insert(e);
             }

@@ -63,7 +63,7 @@ impl Marks {
         new
     }
 
-    fn add_all(&mut self, chunks: &Runs) {
+    pub(super) fn add_all(&mut self, chunks: &Runs) {
         chunks.numbers().for_each(|number| {
             self.add(number);
         });

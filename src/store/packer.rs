@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pack::{self, DEPTH, Filled, REFERENCE, header_of};
+use super::pack::{self, DEPTH, Filled, REFERENCE};
 use super::record::{Hash, PACK, PackHeader, key, number_of};
 use super::table::Store;
 use crate::chunk;
@@ -13,9 +13,18 @@ use crate::error::Result;
 
 /// An older file that is much like a new one.
 pub(super) struct Older {
-    /// Its chunks, each with the byte where it begins.
-    pub(super) chunks: Vec<(u64, u64)>,
+    pub(super) chunks: Vec<OlderChunk>,
     pub(super) bytes: u64,
+}
+
+/// A chunk of an older file.
+pub(super) struct OlderChunk {
+    pub(super) number: u64,
+    /// Where it begins in the file.
+    pub(super) at: u64,
+    pub(super) bytes: u64,
+    /// How deep its pack's references go.
+    pub(super) depth: u64,
 }
 
 /// Chunks on their way into packs.
@@ -48,11 +57,12 @@ struct Full {
 }
 
 impl<'a> Packer<'a> {
-    pub(super) fn new(store: &'a Store, level: i32) -> Result<Self> {
-        Ok(Self {
+    /// Numbers chunks from `first` on, the number that none has yet.
+    pub(super) fn new(store: &'a Store, first: u64, level: i32) -> Self {
+        Self {
             store,
             level,
-            first: store.limit()?,
+            first,
             bytes: Vec::new(),
             filled: Filled::new(),
             references: Vec::new(),
@@ -62,7 +72,7 @@ impl<'a> Packer<'a> {
             pending: BTreeMap::new(),
             new_bytes: 0,
             stored_bytes: 0,
-        })
+        }
     }
 
     /// The number of a chunk that is there.
@@ -85,7 +95,7 @@ impl<'a> Packer<'a> {
             return Ok(number);
         }
         if let Some((older, range, size)) = sight {
-            self.refer(older, &range, size)?;
+            self.refer(older, &range, size);
         }
         let number = self.first + self.filled.len() as u64;
         self.pending.insert(hash, number);
@@ -102,27 +112,19 @@ impl<'a> Packer<'a> {
     }
 
     /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
-    fn refer(&mut self, older: &Older, range: &Range<u64>, size: u64) -> Result<()> {
+    fn refer(&mut self, older: &Older, range: &Range<u64>, size: u64) {
         let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
         let around = chunk::MAX as u64;
         let (from, to) = (scale(range.start).saturating_sub(around), scale(range.end) + around);
-        let start = older.chunks.partition_point(|(_, at)| *at < from).saturating_sub(1);
-        for (number, at) in &older.chunks[start..] {
-            if *at >= to {
-                break;
-            }
-            if self.references.contains(number) {
-                continue;
-            }
-            let (first, header) = header_of(&self.store.db, *number)?;
-            let bytes = u64::from(header.chunks[(number - first) as usize].0);
-            if header.depth < DEPTH && self.referred + bytes <= REFERENCE {
-                self.references.push(*number);
-                self.referred += bytes;
-                self.depth = self.depth.max(header.depth + 1);
+        let start = older.chunks.partition_point(|c| c.at < from).saturating_sub(1);
+        for chunk in older.chunks[start..].iter().take_while(|c| c.at < to) {
+            let fits = chunk.depth < DEPTH && self.referred + chunk.bytes <= REFERENCE;
+            if fits && !self.references.contains(&chunk.number) {
+                self.references.push(chunk.number);
+                self.referred += chunk.bytes;
+                self.depth = self.depth.max(chunk.depth + 1);
             }
         }
-        Ok(())
     }
 
     fn seal(&mut self) {

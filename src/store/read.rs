@@ -12,7 +12,7 @@ use crate::codec::Encoder;
 use crate::content::{Budget, ReadAt, Source, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::oci::{self, Annotations, Index, Platform, media_type};
+use crate::oci::{self, Index, Platform};
 use crate::recode;
 use crate::transport::files::{Files, blob_path};
 use crate::transport::open::Opened;
@@ -74,13 +74,7 @@ impl Stored {
         if manifests.is_empty() {
             manifests.push(self.image.root.clone());
         }
-        oci::to_json(&Index {
-            schema_version: 2,
-            media_type: Some(media_type::INDEX.into()),
-            manifests,
-            annotations: None::<Annotations>,
-            other: serde_json::Map::default(),
-        })
+        oci::to_json(&Index::new(manifests))
     }
 }
 

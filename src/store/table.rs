@@ -184,10 +184,10 @@ impl Store {
             .collect()
     }
 
-    /// Numbers of chunks, from a table.
-    pub(super) fn runs(&self, table: &str, key: &[u8]) -> Result<Option<Runs>> {
+    /// Numbers of chunks, from a table; `limit` is the number that no chunk has yet.
+    pub(super) fn runs(&self, table: &str, key: &[u8], limit: u64) -> Result<Option<Runs>> {
         let damaged = || self.db.damaged(&format!("an entry of {table} makes no sense"));
         let Some(value) = self.db.get(table, key)? else { return Ok(None) };
-        Runs::parse(&value, self.limit()?).ok_or_else(damaged).map(Some)
+        Runs::parse(&value, limit).ok_or_else(damaged).map(Some)
     }
 }

@@ -90,11 +90,9 @@ impl Bundle {
             }),
             (index, _) => {
                 let index = Index {
-                    schema_version: 2,
-                    media_type: Some(media_type::INDEX.into()),
-                    manifests: images,
                     annotations: index.and_then(|i| i.annotations.clone()),
                     other: index.map(|i| i.other.clone()).unwrap_or_default(),
+                    ..Index::new(images)
                 };
                 Some(self.document(media_type::INDEX, oci::to_json(&index)?))
             }

@@ -40,13 +40,7 @@ pub fn open(
     }
     if chosen.len() > 1 {
         // Images for several platforms straight in index.json, as some builders write them.
-        index = Some(Index {
-            schema_version: 2,
-            media_type: Some(media_type::INDEX.into()),
-            manifests: Vec::new(),
-            annotations: None,
-            other: serde_json::Map::default(),
-        });
+        index = Some(Index::new(Vec::new()));
     }
     let Found { images, notes, .. } = found;
     if images.is_empty() {

@@ -9,8 +9,6 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::Map;
-
 use super::bundle::{Blob, Bundle};
 use super::docker_archive::Item;
 use super::files::blob_path;
@@ -19,7 +17,7 @@ use crate::content::SourceReader;
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Mtime, Xattrs};
-use crate::oci::{self, Annotations, Descriptor, Index, media_type};
+use crate::oci::{self, Annotations, Descriptor, Index};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
 
@@ -260,16 +258,6 @@ fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-fn index_of(manifests: Vec<Descriptor>) -> Index {
-    Index {
-        schema_version: 2,
-        media_type: Some(media_type::INDEX.into()),
-        manifests,
-        annotations: None,
-        other: Map::default(),
-    }
-}
-
 /// `manifest.json`: the first platform's image has the names, as a second would take them away.
 fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
     let tags: Vec<_> =
@@ -303,7 +291,7 @@ pub fn write_archive(
         // One name only: with several descriptors skopeo asks which image is meant, although there
         // is one. The other names are in manifest.json.
         let first = &names[..names.len().min(1)];
-        documents.push(("index.json", oci::to_json(&index_of(named_roots(bundle, first)?))?));
+        documents.push(("index.json", oci::to_json(&Index::new(named_roots(bundle, first)?))?));
     }
     if form != Form::Oci {
         documents.push(("manifest.json", docker_list(bundle, names)?));
@@ -369,7 +357,7 @@ fn write_layout(
     let index = dir.join("index.json");
     let mut root = match fs::read(&index) {
         Ok(bytes) => oci::parse(&bytes, "index.json")?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => index_of(Vec::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Index::new(Vec::new()),
         Err(e) => return Err(e).context(|| format!("reading {}", index.display())),
     };
     let new = named_roots(bundle, names)?;
