@@ -34,6 +34,7 @@
 //! ```
 
 pub mod analyze;
+pub mod bench;
 pub mod chunk;
 pub mod cli;
 pub mod codec;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::load::open;
+use super::load::{open, open_one};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::content::{Budget, DiskFile};
 use crate::delta::{self, Delta, Side};
@@ -19,7 +19,7 @@ use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
-use crate::transport::open::{Image, Opened};
+use crate::transport::open::Image;
 use crate::transport::{Reference, write};
 
 /// Memory for old layers while a delta is applied; the rest goes to a temporary file.
@@ -69,15 +69,7 @@ impl DeltaArgs {
         let start = Instant::now();
         write::check_file(&self.output, self.force)?;
         let budget = Budget::new(global.memory.0, None);
-        let open_one = |image: &Reference| -> Result<Opened> {
-            let opened = open(image, self.platform.as_ref(), &budget, global)?;
-            if opened.images.len() != 1 {
-                return Err(Error::refused(format!(
-                    "{image} has images for several platforms; --platform picks one"
-                )));
-            }
-            Ok(opened)
-        };
+        let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
         let read = |image: &Image, name: &Reference| -> Result<Vec<LayerContent>> {
             let limits = Limits::new(global.max_size.0, MAX_ENTRIES);

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Loaded, load};
+use super::load::{Loaded, load, several_platforms};
 use super::table::{lines, number, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::analyze::analyze;
 use crate::diff::{Changes, Diff, Load, Loads, Side, diff};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::oci::Platform;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
@@ -73,9 +73,7 @@ impl DiffArgs {
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
         let mut images = load(image, self.platform.as_ref(), true, global, terminal)?;
         let (Some(one), true) = (images.pop(), images.is_empty()) else {
-            return Err(Error::refused(format!(
-                "{image} has images for several platforms; --platform picks one"
-            )));
+            return Err(several_platforms(image));
         };
         let Loaded { files, contents, layers, .. } = one;
         let analysis = analyze(&files, &contents, &[])?;

@@ -80,7 +80,7 @@ mod run {
 
     use serde_json::json;
 
-    use super::super::load::{Loaded, load};
+    use super::super::load::{Loaded, load, several_platforms};
     use super::super::table::{lines, number, share, table};
     use super::super::{print, print_json};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
@@ -147,9 +147,7 @@ mod run {
     ) -> Result<(String, Loaded)> {
         let mut images = load(image, args.platform.as_ref(), true, global, terminal)?;
         let (Some(one), true) = (images.pop(), images.is_empty()) else {
-            return Err(Error::refused(format!(
-                "{image} has images for several platforms; --platform picks one"
-            )));
+            return Err(several_platforms(image));
         };
         let name = args.name.clone().or_else(|| one.names.iter().find_map(|n| name::repository(n)));
         let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {

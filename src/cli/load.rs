@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Global, terminal::Terminal};
 use crate::content::{Budget, Contents};
 use crate::diff::Layer;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::fileset::FileSet;
 use crate::flatten;
 use crate::layer::{Limits, MAX_ENTRIES};
@@ -34,6 +34,17 @@ pub(super) fn open(
     }
 }
 
+/// Opens the one image that a reference names.
+pub(super) fn open_one(
+    image: &Reference,
+    platform: Option<&Platform>,
+    budget: &Arc<Budget>,
+    global: &Global,
+) -> Result<Opened> {
+    let opened = open(image, platform, budget, global)?;
+    if opened.images.len() == 1 { Ok(opened) } else { Err(several_platforms(image)) }
+}
+
 /// What says that a command needs more than this relayer has.
 #[cfg(not(feature = "store"))]
 pub(super) fn without_database() -> crate::error::Error {
@@ -41,6 +52,11 @@ pub(super) fn without_database() -> crate::error::Error {
         "this relayer was built without a database; build it with `cargo install --path . \
          --features store`",
     )
+}
+
+/// Refuses an image that comes for several platforms.
+pub(super) fn several_platforms(image: &Reference) -> Error {
+    Error::refused(format!("{image} has images for several platforms; --platform picks one"))
 }
 
 /// One image of a reference.
@@ -72,12 +88,7 @@ pub(super) fn load(
         let read = pool.install(|| {
             flatten::read(&one.layers, contents.then_some(&budget), &limits, terminal)
         })?;
-        let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
-            digest: read.digest,
-            diff_id: layer.diff_id,
-            blob_bytes: layer.source.size(),
-            tar_bytes: read.tar_bytes,
-        });
+        let layers = one.layers.iter().zip(&read).map(|(blob, read)| Layer::of(blob, read));
         let layers = layers.collect();
         let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
         let listed = one.layers.iter().map(|l| l.name.as_str());

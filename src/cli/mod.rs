@@ -1,5 +1,6 @@
 //! The command line: arguments in, library calls, tables or JSON out.
 
+mod bench;
 mod copy;
 mod delta;
 mod diff;
@@ -50,6 +51,8 @@ enum Command {
     Verify(verify::Verify),
     /// Show what changed between images, and what clients download because of it
     Diff(diff::DiffArgs),
+    /// Measure compressions, numbers of layers and updates
+    Bench(bench::BenchArgs),
     /// Write what makes one image of another
     Delta(delta::DeltaArgs),
     /// Make a new image of an old one and a delta
@@ -149,6 +152,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Flatten(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
+        Command::Bench(args) => args.run(&cli.global, terminal),
         Command::Delta(args) => args.run(&cli.global, terminal),
         Command::Apply(args) => args.run(&cli.global, terminal),
         Command::History(args) => args.run(&cli.global, terminal),

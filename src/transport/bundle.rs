@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::files::{Files, blob_path};
 use super::open::{Image, Opened};
+use super::{Transport, layout};
 use crate::codec;
 use crate::content::{ReadAt, Source};
 use crate::digest::Digest;
@@ -80,6 +82,11 @@ impl Bundle {
         Ok(bundle)
     }
 
+    /// The same image as it will be read again.
+    pub fn reopen(&self) -> Result<Opened> {
+        layout::open(self, None, None, Transport::Oci)
+    }
+
     /// Sets the root: the only image, or an index like `index` of all of them.
     pub fn finish(&mut self, index: Option<&Index>, mut images: Vec<Descriptor>) -> Result<()> {
         self.root = match (index, images.len()) {
@@ -124,6 +131,17 @@ impl Bundle {
         manifest.config = self.document(media_type::CONFIG, image.config_bytes.clone());
         self.listed.push(Listed { config: manifest.config.digest, layers });
         Ok(self.document(media_type::MANIFEST, oci::to_json(&manifest)?))
+    }
+}
+
+impl Files for Bundle {
+    fn get(&self, name: &str) -> Result<Option<Source>> {
+        if name == "index.json" {
+            let index = Index::new(self.root.iter().cloned().collect());
+            return Ok(Some(Arc::new(oci::to_json(&index)?)));
+        }
+        let found = self.blobs.iter().find(|(digest, _)| blob_path(digest) == name);
+        Ok(found.map(|(_, blob)| Arc::clone(&blob.source)))
     }
 }
 

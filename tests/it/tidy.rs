@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 34] = [
+const LEVELS: [(&str, u32); 35] = [
     ("error", 0),
     ("testing", 0),
     ("db", 1),
@@ -35,6 +35,7 @@ const LEVELS: [(&str, u32); 34] = [
     ("diff", 11),
     ("history", 11),
     ("split", 12),
+    ("bench", 13),
     ("delta", 13),
     ("store", 13),
     ("cli", 14),

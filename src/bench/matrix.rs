@@ -1,0 +1,347 @@
+//! One image in many forms: every compression at every number of layers, with its size and speed.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::sample::Sample;
+use crate::analyze::{self, Analysis};
+use crate::codec::{self, Compression, Encoder};
+use crate::content::{Budget, Contents, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::encode;
+use crate::error::{Context, Error, Result};
+use crate::fileset::FileSet;
+use crate::plan::{self, Target};
+use crate::progress::{Progress, Silent};
+
+/// What is measured by default.
+const COMPRESSIONS: [&str; 8] = [
+    "gzip:6",
+    "gzip:9",
+    "zstd:1",
+    "zstd:3",
+    "zstd:3:long=23",
+    "zstd:3:long=27",
+    "zstd:9",
+    "zstd:19",
+];
+/// Numbers of layers by default.
+const LAYERS: [u32; 6] = [1, 4, 8, 16, 32, 64];
+/// The number of layers at which slow compressions are measured by default.
+const SLOW_LAYERS: u32 = 8;
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The rows, and for each the numbers of layers it is measured with.
+    pub rows: Vec<(Compression, Vec<u32>)>,
+    /// Bytes of files to measure with; the whole image if it has fewer.
+    pub sample: u64,
+}
+
+impl Options {
+    /// The given compressions and numbers of layers, or the usual ones. Without a list of
+    /// compressions, slow ones are measured with one number of layers.
+    ///
+    /// # Errors
+    /// When a compression is none.
+    pub fn new(compressions: &[Compression], layers: &[u32], sample: u64) -> Result<Self> {
+        let layers = if layers.is_empty() { &LAYERS[..] } else { layers };
+        let rows = if compressions.is_empty() {
+            let usual = COMPRESSIONS.iter().map(|text| {
+                let compression = Compression::parse(text)?;
+                let slow = matches!(compression, Compression::Zstd { level: 10.., .. });
+                let some = layers
+                    .contains(&SLOW_LAYERS)
+                    .then_some(SLOW_LAYERS)
+                    .or(layers.first().copied());
+                Ok((compression, if slow { some.into_iter().collect() } else { layers.to_vec() }))
+            });
+            usual.collect::<Result<_>>()?
+        } else {
+            compressions.iter().map(|c| (*c, layers.to_vec())).collect()
+        };
+        Ok(Self { rows, sample })
+    }
+}
+
+/// A layer, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Of the blob.
+    pub blob_bytes: u64,
+    /// Of the tar.
+    pub tar_bytes: u64,
+    /// Files in it.
+    pub files: u64,
+}
+
+/// A compression at a number of layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cell {
+    /// So many layers were asked for.
+    pub target: u32,
+    /// Bytes of all blobs.
+    pub blob_bytes: u64,
+    /// Bytes of all tars.
+    pub tar_bytes: u64,
+    /// Lowest first.
+    pub layers: Vec<Sizes>,
+}
+
+/// A compression.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// As [`Compression`] writes itself.
+    pub compression: String,
+    /// Bytes that its largest window has, which a decoder must hold.
+    pub window: u64,
+    /// Bytes of tar compressed in a second by one core.
+    pub encode: f64,
+    /// Bytes of tar decompressed in a second by one core.
+    pub decode: f64,
+    /// One for each number of layers that it was measured with.
+    pub cells: Vec<Cell>,
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Matrix {
+    /// Bytes of files in the image.
+    pub file_bytes: u64,
+    /// Those that were measured with.
+    pub sample_bytes: u64,
+    /// In the order they were asked for.
+    pub rows: Vec<Row>,
+}
+
+impl Matrix {
+    /// What a compression came to at a number of layers.
+    pub fn cell(&self, compression: &str, layers: u32) -> Option<&Cell> {
+        let row = self.rows.iter().find(|r| r.compression == compression)?;
+        row.cells.iter().find(|c| c.target == layers)
+    }
+}
+
+/// Measures an image. Runs on the threads of rayon's pool, a core a stream.
+pub fn measure(
+    files: &FileSet,
+    contents: &Contents,
+    analysis: &Analysis,
+    options: &Options,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<Matrix> {
+    let sample = Sample::new(files, options.sample);
+    let estimates = analyze::estimate(files, contents, analysis)?;
+    let mut counts: Vec<u32> =
+        options.rows.iter().flat_map(|(_, layers)| layers).copied().collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let mut tallies = vec![Tally::default(); options.rows.len()];
+    let passes = options.rows.iter().map(|(_, layers)| layers.len() as u64).sum::<u64>();
+    progress.begin("measure", passes * sample.bytes);
+    for count in counts {
+        let planned = plan::Options { target: Target::Layers(count), only: Some(&sample.inodes) };
+        let plan = plan::plan(files, analysis, &estimates, &planned);
+        let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
+        let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
+        let layers: Vec<_> = plan
+            .layers
+            .iter()
+            .map(|l| encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts })
+            .collect();
+        let plain = encode::Options {
+            compression: Compression::None,
+            threads: rayon::current_num_threads(),
+        };
+        let tars: Vec<Source> = encode::encode(files, contents, &layers, plain, budget, &Silent)?
+            .into_iter()
+            .map(|layer| layer.source)
+            .collect();
+        let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
+        // The slowest first, so that no core waits for them at the end.
+        let mut jobs: Vec<(usize, usize)> =
+            rows.flat_map(|(row, _)| (0..tars.len()).map(move |layer| (row, layer))).collect();
+        jobs.sort_by_key(|(row, layer)| {
+            (std::cmp::Reverse(effort(&options.rows[*row].0) * tars[*layer].size()), *row, *layer)
+        });
+        let done: Mutex<Vec<Option<Stream>>> = Mutex::new(vec![None; jobs.len()]);
+        jobs.par_iter().enumerate().with_max_len(1).try_for_each(|(i, (row, layer))| {
+            let stream = one(&tars[*layer], &options.rows[*row].0, budget)?;
+            done.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(stream);
+            progress.advance(stream.tar_bytes);
+            Ok::<_, Error>(())
+        })?;
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut streams: Vec<_> =
+            jobs.iter().zip(done).filter_map(|(j, s)| Some((j, s?))).collect();
+        streams.sort_by_key(|(job, _)| **job);
+        for (row, tally) in tallies.iter_mut().enumerate() {
+            let own = streams.iter().filter(|((r, _), _)| *r == row);
+            tally.add(count, own.map(|((_, layer), stream)| (counts[*layer], *stream)));
+        }
+    }
+    progress.end();
+    let rows = options.rows.iter().zip(tallies).map(|((c, _), tally)| tally.row(c)).collect();
+    Ok(Matrix { file_bytes: sample.all_bytes, sample_bytes: sample.bytes, rows })
+}
+
+/// How long a byte takes, roughly.
+fn effort(compression: &Compression) -> u64 {
+    match compression {
+        Compression::None => 1,
+        Compression::Gzip { level } => u64::from(4 * level),
+        Compression::Zstd { level, .. } | Compression::Chunked { level } => {
+            let level = u64::from(level.unsigned_abs());
+            level * level
+        }
+    }
+}
+
+/// A layer, compressed and decompressed once.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    tar_bytes: u64,
+    blob_bytes: u64,
+    window: u64,
+    encode: Duration,
+    decode: Duration,
+}
+
+fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<Stream> {
+    let place = || format!("compressing with {compression}");
+    let start = Instant::now();
+    let mut encoder = Encoder::new(SpoolWriter::new(budget), compression, 1, tar.size())?;
+    let mut buf = vec![0; 1 << 17];
+    copy(&mut SourceReader::all(tar.as_ref()), &mut encoder, &mut buf).context(place)?;
+    let (spool, _) = encoder.finish().context(place)?;
+    let encode = start.elapsed();
+    let blob = spool.finish()?;
+    let window = window(compression, &blob)?;
+    let start = Instant::now();
+    let (_, mut decoder) = codec::decode(SourceReader::all(&blob))?;
+    let tar_bytes = copy(&mut decoder, &mut io::sink(), &mut buf)?;
+    drop(decoder);
+    let decode = start.elapsed();
+    Ok(Stream { tar_bytes, blob_bytes: blob.size(), window, encode, decode })
+}
+
+/// The bytes that `io::copy` would copy, in larger pieces.
+fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u64> {
+    let mut all = 0;
+    loop {
+        let n = from.read(buf)?;
+        if n == 0 {
+            return Ok(all);
+        }
+        to.write_all(&buf[..n])?;
+        all += n as u64;
+    }
+}
+
+/// How far back a blob's decoder looks.
+fn window(compression: &Compression, blob: &dyn ReadAt) -> Result<u64> {
+    Ok(match compression {
+        Compression::None => 0,
+        Compression::Gzip { .. } => codec::GZIP_WINDOW,
+        Compression::Zstd { .. } | Compression::Chunked { .. } => {
+            let mut head = [0; codec::FRAME_HEADER];
+            let n = (head.len() as u64).min(blob.size()) as usize;
+            blob.read_exact_at(&mut head[..n], 0)?;
+            codec::zstd_window(&head[..n]).unwrap_or_default()
+        }
+    })
+}
+
+/// All streams of a row.
+#[derive(Debug, Clone, Default)]
+struct Tally {
+    window: u64,
+    bytes: u64,
+    encode: Duration,
+    decode: Duration,
+    cells: Vec<Cell>,
+}
+
+impl Tally {
+    /// Adds the layers of a plan, each with the files in it; a row that was not measured with it has
+    /// none.
+    fn add(&mut self, target: u32, streams: impl Iterator<Item = (u64, Stream)>) {
+        let mut layers = Vec::new();
+        for (files, s) in streams {
+            self.window = self.window.max(s.window);
+            self.bytes += s.tar_bytes;
+            self.encode += s.encode;
+            self.decode += s.decode;
+            layers.push(Sizes { blob_bytes: s.blob_bytes, tar_bytes: s.tar_bytes, files });
+        }
+        if !layers.is_empty() {
+            let sum = |f: fn(&Sizes) -> u64| layers.iter().map(f).sum();
+            let (blob_bytes, tar_bytes) = (sum(|l| l.blob_bytes), sum(|l| l.tar_bytes));
+            self.cells.push(Cell { target, blob_bytes, tar_bytes, layers });
+        }
+    }
+
+    fn row(self, compression: &Compression) -> Row {
+        let speed = |time: Duration| self.bytes as f64 / time.as_secs_f64().max(1e-9);
+        Row {
+            compression: compression.to_string(),
+            window: self.window,
+            encode: speed(self.encode),
+            decode: speed(self.decode),
+            cells: self.cells,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::{analyze, fixture::Fixture};
+
+    #[test]
+    fn one_layer_is_never_larger_under_a_window_that_sees_it_all() {
+        // Two packages with the same random bytes, which only a wide window can see at once.
+        let mut state = 1u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'a' + (state >> 60) as u8)
+        };
+        let text: String = (0..200_000).map(|_| noise()).collect();
+        let (files, contents) = Fixture::default()
+            .file("app/one/data", &text)
+            .file("srv/two/data", &text)
+            .file("opt/three/readme", "three")
+            .build();
+        let analysis = analyze(&files, &contents, &[]).unwrap();
+        let wanted =
+            ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());
+        let options = Options::new(&wanted, &[1, 2], u64::MAX).unwrap();
+        let budget = Budget::new(1 << 24, None);
+        let found = measure(&files, &contents, &analysis, &options, &budget, &Silent).unwrap();
+        assert_eq!((found.file_bytes, found.sample_bytes), (400_005, 400_005));
+        let bytes = |c: &str, layers| found.cell(c, layers).unwrap().blob_bytes;
+        assert!(bytes("zstd:3", 1) < bytes("zstd:3", 2) * 6 / 10, "the window shows both");
+        assert!(bytes("gzip:6", 1) > bytes("gzip:6", 2) * 9 / 10, "32 KiB show one");
+        assert_eq!(found.rows[0].window, 32 << 10);
+        assert_eq!(found.rows[2].window, 256 << 10);
+        let none = found.cell("none", 2).unwrap();
+        assert_eq!((none.blob_bytes, none.layers.len()), (none.tar_bytes, 2));
+        assert_eq!(none.layers.iter().map(|l| l.files).sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn slow_compressions_are_measured_once_unless_they_are_asked_for() {
+        let counts = |options: &Options| -> Vec<usize> {
+            options.rows.iter().map(|(_, layers)| layers.len()).collect()
+        };
+        assert_eq!(counts(&Options::new(&[], &[], 1).unwrap()), [6, 6, 6, 6, 6, 6, 6, 1]);
+        let slow = Compression::parse("zstd:19").unwrap();
+        assert_eq!(counts(&Options::new(&[slow], &[1, 2], 1).unwrap()), [2]);
+        assert_eq!(Options::new(&[], &[3, 5], 1).unwrap().rows[7].1, [3]);
+    }
+}

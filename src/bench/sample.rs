@@ -1,0 +1,71 @@
+//! A part of an image that stands for it.
+
+use crate::fileset::{FileSet, Kind};
+
+/// Files that lie side by side are taken together, so many bytes at a time: windows see what they
+/// would see in the whole image, up to this size.
+const RUN: u64 = 32 << 20;
+
+/// Which files are measured with.
+pub(super) struct Sample {
+    /// For each inode, whether it is in.
+    pub(super) inodes: Vec<bool>,
+    /// Bytes in the files that are.
+    pub(super) bytes: u64,
+    /// Bytes in all files.
+    pub(super) all_bytes: u64,
+}
+
+impl Sample {
+    /// About `wanted` bytes of files: runs of them in path order, evenly spread; all if there are no
+    /// more than that.
+    pub(super) fn new(files: &FileSet, wanted: u64) -> Self {
+        let size = |inode: u32| match &files.inodes()[inode as usize].kind {
+            Kind::File(file) => Some(file.size),
+            _ => None,
+        };
+        let all_bytes = (0..files.inodes().len() as u32).filter_map(size).sum::<u64>();
+        if all_bytes <= wanted {
+            return Self { inodes: vec![true; files.inodes().len()], bytes: all_bytes, all_bytes };
+        }
+        let runs = (wanted / RUN).max(1);
+        let period = all_bytes.div_ceil(runs);
+        // What is no file costs little and is in.
+        let mut inodes: Vec<bool> =
+            (0..files.inodes().len() as u32).map(|inode| size(inode).is_none()).collect();
+        let mut seen = vec![false; inodes.len()];
+        let (mut at, mut bytes) = (0, 0);
+        for entry in files.entries() {
+            let Some(size) = size(entry.inode) else { continue };
+            if std::mem::replace(&mut seen[entry.inode as usize], true) {
+                continue;
+            }
+            if at % period < wanted / runs {
+                inodes[entry.inode as usize] = true;
+                bytes += size;
+            }
+            at += size;
+        }
+        Self { inodes, bytes, all_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::fixture::Fixture;
+
+    #[test]
+    fn a_sample_is_spread_over_the_image() {
+        let mut image = Fixture::default();
+        for i in 0..1000 {
+            image = image.file(&format!("{i:03}"), &"x".repeat(100));
+        }
+        let (files, _) = image.build();
+        let all = Sample::new(&files, 100_000);
+        assert_eq!((all.bytes, all.all_bytes), (100_000, 100_000));
+        assert!(all.inodes.iter().all(|i| *i));
+        let some = Sample::new(&files, 10_000);
+        assert_eq!((some.bytes, some.all_bytes), (10_000, 100_000));
+    }
+}

@@ -1,0 +1,176 @@
+//! `relayer bench`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::load::open_one;
+use super::table::{lines, share, table};
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::analyze::analyze;
+use crate::bench::{self, Matrix, Options, Row, Step};
+use crate::codec::Compression;
+use crate::content::Budget;
+use crate::error::{Context, Result};
+use crate::flatten::flatten;
+use crate::layer::{Limits, MAX_ENTRIES};
+use crate::oci::Platform;
+use crate::report::SCHEMA;
+use crate::size::ByteSize;
+use crate::split;
+use crate::transport::Reference;
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// The image; or its versions, oldest first: the last is measured, and the updates between them
+    #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
+    images: Vec<Reference>,
+    /// Measure these, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9, zstd 1, 3 (with
+    /// windows of 2, 8 and 128 MiB), 9 and 19]
+    #[arg(long, value_name = "CODEC:LEVEL", value_delimiter = ',', value_parser = Compression::parse)]
+    compression: Vec<Compression>,
+    /// With so many layers [default: 1,4,8,16,32,64]
+    #[arg(long, value_name = "N", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::plan::MAX_LAYERS)))]
+    layers: Vec<u32>,
+    /// Measure with so many bytes of files, in runs of 32 MiB all over the image
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    sample: ByteSize,
+    /// Which platform, where an index has several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+impl BenchArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let options = Options::new(&self.compression, &self.layers, self.sample.0)?;
+        let budget = Budget::new(global.memory.0, None);
+        let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
+        let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let pool = global.pool()?;
+        // There is at least one, says the command line.
+        let (Some(name), Some(last)) = (self.images.last(), versions.last()) else {
+            return Ok(Outcome::Done);
+        };
+        let matrix = pool.install(|| -> Result<Matrix> {
+            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+            let flat = flatten(&last.images[0].layers, Some(&budget), &limits, terminal)
+                .context(|| format!("reading {name}"))?;
+            let analysis = analyze(&flat.files, &flat.contents, &[])?;
+            bench::measure(&flat.files, &flat.contents, &analysis, &options, &budget, terminal)
+        })?;
+        let splitting = split::Options {
+            threads: global.threads(),
+            memory: global.memory.0,
+            max_size: global.max_size.0,
+            ..split::Options::default()
+        };
+        let steps = if versions.len() > 1 {
+            pool.install(|| bench::updates(&versions, &splitting, &budget, terminal))?
+        } else {
+            Vec::new()
+        };
+        if global.json {
+            return print_json(&json!({
+                "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "updates": steps,
+            }));
+        }
+        if global.quiet {
+            return Ok(Outcome::Done);
+        }
+        let mut text = sizes(&matrix);
+        if !steps.is_empty() {
+            text.push('\n');
+            text.push_str(&updates(&self.images, &steps));
+        }
+        print(text.as_bytes())
+    }
+}
+
+/// Compressions by numbers of layers.
+fn sizes(matrix: &Matrix) -> String {
+    let mut text = if matrix.sample_bytes < matrix.file_bytes {
+        let part = share(matrix.sample_bytes, matrix.file_bytes, 0);
+        format!("a sample of {} of files, {part} of the image\n", ByteSize(matrix.sample_bytes))
+    } else {
+        format!("the whole image, {} of files\n", ByteSize(matrix.file_bytes))
+    };
+    let mut counts: Vec<u32> =
+        matrix.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let mut header: Vec<String> =
+        ["", "window", "MB/s in", "MB/s out", "ratio"].map(str::to_owned).into();
+    header.extend(counts.iter().map(|n| format!("{n} layer{}", if *n == 1 { "" } else { "s" })));
+    let ends = counts.first().zip(counts.last()).filter(|(one, many)| one != many);
+    header.extend(ends.map(|(one, many)| format!("{many} for {one}")));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut rows = table(&header, 1);
+    for row in &matrix.rows {
+        let mut cells = vec![
+            row.compression.clone(),
+            binary(row.window),
+            format!("{:.0}", row.encode / 1e6),
+            format!("{:.0}", row.decode / 1e6),
+            format!("{:.2}", ratio(row)),
+        ];
+        cells.extend(counts.iter().map(|n| {
+            let cell = row.cells.iter().find(|c| c.target == *n);
+            cell.map_or_else(String::new, |c| ByteSize(c.blob_bytes).to_string())
+        }));
+        if let (Some(_), [one, .., many]) = (ends, row.cells.as_slice()) {
+            let more = 100.0 * (many.blob_bytes as f64 / one.blob_bytes as f64 - 1.0);
+            cells.push(format!("{more:+.1} %"));
+        }
+        rows.add_row(cells);
+    }
+    text.push_str(&lines(&rows));
+    text
+}
+
+/// Uncompressed for each compressed byte, over all cells.
+fn ratio(row: &Row) -> f64 {
+    let sum = |f: fn(&bench::Cell) -> u64| row.cells.iter().map(f).sum::<u64>() as f64;
+    sum(|c| c.tar_bytes) / sum(|c| c.blob_bytes).max(1.0)
+}
+
+/// Windows are powers of two, or nearly.
+fn binary(bytes: u64) -> String {
+    match bytes {
+        0 => String::new(),
+        _ if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes.div_ceil(1 << 10)),
+    }
+}
+
+/// What clients load from version to version.
+fn updates(images: &[Reference], steps: &[Step]) -> String {
+    let header = [
+        "update to",
+        "as built: digest",
+        "chain ID",
+        "split: digest",
+        "chain ID",
+        "--previous: digest",
+        "chain ID",
+        "dead",
+    ];
+    let mut rows = table(&header, 1);
+    let size = |bytes: u64| ByteSize(bytes).to_string();
+    let mut total = [0; 6];
+    for (image, step) in images[1..].iter().zip(steps) {
+        let loads = [step.built, step.split, step.previous];
+        let bytes = loads.iter().flat_map(|l| [l.digest.bytes, l.chain.bytes]);
+        let mut row = vec![image.to_string()];
+        for (sum, bytes) in total.iter_mut().zip(bytes) {
+            *sum += bytes;
+            row.push(size(bytes));
+        }
+        row.push(share(step.dead_bytes, step.previous.cold.bytes, 1));
+        rows.add_row(row);
+    }
+    if steps.len() > 1 {
+        let sums = total.iter().map(|bytes| size(*bytes));
+        rows.add_row(std::iter::once("all".to_owned()).chain(sums));
+    }
+    lines(&rows)
+}
