@@ -53,6 +53,7 @@ pub mod layer;
 pub mod mtime;
 mod number;
 pub mod oci;
+pub mod page;
 pub mod pattern;
 pub mod plan;
 pub mod progress;

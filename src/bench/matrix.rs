@@ -107,6 +107,14 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
+impl Row {
+    /// Bytes of tar for each byte of blob, over all cells.
+    pub fn ratio(&self) -> f64 {
+        let sum = |f: fn(&Cell) -> u64| self.cells.iter().map(f).sum::<u64>() as f64;
+        sum(|c| c.tar_bytes) / sum(|c| c.blob_bytes).max(1.0)
+    }
+}
+
 /// All of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Matrix {
@@ -154,14 +162,15 @@ pub fn measure(
             .iter()
             .map(|l| encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts })
             .collect();
-        let plain = encode::Options {
+        let encoding = encode::Options {
             compression: Compression::None,
             threads: rayon::current_num_threads(),
         };
-        let tars: Vec<Source> = encode::encode(files, contents, &layers, plain, budget, &Silent)?
-            .into_iter()
-            .map(|layer| layer.source)
-            .collect();
+        let tars: Vec<Source> =
+            encode::encode(files, contents, &layers, encoding, budget, &Silent)?
+                .into_iter()
+                .map(|layer| layer.source)
+                .collect();
         let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
         // The slowest first, so that no core waits for them at the end.
         let mut jobs: Vec<(usize, usize)> =

@@ -59,7 +59,7 @@ mod tests {
     fn a_sample_is_spread_over_the_image() {
         let mut image = Fixture::default();
         for i in 0..1000 {
-            image = image.file(&format!("{i:03}"), &"x".repeat(100));
+            image = image.file(&format!("{i:03}"), "x".repeat(100));
         }
         let (files, _) = image.build();
         let all = Sample::new(&files, 100_000);

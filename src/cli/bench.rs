@@ -7,7 +7,7 @@ use super::load::open_one;
 use super::table::{lines, share, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::analyze::analyze;
-use crate::bench::{self, Matrix, Options, Row, Step};
+use crate::bench::{self, Matrix, Options, Step};
 use crate::codec::Compression;
 use crate::content::Budget;
 use crate::error::{Context, Result};
@@ -111,7 +111,7 @@ fn sizes(matrix: &Matrix) -> String {
             binary(row.window),
             format!("{:.0}", row.encode / 1e6),
             format!("{:.0}", row.decode / 1e6),
-            format!("{:.2}", ratio(row)),
+            format!("{:.2}", row.ratio()),
         ];
         cells.extend(counts.iter().map(|n| {
             let cell = row.cells.iter().find(|c| c.target == *n);
@@ -125,12 +125,6 @@ fn sizes(matrix: &Matrix) -> String {
     }
     text.push_str(&lines(&rows));
     text
-}
-
-/// Uncompressed for each compressed byte, over all cells.
-fn ratio(row: &Row) -> f64 {
-    let sum = |f: fn(&bench::Cell) -> u64| row.cells.iter().map(f).sum::<u64>() as f64;
-    sum(|c| c.tar_bytes) / sum(|c| c.blob_bytes).max(1.0)
 }
 
 /// Windows are powers of two, or nearly.

@@ -6,6 +6,7 @@ mod delta;
 mod diff;
 mod history;
 mod load;
+mod report;
 mod split;
 mod store;
 mod table;
@@ -53,6 +54,8 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Measure compressions, numbers of layers and updates
     Bench(bench::BenchArgs),
+    /// Write a page that shows an image, its pulls and its updates
+    Report(report::ReportArgs),
     /// Write what makes one image of another
     Delta(delta::DeltaArgs),
     /// Make a new image of an old one and a delta
@@ -153,6 +156,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
         Command::Bench(args) => args.run(&cli.global, terminal),
+        Command::Report(args) => args.run(&cli.global, terminal),
         Command::Delta(args) => args.run(&cli.global, terminal),
         Command::Apply(args) => args.run(&cli.global, terminal),
         Command::History(args) => args.run(&cli.global, terminal),

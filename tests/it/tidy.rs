@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 35] = [
+const LEVELS: [(&str, u32); 36] = [
     ("error", 0),
     ("testing", 0),
     ("db", 1),
@@ -36,10 +36,11 @@ const LEVELS: [(&str, u32); 35] = [
     ("history", 11),
     ("split", 12),
     ("bench", 13),
+    ("page", 14),
     ("delta", 13),
     ("store", 13),
-    ("cli", 14),
-    ("main", 15),
+    ("cli", 15),
+    ("main", 16),
 ];
 
 fn root() -> &'static Path {

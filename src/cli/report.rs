@@ -1,0 +1,92 @@
+//! `relayer report`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::load::open_one;
+use super::{Global, Outcome, print, terminal::Terminal};
+use crate::analyze::analyze;
+use crate::bench::{self, Matrix, Options};
+use crate::content::Budget;
+use crate::diff::Layer;
+use crate::error::{Context, Result};
+use crate::flatten::{self, flatten};
+use crate::layer::{Limits, MAX_ENTRIES};
+use crate::oci::Platform;
+use crate::page::Page;
+use crate::size::ByteSize;
+use crate::split;
+use crate::transport::{Reference, write};
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// The image; or its versions, oldest first: the last is shown, and the updates between them
+    #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
+    images: Vec<Reference>,
+    /// The page to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Measure compression with so many bytes of files, in runs of 32 MiB all over the image
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    sample: ByteSize,
+    /// Which platform, where an index has several
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Replace the page if it is there
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl ReportArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        write::check_file(&self.output, self.force)?;
+        let budget = Budget::new(global.memory.0, None);
+        let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
+        let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
+        // There is at least one, says the command line.
+        let (Some(name), Some(last)) = (self.images.last(), versions.last()) else {
+            return Ok(Outcome::Done);
+        };
+        let splitting = split::Options {
+            threads: global.threads(),
+            memory: global.memory.0,
+            max_size: global.max_size.0,
+            ..split::Options::default()
+        };
+        let image = &last.images[0];
+        let limits = || Limits::new(global.max_size.0, MAX_ENTRIES);
+        let options = Options::new(&[], &[], self.sample.0)?;
+        let pool = global.pool()?;
+        let built = pool.install(|| flatten::read(&image.layers, None, &limits(), terminal))?;
+        let built: Vec<Layer> =
+            image.layers.iter().zip(&built).map(|(blob, read)| Layer::of(blob, read)).collect();
+        let matrix = pool.install(|| -> Result<Matrix> {
+            let flat = flatten(&image.layers, Some(&budget), &limits(), terminal)
+                .context(|| format!("reading {name}"))?;
+            let analysis = analyze(&flat.files, &flat.contents, &[])?;
+            bench::measure(&flat.files, &flat.contents, &analysis, &options, &budget, terminal)
+        })?;
+        let (_, reports) = split::split(last, None, &splitting, &budget, terminal)?;
+        let steps = if versions.len() > 1 {
+            pool.install(|| bench::updates(&versions, &splitting, &budget, terminal))?
+        } else {
+            Vec::new()
+        };
+        let steps: Vec<_> = self.images[1..].iter().map(ToString::to_string).zip(steps).collect();
+        let page = Page {
+            input: &name.to_string(),
+            built: &built,
+            split: &reports[0],
+            matrix: &matrix,
+            steps: &steps,
+        };
+        let text = page.render();
+        write::file(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
+        if global.quiet {
+            return Ok(Outcome::Done);
+        }
+        let bytes = ByteSize(text.len() as u64);
+        print(format!("wrote {}: {bytes}\n", self.output.display()).as_bytes())
+    }
+}
