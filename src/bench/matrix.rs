@@ -144,6 +144,7 @@ pub fn measure(
     progress: &dyn Progress,
 ) -> Result<Matrix> {
     let sample = Sample::new(files, options.sample);
+    let only = (sample.bytes < sample.all_bytes).then_some(&sample.inodes[..]);
     let estimates = analyze::estimate(files, contents, analysis)?;
     let mut counts: Vec<u32> =
         options.rows.iter().flat_map(|(_, layers)| layers).copied().collect();
@@ -153,7 +154,7 @@ pub fn measure(
     let passes = options.rows.iter().map(|(_, layers)| layers.len() as u64).sum::<u64>();
     progress.begin("measure", passes * sample.bytes);
     for count in counts {
-        let planned = plan::Options { target: Target::Layers(count), only: Some(&sample.inodes) };
+        let planned = plan::Options { target: Target::Layers(count), only };
         let plan = plan::plan(files, analysis, &estimates, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();

@@ -17,6 +17,7 @@ mod fidelity;
 mod history;
 mod image;
 mod model;
+mod page;
 mod pulls;
 mod recode;
 #[cfg(feature = "store")]
