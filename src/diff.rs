@@ -1,6 +1,6 @@
 //! What changed from one image to the next, and what clients load because of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::fileset::{Entry, FileSet, Inode, Kind};
 use crate::layer::LayerContent;
 use crate::transport::open::LayerBlob;
+use crate::pull::{Identity, Reuse, needs};
 
 /// An image, read.
 pub struct Side {
@@ -190,23 +191,26 @@ fn component<'a>(side: &'a Side, entry: &Entry) -> &'a str {
     &side.analysis.components[side.analysis.owner[entry.inode as usize] as usize].name
 }
 
-/// What clients that have the old layers do to have the new ones. A blob that an image has twice
-/// is downloaded once.
+/// What clients that have the old layers do to have the new ones.
 pub fn loads(old: &[Layer], new: &[Layer]) -> Loads {
-    let prefix = old.iter().zip(new).take_while(|(a, b)| a.diff_id == b.diff_id).count();
-    let unpacked = new[prefix..].iter().map(|l| l.tar_bytes).sum();
-    let load = |wanted: &dyn Fn(usize, &Layer) -> bool| {
-        let wanted = new.iter().enumerate().filter(|(i, l)| wanted(*i, l));
-        let blobs: BTreeMap<Digest, u64> = wanted.map(|(_, l)| (l.digest, l.blob_bytes)).collect();
-        Load { layers: blobs.len() as u64, bytes: blobs.values().sum(), unpacked }
+    let identities = |layers: &[Layer]| -> Vec<Identity> {
+        layers.iter().map(|l| Identity { digest: l.digest, diff_id: l.diff_id }).collect()
     };
-    let digests: BTreeSet<Digest> = old.iter().map(|l| l.digest).collect();
-    let diff_ids: BTreeSet<Digest> = old.iter().map(|l| l.diff_id).collect();
+    let (old, ids) = (identities(old), identities(new));
+    let load = |reuse, old: &[Identity]| {
+        let mut load = Load::default();
+        for (layer, need) in new.iter().zip(needs(reuse, old, &ids)) {
+            load.layers += u64::from(need.download);
+            load.bytes += if need.download { layer.blob_bytes } else { 0 };
+            load.unpacked += if need.unpack { layer.tar_bytes } else { 0 };
+        }
+        load
+    };
     Loads {
-        chain: load(&|i, _| i >= prefix),
-        digest: load(&|_, l| !digests.contains(&l.digest)),
-        diff_id: load(&|_, l| !diff_ids.contains(&l.diff_id)),
-        cold: Load { unpacked: new.iter().map(|l| l.tar_bytes).sum(), ..load(&|_, _| true) },
+        chain: load(Reuse::Chain, &old),
+        digest: load(Reuse::Digest, &old),
+        diff_id: load(Reuse::DiffId, &old),
+        cold: load(Reuse::Digest, &[]),
     }
 }
 

@@ -57,6 +57,7 @@ pub mod page;
 pub mod pattern;
 pub mod plan;
 pub mod progress;
+pub mod pull;
 mod range;
 pub mod recode;
 pub mod recompress;

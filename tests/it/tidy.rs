@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: [(&str, u32); 36] = [
+const LEVELS: &[(&str, u32)] = &[
     ("error", 0),
     ("testing", 0),
     ("db", 1),
@@ -15,6 +15,7 @@ const LEVELS: [(&str, u32); 36] = [
     ("size", 1),
     ("progress", 1),
     ("fileset", 1),
+    ("pull", 2),
     ("content", 2),
     ("mtime", 2),
     ("pattern", 2),

@@ -1,0 +1,273 @@
+//! Clients, links and machines: the only table of their constants. docs/PULLS.md shows it.
+
+use serde::Serialize;
+
+use super::{Link, Machine, Reuse};
+
+/// Nanoseconds of one core of [`MACHINE`] for what a client does, measured apart from the pulls
+/// that are predicted with them: docs/PULLS.md.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Costs {
+    /// To receive a byte, verify its digest and put it away.
+    pub fetch: f64,
+    /// To decompress gzip to a byte.
+    pub gzip: f64,
+    /// To decompress zstd to a byte.
+    pub zstd: f64,
+    /// To check the digest of a byte of tar.
+    pub hash: f64,
+    /// To write a byte of tar to a file.
+    pub write: f64,
+    /// To create an entry of the tar.
+    pub file: f64,
+    /// Of a layer: mounts, databases, syncs. Seconds.
+    pub layer: f64,
+    /// Of an image: the client starts, asks and writes things down. Seconds.
+    pub image: f64,
+}
+
+/// How a client pulls.
+#[expect(clippy::struct_excessive_bools, reason = "independent habits, each a column of the table")]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Client {
+    /// What it is called.
+    pub name: &'static str,
+    /// Downloads at a time.
+    pub downloads: u32,
+    /// Bytes that it asks for at a time; `None` for a layer at a time.
+    pub range: Option<u64>,
+    /// Layers that it unpacks at a time. One: in order, lowest first. None: it keeps blobs only.
+    pub unpacks: u32,
+    /// Whether it unpacks nothing before all is downloaded.
+    pub after_all: bool,
+    /// Whether who unpacks counts as a download.
+    pub unpacks_in_slot: bool,
+    /// Whether it decompresses and checks the tar while it downloads, and again to unpack.
+    pub decodes_twice: bool,
+    /// Whether it decompresses beside writing files, with a second core.
+    pub beside: bool,
+    /// What it knows a layer by.
+    pub reuse: Reuse,
+    /// Answers it waits for before the first layer: token, manifest, config.
+    pub image_trips: u32,
+    /// Requests of an image beside its layers.
+    pub image_requests: u32,
+    /// Answers it waits for before a layer's first byte, a new connection's among them.
+    pub layer_trips: u32,
+    /// What it costs.
+    pub costs: Costs,
+}
+
+/// The machine that [`Costs`] were measured on.
+pub const MACHINE: Machine = Machine { cores: 2, speed: 1.0 };
+
+const MB: f64 = 1e6;
+
+const GO: Costs = Costs {
+    fetch: 3.0,
+    gzip: 5.0,
+    zstd: 1.5,
+    hash: 1.0,
+    write: 0.7,
+    file: 60_000.0,
+    layer: 0.05,
+    image: 0.2,
+};
+
+/// All clients that are known.
+pub const CLIENTS: [Client; 7] = [
+    // moby `distribution/xfer/download.go`: three slots, given back when the blob is there;
+    // registered in order, each on its parent. Decompression is unpigz's or Go's, untarring a
+    // process of its own (`pkg/chrootarchive`).
+    Client {
+        name: "docker",
+        downloads: 3,
+        range: None,
+        unpacks: 1,
+        after_all: false,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: true,
+        reuse: Reuse::Chain,
+        image_trips: 4,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // containerd `unpacker.go`, as CRI uses it: `max_concurrent_downloads` 3, one apply at a time
+    // as soon as the next layer is there.
+    Client {
+        name: "containerd",
+        downloads: 3,
+        range: None,
+        unpacks: 1,
+        after_all: false,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: false,
+        reuse: Reuse::Digest,
+        image_trips: 4,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // `ctr image pull` of containerd 1: no limit on downloads, unpacks when all is there.
+    Client {
+        name: "ctr",
+        downloads: 1000,
+        range: None,
+        unpacks: 1,
+        after_all: true,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: false,
+        reuse: Reuse::Digest,
+        image_trips: 4,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // containerd 2.2 with `max_concurrent_unpacks` above 1 (containerd#12332): applied as they
+    // come, committed in order, which costs nothing.
+    Client {
+        name: "containerd-2",
+        downloads: 3,
+        range: None,
+        unpacks: 4,
+        after_all: false,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: false,
+        reuse: Reuse::Digest,
+        image_trips: 4,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // containers/image `copy/single.go`: six copies at a time; `storage/storage_dest.go`: each is
+    // decompressed and hashed while it comes and kept compressed; whoever completes the next layer
+    // commits it and all that wait above it, in the slot of its own copy. Podman and CRI-O.
+    Client {
+        name: "podman",
+        downloads: 6,
+        range: None,
+        unpacks: 1,
+        after_all: false,
+        unpacks_in_slot: true,
+        decodes_twice: true,
+        beside: true,
+        reuse: Reuse::DiffId,
+        image_trips: 3,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // The same copies into a folder.
+    Client {
+        name: "skopeo",
+        downloads: 6,
+        range: None,
+        unpacks: 0,
+        after_all: false,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: false,
+        reuse: Reuse::Digest,
+        image_trips: 3,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+    // soci-snapshotter's parallel pull as its guide for ECR has it: ranges of 8 to 16 MiB, 10 to
+    // 20 connections, several unpackers.
+    Client {
+        name: "soci",
+        downloads: 16,
+        range: Some(16 << 20),
+        unpacks: 10,
+        after_all: false,
+        unpacks_in_slot: false,
+        decodes_twice: false,
+        beside: false,
+        reuse: Reuse::Digest,
+        image_trips: 4,
+        image_requests: 3,
+        layer_trips: 1,
+        costs: GO,
+    },
+];
+
+impl Client {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        CLIENTS.iter().find(|c| c.name == name)
+    }
+}
+
+/// A link with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct NamedLink {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is.
+    pub link: Link,
+}
+
+const fn link(name: &'static str, per_connection: f64, total: f64, latency: f64) -> NamedLink {
+    let link = Link { per_connection: per_connection * MB, total: total * MB, latency };
+    NamedLink { name, link }
+}
+
+/// Links to judge images by.
+pub const LINKS: [NamedLink; 4] = [
+    // A hosted registry behind a CDN, to an office or a small server: 1 Gbit/s.
+    link("gigabit", 40.0, 125.0, 0.02),
+    // S3's guidelines count on 85 to 90 MB/s a request, and ECR's blobs lie there; a node with
+    // 10 Gbit/s.
+    link("ecr", 85.0, 1250.0, 0.02),
+    // A site behind a slow line.
+    link("slow", 5.0, 12.0, 0.05),
+    // A registry in the same rack.
+    link("local", 1000.0, 1000.0, 0.0005),
+];
+
+/// What `split --profile` shapes layers for: a client on its usual link and machine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Profile {
+    /// What it is called.
+    pub name: &'static str,
+    /// Who pulls.
+    pub client: Client,
+    /// Over what.
+    pub link: Link,
+    /// On what.
+    pub machine: Machine,
+}
+
+const fn profile(name: &'static str, client: usize, link: usize) -> Profile {
+    let machine = Machine { cores: 4, speed: 1.0 };
+    Profile { name, client: CLIENTS[client], link: LINKS[link].link, machine }
+}
+
+/// A node has four cores.
+pub const PROFILES: [Profile; 7] = [
+    profile("docker", 0, 0),
+    profile("containerd", 1, 0),
+    profile("containerd-2", 3, 0),
+    profile("podman", 4, 0),
+    profile("skopeo", 5, 0),
+    profile("soci", 6, 1),
+    // EKS: containerd that discards what it has unpacked, so it goes by chain ID.
+    Profile {
+        name: "ecr",
+        client: Client { reuse: Reuse::Chain, ..CLIENTS[1] },
+        ..profile("ecr", 1, 1)
+    },
+];
+
+impl Profile {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        PROFILES.iter().find(|p| p.name == name)
+    }
+}

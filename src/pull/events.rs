@@ -1,0 +1,239 @@
+//! The simulation itself: what goes on at a moment, how fast, and what ends first.
+//!
+//! Downloads share the link evenly, none faster than a connection may be. Computations share the
+//! cores evenly, none on more cores than it can use. Both are fluid: what counts is how much is
+//! left of each, and time goes from one end to the next.
+
+use super::{Client, Compression, Interval, Layer, Link, Machine, Need, Span};
+
+/// A layer's work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Job {
+    /// To be downloaded.
+    pub(super) bytes: u64,
+    /// In so many requests; 0 if it is not downloaded.
+    pub(super) requests: u64,
+    /// Seconds of a core while it is downloaded.
+    pub(super) fetching: f64,
+    /// Seconds of cores to unpack it.
+    pub(super) unpacking: f64,
+    /// Cores that unpacking can use.
+    pub(super) width: f64,
+    unpacks: bool,
+}
+
+const NANO: f64 = 1e-9;
+
+impl Job {
+    pub(super) fn new(layer: &Layer, need: Need, client: &Client, machine: &Machine) -> Self {
+        let costs = &client.costs;
+        let decode = match layer.compression {
+            Compression::None => 0.0,
+            Compression::Gzip => costs.gzip,
+            Compression::Zstd => costs.zstd,
+        };
+        let reading = (decode + costs.hash) * layer.unpacked as f64 * NANO;
+        let writing = (costs.write * layer.unpacked as f64 + costs.file * layer.files as f64)
+            * NANO
+            + costs.layer;
+        let mut fetching = costs.fetch * layer.stored as f64 * NANO;
+        if client.decodes_twice {
+            fetching += reading;
+        }
+        let unpacking = reading + writing;
+        let longest = if client.beside { reading.max(writing) } else { unpacking };
+        let unpacks = need.unpack && client.unpacks > 0;
+        let requests = match client.range {
+            Some(range) => layer.stored.div_ceil(range).max(1),
+            None => 1,
+        };
+        Self {
+            bytes: if need.download { layer.stored } else { 0 },
+            requests: if need.download { requests } else { 0 },
+            fetching: if need.download { fetching / machine.speed } else { 0.0 },
+            unpacking: if unpacks { unpacking / machine.speed } else { 0.0 },
+            width: if longest > 0.0 { unpacking / longest } else { 1.0 },
+            unpacks,
+        }
+    }
+}
+
+/// A request under way.
+struct Flow {
+    layer: usize,
+    waiting: f64,
+    bytes: f64,
+    work: f64,
+}
+
+/// A layer being unpacked.
+struct Unpack {
+    layer: usize,
+    work: f64,
+    width: f64,
+}
+
+/// What is left of a layer's download.
+#[derive(Clone, Copy)]
+struct Left {
+    unasked: u64,
+    unanswered: u64,
+    bytes: u64,
+}
+
+/// Plays a pull from the first request for a layer on. A span for each job.
+pub(super) fn run(jobs: &[Job], client: &Client, link: &Link, machine: &Machine) -> Vec<Span> {
+    let mut state = State {
+        jobs,
+        client,
+        spans: (0..jobs.len()).map(|layer| Span { layer, ..Span::default() }).collect(),
+        left: jobs
+            .iter()
+            .map(|j| Left { unasked: j.requests, unanswered: j.requests, bytes: j.bytes })
+            .collect(),
+        flows: Vec::new(),
+        unpacks: Vec::new(),
+        next: 0,
+        waiting: (0..jobs.len()).filter(|i| jobs[*i].unpacks).collect(),
+        now: 0.0,
+    };
+    let trip = f64::from(client.layer_trips) * link.latency;
+    loop {
+        state.start(trip);
+        if state.flows.is_empty() && state.unpacks.is_empty() {
+            return state.spans;
+        }
+        state.step(link, machine);
+    }
+}
+
+struct State<'a> {
+    jobs: &'a [Job],
+    client: &'a Client,
+    spans: Vec<Span>,
+    left: Vec<Left>,
+    flows: Vec<Flow>,
+    unpacks: Vec<Unpack>,
+    /// Layers before this one are all asked for.
+    next: usize,
+    /// To be unpacked, lowest first.
+    waiting: Vec<usize>,
+    now: f64,
+}
+
+impl State<'_> {
+    /// Starts what can be started now.
+    fn start(&mut self, trip: f64) {
+        let (now, client) = (self.now, self.client);
+        let all_there = self.left.iter().all(|l| l.unanswered == 0);
+        let mut at = 0;
+        while at < self.waiting.len() && self.unpacks.len() < client.unpacks as usize {
+            let layer = self.waiting[at];
+            if self.left[layer].unanswered == 0 && (all_there || !client.after_all) {
+                let Job { unpacking: work, width, .. } = self.jobs[layer];
+                self.unpacks.push(Unpack { layer, work, width });
+                self.spans[layer].unpack = Some(Interval { start: now, end: now });
+                self.waiting.remove(at);
+            } else if client.unpacks == 1 {
+                break;
+            } else {
+                at += 1;
+            }
+        }
+        let taken = if client.unpacks_in_slot { self.unpacks.len() } else { 0 };
+        // Who unpacks has a slot, but never the only one.
+        let slots = (client.downloads as usize).saturating_sub(taken).max(1);
+        while self.flows.len() < slots && self.next < self.jobs.len() {
+            let left = &mut self.left[self.next];
+            if left.unasked == 0 {
+                self.next += 1;
+                continue;
+            }
+            let job = &self.jobs[self.next];
+            let bytes = left.bytes.min(client.range.unwrap_or(u64::MAX));
+            left.bytes -= bytes;
+            left.unasked -= 1;
+            let work = job.fetching / job.requests as f64;
+            self.flows.push(Flow { layer: self.next, waiting: trip, bytes: bytes as f64, work });
+            let span = &mut self.spans[self.next];
+            span.download.get_or_insert(Interval { start: now, end: now });
+        }
+    }
+
+    /// Goes on to when the first of what is going on ends.
+    fn step(&mut self, link: &Link, machine: &Machine) {
+        let receiving = self.flows.iter().filter(|f| f.waiting <= 0.0 && f.bytes > 0.0).count();
+        let rate = (link.total / receiving.max(1) as f64).min(link.per_connection);
+        let working = self.flows.iter().filter(|f| f.waiting <= 0.0 && f.work > 0.0);
+        let widths = working.map(|_| 1.0).chain(self.unpacks.iter().map(|u| u.width));
+        let share = share(widths.collect(), f64::from(machine.cores));
+        let mut dt = f64::INFINITY;
+        for flow in &self.flows {
+            if flow.waiting > 0.0 {
+                dt = dt.min(flow.waiting);
+                continue;
+            }
+            if flow.bytes > 0.0 {
+                dt = dt.min(flow.bytes / rate);
+            }
+            if flow.work > 0.0 {
+                dt = dt.min(flow.work / share.min(1.0));
+            }
+            if flow.bytes <= 0.0 && flow.work <= 0.0 {
+                dt = 0.0;
+            }
+        }
+        for unpack in &self.unpacks {
+            dt = dt.min(unpack.work / share.min(unpack.width));
+        }
+        self.now += dt;
+        // What ends in this step ends now, whatever rounding has left of it.
+        let spend = |left: &mut f64, rate: f64| {
+            *left = if *left / rate <= dt { 0.0 } else { *left - rate * dt };
+        };
+        for flow in &mut self.flows {
+            if flow.waiting > 0.0 {
+                spend(&mut flow.waiting, 1.0);
+                continue;
+            }
+            spend(&mut flow.bytes, rate);
+            spend(&mut flow.work, share.min(1.0));
+        }
+        for unpack in &mut self.unpacks {
+            spend(&mut unpack.work, share.min(unpack.width));
+        }
+        let Self { flows, unpacks, spans, left, now, .. } = self;
+        flows.retain(|flow| {
+            let done = flow.waiting <= 0.0 && flow.bytes <= 0.0 && flow.work <= 0.0;
+            if done {
+                left[flow.layer].unanswered -= 1;
+                if let Some(download) = &mut spans[flow.layer].download {
+                    download.end = *now;
+                }
+            }
+            !done
+        });
+        unpacks.retain(|unpack| {
+            if unpack.work <= 0.0
+                && let Some(interval) = &mut spans[unpack.layer].unpack
+            {
+                interval.end = *now;
+            }
+            unpack.work > 0.0
+        });
+    }
+}
+
+/// How many cores each gets when none takes more than its width and the rest is shared evenly.
+pub(super) fn share(mut widths: Vec<f64>, cores: f64) -> f64 {
+    widths.sort_by(f64::total_cmp);
+    let mut left = cores;
+    for (i, width) in widths.iter().enumerate() {
+        let even = left / (widths.len() - i) as f64;
+        if *width > even {
+            return even;
+        }
+        left -= width;
+    }
+    f64::INFINITY
+}
