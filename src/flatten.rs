@@ -11,6 +11,7 @@
 //! its own header.
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use rayon::prelude::*;
 
 use crate::content::{Budget, Contents};
 use crate::error::{Context, Error, Result};
-use crate::fileset::{Entry, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts};
+use crate::fileset::{Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts};
 use crate::layer::{Change, LayerContent, Limits, What, read_layer};
 use crate::progress::Progress;
 use crate::transport::open::LayerBlob;
@@ -39,6 +40,31 @@ pub struct Hidden {
     /// Directories that no layer describes; they get mode 0755, root and 1970 as clients would
     /// make them, but for the time.
     pub implied_directories: u64,
+}
+
+/// A regular file that lower layers hold and the final file set does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiddenFile {
+    /// Its path; of a hard-link group the first of the names that were lost last.
+    pub path: Box<[u8]>,
+    /// Its content.
+    pub file: FileData,
+    /// Position of the layer that hides it: the layer itself where a later entry does.
+    pub by: u32,
+    /// In which way.
+    pub how: How,
+}
+
+/// How a name was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Deleted by a whiteout, its own or that of a directory above it.
+    Deleted,
+    /// Deleted by an opaque marker of a directory above it.
+    Opaque,
+    /// Something else was put in its place, or in that of a directory above it.
+    Overwritten,
 }
 
 /// The result of flattening.
@@ -92,11 +118,15 @@ pub fn read(
 pub fn apply<'a>(
     layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
 ) -> Result<(FileSet, Hidden)> {
-    let mut tree = Tree::default();
-    for (name, changes) in layers {
-        tree.apply(changes).context(|| name)?;
-    }
-    tree.finish()
+    let (files, hidden, _) = Tree::default().apply_all(layers)?;
+    Ok((files, hidden))
+}
+
+/// As [`apply`], and lists the hidden files, in no order that means anything.
+pub fn apply_and_list<'a>(
+    layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
+) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+    Tree { losses: Some(Vec::new()), ..Tree::default() }.apply_all(layers)
 }
 
 /// The file set in the making.
@@ -113,9 +143,29 @@ struct Tree {
     hidden: Hidden,
     /// Regular files and bytes that layers brought in.
     seen: (u64, u64),
+    /// Every name of a regular file that was lost, as it happened, if somebody wants to know.
+    losses: Option<Vec<Loss>>,
+}
+
+/// A name that went.
+struct Loss {
+    path: Box<[u8]>,
+    inode: InodeId,
+    by: u32,
+    how: How,
 }
 
 impl Tree {
+    fn apply_all<'a>(
+        mut self,
+        layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
+    ) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+        for (name, changes) in layers {
+            self.apply(changes).context(|| name)?;
+        }
+        self.finish()
+    }
+
     /// Applies one layer.
     fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
         self.layer += 1;
@@ -164,9 +214,14 @@ impl Tree {
             self.resolve(path, replaced)?
         };
         let Some(at) = at else { return Ok(()) };
-        let mut gone = self.remove_below(&at);
-        if itself && !at.is_empty() {
-            gone.extend(self.names.remove_entry(&at[..]));
+        let how = if itself { How::Deleted } else { How::Opaque };
+        let mut gone = self.remove_below(&at, how);
+        if itself
+            && !at.is_empty()
+            && let Some((path, id)) = self.names.remove_entry(&at[..])
+        {
+            self.lose(&path, id, how);
+            gone.push((path, id));
         }
         self.taken.extend(gone);
         Ok(())
@@ -185,10 +240,10 @@ impl Tree {
         // Children stay only when a directory comes upon a directory.
         let keep = matches!(inode.kind, Kind::Dir) && self.is_dir(&at);
         if !keep {
-            self.remove_below(&at);
+            self.remove_below(&at, How::Overwritten);
         }
         let id = self.add(inode);
-        self.names.insert(at, id);
+        self.name(at, id);
         Ok(())
     }
 
@@ -199,8 +254,10 @@ impl Tree {
         }
         self.make_parents(&at)?;
         // As on disk: what is in the way goes first, even if that is the target.
-        self.remove_below(&at);
-        self.names.remove(&at);
+        self.remove_below(&at, How::Overwritten);
+        if let Some(old) = self.names.remove(&at) {
+            self.lose(&at, old, How::Overwritten);
+        }
         let from = self.place_of(target)?;
         let id = *self.names.get(&from).or(self.taken.get(&from)).ok_or_else(|| {
             Error::malformed(format!("a hard link to {}, which is not there", display(target)))
@@ -219,6 +276,23 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives an inode a name, which another may have had.
+    fn name(&mut self, path: Box<[u8]>, id: InodeId) {
+        if self.losses.is_none() {
+            self.names.insert(path, id);
+        } else if let Some(old) = self.names.insert(path.clone(), id) {
+            self.lose(&path, old, How::Overwritten);
+        }
+    }
+
+    fn lose(&mut self, path: &[u8], inode: InodeId, how: How) {
+        if let Some(losses) = &mut self.losses
+            && matches!(self.inodes[inode as usize].kind, Kind::File(_))
+        {
+            losses.push(Loss { path: path.into(), inode, by: self.layer - 1, how });
+        }
+    }
+
     fn add(&mut self, inode: Inode) -> InodeId {
         self.inodes.push(inode);
         self.made_in.push(self.layer);
@@ -234,7 +308,7 @@ impl Tree {
     }
 
     /// Takes away everything below a directory; gives what was there.
-    fn remove_below(&mut self, dir: &[u8]) -> Vec<(Box<[u8]>, InodeId)> {
+    fn remove_below(&mut self, dir: &[u8], how: How) -> Vec<(Box<[u8]>, InodeId)> {
         if !self.is_dir(dir) {
             return Vec::new();
         }
@@ -249,8 +323,9 @@ impl Tree {
             .filter(|(path, _)| !path.is_empty())
             .map(|(path, id)| (path.clone(), *id))
             .collect();
-        for (path, _) in &gone {
+        for (path, id) in &gone {
             self.names.remove(path);
+            self.lose(path, *id, how);
         }
         gone
     }
@@ -275,7 +350,7 @@ impl Tree {
         let mtime = Mtime::default();
         let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
         let id = self.add(made);
-        self.names.insert(dir.into(), id);
+        self.name(dir.into(), id);
         Ok(())
     }
 
@@ -336,7 +411,7 @@ impl Tree {
         Ok(Some(done.into()))
     }
 
-    fn finish(mut self) -> Result<(FileSet, Hidden)> {
+    fn finish(mut self) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
         let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
         let mut kept = 0;
         let mut entries = Vec::with_capacity(self.names.len());
@@ -347,6 +422,21 @@ impl Tree {
             });
             entries.push(Entry { path, inode });
         }
+        // What is hidden went with the last name it lost; of several that one layer took, any would
+        // do, and the first is the same whatever the tar's order.
+        let mut losses = self.losses.unwrap_or_default();
+        losses.retain(|loss| new_id[loss.inode as usize].is_none());
+        losses.sort_by(|a, b| {
+            (a.inode, Reverse(a.by), &a.path).cmp(&(b.inode, Reverse(b.by), &b.path))
+        });
+        losses.dedup_by_key(|loss| loss.inode);
+        let list = losses.into_iter().filter_map(|Loss { path, inode, by, how }| {
+            match &self.inodes[inode as usize].kind {
+                Kind::File(file) => Some(HiddenFile { path, file: file.clone(), by, how }),
+                _ => None,
+            }
+        });
+        let list = list.collect();
         let mut inodes: Vec<Option<Inode>> = vec![None; kept as usize];
         let (mut files, mut bytes) = self.seen;
         for (inode, new) in self.inodes.into_iter().zip(new_id) {
@@ -360,7 +450,7 @@ impl Tree {
         self.hidden.files = files;
         self.hidden.bytes = bytes;
         let set = FileSet::new(entries, inodes.into_iter().flatten().collect())?;
-        Ok((set, self.hidden))
+        Ok((set, self.hidden, list))
     }
 }
 

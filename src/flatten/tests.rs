@@ -42,7 +42,8 @@ fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
     for layer in layers {
         tree.apply(layer)?;
     }
-    tree.finish()
+    let (set, hidden, _) = tree.finish()?;
+    Ok((set, hidden))
 }
 
 /// Each name with its size, or the word for what it is; names of one inode share a letter.
@@ -152,4 +153,48 @@ fn hidden_bytes_are_counted() {
     .unwrap();
     let want = Hidden { files: 2, bytes: 110, whiteouts: 1, implied_directories: 1 };
     assert_eq!(hidden, want);
+}
+
+#[test]
+fn hidden_files_are_listed_with_who_hides_them() {
+    let layers = vec![
+        vec![file("d/a", 1), file("d/b", 2), file("e/x", 4), file("e/y", 8), file("f", 16)],
+        // Twice in one layer; a group of three names, of which two go.
+        vec![file("g", 32), file("g", 64), link("h", "g"), link("i", "g"), whiteout("d/a")],
+        vec![opaque("e"), file("e/x", 128), file("d", 256), whiteout("i")],
+        // The group's last names go, one before the other.
+        vec![whiteout("h"), file("f", 512)],
+        vec![whiteout("g"), file("z", 1024)],
+    ];
+    let named = |layers: &[Vec<Change>]| layers.iter().cloned().map(|l| ("", l)).collect::<Vec<_>>();
+    let (set, hidden, list) = apply_and_list(named(&layers)).unwrap();
+    let mut shown: Vec<_> = list
+        .iter()
+        .map(|h| format!("{} {} {:?} {}", display(&h.path), h.file.size, h.how, h.by))
+        .collect();
+    shown.sort();
+    assert_eq!(
+        shown,
+        [
+            "/d/a 1 Deleted 1",
+            "/d/b 2 Overwritten 2",
+            "/e/x 4 Opaque 2",
+            "/e/y 8 Opaque 2",
+            "/f 16 Overwritten 3",
+            "/g 32 Overwritten 1",
+            "/g 64 Deleted 4",
+        ]
+    );
+    assert_eq!(hidden.files, list.len() as u64);
+    assert_eq!(hidden.bytes, list.iter().map(|h| h.file.size).sum::<u64>());
+    // Whoever does not ask gets the same.
+    let (same, count) = apply(named(&layers)).unwrap();
+    assert_eq!((same.entries(), count), (set.entries(), hidden));
+}
+
+#[test]
+fn a_name_that_a_link_of_the_same_layer_saves_hides_nothing() {
+    let layers = [vec![file("a", 1)], vec![whiteout("a"), link("b", "a")]];
+    let (_, hidden, list) = apply_and_list(layers.map(|l| ("", l))).unwrap();
+    assert_eq!((hidden.files, list.len()), (0, 0));
 }
