@@ -36,6 +36,16 @@ pub enum Location {
     Sparse(Box<SparseMap>),
 }
 
+impl Location {
+    /// Which source.
+    pub fn source(&self) -> u32 {
+        match self {
+            Self::Span { source, .. } => *source,
+            Self::Sparse(map) => map.source,
+        }
+    }
+}
+
 /// The stored runs of a sparse file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SparseMap {

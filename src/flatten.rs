@@ -20,7 +20,9 @@ use rayon::prelude::*;
 
 use crate::content::{Budget, Contents};
 use crate::error::{Context, Error, Result};
-use crate::fileset::{Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts};
+use crate::fileset::{
+    Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts,
+};
 use crate::layer::{Change, LayerContent, Limits, What, read_layer};
 use crate::progress::Progress;
 use crate::transport::open::LayerBlob;

@@ -49,6 +49,7 @@ pub mod error;
 pub mod fileset;
 pub mod flatten;
 pub mod history;
+pub mod inspect;
 pub mod layer;
 pub mod mtime;
 mod number;

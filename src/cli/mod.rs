@@ -5,6 +5,7 @@ mod copy;
 mod delta;
 mod diff;
 mod history;
+mod inspect;
 mod load;
 mod report;
 mod split;
@@ -48,6 +49,8 @@ enum Command {
     Split(split::Split),
     /// Flatten an image into one layer
     Flatten(split::Flatten),
+    /// Show layers, wasted bytes, secrets, and what clients would not take
+    Inspect(inspect::InspectArgs),
     /// Compare the final file sets of two images
     Verify(verify::Verify),
     /// Show what changed between images, and what clients download because of it
@@ -121,12 +124,12 @@ impl Global {
 /// How a command ended when it did not fail.
 enum Outcome {
     Done,
-    /// `verify` found differences.
+    /// `verify` found differences, `inspect` what must not be.
     Differs,
 }
 
 /// Runs the command line of this process. The status is 0 when all went well, 1 when something
-/// failed or images differ, 2 for wrong usage.
+/// failed, images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -153,6 +156,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
     match &cli.command {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),
+        Command::Inspect(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
         Command::Bench(args) => args.run(&cli.global, terminal),

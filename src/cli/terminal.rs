@@ -27,6 +27,12 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "relayer: {e}");
     }
 
+    /// Prints what an image must not have and has; also when only errors are wanted.
+    pub(super) fn failed(&self, what: &str) {
+        self.end();
+        let _ = writeln!(io::stderr(), "failed: {what}");
+    }
+
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
         // A thread that died while holding the bar has taken nothing with it.
         act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));

@@ -166,7 +166,8 @@ fn hidden_files_are_listed_with_who_hides_them() {
         vec![whiteout("h"), file("f", 512)],
         vec![whiteout("g"), file("z", 1024)],
     ];
-    let named = |layers: &[Vec<Change>]| layers.iter().cloned().map(|l| ("", l)).collect::<Vec<_>>();
+    let named =
+        |layers: &[Vec<Change>]| layers.iter().cloned().map(|l| ("", l)).collect::<Vec<_>>();
     let (set, hidden, list) = apply_and_list(named(&layers)).unwrap();
     let mut shown: Vec<_> = list
         .iter()

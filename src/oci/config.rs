@@ -71,6 +71,11 @@ impl Config {
         }
     }
 
+    /// A field, as it came.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
     /// When the image was made, in RFC 3339.
     pub fn created(&self) -> Option<&str> {
         self.0.get("created").and_then(Value::as_str)

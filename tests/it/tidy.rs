@@ -38,6 +38,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("split", 12),
     ("bench", 13),
     ("page", 14),
+    ("inspect", 12),
     ("delta", 13),
     ("store", 13),
     ("cli", 15),

@@ -1,0 +1,323 @@
+//! `relayer inspect`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde_json::json;
+
+use super::load::open;
+use super::table::{lines, number, share, table};
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::content::Budget;
+use crate::error::{Context, Result};
+use crate::flatten::How;
+use crate::inspect::{self, Client, Inspection, Layer, Limits, Options, Secret, Warning, inspect};
+use crate::oci::Platform;
+use crate::progress::Progress;
+use crate::report::SCHEMA;
+use crate::size::ByteSize;
+use crate::transport::Reference;
+
+/// So many rows of a table are shown to people; `--json` and `-v` have all.
+const SHOWN: usize = 10;
+/// A text in a table is cut to so many characters, except with `-v`.
+const WIDE: usize = 60;
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// The image to read
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+    /// Only this platform of several, as in linux/arm64 [default: all]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Warn of what this client or registry would not take: docker-20.10, docker, containerd,
+    /// podman, bootc, lambda, ecr, ghcr; may be repeated [default: all]
+    #[arg(long, value_name = "CLIENT")]
+    client: Vec<Client>,
+    /// End with status 1 if the image has a secret, wastes more, is deeper, or a client would not
+    /// take it: secret,waste=20%,depth=100,client
+    #[arg(long, value_name = "LIMITS")]
+    fail_on: Option<Limits>,
+}
+
+impl InspectArgs {
+    pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        let mut options = Options {
+            threads: global.threads(),
+            max_size: global.max_size.0,
+            ..Options::default()
+        };
+        if !self.client.is_empty() {
+            options.clients.retain(|client| self.client.contains(client));
+        }
+        let budget = Budget::new(global.memory.0 / 8 * 7, None);
+        let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
+        opened.notes.iter().for_each(|note| terminal.note(note));
+        let images = inspect(&opened, &options, &budget, terminal)
+            .context(|| format!("inspecting {}", self.image))?;
+        images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
+        let several = images.len() > 1;
+        let limits = self.fail_on.clone().unwrap_or_default();
+        let exceeded: Vec<String> = images
+            .iter()
+            .flat_map(|image| {
+                let platform =
+                    if several { format!("{}: ", image.platform) } else { String::new() };
+                limits.exceeded(image).into_iter().map(move |what| format!("{platform}{what}"))
+            })
+            .collect();
+        if global.json {
+            let input = self.image.to_string();
+            print_json(&json!({
+                "schema": SCHEMA, "input": input, "images": images, "exceeded": exceeded,
+            }))?;
+        } else if !global.quiet {
+            let mut text = String::new();
+            for (i, image) in images.iter().enumerate() {
+                if several {
+                    let _ = write!(text, "{}{}\n\n", if i > 0 { "\n" } else { "" }, image.platform);
+                }
+                text.push_str(&one(image, global.verbose));
+            }
+            print(text.as_bytes())?;
+        }
+        exceeded.iter().for_each(|what| terminal.failed(what));
+        Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
+    }
+}
+
+/// All that is said of an image, the worst first.
+fn one(image: &Inspection, verbose: bool) -> String {
+    let shown = if verbose { usize::MAX } else { SHOWN };
+    let wide = if verbose { usize::MAX } else { WIDE };
+    let mut text = overview(image);
+    for part in [
+        secrets(image, shown, wide),
+        warnings(&image.warnings),
+        layers(&image.layers, wide),
+        hidden(image, shown, wide),
+        duplicates(image, shown, wide),
+        components(image, shown, wide),
+    ] {
+        if !part.is_empty() {
+            text.push('\n');
+            text.push_str(&part);
+        }
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+/// The beginning and the end of a long text.
+fn cut(text: &str, wide: usize) -> String {
+    let all = text.chars().count();
+    if all <= wide {
+        return text.to_owned();
+    }
+    let (head, tail) = (wide / 2, wide - wide / 2 - 1);
+    let head: String = text.chars().take(head).collect();
+    let tail: String = text.chars().skip(all - tail).collect();
+    format!("{head}…{tail}")
+}
+
+/// The line below a table that does not show all.
+fn more(all: usize, shown: usize) -> String {
+    if all > shown { format!("and {} more; -v lists all\n", all - shown) } else { String::new() }
+}
+
+fn overview(image: &Inspection) -> String {
+    let (totals, waste, savings) = (&image.totals, &image.waste, &image.savings);
+    let c = &image.files;
+    let mut rows = table(&["", "files", "bytes", "share"], 1);
+    let mut row = |what: &str, files: u64, bytes: u64| {
+        let part = share(bytes, totals.file_bytes, 1);
+        rows.add_row([what.to_owned(), number(files), size(bytes), part]);
+    };
+    row("all layers", totals.files, totals.file_bytes);
+    row("the image shows", c.files, c.bytes);
+    row("deleted or overwritten", waste.hidden_files, waste.hidden_bytes);
+    row("  recoverable from lower layers", waste.recoverable_files, waste.recoverable_bytes);
+    row(
+        "  written again unchanged",
+        waste.hidden_files - waste.recoverable_files,
+        waste.hidden_bytes - waste.recoverable_bytes,
+    );
+    row("duplicates", waste.duplicate_files, waste.duplicate_bytes);
+    row("wasted", waste.hidden_files + waste.duplicate_files, waste.bytes);
+    let mut text = lines(&rows);
+    let _ = writeln!(
+        text,
+        "\n{} layers, {} stored, {} unpacked; {} directories, {} symlinks, {} hard links, {} special",
+        totals.layers,
+        size(totals.blob_bytes),
+        size(totals.tar_bytes),
+        number(c.directories),
+        number(c.symlinks),
+        number(c.hard_links),
+        number(c.special),
+    );
+    let _ = writeln!(
+        text,
+        "split would drop {} of files and store about {} in {} layers",
+        size(savings.dropped_bytes),
+        size(savings.estimate),
+        savings.layers
+    );
+    text
+}
+
+fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
+    let scanned = &image.scanned;
+    if image.secrets.is_empty() {
+        return format!("no secrets found in {} files and the config\n", number(scanned.files));
+    }
+    let header = ["likely secret", "path", "layer", "hidden by", "line", "byte", "length"];
+    let mut rows = table(&header, 2);
+    let optional = |n: Option<usize>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    for Secret { rule, path, layer, hidden_by, line, offset, length, places } in
+        image.secrets.iter().take(shown)
+    {
+        let times = if *places > 1 { format!(" ×{places}") } else { String::new() };
+        rows.add_row([
+            format!("{rule}{times}"),
+            cut(path, wide),
+            optional(*layer),
+            optional(*hidden_by),
+            line.map_or_else(|| "-".to_owned(), number),
+            number(*offset),
+            number(*length),
+        ]);
+    }
+    let mut text = lines(&rows);
+    text.push_str(&more(image.secrets.len(), shown));
+    if image.secrets.iter().any(|s| s.hidden_by.is_some()) {
+        text.push_str("what is hidden can be read from its layer; split drops it\n");
+    }
+    text
+}
+
+fn warnings(warnings: &[Warning]) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["client", "", "layers", "why"], 4);
+    for Warning { clients, outcome, layers, what } in warnings {
+        let names: Vec<_> = clients.iter().map(|c| c.name()).collect();
+        let outcome = match outcome {
+            inspect::Outcome::Fails => "fails",
+            inspect::Outcome::Risks => "risks",
+        };
+        rows.add_row([names.join(", "), outcome.to_owned(), ranges(layers), what.clone()]);
+    }
+    lines(&rows)
+}
+
+/// `1-4, 7`; nothing for none.
+fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for n in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *n => *last = *n,
+            _ => runs.push((*n, *n)),
+        }
+    }
+    let run = |(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    runs.iter().map(run).collect::<Vec<_>>().join(", ")
+}
+
+fn layers(layers: &[Layer], wide: usize) -> String {
+    let header = ["#", "made by", "kind", "stored", "unpacked", "files", "bytes", "hidden"];
+    let mut rows = table(&header, 3);
+    for l in layers {
+        let hidden = if l.hidden_bytes > 0 { size(l.hidden_bytes) } else { String::new() };
+        rows.add_row([
+            l.number.to_string(),
+            cut(&l.created_by, wide),
+            l.compression.clone(),
+            size(l.blob_bytes),
+            size(l.tar_bytes),
+            number(l.files),
+            size(l.file_bytes),
+            hidden,
+        ]);
+    }
+    lines(&rows)
+}
+
+fn hidden(image: &Inspection, shown: usize, wide: usize) -> String {
+    let waste = &image.waste;
+    if waste.hidden.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["deleted or overwritten", "how", "layer", "by", "bytes", ""], 2);
+    for h in waste.hidden.iter().take(shown) {
+        let how = match h.how {
+            How::Deleted => "deleted",
+            How::Opaque => "opaque",
+            How::Overwritten => "overwritten",
+        };
+        rows.add_row([
+            cut(&h.path, wide),
+            how.to_owned(),
+            h.layer.to_string(),
+            h.hidden_by.to_string(),
+            size(h.bytes),
+            if h.recoverable { "recoverable" } else { "" }.to_owned(),
+        ]);
+    }
+    lines(&rows) + &more(waste.hidden.len(), shown)
+}
+
+fn duplicates(image: &Inspection, shown: usize, wide: usize) -> String {
+    let all = &image.waste.duplicates;
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut rows = table(&["duplicate", "layers", "copies", "size", "wasted"], 2);
+    for d in all.iter().take(shown) {
+        let mut layers: Vec<usize> = d.files.iter().map(|f| f.layer).collect();
+        layers.dedup();
+        // With -v every path has its line.
+        let paths = if shown == usize::MAX { d.files.len() } else { 1 };
+        let mut paths: Vec<String> =
+            d.files.iter().take(paths).map(|f| cut(&f.path, wide)).collect();
+        let rest = paths.split_off(1);
+        rows.add_row([
+            paths.concat(),
+            ranges(&layers),
+            number(d.files.len() as u64),
+            size(d.size),
+            size(d.bytes),
+        ]);
+        for path in rest {
+            rows.add_row([format!("  {path}")]);
+        }
+    }
+    lines(&rows) + &more(all.len(), shown)
+}
+
+fn components(image: &Inspection, shown: usize, wide: usize) -> String {
+    let all = &image.components;
+    let mut rows = table(&["component", "files", "bytes", "compressed"], 1);
+    for c in all.iter().take(shown) {
+        rows.add_row([cut(&c.name, wide), number(c.files), size(c.bytes), size(c.estimate)]);
+    }
+    lines(&rows) + &more(all.len(), shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_and_lists_are_short() {
+        assert_eq!(cut("äbcdefghij", 5), "äb…ij");
+        assert_eq!(cut("abc", 5), "abc");
+        assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1-3, 5, 7-8");
+        assert_eq!(ranges(&[]), "");
+    }
+}

@@ -1,0 +1,110 @@
+//! What an image may not exceed, for pipelines: `secret,waste=20%,depth=100`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Inspection, Outcome};
+use crate::error::Error;
+
+/// One thing that an image must not have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Limit {
+    /// A secret.
+    Secret,
+    /// A client that would not take it.
+    Client,
+    /// A larger share of wasted bytes, from 0 to 1.
+    Waste(f64),
+    /// More layers.
+    Depth(usize),
+}
+
+/// Limits as one option takes them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Limits(pub Vec<Limit>);
+
+impl FromStr for Limits {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.split(',').map(limit).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn limit(text: &str) -> Result<Limit, Error> {
+    let bad = || {
+        Error::malformed(format!(
+            "{text:?} is no limit: write secret, client, waste=20% or depth=100, with commas between"
+        ))
+    };
+    match text.trim().split_once('=') {
+        None if text.trim() == "secret" => Ok(Limit::Secret),
+        None if text.trim() == "client" => Ok(Limit::Client),
+        Some(("waste", share)) => {
+            let percent = share.strip_suffix('%').and_then(|n| n.parse::<f64>().ok());
+            let percent = percent.filter(|n| (0.0..=100.0).contains(n)).ok_or_else(bad)?;
+            Ok(Limit::Waste(percent / 100.0))
+        }
+        Some(("depth", n)) => n.parse().map(Limit::Depth).map_err(|_| bad()),
+        _ => Err(bad()),
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret => f.write_str("secret"),
+            Self::Client => f.write_str("client"),
+            Self::Waste(share) => write!(f, "waste={}%", share * 100.0),
+            Self::Depth(n) => write!(f, "depth={n}"),
+        }
+    }
+}
+
+impl Limits {
+    /// For each limit that an image exceeds, by what.
+    pub fn exceeded(&self, image: &Inspection) -> Vec<String> {
+        let by = |limit: &Limit| {
+            let what = match *limit {
+                Limit::Secret => match image.secrets.len() {
+                    0 => None,
+                    1 => Some("1 likely secret".to_owned()),
+                    n => Some(format!("{n} likely secrets")),
+                },
+                Limit::Client => {
+                    let mut clients: Vec<_> = image
+                        .warnings
+                        .iter()
+                        .filter(|w| w.outcome == Outcome::Fails)
+                        .flat_map(|w| w.clients.clone())
+                        .collect();
+                    clients.sort_unstable();
+                    clients.dedup();
+                    let names: Vec<_> = clients.iter().map(|c| c.name()).collect();
+                    (!names.is_empty()).then(|| format!("fails with {}", names.join(", ")))
+                }
+                Limit::Waste(most) => (image.waste.share > most)
+                    .then(|| format!("{:.1} % of the bytes are wasted", 100.0 * image.waste.share)),
+                Limit::Depth(most) => (image.totals.layers > most)
+                    .then(|| format!("there are {} layers", image.totals.layers)),
+            };
+            what.map(|what| format!("{limit}: {what}"))
+        };
+        self.0.iter().filter_map(by).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_and_written_alike() {
+        let limits: Limits = "secret, waste=12.5%,depth=100,client".parse().unwrap();
+        let text: Vec<_> = limits.0.iter().map(ToString::to_string).collect();
+        assert_eq!(text, ["secret", "waste=12.5%", "depth=100", "client"]);
+        for bad in ["", "secrets", "waste", "waste=20", "waste=101%", "depth=x", "secret,,client"] {
+            assert!(bad.parse::<Limits>().is_err(), "{bad}");
+        }
+    }
+}

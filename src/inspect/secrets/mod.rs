@@ -1,0 +1,392 @@
+//! Likely secrets in an image: in files that it shows, in files that lower layers still hold, and
+//! in its config and history. What is found is named by its place, never by its value.
+//!
+//! A file is looked at in two ways: by its name ([`names`]: logins where clients keep them), and,
+//! if it is text, by what is in it ([`patterns`]). What everybody can download is no secret and is
+//! passed over: files of packages, and folders of tests, examples and documentation, which are
+//! full of keys that are none.
+
+mod config;
+mod names;
+mod patterns;
+
+pub(super) use config::{redact, scan_config};
+
+use std::io::Read;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::analyze::{Analysis, ComponentKind};
+use crate::content::Contents;
+use crate::error::{Context, Result};
+use crate::fileset::{FileData, FileSet, Kind, display, parts};
+use crate::flatten::HiddenFile;
+use crate::progress::Progress;
+use patterns::{Hit, Patterns, REACH};
+
+/// A likely secret. All places of one rule in one file are one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Secret {
+    /// What sort of secret it is: `private-key`, `npm-token`.
+    pub rule: &'static str,
+    /// Path of the file, or place in the config: `config.Env PASSWORD`, `history 3`.
+    pub path: String,
+    /// Number of the layer that holds the file, from 1; `None` in the config.
+    pub layer: Option<usize>,
+    /// Number of the layer that hides the file; `None` when the image shows it.
+    pub hidden_by: Option<usize>,
+    /// Line of the first place, from 1; `None` in binary files and in the config.
+    pub line: Option<u64>,
+    /// Byte of the first place, from 0, in the file or in the text of the config.
+    pub offset: u64,
+    /// Bytes of the secret in the first place.
+    pub length: u64,
+    /// How many places there are.
+    pub places: u64,
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Scanned {
+    /// Files that were read, hidden ones too.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Files that are not text; only their names were looked at.
+    pub binary: u64,
+    /// Files of packages, tests, examples and documentation, which were passed over.
+    pub public: u64,
+    /// Files larger than [`MOST_OF_A_FILE`], read so far and no further.
+    pub cut: u64,
+}
+
+/// No more of one file is read, in bytes: what people or tools write logins into is far smaller,
+/// and gigabytes of JSON or CSV, which are data, would take most of the time.
+pub const MOST_OF_A_FILE: u64 = 64 << 20;
+/// Bytes that are looked at together.
+const WINDOW: usize = 1 << 20;
+/// A file with a NUL in as many first bytes is binary, as git and grep have it.
+const HEAD: usize = 8000;
+
+/// A file to be looked at.
+struct Item<'a> {
+    names: Vec<&'a [u8]>,
+    file: &'a FileData,
+    hidden_by: Option<usize>,
+}
+
+/// Looks through the files that an image shows and those that it hides. Runs on the current rayon
+/// pool.
+pub(super) fn scan(
+    set: &FileSet,
+    analysis: &Analysis,
+    hidden: &[HiddenFile],
+    contents: &Contents,
+    progress: &dyn Progress,
+) -> Result<(Vec<Secret>, Scanned)> {
+    let patterns = Patterns::new()?;
+    let (items, public) = items(set, analysis, hidden);
+    progress.begin("scan", items.iter().map(|item| item.file.size).sum());
+    let found: Vec<Result<(Vec<Secret>, Scanned)>> = items
+        .par_iter()
+        .map(|item| {
+            let found = item
+                .scan(&patterns, contents)
+                .context(|| format!("looking for secrets in {}", display(item.names[0])));
+            progress.advance(item.file.size);
+            found
+        })
+        .collect();
+    progress.end();
+    let mut scanned = Scanned { public, ..Scanned::default() };
+    let mut secrets = Vec::new();
+    for one in found {
+        let (found, counts) = one?;
+        secrets.extend(found);
+        scanned.files += counts.files;
+        scanned.bytes += counts.bytes;
+        scanned.binary += counts.binary;
+        scanned.cut += counts.cut;
+    }
+    // What the image shows first: it is in every container.
+    let key = |s: &Secret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
+    secrets.sort_by_cached_key(key);
+    Ok((secrets, scanned))
+}
+
+/// The files to look at, and how many are passed over.
+fn items<'a>(
+    set: &'a FileSet,
+    analysis: &Analysis,
+    hidden: &'a [HiddenFile],
+) -> (Vec<Item<'a>>, u64) {
+    let kind = |inode: u32| analysis.components[analysis.owner[inode as usize] as usize].kind;
+    let mut public = 0;
+    let mut items = Vec::new();
+    let mut add = |names: Vec<&'a [u8]>, file, owner, hidden_by| {
+        if names.iter().all(|name| is_public(name, owner)) {
+            public += 1;
+        } else {
+            items.push(Item { names, file, hidden_by });
+        }
+    };
+    let entries = set.entries();
+    for (id, names) in set.names().into_iter().enumerate() {
+        if let Kind::File(file) = &set.inodes()[id].kind
+            && file.size > 0
+        {
+            let names = names.iter().map(|i| &*entries[*i as usize].path).collect();
+            add(names, file, Some(kind(id as u32)), None);
+        }
+    }
+    for h in hidden.iter().filter(|h| h.file.size > 0) {
+        // What a package has at the path today, an older version of it had there before.
+        let owner = set.position(&h.path).map(|i| kind(entries[i].inode));
+        add(vec![&h.path], &h.file, owner, Some(h.by as usize + 1));
+    }
+    (items, public)
+}
+
+/// Folders of packages, and of what is written for others to read, at any depth.
+const PUBLIC_PARTS: [&[u8]; 27] = [
+    b"node_modules",
+    b"site-packages",
+    b"dist-packages",
+    b"gems",
+    b"pkgs",
+    b"registry",
+    b"rustlib",
+    b"test",
+    b"tests",
+    b"testing",
+    b"testdata",
+    b"test-data",
+    b"test_data",
+    b"testcert",
+    b"spec",
+    b"__tests__",
+    b"fixtures",
+    b"example",
+    b"examples",
+    b"sample",
+    b"samples",
+    b"demo",
+    b"demos",
+    b"doc",
+    b"docs",
+    b"man",
+    b"locale",
+];
+
+/// Folders that packages fill.
+const PUBLIC_TREES: [&[u8]; 14] = [
+    b"bin",
+    b"lib",
+    b"lib32",
+    b"lib64",
+    b"sbin",
+    b"usr/bin",
+    b"usr/games",
+    b"usr/include",
+    b"usr/lib",
+    b"usr/lib32",
+    b"usr/lib64",
+    b"usr/libexec",
+    b"usr/sbin",
+    b"usr/local/go",
+];
+
+/// Whether everybody can have what is at a path anyway.
+fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
+    let in_etc = path.starts_with(b"etc/");
+    match owner {
+        Some(ComponentKind::LanguagePackage) => return true,
+        // Settings come with packages, but are edited.
+        Some(ComponentKind::OsPackage) if !in_etc => return true,
+        _ => {}
+    }
+    let within = |tree: &&[u8]| path.strip_prefix(*tree).is_some_and(|r| r.starts_with(b"/"));
+    let mut dirs: Vec<&[u8]> = parts(path).collect();
+    dirs.pop();
+    let shared = path.starts_with(b"usr/share/") && !path.starts_with(b"usr/share/nginx/");
+    shared
+        || PUBLIC_TREES.iter().any(within)
+        || path.starts_with(b"usr/local/lib/python")
+        || dirs.iter().any(|dir| PUBLIC_PARTS.contains(dir))
+}
+
+impl Item<'_> {
+    fn scan(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
+        let mut hits: Vec<(Hit, u64)> = Vec::new();
+        if self.file.size <= names::MOST {
+            let mut rules: Vec<_> = self.names.iter().flat_map(|n| names::rules_for(n)).collect();
+            rules.sort_unstable();
+            rules.dedup();
+            if !rules.is_empty() {
+                let text = contents.read(self.file, names::MOST)?;
+                for rule in rules {
+                    hits.extend(names::look(rule, &text).into_iter().map(|hit| (hit, 0)));
+                }
+            }
+        }
+        let mut scanned = Scanned { files: 1, bytes: self.file.size, ..Scanned::default() };
+        let text = self.read_text(patterns, contents, &mut hits, &mut scanned)?;
+        // Named files come first, so that what two rules find is called after its file.
+        let mut kept: Vec<(Hit, std::ops::Range<u64>)> = Vec::new();
+        for (hit, base) in hits {
+            let at = base + hit.at.start as u64..base + hit.at.end as u64;
+            if !kept.iter().any(|(_, k)| at.start < k.end && k.start < at.end) {
+                kept.push((hit, at));
+            }
+        }
+        kept.sort_by(|a, b| (a.0.rule, a.1.start).cmp(&(b.0.rule, b.1.start)));
+        let mut secrets: Vec<Secret> = Vec::new();
+        for (hit, at) in kept {
+            if let Some(last) = secrets.last_mut().filter(|s| s.rule == hit.rule) {
+                last.places += 1;
+                continue;
+            }
+            let line = text.then(|| self.line(contents, at.start)).transpose()?;
+            secrets.push(Secret {
+                rule: hit.rule,
+                path: display(self.names[0]),
+                layer: Some(self.file.location.source() as usize + 1),
+                hidden_by: self.hidden_by,
+                line,
+                offset: at.start,
+                length: at.end - at.start,
+                places: 1,
+            });
+        }
+        Ok((secrets, scanned))
+    }
+
+    /// Looks for patterns, window by window, if the file is text; tells whether it is.
+    fn read_text(
+        &self,
+        patterns: &Patterns,
+        contents: &Contents,
+        hits: &mut Vec<(Hit, u64)>,
+        scanned: &mut Scanned,
+    ) -> Result<bool> {
+        let size = self.file.size.min(MOST_OF_A_FILE);
+        let mut head = vec![0; size.min(HEAD as u64) as usize];
+        contents.read_at(self.file, &mut head, 0)?;
+        if memchr::memchr(0, &head).is_some() {
+            (scanned.binary, scanned.bytes) = (1, head.len() as u64);
+            return Ok(false);
+        }
+        (scanned.cut, scanned.bytes) = (u64::from(self.file.size > size), size);
+        let mut window = vec![0; size.min(WINDOW as u64) as usize];
+        let mut at = 0;
+        loop {
+            let n = (size - at).min(WINDOW as u64) as usize;
+            contents.read_at(self.file, &mut window[..n], at)?;
+            let last = at + n as u64 == size;
+            // What begins near the end may go on behind it: the next window begins with that, and
+            // with the byte before, which decides where a token begins.
+            let end = if last { n } else { n - REACH };
+            let found = patterns.find(&window[..n]).into_iter();
+            hits.extend(found.filter(|hit| hit.at.start < end).map(|hit| (hit, at)));
+            if last {
+                return Ok(true);
+            }
+            at += end as u64 - 1;
+        }
+    }
+
+    /// The line that a byte is in, from 1.
+    fn line(&self, contents: &Contents, offset: u64) -> Result<u64> {
+        let mut before = contents.open(self.file).take(offset);
+        let mut buf = vec![0; offset.min(1 << 16) as usize];
+        let mut line = 1;
+        loop {
+            let n = before.read(&mut buf)?;
+            if n == 0 {
+                return Ok(line);
+            }
+            line += memchr::memchr_iter(b'\n', &buf[..n]).count() as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fileset::Location;
+
+    fn key() -> String {
+        let body = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
+        format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+    }
+
+    fn scan_one(path: &str, bytes: Vec<u8>) -> (Vec<Secret>, Scanned) {
+        let location = Location::Span { source: 0, offset: 0 };
+        let file = FileData { size: bytes.len() as u64, hash: [0; 32], location };
+        let contents = Contents::new(vec![Arc::new(bytes)]);
+        let item = Item { names: vec![path.as_bytes()], file: &file, hidden_by: Some(2) };
+        item.scan(&Patterns::new().unwrap(), &contents).unwrap()
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_window_ends() {
+        for near in [0, 1, 100, REACH - 1, REACH, REACH + 1] {
+            for end in [WINDOW, 2 * WINDOW - REACH - 1] {
+                let mut text = vec![b'\n'; end - near];
+                text.extend_from_slice(key().as_bytes());
+                text.resize(3 * WINDOW, b' ');
+                let (found, scanned) = scan_one("app/notes", text);
+                let [secret] = &found[..] else { panic!("{near} before {end}: {found:?}") };
+                assert_eq!(secret.offset, (end - near) as u64);
+                assert_eq!(secret.line, Some((end - near) as u64 + 1));
+                assert_eq!((secret.places, secret.length), (1, key().len() as u64 - 1));
+                assert_eq!(scanned.bytes, 3 * WINDOW as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn binary_files_go_by_their_name_alone() {
+        let text = format!("\0{}", key()).into_bytes();
+        let (found, scanned) = scan_one("app/prog", text.clone());
+        assert_eq!((found.len(), scanned.binary), (0, 1));
+        let (found, _) = scan_one("app/id.p12", text);
+        assert_eq!((found[0].rule, found[0].line), ("key-store", None));
+    }
+
+    #[test]
+    fn what_two_rules_find_is_one_secret() {
+        let token = format!("//r/:_authToken=npm_{}\n", "0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX");
+        let (found, _) = scan_one("root/.npmrc", format!("{token}{token}").into_bytes());
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].rule, found[0].places, found[0].line), ("npm-token", 2, Some(1)));
+    }
+
+    #[test]
+    fn what_everybody_has_is_passed_over() {
+        for path in [
+            "usr/lib/python3.11/test/key.pem",
+            "app/node_modules/x/.npmrc",
+            "usr/share/doc/x/key.pem",
+            "app/testdata/key.pem",
+            "usr/local/lib/python3.12/x.pem",
+        ] {
+            assert!(is_public(path.as_bytes(), None), "{path}");
+        }
+        for path in [
+            "root/.ssh/id_rsa",
+            "usr/src/app/.env",
+            "usr/local/etc/key.pem",
+            "usr/share/nginx/html/.env",
+            "test",
+            "etc/ssl/private/key.pem",
+        ] {
+            assert!(!is_public(path.as_bytes(), None), "{path}");
+        }
+        assert!(is_public(b"opt/x", Some(ComponentKind::OsPackage)));
+        assert!(!is_public(b"etc/x", Some(ComponentKind::OsPackage)));
+    }
+}

@@ -1,0 +1,390 @@
+//! Secrets that tell themselves by how they are written, wherever they stand: private keys, the
+//! tokens of services that begin them alike, addresses with a password.
+//!
+//! First bytes are found by one automaton, and what follows is checked by hand in a bounded
+//! stretch, so that the time is linear in the text whatever the text is.
+
+use std::ops::Range;
+
+use aho_corasick::AhoCorasick;
+
+use crate::error::{Error, Result};
+
+/// A secret in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hit {
+    /// What sort of secret it is.
+    pub(super) rule: &'static str,
+    /// Where its bytes are.
+    pub(super) at: Range<usize>,
+}
+
+/// No pattern looks further ahead than this: a private key of 8,192 bits fits.
+pub(super) const REACH: usize = 8 << 10;
+
+/// A service's token: after `start` come `least` to `most` bytes of its alphabet, not one more.
+struct Token {
+    rule: &'static str,
+    start: &'static str,
+    alphabet: fn(u8) -> bool,
+    least: usize,
+    most: usize,
+}
+
+fn alphanumeric(b: u8) -> bool {
+    b.is_ascii_alphanumeric()
+}
+
+fn capital(b: u8) -> bool {
+    b.is_ascii_uppercase() || b.is_ascii_digit()
+}
+
+/// Letters, digits, `-` and `_`.
+fn word(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'_' || b == b'-'
+}
+
+fn word_dots(b: u8) -> bool {
+    word(b) || b == b'.'
+}
+
+fn path(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b == b'/'
+}
+
+fn base64(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=')
+}
+
+fn hex(b: u8) -> bool {
+    b.is_ascii_hexdigit()
+}
+
+const ANY: usize = 400;
+
+/// As the services document them, or as their own secret scanning has them. Keys that are meant
+/// to be public in web pages (Google's `AIza`, Stripe's `pk_`) are not secrets.
+const TOKENS: [Token; 37] = {
+    const fn t(
+        rule: &'static str,
+        start: &'static str,
+        alphabet: fn(u8) -> bool,
+        least: usize,
+        most: usize,
+    ) -> Token {
+        Token { rule, start, alphabet, least, most }
+    }
+    [
+        t("aws-access-key", "AKIA", capital, 16, 16),
+        t("aws-access-key", "ASIA", capital, 16, 16),
+        t("github-token", "ghp_", alphanumeric, 36, ANY),
+        t("github-token", "gho_", alphanumeric, 36, ANY),
+        t("github-token", "ghu_", alphanumeric, 36, ANY),
+        t("github-token", "ghs_", alphanumeric, 36, ANY),
+        t("github-token", "ghr_", alphanumeric, 36, ANY),
+        t("github-token", "github_pat_", word, 50, ANY),
+        t("gitlab-token", "glpat-", word_dots, 20, ANY),
+        t("gitlab-token", "gldt-", word_dots, 20, ANY),
+        t("gitlab-token", "glrt-", word_dots, 20, ANY),
+        t("slack-token", "xoxb-", word, 20, ANY),
+        t("slack-token", "xoxp-", word, 20, ANY),
+        t("slack-token", "xoxa-", word, 20, ANY),
+        t("slack-token", "xoxr-", word, 20, ANY),
+        t("slack-token", "xoxs-", word, 20, ANY),
+        t("slack-token", "xapp-", word, 20, ANY),
+        t("slack-webhook", "hooks.slack.com/services/T", path, 30, ANY),
+        t("stripe-key", "sk_live_", alphanumeric, 16, ANY),
+        t("stripe-key", "rk_live_", alphanumeric, 16, ANY),
+        t("npm-token", "npm_", alphanumeric, 36, 36),
+        t("pypi-token", "pypi-AgEIcHlwaS5vcmc", word, 40, ANY),
+        t("docker-token", "dckr_pat_", word, 27, ANY),
+        t("docker-token", "dckr_oat_", word, 27, ANY),
+        t("google-secret", "GOCSPX-", word, 28, 28),
+        t("anthropic-key", "sk-ant-", word, 32, ANY),
+        t("openai-key", "sk-proj-", word, 40, ANY),
+        t("huggingface-token", "hf_", alphanumeric, 34, 34),
+        t("digitalocean-token", "dop_v1_", hex, 64, 64),
+        t("sendgrid-key", "SG.", word_dots, 66, 66),
+        t("shopify-token", "shpat_", hex, 32, 32),
+        t("vault-token", "hvs.", word, 24, ANY),
+        t("age-key", "AGE-SECRET-KEY-1", capital, 58, 58),
+        t("azure-key", "AccountKey=", base64, 86, 90),
+        t("azure-key", "SharedAccessKey=", base64, 43, 90),
+        t("private-key", "PuTTY-User-Key-File-", |b| b.is_ascii_digit(), 1, 1),
+        // Checked by `private_key`; the alphabet is not asked.
+        t("private-key", PEM, word, 0, 0),
+    ]
+};
+
+const PEM: &str = "-----BEGIN ";
+
+/// Finds secrets in texts.
+pub(super) struct Patterns(AhoCorasick);
+
+impl Patterns {
+    pub(super) fn new() -> Result<Self> {
+        AhoCorasick::new(TOKENS.iter().map(|t| t.start))
+            .map(Self)
+            .map_err(|e| Error::unsupported(format!("the patterns of secrets: {e}")))
+    }
+
+    /// All secrets in a text, in its order.
+    pub(super) fn find(&self, text: &[u8]) -> Vec<Hit> {
+        let mut hits: Vec<Hit> = Vec::new();
+        for found in self.0.find_iter(text) {
+            let token = &TOKENS[found.pattern().as_usize()];
+            let rest = &text[found.end()..text.len().min(found.end() + REACH)];
+            let before = found.start().checked_sub(1).map(|i| text[i]);
+            let len = match token.start {
+                PEM => private_key(rest),
+                _ => token.check(before, rest),
+            };
+            // A key's body may look like anything.
+            let inside = hits.last().is_some_and(|h| found.start() < h.at.end);
+            if let Some(len) = len.filter(|_| !inside) {
+                hits.push(Hit { rule: token.rule, at: found.start()..found.end() + len });
+            }
+        }
+        hits
+    }
+}
+
+/// Passwords in addresses. In source code nearly all of them are examples, so only texts that are
+/// made to hold them are asked.
+pub(super) fn addresses(text: &[u8]) -> Vec<Hit> {
+    let places = memchr::memmem::find_iter(text, b"://").map(|i| i + 3);
+    let found = places.filter_map(|start| {
+        let at = password(&text[start..text.len().min(start + REACH)])?;
+        Some(Hit { rule: "url-password", at: start + at.start..start + at.end })
+    });
+    found.collect()
+}
+
+impl Token {
+    /// The length of what follows the token's start, if it is one.
+    fn check(&self, before: Option<u8>, rest: &[u8]) -> Option<usize> {
+        if before.is_some_and(|b| b.is_ascii_alphanumeric()) {
+            return None;
+        }
+        let len = run(rest, self.alphabet);
+        let fits = (self.least..=self.most).contains(&len);
+        // What people write in place of a token: `ghp_xxxxxxxx`, `AKIAIOSFODNN7EXAMPLE`.
+        let real = self.least == 1 || varied(&rest[..len]) && !rest[..len].ends_with(b"EXAMPLE");
+        (fits && real).then_some(len)
+    }
+}
+
+/// How many bytes of an alphabet a text begins with.
+fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
+    text.iter().position(|b| !alphabet(*b)).unwrap_or(text.len())
+}
+
+/// Whether a text has as many different bytes as secrets have.
+fn varied(text: &[u8]) -> bool {
+    let mut seen = [false; 256];
+    text.iter().for_each(|b| seen[usize::from(*b)] = true);
+    seen.iter().filter(|s| **s).count() >= 8
+}
+
+/// The length of a private key after `-----BEGIN `. Names of keys without one, as in programs
+/// that read keys, have no body.
+fn private_key(rest: &[u8]) -> Option<usize> {
+    let name = run(rest, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
+    let kind = rest[..name].strip_suffix(b" BLOCK").unwrap_or(&rest[..name]);
+    let body = rest[name..].strip_prefix(b"-----")?;
+    if name > 40 || !kind.ends_with(b"PRIVATE KEY") {
+        return None;
+    }
+    let start = rest.len() - body.len();
+    let end = memchr::memmem::find(body, b"-----END");
+    // Headers of old forms (`Proc-Type: 4,ENCRYPTED`) stand before the body.
+    let within = &body[..end.unwrap_or(body.len()).min(REACH)];
+    let mut at = 0;
+    while at < within.len() {
+        let len = run(&within[at..], base64);
+        if len >= 40 && varied(&within[at..at + len]) {
+            let to_end = end.map(|end| {
+                let close = memchr::memmem::find(&body[end + 5..], b"-----");
+                end + 5 + close.map_or(0, |c| c + 5)
+            });
+            return Some(start + to_end.unwrap_or(at + len));
+        }
+        at += len + 1;
+    }
+    None
+}
+
+/// The password in an address after `://`, as in `user:password@host`.
+fn password(rest: &[u8]) -> Option<Range<usize>> {
+    let user = run(rest, |b| b.is_ascii_graphic() && !b"/@?#\"'`<>:(){}[]\\".contains(&b));
+    let start = user + 1;
+    if rest.get(user) == Some(&b'@') {
+        // A token alone, as `https://TOKEN@host`.
+        return (user >= 20 && varied(&rest[..user])).then_some(0..user);
+    }
+    if rest.get(user) != Some(&b':') {
+        return None;
+    }
+    let len = run(&rest[start..], |b| b.is_ascii_graphic() && !b"/@?#\"'`<>".contains(&b));
+    let value = &rest[start..start + len];
+    let is = rest.get(start + len) == Some(&b'@') && is_secret(value);
+    is.then_some(start..start + len)
+}
+
+/// Words in place of a secret.
+const FILLERS: [&[u8]; 22] = [
+    b"change",
+    b"your",
+    b"example",
+    b"placeholder",
+    b"redacted",
+    b"password",
+    b"passwd",
+    b"secret",
+    b"dummy",
+    b"insert",
+    b"replace",
+    b"enter",
+    b"none",
+    b"null",
+    b"true",
+    b"false",
+    b"undefined",
+    b"todo",
+    b"disabled",
+    b"token",
+    b"xxx",
+    b"foobar",
+];
+
+/// Whether a value that is called a password or token is one, and not what stands in its place.
+pub(super) fn is_secret(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let lower = value.to_ascii_lowercase();
+    let filler = FILLERS.iter().any(|filler| {
+        // `change_me`, `your-token-here`; but not `secretagentman42`.
+        let rest = lower.strip_prefix(*filler);
+        rest.is_some_and(|rest| rest.iter().all(|b| b.is_ascii_lowercase() || !alphanumeric(*b)))
+    });
+    value.len() >= 6
+        && !filler
+        && !matches!(value[0], b'$' | b'<' | b'{' | b'%' | b'@' | b'*' | b'(' | b'!' | b'[')
+        && !value.windows(2).all(|w| w[0] == w[1])
+        && !contains(value, b"${")
+        && !contains(value, b"...")
+}
+
+pub(super) fn contains(text: &[u8], what: &[u8]) -> bool {
+    memchr::memmem::find(text, what).is_some()
+}
+
+/// A text that is one word and may be a token: long enough, printable, and no path or address.
+pub(super) fn lone_word(text: &[u8]) -> Option<Range<usize>> {
+    let start = text.len() - text.trim_ascii_start().len();
+    let value = text.trim_ascii();
+    let is = (12..=4096).contains(&value.len())
+        && value.iter().all(u8::is_ascii_graphic)
+        && !value.starts_with(b"/")
+        && !contains(value, b"://")
+        && varied(value)
+        && is_secret(value);
+    is.then_some(start..start + value.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> Vec<(&'static str, &str)> {
+        let mut hits = Patterns::new().unwrap().find(text.as_bytes());
+        hits.extend(addresses(text.as_bytes()));
+        hits.into_iter().map(|h| (h.rule, &text[h.at])).collect()
+    }
+
+    #[test]
+    fn tokens_are_known_by_their_start_length_and_alphabet() {
+        let github = format!("ghp_{}", "0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX");
+        assert_eq!(rules(&format!("t={github};")), [("github-token", &*github)]);
+        // Put together here so that nobody's scanner takes the test for a leak.
+        let aws = format!("AKIA{}", "Z3MPLEKEY4TEST5Q");
+        assert_eq!(rules(&format!("id: {aws}\n")), [("aws-access-key", &*aws)]);
+        for none in [
+            "AKIAIOSFODNN7EXAMPLE",
+            &format!("X{aws}"),
+            &format!("{aws}A"),
+            "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "ghp_short",
+            "xoxb-not-a-token",
+            "npm_config_registry",
+        ] {
+            assert_eq!(rules(none), [], "{none}");
+        }
+    }
+
+    #[test]
+    fn private_keys_have_a_body() {
+        let body = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
+        for (head, breaks) in
+            [("", "\n"), ("RSA ", "\r\n"), ("OPENSSH ", "\\n"), ("FAKE ", "\nodd-line\n")]
+        {
+            let key = format!(
+                "-----BEGIN {head}PRIVATE KEY-----{breaks}{body}{breaks}-----END {head}PRIVATE KEY-----"
+            );
+            assert_eq!(rules(&format!("x {key}\n")), [("private-key", &*key)]);
+        }
+        for none in [
+            "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----".to_owned(),
+            "if line == \"-----BEGIN RSA PRIVATE KEY-----\" { return parse(line) }".to_owned(),
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----"),
+            format!("-----BEGIN RSA TESTING KEY-----\n{body}\n"),
+            format!("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n{body}"),
+        ] {
+            assert_eq!(rules(&none), [], "{none}");
+        }
+        let cut = format!("-----BEGIN PRIVATE KEY-----\n{body}");
+        assert_eq!(rules(&cut).len(), 1, "a key whose end is missing");
+    }
+
+    #[test]
+    fn addresses_may_hold_a_password() {
+        assert_eq!(rules("postgres://app:s3cr3t-9@db/x"), [("url-password", "s3cr3t-9")]);
+        let token = "a1b2c3d4e5f6a7b8c9d0";
+        assert_eq!(rules(&format!("https://{token}@host/x")), [("url-password", token)]);
+        for none in [
+            "https://example.org/a:b@c",
+            "https://user:$PASSWORD@host",
+            "https://user:password@host",
+            "https://host:8080/x@y",
+            "git@github.com:a/b",
+            "https://user@host",
+        ] {
+            assert_eq!(rules(none), [], "{none}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_place_of_a_secret_is_none() {
+        for real in ["hunter22", "wJalrXUtnFEMI/K7MDENG", "/AbCdEf+12", "secret42agent"] {
+            assert!(is_secret(real.as_bytes()), "{real}");
+        }
+        for none in [
+            "",
+            "abc",
+            "changeme",
+            "change_me",
+            "your-token-here",
+            "${TOKEN}",
+            "<token>",
+            "xxxxxxxx",
+            "********",
+            "{{ token }}",
+            "true",
+            "secret",
+            "a...b..",
+        ] {
+            assert!(!is_secret(none.as_bytes()), "{none}");
+        }
+        assert_eq!(lone_word(b" CORPUS-TOKEN-v1 \n"), Some(1..16));
+        assert!(lone_word(b"redacted\n").is_none() && lone_word(b"two words of text").is_none());
+    }
+}
