@@ -8,8 +8,8 @@ use crate::analyze::Analysis;
 use crate::digest::Digest;
 use crate::fileset::{Entry, FileSet, Inode, Kind};
 use crate::layer::LayerContent;
-use crate::transport::open::LayerBlob;
 use crate::pull::{Identity, Reuse, needs};
+use crate::transport::open::LayerBlob;
 
 /// An image, read.
 pub struct Side {

@@ -1,5 +1,6 @@
 //! One image in many forms: every compression at every number of layers, with its size and speed.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,13 +8,12 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::Subject;
 use super::sample::Sample;
-use crate::analyze::{self, Analysis};
 use crate::codec::{self, Compression, Encoder};
-use crate::content::{Budget, Contents, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
 use crate::encode;
 use crate::error::{Context, Error, Result};
-use crate::fileset::FileSet;
 use crate::plan::{self, Target};
 use crate::progress::{Progress, Silent};
 
@@ -127,6 +127,13 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// The numbers of layers that were measured, ascending.
+    pub fn counts(&self) -> Vec<u32> {
+        let counts: BTreeSet<u32> =
+            self.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
+        counts.into_iter().collect()
+    }
+
     /// What a compression came to at a number of layers.
     pub fn cell(&self, compression: &str, layers: u32) -> Option<&Cell> {
         let row = self.rows.iter().find(|r| r.compression == compression)?;
@@ -136,16 +143,14 @@ impl Matrix {
 
 /// Measures an image. Runs on the threads of rayon's pool, a core a stream.
 pub fn measure(
-    files: &FileSet,
-    contents: &Contents,
-    analysis: &Analysis,
+    subject: &Subject,
     options: &Options,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Matrix> {
+    let Subject { files, contents, analysis, estimates, .. } = subject;
     let sample = Sample::new(files, options.sample);
     let only = (sample.bytes < sample.all_bytes).then_some(&sample.inodes[..]);
-    let estimates = analyze::estimate(files, contents, analysis)?;
     let mut counts: Vec<u32> =
         options.rows.iter().flat_map(|(_, layers)| layers).copied().collect();
     counts.sort_unstable();
@@ -155,7 +160,7 @@ pub fn measure(
     progress.begin("measure", passes * sample.bytes);
     for count in counts {
         let planned = plan::Options { target: Target::Layers(count), only };
-        let plan = plan::plan(files, analysis, &estimates, &planned);
+        let plan = plan::plan(files, analysis, estimates, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
         let layers: Vec<_> = plan
@@ -311,7 +316,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::{analyze, fixture::Fixture};
+    use crate::analyze::{analyze, estimate, fixture::Fixture};
 
     #[test]
     fn one_layer_is_never_larger_under_a_window_that_sees_it_all() {
@@ -328,11 +333,13 @@ mod tests {
             .file("opt/three/readme", "three")
             .build();
         let analysis = analyze(&files, &contents, &[]).unwrap();
+        let estimates = estimate(&files, &contents, &analysis).unwrap();
+        let subject = Subject { files, contents, analysis, estimates, built: Vec::new() };
         let wanted =
             ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());
         let options = Options::new(&wanted, &[1, 2], u64::MAX).unwrap();
         let budget = Budget::new(1 << 24, None);
-        let found = measure(&files, &contents, &analysis, &options, &budget, &Silent).unwrap();
+        let found = measure(&subject, &options, &budget, &Silent).unwrap();
         assert_eq!((found.file_bytes, found.sample_bytes), (400_005, 400_005));
         let bytes = |c: &str, layers| found.cell(c, layers).unwrap().blob_bytes;
         assert!(bytes("zstd:3", 1) < bytes("zstd:3", 2) * 6 / 10, "the window shows both");

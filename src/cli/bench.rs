@@ -6,14 +6,12 @@ use serde_json::json;
 use super::load::open_one;
 use super::table::{lines, share, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
-use crate::analyze::analyze;
-use crate::bench::{self, Matrix, Options, Step};
+use crate::bench::{self, ColdPulls, Form, Matrix, Options, Step, Subject};
 use crate::codec::Compression;
 use crate::content::Budget;
 use crate::error::{Context, Result};
-use crate::flatten::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
 use crate::oci::Platform;
+use crate::pull::{Client, LINKS, Link, Machine};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::split;
@@ -35,9 +33,48 @@ pub(super) struct BenchArgs {
     /// Measure with so many bytes of files, in runs of 32 MiB all over the image
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     sample: ByteSize,
+    /// Simulate pulls by these clients
+    #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client,
+          default_value = "docker,containerd,containerd-2,podman,soci")]
+    client: Vec<&'static Client>,
+    /// Over these links: gigabit, ecr, slow or local, or bytes a second of a connection and of all,
+    /// and the latency, as in 40MB/125MB/20ms
+    #[arg(long, value_name = "LINK", value_delimiter = ',', value_parser = link,
+          default_value = "gigabit,ecr,slow")]
+    link: Vec<(String, Link)>,
+    /// On a machine of so many cores
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    cores: u32,
     /// Which platform, where an index has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+}
+
+/// A client by its name.
+fn client(name: &str) -> std::result::Result<&'static Client, String> {
+    Client::named(name).ok_or_else(|| {
+        let known: Vec<&str> = crate::pull::CLIENTS.iter().map(|c| c.name).collect();
+        format!("the clients are {}", known.join(", "))
+    })
+}
+
+/// A link by its name, or by what it is.
+fn link(text: &str) -> std::result::Result<(String, Link), String> {
+    if let Some(known) = LINKS.iter().find(|l| l.name == text) {
+        return Ok((text.to_owned(), known.link));
+    }
+    let bad = || {
+        let known: Vec<&str> = LINKS.iter().map(|l| l.name).collect();
+        format!("it is {}, or written as in 40MB/125MB/20ms", known.join(", "))
+    };
+    let rate = |text: &str| match text.parse::<ByteSize>() {
+        Ok(size) if size.0 > 0 => Ok(size.0 as f64),
+        _ => Err(bad()),
+    };
+    let [one, all, latency] = text.split('/').collect::<Vec<_>>()[..] else { return Err(bad()) };
+    let ms = latency.strip_suffix("ms").and_then(|n| n.parse::<u32>().ok()).ok_or_else(bad)?;
+    let latency = f64::from(ms) / 1e3;
+    Ok((text.to_owned(), Link { per_connection: rate(one)?, total: rate(all)?, latency }))
 }
 
 impl BenchArgs {
@@ -51,13 +88,15 @@ impl BenchArgs {
         let (Some(name), Some(last)) = (self.images.last(), versions.last()) else {
             return Ok(Outcome::Done);
         };
-        let matrix = pool.install(|| -> Result<Matrix> {
-            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
-            let flat = flatten(&last.images[0].layers, Some(&budget), &limits, terminal)
+        let (subject, matrix) = pool.install(|| -> Result<_> {
+            let subject = Subject::read(&last.images[0], global.max_size.0, &budget, terminal)
                 .context(|| format!("reading {name}"))?;
-            let analysis = analyze(&flat.files, &flat.contents, &[])?;
-            bench::measure(&flat.files, &flat.contents, &analysis, &options, &budget, terminal)
+            let matrix = bench::measure(&subject, &options, &budget, terminal)?;
+            Ok((subject, matrix))
         })?;
+        let forms = bench::forms(&subject, &matrix.counts());
+        let machine = Machine { cores: self.cores, speed: 1.0 };
+        let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
         let splitting = split::Options {
             threads: global.threads(),
             memory: global.memory.0,
@@ -71,13 +110,16 @@ impl BenchArgs {
         };
         if global.json {
             return print_json(&json!({
-                "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "updates": steps,
+                "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "forms": forms,
+                "machine": machine, "cold_pulls": cold, "updates": steps,
             }));
         }
         if global.quiet {
             return Ok(Outcome::Done);
         }
         let mut text = sizes(&matrix);
+        text.push('\n');
+        text.push_str(&pulls(&forms, &cold, &machine));
         if !steps.is_empty() {
             text.push('\n');
             text.push_str(&updates(&self.images, &steps));
@@ -94,10 +136,7 @@ fn sizes(matrix: &Matrix) -> String {
     } else {
         format!("the whole image, {} of files\n", ByteSize(matrix.file_bytes))
     };
-    let mut counts: Vec<u32> =
-        matrix.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
-    counts.sort_unstable();
-    counts.dedup();
+    let counts = matrix.counts();
     let mut header: Vec<String> =
         ["", "window", "MB/s in", "MB/s out", "ratio"].map(str::to_owned).into();
     header.extend(counts.iter().map(|n| format!("{n} layer{}", if *n == 1 { "" } else { "s" })));
@@ -134,6 +173,28 @@ fn binary(bytes: u64) -> String {
         _ if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
         _ => format!("{} KiB", bytes.div_ceil(1 << 10)),
     }
+}
+
+/// How long clients take for each form.
+fn pulls(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
+    let mut text = format!("seconds of a cold pull, simulated with {} cores\n", machine.cores);
+    let mut header = vec!["client".to_owned(), "link".to_owned()];
+    header.extend(forms.iter().map(|f| match f.target {
+        None => format!("as built, {}", f.layers.len()),
+        Some(n) => n.to_string(),
+    }));
+    header.push("at least".to_owned());
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut rows = table(&header, 2);
+    for row in cold {
+        let mut cells = vec![row.client.to_owned(), row.link.clone()];
+        cells.extend(row.pulls.iter().map(|p| format!("{:.1}", p.makespan)));
+        let least = row.pulls[1..].iter().map(|p| p.bound).fold(f64::INFINITY, f64::min);
+        cells.push(format!("{least:.1}"));
+        rows.add_row(cells);
+    }
+    text.push_str(&lines(&rows));
+    text
 }
 
 /// What clients load from version to version.

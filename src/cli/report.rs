@@ -6,13 +6,10 @@ use clap::Args;
 
 use super::load::open_one;
 use super::{Global, Outcome, print, terminal::Terminal};
-use crate::analyze::analyze;
-use crate::bench::{self, Matrix, Options};
+use crate::bench::{self, Options, Subject};
 use crate::content::Budget;
-use crate::diff::Layer;
 use crate::error::{Context, Result};
-use crate::flatten::{self, flatten};
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::inspect;
 use crate::oci::Platform;
 use crate::page::Page;
 use crate::size::ByteSize;
@@ -54,19 +51,21 @@ impl ReportArgs {
             max_size: global.max_size.0,
             ..split::Options::default()
         };
-        let image = &last.images[0];
-        let limits = || Limits::new(global.max_size.0, MAX_ENTRIES);
         let options = Options::new(&[], &[], self.sample.0)?;
         let pool = global.pool()?;
-        let built = pool.install(|| flatten::read(&image.layers, None, &limits(), terminal))?;
-        let built: Vec<Layer> =
-            image.layers.iter().zip(&built).map(|(blob, read)| Layer::of(blob, read)).collect();
-        let matrix = pool.install(|| -> Result<Matrix> {
-            let flat = flatten(&image.layers, Some(&budget), &limits(), terminal)
+        let (subject, matrix) = pool.install(|| -> Result<_> {
+            let subject = Subject::read(&last.images[0], global.max_size.0, &budget, terminal)
                 .context(|| format!("reading {name}"))?;
-            let analysis = analyze(&flat.files, &flat.contents, &[])?;
-            bench::measure(&flat.files, &flat.contents, &analysis, &options, &budget, terminal)
+            let matrix = bench::measure(&subject, &options, &budget, terminal)?;
+            Ok((subject, matrix))
         })?;
+        let inspecting = inspect::Options {
+            threads: global.threads(),
+            max_size: global.max_size.0,
+            ..inspect::Options::default()
+        };
+        let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
+            .context(|| format!("inspecting {name}"))?;
         let (_, reports) = split::split(last, None, &splitting, &budget, terminal)?;
         let steps = if versions.len() > 1 {
             pool.install(|| bench::updates(&versions, &splitting, &budget, terminal))?
@@ -76,7 +75,8 @@ impl ReportArgs {
         let steps: Vec<_> = self.images[1..].iter().map(ToString::to_string).zip(steps).collect();
         let page = Page {
             input: &name.to_string(),
-            built: &built,
+            inspection: &inspections[0],
+            built: &subject.built,
             split: &reports[0],
             matrix: &matrix,
             steps: &steps,

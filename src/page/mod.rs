@@ -8,10 +8,13 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::analyze::ComponentKind;
 use crate::bench::{Matrix, Step};
-use crate::diff::Layer;
+use crate::inspect::Inspection;
+use crate::pull::{self, Client, LINKS, Link, Machine, Pull, simulate};
 use crate::report::{ImageReport, LayerReport};
 use crate::size::ByteSize;
-use chart::{Axis, Bar, Group, Point, Tile, bars, figure, legend, plot, table, treemap};
+use chart::{
+    Axis, Bar, Group, Line, Point, Tile, bars, figure, legend, plot, table, timeline, treemap,
+};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -19,8 +22,10 @@ const STYLE: &str = include_str!("page.css");
 pub struct Page<'a> {
     /// The image, as it was named.
     pub input: &'a str,
+    /// What was found in it.
+    pub inspection: &'a Inspection,
     /// Its layers as they were built, lowest first.
-    pub built: &'a [Layer],
+    pub built: &'a [pull::Layer],
     /// The same image split.
     pub split: &'a ImageReport,
     /// What compressions make of it.
@@ -28,6 +33,15 @@ pub struct Page<'a> {
     /// Updates between versions: to which, and what is loaded.
     pub steps: &'a [(String, Step)],
 }
+
+/// Clients whose pulls are drawn.
+const SHOWN_CLIENTS: [&str; 5] = ["docker", "containerd", "containerd-2", "podman", "soci"];
+/// They pull over this link.
+const LINK: Link = LINKS[0].link;
+/// And unpack on this machine.
+const NODE: Machine = Machine { cores: 4, speed: 1.0 };
+/// So many rows of what was found are listed; `relayer inspect` has all.
+const LISTED: usize = 50;
 
 /// Classes of colours and their names, by kind of component.
 const KINDS: [(ComponentKind, &str, &str); 6] = [
@@ -69,9 +83,11 @@ impl Page<'_> {
                     main {
                         (self.contents())
                         (self.layers())
+                        (self.pulls())
                         (self.compression())
                         (self.by_layers())
                         (self.updates())
+                        (self.findings())
                     }
                 }
             }
@@ -81,12 +97,13 @@ impl Page<'_> {
 
     /// The numbers that matter most.
     fn facts(&self) -> Markup {
-        let built: u64 = self.built.iter().map(|l| l.blob_bytes).sum();
+        let built: u64 = self.built.iter().map(|l| l.stored).sum();
         let split: u64 = self.split.layers.iter().map(LayerReport::stored).sum();
         let largest = self.split.layers.iter().map(LayerReport::stored).max().unwrap_or_default();
-        let before = self.built.iter().map(|l| l.blob_bytes).max().unwrap_or_default();
+        let before = self.built.iter().map(|l| l.stored).max().unwrap_or_default();
         let fact =
             |value: String, says: String| html! { li { strong { (value) } span { (says) } } };
+        let secrets = self.inspection.secrets.len();
         html! {
             ul.facts {
                 (fact(format!("{} → {}", size(built), size(split)), "stored, as built and split".into()))
@@ -95,9 +112,13 @@ impl Page<'_> {
                     format!("layers; the largest {} → {}", size(before), size(largest)),
                 ))
                 (fact(
-                    size(self.split.hidden.bytes),
-                    format!("in {} files that upper layers hide", self.split.hidden.files),
+                    size(self.inspection.waste.hidden_bytes),
+                    format!("in {} files that upper layers hide", self.inspection.waste.hidden_files),
                 ))
+                li .bad[secrets > 0] {
+                    strong { (secrets) }
+                    span { "likely secrets" }
+                }
             }
         }
     }
@@ -132,16 +153,22 @@ impl Page<'_> {
     }
 
     fn layers(&self) -> Markup {
-        let built: Vec<Bar> = self
-            .built
-            .iter()
-            .enumerate()
-            .map(|(i, l)| Bar {
-                label: format!("{}", i + 1),
-                parts: vec![("built", l.blob_bytes as f64)],
-                text: size(l.blob_bytes),
-            })
-            .collect();
+        let built = self.inspection.layers.iter().map(|l| {
+            // What is hidden is known in bytes of files.
+            let hidden = l.blob_bytes as f64 * l.hidden_bytes as f64 / l.file_bytes.max(1) as f64;
+            let made = if l.created_by.is_empty() { "" } else { " " };
+            let text = if l.hidden_bytes > 0 {
+                format!("{}, {} of files hidden", size(l.blob_bytes), size(l.hidden_bytes))
+            } else {
+                size(l.blob_bytes)
+            };
+            Bar {
+                label: format!("{}{made}{}", l.number, l.created_by),
+                parts: vec![("built", l.blob_bytes as f64 - hidden), ("hidden", hidden)],
+                text,
+            }
+        });
+        let built: Vec<Bar> = built.collect();
         let split: Vec<Bar> = self
             .split
             .layers
@@ -166,6 +193,7 @@ impl Page<'_> {
             "Layers before and after",
             "Bytes that a client downloads for each layer, the lowest first.",
             &html! {
+                (legend(&[("built", "as built"), ("hidden", "hidden by upper layers"), ("split", "split")]))
                 div.pair {
                     div { h3 { "As built" } (bars(&built, most)) }
                     div { h3 { "Split" } (bars(&split, most)) }
@@ -173,6 +201,67 @@ impl Page<'_> {
             },
             &table(&["", "layer", "stored"], 2, &rows),
         )
+    }
+
+    /// Timelines of cold pulls, a tab a client.
+    fn pulls(&self) -> Markup {
+        let after = |l: &LayerReport| pull::Layer {
+            stored: l.stored(),
+            unpacked: l.tar_bytes.unwrap_or(l.bytes),
+            files: l.files,
+            compression: pull::Compression::Zstd,
+        };
+        let split: Vec<pull::Layer> = self.split.layers.iter().map(after).collect();
+        let mut rows = Vec::new();
+        let mut tabs = Vec::new();
+        for client in SHOWN_CLIENTS.iter().filter_map(|name| Client::named(name)) {
+            let pulls = [self.built, &split].map(|layers| simulate(layers, client, &LINK, &NODE));
+            for (form, pull) in ["as built", "split"].iter().zip(&pulls) {
+                rows.push(vec![
+                    client.name.to_owned(),
+                    (*form).to_owned(),
+                    format!("{:.1}", pull.makespan),
+                    format!("{:.1}", pull.bound),
+                    pull.requests.to_string(),
+                ]);
+            }
+            tabs.push((client.name, pulls));
+        }
+        let axis = |pulls: &[Pull; 2]| pulls[0].makespan.max(pulls[1].makespan);
+        let says = format!(
+            "Simulated: a client that has nothing, {:.0} MB/s a connection and {:.0} MB/s in all, {:.0} ms \
+             away, {} cores. docs/PULLS.md tells how.",
+            LINK.per_connection / 1e6,
+            LINK.total / 1e6,
+            LINK.latency * 1e3,
+            NODE.cores
+        );
+        let picture = html! {
+            (legend(&[("download", "downloading"), ("unpack", "unpacking")]))
+            div.tabs role="group" aria-label="Client" {
+                style { @for (i, _) in tabs.iter().enumerate() {
+                    "#pull-" (i) ":checked~.panel-" (i) "{display:block}"
+                } }
+                @for (i, (name, pulls)) in tabs.iter().enumerate() {
+                    input type="radio" name="pull" id={ "pull-" (i) } checked[i == 0];
+                    label for={ "pull-" (i) } {
+                        (name) " " (format!("{:.1} → {:.1} s", pulls[0].makespan, pulls[1].makespan))
+                    }
+                }
+                @for (i, (_, pulls)) in tabs.iter().enumerate() {
+                    div.pair.panel.{ "panel-" (i) } {
+                        @for (form, pull) in ["As built", "Split"].iter().zip(pulls) {
+                            div {
+                                h3 { (form) ": " (format!("{:.1} s", pull.makespan)) }
+                                (timeline(&lines(pull), axis(pulls)))
+                            }
+                        }
+                    }
+                }
+            }
+        };
+        let header = ["client", "image", "seconds", "at least", "requests"];
+        figure("pulls", "Cold pulls", &says, &picture, &table(&header, 2, &rows))
     }
 
     fn compression(&self) -> Markup {
@@ -296,4 +385,63 @@ impl Page<'_> {
             &table(&["update to", "", "by digest", "by chain ID"], 2, &rows),
         )
     }
+
+    /// What a reader of `relayer inspect` would be told.
+    fn findings(&self) -> Markup {
+        let image = self.inspection;
+        let secrets = image.secrets.iter().map(|s| {
+            let layer = s.layer.map_or_else(|| "config".to_owned(), |l| l.to_string());
+            let seen = s.hidden_by.map_or_else(|| "shown".to_owned(), |l| format!("hidden by {l}"));
+            vec![s.path.clone(), s.rule.to_owned(), layer, seen]
+        });
+        let secrets: Vec<_> = secrets.collect();
+        let hidden = image.waste.hidden.iter().take(LISTED).map(|h| {
+            vec![h.path.clone(), size(h.bytes), h.layer.to_string(), h.hidden_by.to_string()]
+        });
+        let hidden: Vec<_> = hidden.collect();
+        let duplicates = image.waste.duplicates.iter().take(LISTED).map(|d| {
+            let first = d.files.first().map_or_else(String::new, |f| f.path.clone());
+            vec![first, size(d.bytes), d.files.len().to_string()]
+        });
+        let duplicates: Vec<_> = duplicates.collect();
+        html! {
+            section id="findings" {
+                h2 { "Found in it" }
+                @if !secrets.is_empty() {
+                    h3 { "Likely secrets" }
+                    div.scroll tabindex="0" { (table(&["where", "what", "layer", ""], 4, &secrets)) }
+                }
+                @if !image.warnings.is_empty() {
+                    h3 { "Clients" }
+                    ul { @for w in &image.warnings {
+                        li { (w.clients.iter().map(|c| c.name()).collect::<Vec<_>>().join(", ")) ": " (w.what) }
+                    } }
+                }
+                @if !hidden.is_empty() {
+                    h3 { "Deleted or overwritten, and still in lower layers" }
+                    p.note { (size(image.waste.hidden_bytes)) " in " (image.waste.hidden_files) " files; the largest:" }
+                    div.scroll tabindex="0" {
+                        (table(&["path", "bytes", "layer", "hidden by"], 1, &hidden))
+                    }
+                }
+                @if !duplicates.is_empty() {
+                    h3 { "There several times" }
+                    p.note { (size(image.waste.duplicate_bytes)) " could be spared; the largest:" }
+                    div.scroll tabindex="0" { (table(&["path", "could be spared", "times"], 1, &duplicates)) }
+                }
+            }
+        }
+    }
+}
+
+/// The layers of a pull, each with its download and its unpacking.
+fn lines(pull: &Pull) -> Vec<Line> {
+    let line = |span: &pull::Span| Line {
+        label: (span.layer + 1).to_string(),
+        spans: [("download", span.download), ("unpack", span.unpack)]
+            .into_iter()
+            .filter_map(|(class, interval)| Some((class, interval?.start, interval?.end)))
+            .collect(),
+    };
+    pull.spans.iter().map(line).collect()
 }
