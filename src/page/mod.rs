@@ -240,7 +240,7 @@ impl Page<'_> {
             (legend(&[("download", "downloading"), ("unpack", "unpacking")]))
             div.tabs role="group" aria-label="Client" {
                 style { @for (i, _) in tabs.iter().enumerate() {
-                    "#pull-" (i) ":checked~.panel-" (i) "{display:block}"
+                    "#pull-" (i) ":checked~.panel-" (i) "{display:grid}"
                 } }
                 @for (i, (name, pulls)) in tabs.iter().enumerate() {
                     input type="radio" name="pull" id={ "pull-" (i) } checked[i == 0];
