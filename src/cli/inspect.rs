@@ -82,7 +82,9 @@ impl InspectArgs {
             }
             print(text.as_bytes())?;
         }
-        exceeded.iter().for_each(|what| terminal.failed(what));
+        for what in &exceeded {
+            terminal.failed(what);
+        }
         Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
     }
 }
@@ -122,6 +124,14 @@ fn cut(text: &str, wide: usize) -> String {
     let head: String = text.chars().take(head).collect();
     let tail: String = text.chars().skip(all - tail).collect();
     format!("{head}…{tail}")
+}
+
+/// The beginning of a command.
+fn head(text: &str, wide: usize) -> String {
+    match text.char_indices().nth(wide) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
 }
 
 /// The line below a table that does not show all.
@@ -236,7 +246,7 @@ fn layers(layers: &[Layer], wide: usize) -> String {
         let hidden = if l.hidden_bytes > 0 { size(l.hidden_bytes) } else { String::new() };
         rows.add_row([
             l.number.to_string(),
-            cut(&l.created_by, wide),
+            head(&l.created_by, wide),
             l.compression.clone(),
             size(l.blob_bytes),
             size(l.tar_bytes),
@@ -317,6 +327,7 @@ mod tests {
     fn long_texts_and_lists_are_short() {
         assert_eq!(cut("äbcdefghij", 5), "äb…ij");
         assert_eq!(cut("abc", 5), "abc");
+        assert_eq!(head("ä b c", 2), "ä…");
         assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1-3, 5, 7-8");
         assert_eq!(ranges(&[]), "");
     }

@@ -8,7 +8,7 @@ use crate::content::ReadAt;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Frames {
     /// Frames with content.
-    pub(super) frames: u64,
+    pub(super) content: u64,
     /// Frames without, which decoders pass over.
     pub(super) skippable: u64,
     /// Bytes of the largest window.
@@ -64,7 +64,7 @@ fn frame(blob: &dyn ReadAt, start: u64, found: &mut Frames) -> Option<u64> {
     at += size_bytes;
     let base = 1 << (10 + (window >> 3));
     let window = if single == 1 { content } else { base + base / 8 * (window & 7) };
-    found.frames += 1;
+    found.content += 1;
     found.window = found.window.max(window);
     loop {
         let header = number::<3>(blob, at)?;
@@ -84,7 +84,9 @@ mod tests {
 
     fn encode(plain: &[u8], set: &[CParameter]) -> Vec<u8> {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
-        set.iter().for_each(|p| encoder.set_parameter(*p).unwrap());
+        for p in set {
+            encoder.set_parameter(*p).unwrap();
+        }
         std::io::Write::write_all(&mut encoder, plain).unwrap();
         encoder.finish().unwrap()
     }
@@ -93,16 +95,16 @@ mod tests {
     fn frames_are_counted_and_their_windows_measured() {
         let mut noise = vec![0; 1 << 20];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
-        noise.extend_from_slice(&[7; 1 << 20]);
+        noise.resize(2 << 20, 7);
         let wide = encode(&noise, &[CParameter::WindowLog(24), CParameter::ChecksumFlag(true)]);
         let narrow = encode(&noise, &[CParameter::WindowLog(17)]);
         let small = zstd::bulk::compress(&[1; 300], 1).unwrap();
         let skip = b"\x5f\x2a\x4d\x18\x04\0\0\0skip".to_vec();
         let blob = [&skip[..], &narrow, &wide, &skip, &small].concat();
-        assert_eq!(frames(&blob), Frames { frames: 3, skippable: 2, window: 1 << 24 });
-        assert_eq!(frames(&small), Frames { frames: 1, skippable: 0, window: 300 });
+        assert_eq!(frames(&blob), Frames { content: 3, skippable: 2, window: 1 << 24 });
+        assert_eq!(frames(&small), Frames { content: 1, skippable: 0, window: 300 });
         assert_eq!(frames(&narrow).window, 1 << 17);
-        assert_eq!(frames(&blob[..blob.len() - 1]).frames, 3);
+        assert_eq!(frames(&blob[..blob.len() - 1].to_vec()).content, 3);
         assert_eq!(frames(&b"no frame".to_vec()), Frames::default());
     }
 }

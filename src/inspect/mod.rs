@@ -263,10 +263,10 @@ fn layers(image: &Image, read: &[LayerContent]) -> Result<Vec<Layer>> {
         let created_by = history.as_ref().map_or("", |lines| lines[i]);
         layers.push(Layer {
             number: i + 1,
-            created_by: secrets::redact(&shorten(created_by))?,
+            created_by: shorten(&secrets::redact(created_by)?),
             media_type: manifest.is_some().then(|| blob.media_type.clone()),
             compression: if chunked { "zstd:chunked".into() } else { format.to_string() },
-            zstd_frames: frames.map(|f| f.frames),
+            zstd_frames: frames.map(|f| f.content),
             zstd_window: frames.map(|f| f.window),
             digest: content.digest,
             diff_id: blob.diff_id,
@@ -286,9 +286,13 @@ fn shorten(created_by: &str) -> String {
     let words = created_by.split_whitespace().collect::<Vec<_>>().join(" ");
     let text = words.strip_suffix("# buildkit").unwrap_or(&words).trim_end();
     let text = text.strip_prefix("/bin/sh -c #(nop)").unwrap_or(text).trim_start();
-    match text.strip_prefix("/bin/sh -c ").or(text.strip_prefix("RUN /bin/sh -c ")) {
-        Some(command) => format!("RUN {command}"),
-        None => text.to_owned(),
+    let text = text.strip_prefix("RUN ").filter(|t| t.starts_with(['|', '/'])).unwrap_or(text);
+    // The values of build arguments stand before the shell: `|1 NAME=value /bin/sh -c …`.
+    match text.split_once("/bin/sh -c ") {
+        Some((before, command)) if before.is_empty() || before.starts_with('|') => {
+            format!("RUN {command}")
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -330,7 +334,9 @@ mod tests {
             ("/bin/sh -c #(nop) ADD file:0 in / ", "ADD file:0 in /"),
             ("/bin/sh -c apt-get  update", "RUN apt-get update"),
             ("RUN /bin/sh -c make # buildkit", "RUN make"),
-            ("RUN |1 A=b /bin/sh -c make # buildkit", "RUN |1 A=b /bin/sh -c make"),
+            ("RUN |1 A=b /bin/sh -c make # buildkit", "RUN make"),
+            ("|1 A=b c /bin/sh -c make", "RUN make"),
+            ("RUN make", "RUN make"),
             ("COPY . . # buildkit", "COPY . ."),
             ("", ""),
         ] {

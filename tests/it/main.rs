@@ -16,6 +16,7 @@ mod fidelity;
 #[cfg(feature = "store")]
 mod history;
 mod image;
+mod inspect;
 mod model;
 mod page;
 mod pulls;

@@ -2,9 +2,9 @@
 //! in its config and history. What is found is named by its place, never by its value.
 //!
 //! A file is looked at in two ways: by its name ([`names`]: logins where clients keep them), and,
-//! if it is text, by what is in it ([`patterns`]). What everybody can download is no secret and is
-//! passed over: files of packages, and folders of tests, examples and documentation, which are
-//! full of keys that are none.
+//! if it is text, by what is in it ([`patterns`]). What everybody can download is no secret: files
+//! of packages are passed over. Keys for tests and examples are none either: below folders of that
+//! name only logins where clients keep them count.
 
 mod config;
 mod names;
@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::analyze::{Analysis, ComponentKind};
 use crate::content::Contents;
 use crate::error::{Context, Result};
-use crate::fileset::{FileData, FileSet, Kind, display, parts};
+use crate::fileset::{FileData, FileSet, Kind, display, parent, parts};
 use crate::flatten::HiddenFile;
 use crate::progress::Progress;
 use patterns::{Hit, Patterns, REACH};
@@ -51,12 +51,14 @@ pub struct Secret {
 pub struct Scanned {
     /// Files that were read, hidden ones too.
     pub files: u64,
-    /// Bytes in them.
+    /// Bytes that were looked through.
     pub bytes: u64,
     /// Files that are not text; only their names were looked at.
     pub binary: u64,
-    /// Files of packages, tests, examples and documentation, which were passed over.
+    /// Files of packages, which were passed over.
     pub public: u64,
+    /// Files in folders of tests and examples; only their names were looked at.
+    pub samples: u64,
     /// Files larger than [`MOST_OF_A_FILE`], read so far and no further.
     pub cut: u64,
 }
@@ -108,6 +110,7 @@ pub(super) fn scan(
         scanned.bytes += counts.bytes;
         scanned.binary += counts.binary;
         scanned.cut += counts.cut;
+        scanned.samples += counts.samples;
     }
     // What the image shows first: it is in every container.
     let key = |s: &Secret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
@@ -148,36 +151,9 @@ fn items<'a>(
     (items, public)
 }
 
-/// Folders of packages, and of what is written for others to read, at any depth.
-const PUBLIC_PARTS: [&[u8]; 27] = [
-    b"node_modules",
-    b"site-packages",
-    b"dist-packages",
-    b"gems",
-    b"pkgs",
-    b"registry",
-    b"rustlib",
-    b"test",
-    b"tests",
-    b"testing",
-    b"testdata",
-    b"test-data",
-    b"test_data",
-    b"testcert",
-    b"spec",
-    b"__tests__",
-    b"fixtures",
-    b"example",
-    b"examples",
-    b"sample",
-    b"samples",
-    b"demo",
-    b"demos",
-    b"doc",
-    b"docs",
-    b"man",
-    b"locale",
-];
+/// Folders that packages fill, at any depth.
+const PUBLIC_PARTS: [&[u8]; 5] =
+    [b"node_modules", b"site-packages", b"dist-packages", b"gems", b"rustlib"];
 
 /// Folders that packages fill.
 const PUBLIC_TREES: [&[u8]; 14] = [
@@ -197,6 +173,27 @@ const PUBLIC_TREES: [&[u8]; 14] = [
     b"usr/local/go",
 ];
 
+/// Folders of tests and examples, at any depth.
+const SAMPLE_PARTS: [&[u8]; 8] = [
+    b"test",
+    b"tests",
+    b"testing",
+    b"testdata",
+    b"__tests__",
+    b"fixtures",
+    b"example",
+    b"examples",
+];
+
+/// The names of the folders that a path lies in.
+fn folders(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    parts(parent(path).unwrap_or_default())
+}
+
+fn is_sample(path: &[u8]) -> bool {
+    folders(path).any(|dir| SAMPLE_PARTS.contains(&dir))
+}
+
 /// Whether everybody can have what is at a path anyway.
 fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
     let in_etc = path.starts_with(b"etc/");
@@ -207,13 +204,11 @@ fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
         _ => {}
     }
     let within = |tree: &&[u8]| path.strip_prefix(*tree).is_some_and(|r| r.starts_with(b"/"));
-    let mut dirs: Vec<&[u8]> = parts(path).collect();
-    dirs.pop();
     let shared = path.starts_with(b"usr/share/") && !path.starts_with(b"usr/share/nginx/");
     shared
         || PUBLIC_TREES.iter().any(within)
         || path.starts_with(b"usr/local/lib/python")
-        || dirs.iter().any(|dir| PUBLIC_PARTS.contains(dir))
+        || folders(path).any(|dir| PUBLIC_PARTS.contains(&dir))
 }
 
 impl Item<'_> {
@@ -231,7 +226,12 @@ impl Item<'_> {
             }
         }
         let mut scanned = Scanned { files: 1, bytes: self.file.size, ..Scanned::default() };
-        let text = self.read_text(patterns, contents, &mut hits, &mut scanned)?;
+        let text = if self.names.iter().all(|name| is_sample(name)) {
+            (scanned.samples, scanned.bytes) = (1, 0);
+            self.is_text(contents)?
+        } else {
+            self.read_text(patterns, contents, &mut hits, &mut scanned)?
+        };
         // Named files come first, so that what two rules find is called after its file.
         let mut kept: Vec<(Hit, std::ops::Range<u64>)> = Vec::new();
         for (hit, base) in hits {
@@ -262,6 +262,12 @@ impl Item<'_> {
         Ok((secrets, scanned))
     }
 
+    fn is_text(&self, contents: &Contents) -> Result<bool> {
+        let mut head = vec![0; self.file.size.min(HEAD as u64) as usize];
+        contents.read_at(self.file, &mut head, 0)?;
+        Ok(memchr::memchr(0, &head).is_none())
+    }
+
     /// Looks for patterns, window by window, if the file is text; tells whether it is.
     fn read_text(
         &self,
@@ -270,13 +276,11 @@ impl Item<'_> {
         hits: &mut Vec<(Hit, u64)>,
         scanned: &mut Scanned,
     ) -> Result<bool> {
-        let size = self.file.size.min(MOST_OF_A_FILE);
-        let mut head = vec![0; size.min(HEAD as u64) as usize];
-        contents.read_at(self.file, &mut head, 0)?;
-        if memchr::memchr(0, &head).is_some() {
-            (scanned.binary, scanned.bytes) = (1, head.len() as u64);
+        if !self.is_text(contents)? {
+            (scanned.binary, scanned.bytes) = (1, 0);
             return Ok(false);
         }
+        let size = self.file.size.min(MOST_OF_A_FILE);
         (scanned.cut, scanned.bytes) = (u64::from(self.file.size > size), size);
         let mut window = vec![0; size.min(WINDOW as u64) as usize];
         let mut at = 0;
@@ -366,12 +370,18 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_tests_are_none_but_logins_are() {
+        assert_eq!(scan_one("app/tests/data/key.pem", key().into_bytes()).0, []);
+        assert_eq!(scan_one("app/test/.env", b"A=1\nTOKEN=abcdef99".to_vec()).0[0].line, Some(2));
+        assert_eq!(scan_one("app/contest/key.pem", key().into_bytes()).0.len(), 1);
+    }
+
+    #[test]
     fn what_everybody_has_is_passed_over() {
         for path in [
             "usr/lib/python3.11/test/key.pem",
             "app/node_modules/x/.npmrc",
             "usr/share/doc/x/key.pem",
-            "app/testdata/key.pem",
             "usr/local/lib/python3.12/x.pem",
         ] {
             assert!(is_public(path.as_bytes(), None), "{path}");

@@ -360,7 +360,7 @@ pub(super) fn is_telling(key: &[u8], value: &[u8]) -> bool {
     let key = words(key);
     let has = |wanted: &&[&str]| key.windows(wanted.len()).any(|w| *w == **wanted);
     let path = value.starts_with(b"/") || value.starts_with(b"./");
-    TELLING.iter().any(|wanted| has(wanted))
+    TELLING.iter().any(has)
         && key.last().is_some_and(|last| !ABOUT.contains(&last.as_str()))
         && is_secret(value)
         && !path

@@ -182,7 +182,9 @@ fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
 /// Whether a text has as many different bytes as secrets have.
 fn varied(text: &[u8]) -> bool {
     let mut seen = [false; 256];
-    text.iter().for_each(|b| seen[usize::from(*b)] = true);
+    for b in text {
+        seen[usize::from(*b)] = true;
+    }
     seen.iter().filter(|s| **s).count() >= 8
 }
 
