@@ -77,8 +77,17 @@ pub struct Flattened {
     pub contents: Contents,
     /// What it no longer holds.
     pub hidden: Hidden,
-    /// Bytes of all layers, uncompressed.
-    pub tar_bytes: u64,
+    /// What each layer unpacks to, lowest first.
+    pub layers: Vec<Unpacked>,
+}
+
+/// What a layer unpacks to.
+#[derive(Debug, Clone, Copy)]
+pub struct Unpacked {
+    /// Bytes of the tar.
+    pub bytes: u64,
+    /// Its entries, whiteouts among them.
+    pub entries: u64,
 }
 
 /// Reads and applies layers, lowest first. Runs on the current rayon pool. Without a budget only
@@ -90,11 +99,13 @@ pub fn flatten(
     progress: &dyn Progress,
 ) -> Result<Flattened> {
     let read = read(layers, budget, limits, progress)?;
-    let tar_bytes = read.iter().map(|l| l.tar_bytes).sum();
+    let unpacked =
+        |l: &LayerContent| Unpacked { bytes: l.tar_bytes, entries: l.changes.len() as u64 };
+    let unpacked = read.iter().map(unpacked).collect();
     let (sources, changes): (Vec<_>, Vec<_>) =
         read.into_iter().map(|l| (l.source, l.changes)).unzip();
     let (files, hidden) = apply(layers.iter().map(|l| l.name.as_str()).zip(changes))?;
-    Ok(Flattened { files, contents: Contents::new(sources), hidden, tar_bytes })
+    Ok(Flattened { files, contents: Contents::new(sources), hidden, layers: unpacked })
 }
 
 /// Reads layers in parallel; their files' sources are numbered from 0. See [`flatten`].

@@ -8,7 +8,8 @@ use crate::digest::Digest;
 use crate::encode::EncodedLayer;
 use crate::fileset::{FileSet, Kind};
 use crate::flatten::Hidden;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
+use crate::pull::{self, Profile};
 use crate::update::{Dead, Evened, Fate, Verdict};
 
 /// Raised when a field changes its meaning or goes.
@@ -66,6 +67,8 @@ pub struct LayerReport {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// All entries of its tar, directories too.
+    pub entries: u64,
     /// Expected bytes of the blob.
     pub estimate: u64,
     /// Of a kept layer, bytes of the blob that the image shows, as estimated.
@@ -129,6 +132,38 @@ pub struct UpdateReport {
     pub deleted: Vec<DeadFile>,
 }
 
+/// A simulated pull: docs/PULLS.md.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PullTimes {
+    /// Seconds it takes.
+    pub seconds: f64,
+    /// Seconds that it takes at least, whatever the order.
+    pub bound: f64,
+}
+
+/// What a client of a profile that has nothing does to have the image.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PullReport {
+    /// Name of the profile.
+    pub profile: &'static str,
+    /// The input. Layers that are not compressed count as gzip, as a push makes them.
+    pub before: PullTimes,
+    /// The output.
+    pub after: PullTimes,
+}
+
+impl PullReport {
+    /// Simulates both.
+    pub fn new(profile: &Profile, before: &[pull::Layer], after: &[pull::Layer]) -> Self {
+        let times = |layers| {
+            let Profile { client, link, machine, .. } = profile;
+            let pull = pull::simulate(layers, client, link, machine);
+            PullTimes { seconds: pull.makespan, bound: pull.bound }
+        };
+        Self { profile: profile.name, before: times(before), after: times(after) }
+    }
+}
+
 /// One image for one platform.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageReport {
@@ -150,6 +185,8 @@ pub struct ImageReport {
     pub layers: Vec<LayerReport>,
     /// What was kept of the previous image; `None` without one.
     pub update: Option<UpdateReport>,
+    /// Simulated cold pulls; `None` without a profile.
+    pub pull: Option<PullReport>,
     /// Digest of the new manifest; `None` when nothing was encoded.
     pub manifest: Option<Digest>,
     /// Digest of the new config.
@@ -218,6 +255,7 @@ pub fn layers(
             live: None,
             files: layer.shares.iter().map(|s| s.files).sum(),
             bytes: layer.shares.iter().map(|s| s.bytes).sum(),
+            entries: (layer.entries.len() + layer.whiteouts.len()) as u64,
             estimate: layer.estimate,
             churn: Some(layer.churn),
             tar_bytes: encoded.map(|e| e.tar_bytes),
@@ -234,6 +272,14 @@ impl LayerReport {
     /// Bytes of the blob; expected ones when it was not encoded.
     pub fn stored(&self) -> u64 {
         self.blob_bytes.unwrap_or(self.estimate)
+    }
+
+    /// As a pull sees it. When it was not encoded, estimates stand for its bytes.
+    pub fn pulled(&self, compression: pull::Compression) -> pull::Layer {
+        let unpacked = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
+        let stored =
+            self.blob_bytes.unwrap_or_else(|| plan::stored(self.estimate, unpacked, compression));
+        pull::Layer { stored, unpacked, files: self.entries, compression }
     }
 }
 

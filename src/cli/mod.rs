@@ -46,7 +46,7 @@ IMAGE and DEST are named as for skopeo:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Split an image into layers of similar size, grouped by churn
-    Split(split::Split),
+    Split(Box<split::Split>),
     /// Flatten an image into one layer
     Flatten(split::Flatten),
     /// Show layers, wasted bytes, secrets, and what clients would not take

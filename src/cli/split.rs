@@ -16,6 +16,7 @@ use crate::oci::{Platform, media_type};
 use crate::pattern::PathPattern;
 use crate::plan::{MAX_LAYERS, Target};
 use crate::progress::Progress;
+use crate::pull::{self, PROFILES, Profile};
 use crate::report::{Report, SCHEMA};
 use crate::size::ByteSize;
 use crate::split::{self, Options};
@@ -24,13 +25,17 @@ use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
-    /// How many layers
-    #[arg(long, value_name = "N", default_value_t = 8, conflicts_with = "layer_size",
+    /// How many layers [default: 8; what is best for --profile]
+    #[arg(long, value_name = "N", conflicts_with = "layer_size",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
-    target: u32,
+    target: Option<u32>,
     /// How large a layer may be, compressed, as estimated; instead of --target
     #[arg(long, value_name = "SIZE")]
     layer_size: Option<ByteSize>,
+    /// Whose first pulls are to be fast: cuts, and without --target the number of layers, are
+    /// those with which a simulated pull is soonest done
+    #[arg(long, value_name = "CLIENT", value_parser = PROFILES.map(|p| p.name))]
+    profile: Option<String>,
     #[command(flatten)]
     common: Common,
     /// Expected changes a release of what PATTERN matches: `/opt/model=0.01` for paths,
@@ -160,13 +165,12 @@ struct Common {
 
 impl Split {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let target = match self.layer_size {
-            Some(size) if size.0 == 0 => return Err(Error::refused("--layer-size must not be 0")),
-            Some(size) => Target::Size(size.0),
-            None => Target::Layers(self.target),
-        };
+        if self.layer_size.is_some_and(|size| size.0 == 0) {
+            return Err(Error::refused("--layer-size must not be 0"));
+        }
+        let profile = self.profile.as_deref().and_then(Profile::named);
         let options = Options {
-            target,
+            profile,
             churn: self.churn.clone(),
             history: self
                 .history
@@ -178,14 +182,21 @@ impl Split {
             update: self.update.options()?,
             ..Options::default()
         };
-        self.common.run(options, self.update.previous.as_ref(), global, terminal)
+        let target = |compression: &Compression| match (self.layer_size, profile) {
+            (Some(size), _) => Target::Size(size.0),
+            (None, None) => Target::Layers(self.target.unwrap_or(8)),
+            (None, Some(profile)) => {
+                let compression = pull::Compression::of(compression.media_type());
+                Target::Pull { profile, compression, layers: self.target }
+            }
+        };
+        self.common.run(options, target, self.update.previous.as_ref(), global, terminal)
     }
 }
 
 impl Flatten {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let options = Options { target: Target::Layers(1), ..Options::default() };
-        self.common.run(options, None, global, terminal)
+        self.common.run(Options::default(), |_| Target::Layers(1), None, global, terminal)
     }
 }
 
@@ -193,6 +204,7 @@ impl Common {
     fn run(
         &self,
         options: Options,
+        target: impl Fn(&Compression) -> Target,
         previous: Option<&Reference>,
         global: &Global,
         terminal: &Terminal,
@@ -205,8 +217,10 @@ impl Common {
             let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
             Some(write::Target::new(output, self.force, &inputs)?)
         };
+        let compression = self.compression(target_file.as_ref())?;
         let options = Options {
-            compression: self.compression(target_file.as_ref())?,
+            target: target(&compression),
+            compression,
             mtime: self.mtime,
             dry_run: self.dry_run,
             threads: global.threads(),

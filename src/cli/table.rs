@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::report::{ImageReport, LayerReport, Report, Totals, UpdateReport};
+use crate::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
 use crate::size::ByteSize;
 use crate::update::{Evened, Verdict};
 
@@ -99,6 +99,16 @@ fn one(image: &ImageReport, verbose: bool) -> String {
             "dropped: {} files, {} in lower layers that are deleted or overwritten further up",
             number(hidden.files),
             ByteSize(hidden.bytes)
+        );
+    }
+    if let Some(pull) = &image.pull {
+        let time = |t: &PullTimes| format!("{:.1} s (at best {:.1} s)", t.seconds, t.bound);
+        let _ = writeln!(
+            text,
+            "a first pull by {}, simulated: {} before, {} after",
+            pull.profile,
+            time(&pull.before),
+            time(&pull.after)
         );
     }
     if image.dropped_noise > 0 {

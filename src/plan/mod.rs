@@ -15,26 +15,38 @@ mod label;
 mod pack;
 mod place;
 mod sequence;
+mod shape;
 
 pub use churn::chance_of_change;
+pub(crate) use shape::{HEADER, stored};
 
 use serde::Serialize;
 
 use crate::analyze::Analysis;
 use crate::fileset::FileSet;
+use crate::pull::{Compression, Profile};
 use sequence::Sequence;
 
 /// dockerd refuses more layers than this (moby, `layer/layer_store.go`: maxLayerDepth).
 pub const MAX_LAYERS: u32 = 125;
 
 /// How many layers, or how large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
     /// So many, if there is enough to fill them: 1 to [`MAX_LAYERS`].
     Layers(u32),
     /// As few as can be of at most so many compressed bytes each, as estimated; one file that is
     /// larger stands alone.
     Size(u64),
+    /// What a client without any of them has soonest, of plans that load about as few bytes again.
+    Pull {
+        /// The client, its link and machine.
+        profile: &'static Profile,
+        /// How the layers will be compressed.
+        compression: Compression,
+        /// How many layers, if not as many as is best.
+        layers: Option<u32>,
+    },
 }
 
 /// How to plan.
@@ -87,8 +99,11 @@ pub struct Plan {
 pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options<'_>) -> Plan {
     let sequence = Sequence::new(set, analysis, estimates, options.only);
     let mut groups = match options.target {
-        Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize),
+        Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize, SLACK),
         Target::Size(bytes) => by_size(&sequence, bytes.max(1)),
+        Target::Pull { profile, compression, layers } => {
+            shape::best(set, &sequence, profile, compression, layers)
+        }
     };
     groups.retain(|g| !g.is_empty());
     if groups.is_empty() {
@@ -108,13 +123,14 @@ fn cap(total: u64, layers: usize, slack: u64) -> u64 {
     (total / 20 * slack / layers as u64).max(1)
 }
 
-/// Splits the sequence into `n` groups of atoms, fewer if there are fewer atoms.
-fn by_count(sequence: &Sequence, n: usize) -> Vec<Vec<usize>> {
+/// Splits the sequence into `n` groups of atoms, fewer if there are fewer atoms; none larger than
+/// `slack` twentieths of the mean, if that can be.
+fn by_count(sequence: &Sequence, n: usize, slack: u64) -> Vec<Vec<usize>> {
     let n = n.min(sequence.atoms.len());
     if n <= 1 {
         return vec![(0..sequence.atoms.len()).collect()];
     }
-    let limit = cap(sequence.total(), n, SLACK);
+    let limit = cap(sequence.total(), n, slack);
     let (giants, rest) = take_giants(sequence, limit, n - 1);
     let left = n - giants.len();
     let cuts = cuts::Cuts::new(sequence, &rest, left);

@@ -1,12 +1,12 @@
 //! Clients, links and machines: the only table of their constants. docs/PULLS.md shows it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Link, Machine, Reuse};
 
 /// Nanoseconds of one core of [`MACHINE`] for what a client does, measured apart from the pulls
 /// that are predicted with them: docs/PULLS.md.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
     /// To receive a byte, verify its digest and put it away.
     pub fetch: f64,

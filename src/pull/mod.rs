@@ -21,7 +21,7 @@ mod client;
 mod events;
 mod need;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use client::{CLIENTS, Client, Costs, LINKS, MACHINE, NamedLink, PROFILES, Profile};
 pub use need::{Identity, Need, Reuse, needs};
@@ -29,7 +29,7 @@ pub use need::{Identity, Need, Reuse, needs};
 use events::Job;
 
 /// How a layer is compressed, as far as it costs time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// Not at all.
@@ -40,8 +40,21 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// That of a layer with this media type.
+    pub fn of(media_type: &str) -> Self {
+        if media_type.ends_with("zstd") {
+            Self::Zstd
+        } else if media_type.ends_with("gzip") {
+            Self::Gzip
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// A layer as a pull sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Bytes of the blob.
     pub stored: u64,
@@ -54,7 +67,7 @@ pub struct Layer {
 }
 
 /// The way from the registry to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Link {
     /// Bytes a second that one connection gets at most.
     pub per_connection: f64,
@@ -65,7 +78,7 @@ pub struct Link {
 }
 
 /// What unpacks.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// How many things can be computed at a time.
     pub cores: u32,

@@ -12,16 +12,17 @@ use crate::content::{Budget, Contents};
 use crate::digest::Digest;
 use crate::encode;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::flatten::flatten;
+use crate::flatten::{Flattened, Unpacked, flatten};
 use crate::history::{self, Rates};
 use crate::layer::{Limits, MAX_ENTRIES};
 use crate::mtime::MtimePolicy;
 use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
-use crate::report::{self, ImageReport, Totals};
+use crate::pull::{self, Profile};
+use crate::report::{self, ImageReport, PullReport, Totals};
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, Opened};
+use crate::transport::open::{Image, LayerBlob, Opened};
 use crate::update;
 use previous::Previous;
 
@@ -45,6 +46,8 @@ pub fn noted_compression(annotations: &Annotations) -> Option<Compression> {
 pub struct Options {
     /// How many layers, or how large.
     pub target: Target,
+    /// Whose pulls are to be simulated.
+    pub profile: Option<&'static Profile>,
     /// Codec and level.
     pub compression: Compression,
     /// What becomes of modification times.
@@ -72,6 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             target: Target::Layers(8),
+            profile: None,
             compression: Compression::Zstd { level: 3, window_log: None },
             mtime: MtimePolicy::Preserve,
             churn: Vec::new(),
@@ -102,14 +106,16 @@ impl Options {
     /// As it is noted on the image.
     fn describe(&self) -> String {
         let target = match self.target {
-            Target::Layers(n) => format!("target={n}"),
-            Target::Size(bytes) => format!("layer-size={bytes}"),
+            Target::Layers(n) | Target::Pull { layers: Some(n), .. } => Some(format!("target={n}")),
+            Target::Size(bytes) => Some(format!("layer-size={bytes}")),
+            Target::Pull { layers: None, .. } => None,
         };
-        let mut words = vec![
-            target,
-            format!("compression={}", self.compression),
-            format!("mtime={}", self.mtime),
-        ];
+        let mut words: Vec<String> = target.into_iter().collect();
+        if let Target::Pull { profile, .. } = self.target {
+            words.push(format!("profile={}", profile.name));
+        }
+        words
+            .extend([format!("compression={}", self.compression), format!("mtime={}", self.mtime)]);
         words.extend(self.churn.iter().map(|rule| format!("churn={rule}")));
         if !self.history.is_empty() {
             words.push(format!("history={}", history::digest(&self.history)));
@@ -204,6 +210,7 @@ impl Job<'_> {
             let options = plan::Options { target: options.target, only: None };
             plan::plan(&flat.files, &analysis, &estimates, &options)
         };
+        let input = pulled(image, &flat, &estimates);
         drop(estimates);
         let mut report = ImageReport {
             platform: image.platform.to_string(),
@@ -211,7 +218,7 @@ impl Job<'_> {
             before: Totals {
                 layers: image.layers.len(),
                 blob_bytes: Some(image.layers.iter().map(|l| l.source.size()).sum()),
-                tar_bytes: Some(flat.tar_bytes),
+                tar_bytes: Some(flat.layers.iter().map(|l| l.bytes).sum()),
             },
             after: Totals::default(),
             files: report::count(&flat.files),
@@ -219,6 +226,7 @@ impl Job<'_> {
             dropped_noise: dropped,
             layers: Vec::new(),
             update: None,
+            pull: None,
             manifest: None,
             config: None,
             notes: analysis.notes.clone(),
@@ -243,6 +251,20 @@ impl Job<'_> {
         report.layers.extend(report::layers(&plan, &analysis, encoded.as_deref()));
         report.after = report::totals(&report.layers);
         report.update = previous.as_ref().map(|p| p.report(&report.layers));
+        report.pull = options.profile.map(|profile| {
+            let compression = pull::Compression::of(options.compression.media_type());
+            let new = report.layers[kept.len()..].iter().map(|l| l.pulled(compression));
+            let output: Vec<pull::Layer> =
+                kept.iter().map(previous::Kept::pulled).chain(new).collect();
+            PullReport::new(profile, &input, &output)
+        });
+        if let Some(pull) = report.pull.filter(|p| p.after.seconds > p.before.seconds) {
+            report.notes.push(format!(
+                "a first pull by {} is simulated to be slower than that of the input: {:.1} s, not \
+                 {:.1} s",
+                pull.profile, pull.after.seconds, pull.before.seconds
+            ));
+        }
         let Some(encoded) = encoded else { return Ok((None, report)) };
         let descriptor = match &previous {
             Some(p) if p.is_unchanged(image, &plan) => bundle.add_unchanged(p.image)?,
@@ -255,4 +277,23 @@ impl Job<'_> {
         report.config = bundle.listed.last().map(|listed| listed.config);
         Ok((Some(descriptor), report))
     }
+}
+
+/// The input's layers as a pull sees them. What is not compressed a push would compress with gzip,
+/// to as much of its bytes as the `estimates` are of the image's.
+fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<pull::Layer> {
+    let compressed: u64 = estimates.iter().sum();
+    let bytes = report::count(&flat.files).bytes.max(1);
+    let one = |(layer, unpacked): (&LayerBlob, &Unpacked)| {
+        let mut compression = pull::Compression::of(&layer.media_type);
+        let mut stored = layer.source.size();
+        if compression == pull::Compression::None {
+            compression = pull::Compression::Gzip;
+            let share = compressed as f64 / bytes as f64;
+            let estimate = (unpacked.bytes as f64 * share) as u64;
+            stored = plan::stored(estimate, unpacked.bytes, compression).min(unpacked.bytes);
+        }
+        pull::Layer { stored, unpacked: unpacked.bytes, files: unpacked.entries, compression }
+    };
+    image.layers.iter().zip(&flat.layers).map(one).collect()
 }

@@ -14,6 +14,7 @@ use crate::layer::{Change, Limits, MAX_ENTRIES, What};
 use crate::oci::{self, Descriptor, Manifest};
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::pull;
 use crate::report::{self, LayerReport, UpdateReport};
 use crate::transport::bundle;
 use crate::transport::open::{Image, Opened};
@@ -41,6 +42,7 @@ pub(super) struct Kept {
     tar_bytes: u64,
     files: u64,
     bytes: u64,
+    entries: u64,
     live: u64,
 }
 
@@ -138,6 +140,7 @@ impl<'a> Previous<'a> {
                 tar_bytes: self.tar_bytes[i],
                 files,
                 bytes,
+                entries: self.layers[i].changes.len() as u64,
                 live: fate.live,
             });
         }
@@ -170,6 +173,11 @@ impl<'a> Previous<'a> {
 }
 
 impl Kept {
+    /// As a pull sees it.
+    pub(super) fn pulled(&self) -> pull::Layer {
+        self.report().pulled(pull::Compression::of(&self.descriptor.media_type))
+    }
+
     /// Its row.
     pub(super) fn report(&self) -> LayerReport {
         LayerReport {
@@ -177,6 +185,7 @@ impl Kept {
             kept: true,
             files: self.files,
             bytes: self.bytes,
+            entries: self.entries,
             estimate: self.descriptor.size,
             live: Some(self.live),
             churn: None,

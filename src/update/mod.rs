@@ -183,7 +183,7 @@ fn piece(new: New<'_>) -> u64 {
     let piece = (total / PIECES).max(SMALLEST);
     match new.target {
         Target::Size(bytes) => piece.min(bytes.max(1)),
-        Target::Layers(_) => piece,
+        Target::Layers(_) | Target::Pull { .. } => piece,
     }
 }
 

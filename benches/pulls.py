@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+"""Real pulls against simulated ones.
+
+    benches/pulls.py measure FILE.json [-t N,N..] [-c CLIENT,..] [-r MB/s[:TOTAL],..] IMAGE.oci...
+    benches/pulls.py calibrate FILE.json...        constants of clients from pulls, on standard output
+    benches/pulls.py table FILE.json...            measured and simulated, in Markdown
+
+`measure` pulls each image as built and split by relayer, in turn, with each client at each rate: so
+many MB/s for a connection, and for all together if a total is given; 0 is no limit. Results are added
+to FILE.json after each pull. It needs root, nginx, curl and the clients: skopeo, podman, dockerd,
+containerd with its CRI plugin. Nothing of this machine's configuration is read or written; what clients
+store lies in TMPDIR (a disk, since overlay mounts want one).
+
+The registry is nginx that serves the layouts' files, `limit_rate` a connection. It stands in a network
+namespace of its own, behind a veth with tc's tbf for the total. Clients begin with an empty store.
+"""
+import argparse, atexit, json, os, shutil, signal, subprocess, sys, tempfile, time
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
+SPACE, INSIDE, OUTSIDE = "relayer-pull", "10.213.0.2", "10.213.0.1"
+UNLIMITED = 1e12
+CODECS = {"gzip": "gzip", "zstd": "zstd", "tar": "none"}
+
+
+def run(*command, **options):
+    return subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, **options).stdout
+
+
+def sh(command):
+    return run("sh", "-c", command).decode()
+
+
+# Images -------------------------------------------------------------------------------------------
+
+def manifest(layout):
+    index = json.load(open(f"{layout}/index.json"))["manifests"][0]
+    return index, json.load(open(blob(layout, index["digest"])))
+
+
+def blob(layout, digest):
+    return f"{layout}/blobs/sha256/{digest[7:]}"
+
+
+def facts(layout):
+    """The layers as the simulation wants them."""
+    found = []
+    for layer in manifest(layout)[1]["layers"]:
+        codec = next(c for end, c in CODECS.items() if layer["mediaType"].endswith(end))
+        cat = {"gzip": "gzip -dc", "zstd": "zstd -dc", "none": "cat"}[codec]
+        path = blob(layout, layer["digest"])
+        unpacked = int(sh(f"{cat} < {path} | wc -c"))
+        files = int(sh(f"{cat} < {path} | tar -t | wc -l"))
+        found.append({"stored": layer["size"], "unpacked": unpacked, "files": files, "compression": codec})
+    return found
+
+
+def split(image, layers, codec, work):
+    out = f"{work}/{os.path.basename(os.path.dirname(image))}-{layers}-{codec}"
+    if not os.path.exists(out):
+        run(RELAYER, "split", image, "-o", f"oci:{out}:x", "--target", layers, "--compression", codec, "-q")
+    return out
+
+
+# The registry -------------------------------------------------------------------------------------
+
+class Registry:
+    def __init__(self, work):
+        self.work, self.names, self.server = work, {}, None
+        run("ip", "netns", "add", SPACE)
+        atexit.register(self.stop)
+        run("ip", "link", "add", "rpull", "type", "veth", "peer", "name", "rpull1")
+        run("ip", "link", "set", "rpull1", "netns", SPACE)
+        run("ip", "addr", "add", f"{OUTSIDE}/24", "dev", "rpull")
+        run("ip", "link", "set", "rpull", "up")
+        self.inside("ip", "addr", "add", f"{INSIDE}/24", "dev", "rpull1")
+        self.inside("ip", "link", "set", "rpull1", "up")
+
+    def inside(self, *command):
+        run("ip", "netns", "exec", SPACE, *command)
+
+    def add(self, name, layout):
+        self.names[name] = layout
+
+    def serve(self, per_connection, total):
+        """With these rates in MB/s; 0 is no limit."""
+        self.quit()
+        subprocess.run(["ip", "netns", "exec", SPACE, "tc", "qdisc", "del", "dev", "rpull1", "root"],
+                       stderr=subprocess.DEVNULL)
+        if total:
+            # 4 % are headers of packets.
+            self.inside("tc", "qdisc", "add", "dev", "rpull1", "root", "tbf", "rate",
+                        f"{int(total * 8.32e6)}bit", "burst", "256kb", "latency", "50ms")
+        rules = []
+        for name, layout in self.names.items():
+            index, _ = manifest(layout)
+            one = f'default_type "{index["mediaType"]}"; add_header Docker-Content-Digest {index["digest"]};'
+            path = blob(layout, index["digest"])
+            for tag in ("latest", index["digest"]):
+                rules.append(f"location = /v2/{name}/manifests/{tag} {{ {one} alias {path}; }}")
+            rules.append(f"location ~ ^/v2/{name}/blobs/sha256:([0-9a-f]+)$ {{ default_type application/octet-stream;"
+                         f" limit_rate {int(per_connection * 1e6)}; alias {layout}/blobs/sha256/$1; }}")
+        conf = f"{self.work}/nginx.conf"
+        open(conf, "w").write(f"""
+            daemon off; worker_processes 2; user root; pid {self.work}/nginx.pid; error_log {self.work}/nginx.log;
+            events {{ worker_connections 512; }}
+            http {{ access_log off; sendfile on; sendfile_max_chunk 256k; tcp_nopush on; keepalive_requests 100000;
+              client_body_temp_path {self.work}/t1; proxy_temp_path {self.work}/t2; fastcgi_temp_path {self.work}/t3;
+              uwsgi_temp_path {self.work}/t4; scgi_temp_path {self.work}/t5;
+              server {{ listen {INSIDE}:5000; add_header Docker-Distribution-Api-Version registry/2.0;
+                location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
+                {" ".join(rules)} }} }}""")
+        self.server = subprocess.Popen(["ip", "netns", "exec", SPACE, "nginx", "-c", conf])
+        until(lambda: subprocess.run(["curl", "-sf", f"http://{INSIDE}:5000/v2/"], stdout=subprocess.DEVNULL).returncode == 0)
+
+    def quit(self):
+        if self.server:
+            self.server.send_signal(signal.SIGTERM)
+            self.server.wait()
+            self.server = None
+
+    def stop(self):
+        self.quit()
+        subprocess.run(["ip", "link", "del", "rpull"], stderr=subprocess.DEVNULL)
+        subprocess.run(["ip", "netns", "del", SPACE])
+
+
+def until(ready):
+    begin = time.time()
+    while not ready():
+        assert time.time() - begin < 60, "a server did not start"
+        time.sleep(0.1)
+
+
+# Clients ------------------------------------------------------------------------------------------
+
+class Plain:
+    """A client without a server, its store in a folder that is new for each pull."""
+    zstd = True
+
+    def __init__(self, root):
+        self.root = root
+
+    def pull(self, name):
+        shutil.rmtree(self.root, ignore_errors=True)
+        os.makedirs(self.root)
+        subprocess.run(["sync"])
+        begin = time.time()
+        run(*self.command(name), stderr=subprocess.PIPE)
+        return time.time() - begin
+
+    def stop(self):
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Skopeo(Plain):
+    def command(self, name):
+        return "skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{INSIDE}:5000/{name}", f"oci:{self.root}/l:x"
+
+
+class Podman(Plain):
+    def base(self):
+        return ["podman", "--root", f"{self.root}/r", "--runroot", f"{self.root}/run", "--tmpdir", f"{self.root}/t",
+                "--storage-driver", "overlay"]
+
+    def command(self, name):
+        return *self.base(), "pull", "-q", "--tls-verify=false", f"{INSIDE}:5000/{name}"
+
+    def pull(self, name):
+        os.makedirs(self.root, exist_ok=True)
+        # Its own first start makes a store; that is no part of a pull.
+        shutil.rmtree(self.root)
+        os.makedirs(self.root)
+        run(*self.base(), "images", stderr=subprocess.PIPE)
+        subprocess.run(["sync"])
+        begin = time.time()
+        run(*self.command(name), stderr=subprocess.PIPE)
+        took = time.time() - begin
+        self.stop()
+        return took
+
+    def stop(self):
+        if os.path.exists(self.root):
+            subprocess.run([*self.base(), "system", "reset", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Daemon:
+    """A client with a server, started with an empty store for each pull."""
+    zstd = True
+
+    def __init__(self, root):
+        self.root, self.server = root, None
+
+    def pull(self, name):
+        os.makedirs(self.root)
+        log = open(f"{os.path.dirname(self.root)}/{os.path.basename(self.root)}.log", "w")
+        self.server = subprocess.Popen(self.daemon(), stdout=log, stderr=log)
+        until(self.ready)
+        subprocess.run(["sync"])
+        begin = time.time()
+        self.ask(name)
+        took = time.time() - begin
+        self.stop()
+        return took
+
+    def stop(self):
+        if self.server:
+            self.server.terminate()
+            self.server.wait()
+            self.server = None
+        for line in reversed(open("/proc/mounts").readlines()):
+            if line.split()[1].startswith(self.root):
+                subprocess.run(["umount", "-l", line.split()[1]])
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Docker(Daemon):
+    # 20.10, which Debian has, can't read it.
+    zstd = False
+
+    def daemon(self):
+        at = self.root
+        return ["dockerd", "--iptables=false", "--bridge=none", "--data-root", f"{at}/d", "--exec-root", f"{at}/e",
+                "--pidfile", f"{at}/pid", "-H", f"unix://{at}/s", "--insecure-registry", f"{INSIDE}:5000"]
+
+    def client(self, *command):
+        return ["docker", "-H", f"unix://{self.root}/s", *command]
+
+    def ready(self):
+        return subprocess.run(self.client("info"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+    def ask(self, name):
+        run(*self.client("pull", "-q", f"{INSIDE}:5000/{name}"))
+
+
+class Containerd(Daemon):
+    """As kubelet asks it: CRI's PullImage, three downloads at a time."""
+
+    def daemon(self):
+        at = self.root
+        hosts = f"{at}/certs/{INSIDE}:5000"
+        os.makedirs(hosts)
+        open(f"{hosts}/hosts.toml", "w").write(f'[host."http://{INSIDE}:5000"]\n')
+        open(f"{at}/c.toml", "w").write(f"""
+            version = 2
+            root = "{at}/d"
+            state = "{at}/e"
+            [grpc]
+            address = "{at}/s"
+            [plugins."io.containerd.grpc.v1.cri".registry]
+            config_path = "{at}/certs"
+            """)
+        return ["containerd", "-c", f"{at}/c.toml"]
+
+    def call(self, method, message):
+        file = f"{self.root}/message"
+        open(file, "wb").write(b"\0" + len(message).to_bytes(4, "big") + message)
+        done = subprocess.run(["curl", "-s", "--http2-prior-knowledge", "--unix-socket", f"{self.root}/s", "-H",
+                               "content-type: application/grpc", "-H", "te: trailers", "-D", f"{self.root}/headers",
+                               "--data-binary", f"@{file}", f"http://localhost/runtime.v1.ImageService/{method}"],
+                              stdout=subprocess.PIPE)
+        headers = open(f"{self.root}/headers").read() if done.returncode == 0 else ""
+        return done.returncode == 0 and "grpc-status: 0" in headers, headers
+
+    def ready(self):
+        return os.path.exists(f"{self.root}/s") and self.call("ListImages", b"")[0]
+
+    def ask(self, name):
+        # PullImageRequest { image: ImageSpec { image } }
+        text = f"{INSIDE}:5000/{name}:latest".encode()
+        spec = b"\x0a" + bytes([len(text)]) + text
+        good, headers = self.call("PullImage", b"\x0a" + bytes([len(spec)]) + spec)
+        assert good, headers
+
+
+CLIENTS = {"skopeo": Skopeo, "podman": Podman, "containerd": Containerd, "docker": Docker}
+
+
+def measure(options):
+    work = tempfile.mkdtemp(prefix="pulls-")
+    atexit.register(shutil.rmtree, work, True)
+    registry = Registry(work)
+    cache = os.environ.get("PULLS_IMAGES", work)
+    os.makedirs(cache, exist_ok=True)
+    known = f"{cache}/facts.json"
+    layers = json.load(open(known)) if os.path.exists(known) else {}
+    clients = {name: CLIENTS[name](f"{work}/{name}") for name in options.clients.split(",")}
+    targets = [int(t) for t in options.targets.split(",") if t]
+    images = []
+    for image in options.images:
+        image = os.path.abspath(image)
+        stem = os.path.basename(os.path.dirname(image))
+        ways = [("built", "gzip", image)]
+        ways += [(str(t), c, split(image, t, c, cache)) for t in targets for c in ("zstd", "gzip")]
+        for way, codec, layout in ways:
+            name = f"{stem}-{way}-{codec}"
+            registry.add(name, layout)
+            if name not in layers:
+                layers[name] = facts(layout)
+                json.dump(layers, open(known, "w"))
+            images.append((stem, way, codec, name))
+    results = json.load(open(options.file)) if os.path.exists(options.file) else []
+    for _ in range(options.rounds):
+        for rate in options.rates.split(","):
+            per_connection, total = [float(r) for r in (rate + ":0").split(":")[:2]]
+            registry.serve(per_connection, total)
+            for client, server in clients.items():
+                for stem, way, codec, name in images:
+                    # Each client once for a way, with the codec that relayer would take for it.
+                    if way != "built" and not options.codecs and codec != ("zstd" if server.zstd else "gzip"):
+                        continue
+                    if codec == "zstd" and not server.zstd:
+                        continue
+                    load = os.getloadavg()[0]
+                    took = server.pull(name)
+                    server.stop()
+                    results.append({"image": stem, "way": way, "codec": codec, "client": client, "seconds": took,
+                                    "per_connection": per_connection, "total": total, "load": load,
+                                    "layers": layers[name]})
+                    json.dump(results, open(options.file, "w"))
+                    print(f"{client:10} {rate:>7} {name:28} {took:7.2f} s  load {load:.1f}", flush=True)
+
+
+# Simulation ---------------------------------------------------------------------------------------
+
+class Model:
+    def __init__(self):
+        run("cargo", "build", "--release", "--bench", "pulls", cwd=HERE, stderr=subprocess.DEVNULL)
+        found = [f for f in os.listdir(f"{HERE}/target/release/deps") if f.startswith("pulls-") and "." not in f]
+        newest = max(found, key=lambda f: os.path.getmtime(f"{HERE}/target/release/deps/{f}"))
+        self.program = f"{HERE}/target/release/deps/{newest}"
+
+    def ask(self, pulls, costs=None):
+        """Makespan and bound of each."""
+        lines = []
+        for pull in pulls:
+            link = {"per_connection": pull["per_connection"] * 1e6 or UNLIMITED, "total": pull["total"] * 1e6 or UNLIMITED,
+                    "latency": 0.0}
+            question = {"layers": pull["layers"], "client": pull["client"], "link": link,
+                        "machine": {"cores": os.cpu_count(), "speed": 1.0}, "costs": costs}
+            lines.append(json.dumps(question))
+        out = run(self.program, input="\n".join(lines).encode()).decode()
+        return [tuple(float(x) for x in line.split()) for line in out.splitlines()]
+
+
+def calibrate(results):
+    """Constants of each client so that pulls without limits come out, by descent along each."""
+    model = Model()
+    for client in sorted({r["client"] for r in results}):
+        pulls = [r for r in results if r["client"] == client]
+        fixed = {"hash": 1.0}
+        costs = {"fetch": 3.0, "gzip": 4.0, "zstd": 1.5, "write": 1.0, "file": 30000.0, "layer": 0.03, "image": 0.3}
+
+        def error(costs):
+            found = model.ask(pulls, {**costs, **fixed})
+            return sum(abs(f[0] / p["seconds"] - 1) for f, p in zip(found, pulls)) / len(pulls)
+
+        best, factor = error(costs), 2.0
+        while factor > 1.01:
+            improved = False
+            for name in costs:
+                for f in (factor, 1 / factor):
+                    trial = {**costs, name: costs[name] * f}
+                    e = error(trial)
+                    if e < best - 1e-6:
+                        best, costs, improved = e, trial, True
+            if not improved:
+                factor = factor ** 0.5
+        print(client, len(pulls), "pulls, mean error", round(best, 3), {k: float(f"{v:.3g}") for k, v in {**costs, **fixed}.items()})
+
+
+def table(results):
+    """A row a setting: medians of rounds."""
+    settings = {}
+    for r in results:
+        settings.setdefault((r["image"], r["client"], r["per_connection"], r["total"], r["way"], r["codec"]), []).append(r)
+    foretold = dict(zip(settings, Model().ask([rounds[0] for rounds in settings.values()])))
+    median = lambda xs: sorted(xs)[len(xs) // 2]
+    errors, factors = [], []
+    print("| image | client | MB/s a connection (all) | layers | measured s | simulated s | error | bound s | × as built | simulated × |")
+    print("|---|---|--:|---|--:|--:|--:|--:|--:|--:|")
+    for key, rounds in settings.items():
+        image, client, rate, total, way, codec = key
+        seconds = median([r["seconds"] for r in rounds])
+        makespan, bound = foretold[key]
+        errors.append(abs(makespan / seconds - 1))
+        built = (image, client, rate, total, "built", "gzip")
+        faster, simulated = "", ""
+        if way != "built" and built in settings:
+            factor = median([r["seconds"] for r in settings[built]]) / seconds
+            factors.append(factor)
+            faster, simulated = f"{factor:.2f}", f"{foretold[built][0] / makespan:.2f}"
+        shown = f"{len(rounds[0]['layers'])} {codec}" + (" as built" if way == "built" else "")
+        rates = f"{rate:g}" if not total else f"{rate:g} ({total:g})"
+        print(f"| {image} | {client} | {rates} | {shown} | {seconds:.1f} | {makespan:.1f} | {(makespan / seconds - 1) * 100:+.0f} % | "
+              f"{bound:.1f} | {faster} | {simulated} |")
+    print(f"\n{len(errors)} settings, error: median {median(errors) * 100:.0f} %, largest {max(errors) * 100:.0f} %")
+    if factors:
+        print(f"against the image as built: least {min(factors):.2f}, median {median(factors):.2f}, most {max(factors):.2f}")
+
+
+def main():
+    if sys.argv[1:2] == ["measure"]:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("file")
+        parser.add_argument("-t", "--targets", default="4,8,16")
+        parser.add_argument("-c", "--clients", default="skopeo,podman,containerd,docker")
+        parser.add_argument("-r", "--rates", default="5,20,60")
+        parser.add_argument("-n", "--rounds", type=int, default=1)
+        parser.add_argument("--codecs", action="store_true", help="both for every client")
+        parser.add_argument("images", nargs="+")
+        measure(parser.parse_args(sys.argv[2:]))
+    elif sys.argv[1:2] in (["calibrate"], ["table"]) and sys.argv[2:]:
+        results = [r for file in sys.argv[2:] for r in json.load(open(file))]
+        (calibrate if sys.argv[1] == "calibrate" else table)(results)
+    else:
+        sys.exit(__doc__)
+
+
+main()

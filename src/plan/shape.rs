@@ -1,0 +1,112 @@
+//! How many layers, and how even, for a client: plans are made, their pulls simulated, and the one
+//! is taken that a new client has soonest, or among those that are about as soon, the one whose
+//! updates are smallest.
+
+use std::collections::BTreeSet;
+
+use super::churn::{Chances, Hazard};
+use super::sequence::Sequence;
+use super::{MAX_LAYERS, SLACK, by_count};
+use crate::fileset::{FileSet, Kind};
+use crate::pull::{self, Compression, Profile, Reuse};
+
+/// Beyond this, layers cost more than they can save.
+const MOST: u32 = 40;
+/// Plans that take at most so many times as long as the fastest are as good.
+const AS_GOOD: f64 = 1.02;
+/// Limits on layers to be tried, in twentieths of the mean: see [`SLACK`].
+const SLACKS: [u64; 3] = [SLACK, 22, 21];
+/// A header and the padding to the next one.
+pub(crate) const HEADER: u64 = 768;
+
+/// Bytes of gzip for those of zstd, as estimates are.
+const GZIP_FOR_ZSTD: f64 = 1.15;
+
+struct Candidate {
+    groups: Vec<Vec<usize>>,
+    makespan: f64,
+    update: f64,
+}
+
+/// The best groups of atoms; as many as `layers` says, if it does.
+pub(super) fn best(
+    set: &FileSet,
+    sequence: &Sequence,
+    profile: &Profile,
+    compression: Compression,
+    layers: Option<u32>,
+) -> Vec<Vec<usize>> {
+    let counts = match layers {
+        Some(n) => n..=n,
+        None => 1..=MOST,
+    };
+    let chances = Chances::new(sequence.components.len());
+    let mut found: Vec<Candidate> = Vec::new();
+    for n in counts {
+        for slack in SLACKS {
+            let groups = by_count(sequence, n.clamp(1, MAX_LAYERS) as usize, slack);
+            if found.last().is_some_and(|last| last.groups == groups) {
+                continue;
+            }
+            let pulled: Vec<pull::Layer> =
+                groups.iter().map(|g| layer(set, sequence, g, compression)).collect();
+            let makespan =
+                pull::simulate(&pulled, &profile.client, &profile.link, &profile.machine).makespan;
+            let update = update(sequence, &chances, &groups, profile.client.reuse);
+            found.push(Candidate { groups, makespan, update });
+        }
+    }
+    let fastest = found.iter().map(|c| c.makespan).fold(f64::INFINITY, f64::min);
+    found.retain(|c| c.makespan <= fastest * AS_GOOD);
+    let cheapest = found
+        .into_iter()
+        .min_by(|a, b| a.update.total_cmp(&b.update).then(a.makespan.total_cmp(&b.makespan)));
+    cheapest.map_or_else(Vec::new, |c| c.groups)
+}
+
+/// A group as a pull sees it.
+fn layer(
+    set: &FileSet,
+    sequence: &Sequence,
+    group: &[usize],
+    compression: Compression,
+) -> pull::Layer {
+    let mut layer = pull::Layer { stored: 0, unpacked: 0, files: 0, compression };
+    for at in group {
+        let atom = &sequence.atoms[*at];
+        layer.stored += atom.estimate;
+        layer.unpacked += HEADER;
+        layer.files += 1;
+        if let Kind::File(file) = &set.inodes()[atom.inode as usize].kind {
+            layer.unpacked += file.size;
+        }
+    }
+    layer.stored = stored(layer.stored, layer.unpacked, compression);
+    layer
+}
+
+/// Bytes of a blob of which `estimate` is what zstd would make of it.
+pub(crate) fn stored(estimate: u64, unpacked: u64, compression: Compression) -> u64 {
+    match compression {
+        Compression::None => unpacked,
+        Compression::Gzip => (estimate as f64 * GZIP_FOR_ZSTD) as u64,
+        Compression::Zstd => estimate,
+    }
+}
+
+/// Bytes that a client is expected to load again at a release.
+fn update(sequence: &Sequence, chances: &Chances, groups: &[Vec<usize>], reuse: Reuse) -> f64 {
+    let hazard = |components: &BTreeSet<usize>| {
+        let all = components.iter().map(|c| &sequence.components[*c].hazard);
+        all.fold(Hazard::default(), Hazard::plus)
+    };
+    let (mut below, mut bytes) = (BTreeSet::new(), 0.0);
+    for group in groups {
+        let here: BTreeSet<usize> = group.iter().map(|at| sequence.atoms[*at].component).collect();
+        below.extend(&here);
+        let changing = if reuse == Reuse::Chain { &below } else { &here };
+        let size: u64 = group.iter().map(|at| sequence.atoms[*at].estimate).sum();
+        bytes += size as f64 * chances.of(&hazard(changing));
+    }
+    bytes
+}
