@@ -7,9 +7,7 @@ use serde::Serialize;
 use crate::analyze::Analysis;
 use crate::digest::Digest;
 use crate::fileset::{Entry, FileSet, Inode, Kind};
-use crate::layer::LayerContent;
 use crate::pull::{Identity, Reuse, needs};
-use crate::transport::open::LayerBlob;
 
 /// An image, read.
 pub struct Side {
@@ -32,18 +30,6 @@ pub struct Layer {
     pub blob_bytes: u64,
     /// Bytes of the tar.
     pub tar_bytes: u64,
-}
-
-impl Layer {
-    /// A layer that was read.
-    pub fn of(blob: &LayerBlob, read: &LayerContent) -> Self {
-        Self {
-            digest: read.digest,
-            diff_id: blob.diff_id,
-            blob_bytes: blob.source.size(),
-            tar_bytes: read.tar_bytes,
-        }
-    }
 }
 
 /// Files and their bytes; a hard-link group counts once, and so do symlinks and devices, without

@@ -116,7 +116,7 @@ pub fn encode(
 }
 
 /// Bytes of the tar that a layer will be. `links` counts each inode's names.
-pub fn tar_size(files: &FileSet, links: &[u32], layer: &Layer<'_>) -> u64 {
+fn tar_size(files: &FileSet, links: &[u32], layer: &Layer<'_>) -> u64 {
     let mut first = FirstNames::new(links);
     let markers: u64 = layer.markers().iter().map(|p| tar::entry_size(&whiteout(p))).sum();
     let entries = layer.entries.iter().map(|i| {

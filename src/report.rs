@@ -173,6 +173,8 @@ pub struct ImageReport {
     pub source: Digest,
     /// The input's layers.
     pub before: Totals,
+    /// The same, lowest first, as a pull sees them.
+    pub input: Vec<pull::Layer>,
     /// The output's layers.
     pub after: Totals,
     /// The final file set.

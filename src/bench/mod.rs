@@ -10,4 +10,4 @@ mod updates;
 pub use matrix::{Cell, Matrix, Options, Row, Sizes, measure};
 pub use pulls::{ColdPulls, Form, cold_pulls, forms};
 pub use subject::Subject;
-pub use updates::{Step, updates};
+pub use updates::{Forms, Sequence, Step, UpdatePulls};

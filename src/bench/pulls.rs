@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use super::Subject;
-use crate::codec::Format;
-use crate::encode;
 use crate::plan::{self, Target};
 use crate::pull::{Client, Compression, Layer, Link, Machine, Pull, simulate};
+use crate::report;
 
 /// An image in one form.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,22 +31,15 @@ pub struct ColdPulls {
 
 /// The image as it was built, and split by zstd at each number of layers.
 pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
-    let (files, links) = (&subject.files, subject.files.link_counts());
+    let Subject { files, analysis, estimates, built, .. } = subject;
     let split = |count: &u32| {
         let target = plan::Options { target: Target::Layers(*count), only: None };
-        let plan = plan::plan(files, &subject.analysis, &subject.estimates, &target);
-        let layer = |l: &plan::PlannedLayer| {
-            let entries = encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts };
-            Layer {
-                stored: l.estimate,
-                unpacked: encode::tar_size(files, &links, &entries),
-                files: l.entries.len() as u64,
-                compression: Compression::Zstd,
-            }
-        };
-        Form { target: Some(*count), layers: plan.layers.iter().map(layer).collect() }
+        let plan = plan::plan(files, analysis, estimates, &target);
+        let layers = report::layers(&plan, analysis, None);
+        let layers = layers.iter().map(|l| l.pulled(Compression::Zstd)).collect();
+        Form { target: Some(*count), layers }
     };
-    let built = Form { target: None, layers: subject.built.clone() };
+    let built = Form { target: None, layers: built.clone() };
     std::iter::once(built).chain(counts.iter().map(split)).collect()
 }
 
@@ -65,14 +57,4 @@ pub fn cold_pulls(
         pulls: forms.iter().map(|f| simulate(&f.layers, client, link, machine)).collect(),
     };
     links.iter().flat_map(|link| clients.iter().map(move |client| one(client, link))).collect()
-}
-
-impl From<Format> for Compression {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Plain => Self::None,
-            Format::Gzip => Self::Gzip,
-            Format::Zstd => Self::Zstd,
-        }
-    }
 }

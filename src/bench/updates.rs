@@ -5,93 +5,186 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::content::Budget;
-use crate::diff::{Layer, Loads, loads};
+use crate::diff::{self, Loads, loads};
 use crate::error::{Context, Error, Result};
-use crate::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
 use crate::progress::Progress;
-use crate::report::LayerReport;
+use crate::pull::{self, Client, Identity, Link, Machine, Pull, needs, simulate_update};
+use crate::report::ImageReport;
 use crate::split::{self, Options};
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, Opened};
 
-/// From one version to the next, what clients load.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Step {
-    /// Of the images as they were built.
-    pub built: Loads,
-    /// Of each version split by itself.
-    pub split: Loads,
-    /// Of each version split on top of the one before, which was itself split so.
-    pub previous: Loads,
-    /// Bytes of the last that layers hold and the image does not show, as estimated.
-    pub dead_bytes: u64,
+/// The forms that a version is compared in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Forms<T> {
+    /// As it was built.
+    pub built: T,
+    /// Split by itself.
+    pub split: T,
+    /// Split on top of the version before, which was itself split so.
+    pub previous: T,
 }
 
-/// Layers of one version.
+impl<T> Forms<T> {
+    /// All three, in their order.
+    pub fn each(&self) -> [&T; 3] {
+        [&self.built, &self.split, &self.previous]
+    }
+
+    fn with<U, V>(&self, other: &Forms<U>, f: impl Fn(&T, &U) -> V) -> Forms<V> {
+        Forms {
+            built: f(&self.built, &other.built),
+            split: f(&self.split, &other.split),
+            previous: f(&self.previous, &other.previous),
+        }
+    }
+}
+
+/// A layer of a version, by what clients know it and with what it costs them.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    identity: Identity,
+    layer: pull::Layer,
+}
+
+/// A version.
 struct Version {
-    built: Vec<Layer>,
-    split: Vec<Layer>,
-    previous: Vec<Layer>,
+    /// Lowest layer first.
+    stacks: Forms<Vec<Held>>,
+    /// Bytes that kept layers hold and the image does not show, as estimated.
     dead_bytes: u64,
 }
 
-/// Follows the versions, each with one image, oldest first. Everything is split in full, so this
-/// takes two splits a version; bytes are those of real blobs. Runs on the threads of rayon's pool.
-pub fn updates(
-    versions: &[Opened],
-    options: &Options,
-    budget: &Arc<Budget>,
-    progress: &dyn Progress,
-) -> Result<Vec<Step>> {
-    let mut steps = Vec::new();
-    let mut last: Option<(Version, Bundle)> = None;
-    for opened in versions {
-        let [image] = opened.images.as_slice() else {
-            return Err(Error::refused("an index of several platforms has no one sequence"));
-        };
-        let built = built(image, options, progress)?;
-        let alone = split::split(opened, None, options, budget, progress)?;
-        let split = stack(&alone.1[0].layers);
-        let (bundle, previous, dead_bytes) = match &last {
-            None => (alone.0, split.clone(), 0),
-            Some((_, before)) => {
-                let before = before.reopen()?;
-                let (bundle, reports) =
-                    split::split(opened, Some(&before), options, budget, progress)
-                        .context(|| "on top of the version before")?;
-                let dead = reports[0].update.as_ref().map_or(0, |u| u.dead_bytes);
-                (bundle, stack(&reports[0].layers), dead)
+/// From one version to the next.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Step {
+    /// What clients load.
+    pub loads: Forms<Loads>,
+    /// Bytes that layers of the version split on top of the one before hold and the image does not
+    /// show, as estimated.
+    pub dead_bytes: u64,
+}
+
+/// What a client does from one version to the next.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpdatePulls {
+    /// The client's name.
+    pub client: &'static str,
+    /// The link's name.
+    pub link: String,
+    /// One for each step.
+    pub steps: Vec<Forms<Pull>>,
+}
+
+/// A sequence of versions in all forms.
+#[derive(Default)]
+pub struct Sequence {
+    versions: Vec<Version>,
+}
+
+impl Sequence {
+    /// Follows versions, each with one image, oldest first. Everything is split in full, which is two
+    /// splits a version; bytes are those of real blobs, but for layers that were not compressed: they
+    /// count as gzip, as a push would make them.
+    pub fn follow(
+        versions: &[Opened],
+        options: &Options,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let mut followed = Vec::new();
+        let mut before: Option<Bundle> = None;
+        for opened in versions {
+            let [image] = opened.images.as_slice() else {
+                return Err(Error::refused("an index of several platforms has no one sequence"));
+            };
+            let split = |previous: Option<&Opened>| -> Result<(Bundle, ImageReport)> {
+                let (bundle, mut reports) =
+                    split::split(opened, previous, options, budget, progress)?;
+                Ok((bundle, reports.remove(0)))
+            };
+            let (mut bundle, alone) = split(None)?;
+            let split_alone = stack(&alone);
+            let (mut previous, mut dead_bytes) = (split_alone.clone(), 0);
+            if let Some(before) = &before {
+                let (next, report) =
+                    split(Some(&before.reopen()?)).context(|| "on top of the version before")?;
+                (bundle, previous) = (next, stack(&report));
+                dead_bytes = report.update.map_or(0, |u| u.dead_bytes);
             }
-        };
-        let new = Version { built, split, previous, dead_bytes };
-        if let Some((old, _)) = &last {
-            steps.push(Step {
-                built: loads(&old.built, &new.built),
-                split: loads(&old.split, &new.split),
-                previous: loads(&old.previous, &new.previous),
-                dead_bytes: new.dead_bytes,
+            let built = built(image, &alone);
+            followed.push(Version {
+                stacks: Forms { built, split: split_alone, previous },
+                dead_bytes,
             });
+            before = Some(bundle);
         }
-        last = Some((new, bundle));
+        Ok(Self { versions: followed })
     }
-    Ok(steps)
+
+    /// What clients load at each step.
+    pub fn steps(&self) -> Vec<Step> {
+        let layers = |stack: &[Held]| stack.iter().map(Held::as_diffed).collect::<Vec<_>>();
+        let step = |pair: &[Version]| Step {
+            loads: pair[0]
+                .stacks
+                .with(&pair[1].stacks, |old, new| loads(&layers(old), &layers(new))),
+            dead_bytes: pair[1].dead_bytes,
+        };
+        self.versions.windows(2).map(step).collect()
+    }
+
+    /// How long clients take for each step, over every link, on one machine.
+    pub fn pulls(
+        &self,
+        clients: &[&Client],
+        links: &[(String, Link)],
+        machine: &Machine,
+    ) -> Vec<UpdatePulls> {
+        let one = |client: &Client, old: &[Held], new: &[Held], link: &Link| {
+            let ids = |stack: &[Held]| stack.iter().map(|h| h.identity).collect::<Vec<_>>();
+            let layers: Vec<pull::Layer> = new.iter().map(|h| h.layer).collect();
+            let needs = needs(client.reuse, &ids(old), &ids(new));
+            simulate_update(&layers, &needs, client, link, machine)
+        };
+        let all = |client: &Client, (name, link): &(String, Link)| UpdatePulls {
+            client: client.name,
+            link: name.clone(),
+            steps: self
+                .versions
+                .windows(2)
+                .map(|pair| {
+                    pair[0].stacks.with(&pair[1].stacks, |old, new| one(client, old, new, link))
+                })
+                .collect(),
+        };
+        links.iter().flat_map(|link| clients.iter().map(move |client| all(client, link))).collect()
+    }
 }
 
-fn built(image: &Image, options: &Options, progress: &dyn Progress) -> Result<Vec<Layer>> {
-    let limits = Limits::new(options.max_size, MAX_ENTRIES);
-    let read = flatten::read(&image.layers, None, &limits, progress)?;
-    Ok(image.layers.iter().zip(&read).map(|(blob, read)| Layer::of(blob, read)).collect())
+impl Held {
+    fn as_diffed(&self) -> diff::Layer {
+        diff::Layer {
+            digest: self.identity.digest,
+            diff_id: self.identity.diff_id,
+            blob_bytes: self.layer.stored,
+            tar_bytes: self.layer.unpacked,
+        }
+    }
 }
 
-fn stack(layers: &[LayerReport]) -> Vec<Layer> {
-    let layers = layers.iter().filter_map(|l| {
-        Some(Layer {
-            digest: l.digest?,
-            diff_id: l.diff_id?,
-            blob_bytes: l.blob_bytes?,
-            tar_bytes: l.tar_bytes?,
-        })
+fn built(image: &Image, report: &ImageReport) -> Vec<Held> {
+    let held = image.layers.iter().zip(&report.input).map(|(blob, layer)| Held {
+        identity: Identity { digest: blob.digest.unwrap_or(blob.diff_id), diff_id: blob.diff_id },
+        layer: *layer,
     });
-    layers.collect()
+    held.collect()
+}
+
+fn stack(report: &ImageReport) -> Vec<Held> {
+    let held = report.layers.iter().filter_map(|l| {
+        let identity = Identity { digest: l.digest?, diff_id: l.diff_id? };
+        Some(Held { identity, layer: l.pulled(pull::Compression::Zstd) })
+    });
+    held.collect()
 }

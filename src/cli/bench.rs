@@ -6,12 +6,12 @@ use serde_json::json;
 use super::load::open_one;
 use super::table::{lines, share, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
-use crate::bench::{self, ColdPulls, Form, Matrix, Options, Step, Subject};
+use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
 use crate::codec::Compression;
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::oci::Platform;
-use crate::pull::{Client, LINKS, Link, Machine};
+use crate::pull::{Client, LINKS, Link, Machine, Pull};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::split;
@@ -103,15 +103,17 @@ impl BenchArgs {
             max_size: global.max_size.0,
             ..split::Options::default()
         };
-        let steps = if versions.len() > 1 {
-            pool.install(|| bench::updates(&versions, &splitting, &budget, terminal))?
+        let sequence = if versions.len() > 1 {
+            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?
         } else {
-            Vec::new()
+            Sequence::default()
         };
+        let steps = sequence.steps();
+        let updates = sequence.pulls(&self.client, &self.link, &machine);
         if global.json {
             return print_json(&json!({
                 "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "forms": forms,
-                "machine": machine, "cold_pulls": cold, "updates": steps,
+                "machine": machine, "cold_pulls": cold, "updates": steps, "update_pulls": updates,
             }));
         }
         if global.quiet {
@@ -122,7 +124,9 @@ impl BenchArgs {
         text.push_str(&pulls(&forms, &cold, &machine));
         if !steps.is_empty() {
             text.push('\n');
-            text.push_str(&updates(&self.images, &steps));
+            text.push_str(&loads(&self.images, &steps));
+            text.push('\n');
+            text.push_str(&update_pulls(&updates));
         }
         print(text.as_bytes())
     }
@@ -198,7 +202,7 @@ fn pulls(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
 }
 
 /// What clients load from version to version.
-fn updates(images: &[Reference], steps: &[Step]) -> String {
+fn loads(images: &[Reference], steps: &[Step]) -> String {
     let header = [
         "update to",
         "as built: digest",
@@ -213,14 +217,13 @@ fn updates(images: &[Reference], steps: &[Step]) -> String {
     let size = |bytes: u64| ByteSize(bytes).to_string();
     let mut total = [0; 6];
     for (image, step) in images[1..].iter().zip(steps) {
-        let loads = [step.built, step.split, step.previous];
-        let bytes = loads.iter().flat_map(|l| [l.digest.bytes, l.chain.bytes]);
+        let bytes = step.loads.each().into_iter().flat_map(|l| [l.digest.bytes, l.chain.bytes]);
         let mut row = vec![image.to_string()];
         for (sum, bytes) in total.iter_mut().zip(bytes) {
             *sum += bytes;
             row.push(size(bytes));
         }
-        row.push(share(step.dead_bytes, step.previous.cold.bytes, 1));
+        row.push(share(step.dead_bytes, step.loads.previous.cold.bytes, 1));
         rows.add_row(row);
     }
     if steps.len() > 1 {
@@ -228,4 +231,22 @@ fn updates(images: &[Reference], steps: &[Step]) -> String {
         rows.add_row(std::iter::once("all".to_owned()).chain(sums));
     }
     lines(&rows)
+}
+
+/// How long clients take for all steps.
+fn update_pulls(updates: &[UpdatePulls]) -> String {
+    let mut text = "seconds of all updates, simulated\n".to_owned();
+    let mut rows = table(&["client", "link", "as built", "split", "--previous", "at least"], 2);
+    for row in updates {
+        let sum = |form: usize, of: fn(&Pull) -> f64| {
+            let steps = row.steps.iter().map(|step| of(step.each()[form]));
+            format!("{:.1}", steps.sum::<f64>())
+        };
+        let mut cells = vec![row.client.to_owned(), row.link.clone()];
+        cells.extend((0..3).map(|form| sum(form, |p| p.makespan)));
+        cells.push(sum(2, |p| p.bound));
+        rows.add_row(cells);
+    }
+    text.push_str(&lines(&rows));
+    text
 }

@@ -88,7 +88,12 @@ pub(super) fn load(
         let read = pool.install(|| {
             flatten::read(&one.layers, contents.then_some(&budget), &limits, terminal)
         })?;
-        let layers = one.layers.iter().zip(&read).map(|(blob, read)| Layer::of(blob, read));
+        let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
+            digest: read.digest,
+            diff_id: layer.diff_id,
+            blob_bytes: layer.source.size(),
+            tar_bytes: read.tar_bytes,
+        });
         let layers = layers.collect();
         let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
         let listed = one.layers.iter().map(|l| l.name.as_str());

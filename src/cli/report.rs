@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::load::open_one;
 use super::{Global, Outcome, print, terminal::Terminal};
-use crate::bench::{self, Options, Subject};
+use crate::bench::{self, Options, Sequence, Subject};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::inspect;
@@ -53,11 +53,10 @@ impl ReportArgs {
         };
         let options = Options::new(&[], &[], self.sample.0)?;
         let pool = global.pool()?;
-        let (subject, matrix) = pool.install(|| -> Result<_> {
+        let matrix = pool.install(|| -> Result<_> {
             let subject = Subject::read(&last.images[0], global.max_size.0, &budget, terminal)
                 .context(|| format!("reading {name}"))?;
-            let matrix = bench::measure(&subject, &options, &budget, terminal)?;
-            Ok((subject, matrix))
+            bench::measure(&subject, &options, &budget, terminal)
         })?;
         let inspecting = inspect::Options {
             threads: global.threads(),
@@ -67,16 +66,16 @@ impl ReportArgs {
         let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
             .context(|| format!("inspecting {name}"))?;
         let (_, reports) = split::split(last, None, &splitting, &budget, terminal)?;
-        let steps = if versions.len() > 1 {
-            pool.install(|| bench::updates(&versions, &splitting, &budget, terminal))?
+        let sequence = if versions.len() > 1 {
+            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?
         } else {
-            Vec::new()
+            Sequence::default()
         };
-        let steps: Vec<_> = self.images[1..].iter().map(ToString::to_string).zip(steps).collect();
+        let names = self.images[1..].iter().map(ToString::to_string);
+        let steps: Vec<_> = names.zip(sequence.steps()).collect();
         let page = Page {
             input: &name.to_string(),
             inspection: &inspections[0],
-            built: &subject.built,
             split: &reports[0],
             matrix: &matrix,
             steps: &steps,

@@ -24,8 +24,6 @@ pub struct Page<'a> {
     pub input: &'a str,
     /// What was found in it.
     pub inspection: &'a Inspection,
-    /// Its layers as they were built, lowest first.
-    pub built: &'a [pull::Layer],
     /// The same image split.
     pub split: &'a ImageReport,
     /// What compressions make of it.
@@ -97,10 +95,10 @@ impl Page<'_> {
 
     /// The numbers that matter most.
     fn facts(&self) -> Markup {
-        let built: u64 = self.built.iter().map(|l| l.stored).sum();
+        let built: u64 = self.split.input.iter().map(|l| l.stored).sum();
         let split: u64 = self.split.layers.iter().map(LayerReport::stored).sum();
         let largest = self.split.layers.iter().map(LayerReport::stored).max().unwrap_or_default();
-        let before = self.built.iter().map(|l| l.stored).max().unwrap_or_default();
+        let before = self.split.input.iter().map(|l| l.stored).max().unwrap_or_default();
         let fact =
             |value: String, says: String| html! { li { strong { (value) } span { (says) } } };
         let secrets = self.inspection.secrets.len();
@@ -108,7 +106,7 @@ impl Page<'_> {
             ul.facts {
                 (fact(format!("{} → {}", size(built), size(split)), "stored, as built and split".into()))
                 (fact(
-                    format!("{} → {}", self.built.len(), self.split.layers.len()),
+                    format!("{} → {}", self.split.input.len(), self.split.layers.len()),
                     format!("layers; the largest {} → {}", size(before), size(largest)),
                 ))
                 (fact(
@@ -205,17 +203,13 @@ impl Page<'_> {
 
     /// Timelines of cold pulls, a tab a client.
     fn pulls(&self) -> Markup {
-        let after = |l: &LayerReport| pull::Layer {
-            stored: l.stored(),
-            unpacked: l.tar_bytes.unwrap_or(l.bytes),
-            files: l.files,
-            compression: pull::Compression::Zstd,
-        };
-        let split: Vec<pull::Layer> = self.split.layers.iter().map(after).collect();
+        let split: Vec<pull::Layer> =
+            self.split.layers.iter().map(|l| l.pulled(pull::Compression::Zstd)).collect();
         let mut rows = Vec::new();
         let mut tabs = Vec::new();
         for client in SHOWN_CLIENTS.iter().filter_map(|name| Client::named(name)) {
-            let pulls = [self.built, &split].map(|layers| simulate(layers, client, &LINK, &NODE));
+            let pulls =
+                [&self.split.input, &split].map(|layers| simulate(layers, client, &LINK, &NODE));
             for (form, pull) in ["as built", "split"].iter().zip(&pulls) {
                 rows.push(vec![
                     client.name.to_owned(),
@@ -356,9 +350,9 @@ impl Page<'_> {
         let mut groups = Vec::new();
         for (name, step) in self.steps {
             let forms = [
-                ("built", "as built", step.built),
-                ("split", "split", step.split),
-                ("previous", "split --previous", step.previous),
+                ("built", "as built", step.loads.built),
+                ("split", "split", step.loads.split),
+                ("previous", "split --previous", step.loads.previous),
             ];
             let bar = |(class, form, loads): (&'static str, &str, crate::diff::Loads)| Bar {
                 label: form.to_owned(),

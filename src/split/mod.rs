@@ -220,6 +220,7 @@ impl Job<'_> {
                 blob_bytes: Some(image.layers.iter().map(|l| l.source.size()).sum()),
                 tar_bytes: Some(flat.layers.iter().map(|l| l.bytes).sum()),
             },
+            input,
             after: Totals::default(),
             files: report::count(&flat.files),
             hidden: flat.hidden.clone(),
@@ -256,7 +257,7 @@ impl Job<'_> {
             let new = report.layers[kept.len()..].iter().map(|l| l.pulled(compression));
             let output: Vec<pull::Layer> =
                 kept.iter().map(previous::Kept::pulled).chain(new).collect();
-            PullReport::new(profile, &input, &output)
+            PullReport::new(profile, &report.input, &output)
         });
         if let Some(pull) = report.pull.filter(|p| p.after.seconds > p.before.seconds) {
             report.notes.push(format!(
@@ -281,7 +282,7 @@ impl Job<'_> {
 
 /// The input's layers as a pull sees them. What is not compressed a push would compress with gzip,
 /// to as much of its bytes as the `estimates` are of the image's.
-fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<pull::Layer> {
+pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<pull::Layer> {
     let compressed: u64 = estimates.iter().sum();
     let bytes = report::count(&flat.files).bytes.max(1);
     let one = |(layer, unpacked): (&LayerBlob, &Unpacked)| {

@@ -60,7 +60,7 @@ fn bench_measures_what_split_would_write() {
         }
     }
     let step = &bench["updates"][0];
-    let bytes = |form: &str| step[form]["digest"]["bytes"].as_u64().unwrap();
+    let bytes = |form: &str| step["loads"][form]["digest"]["bytes"].as_u64().unwrap();
     assert!(bytes("previous") <= bytes("split") && bytes("split") < bytes("built"), "{step}");
 
     let text = ok(relayer().arg("bench").args([&old, &new]).args(args));
