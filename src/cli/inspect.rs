@@ -21,7 +21,7 @@ use crate::transport::Reference;
 /// So many rows of a table are shown to people; `--json` and `-v` have all.
 const SHOWN: usize = 10;
 /// A text in a table is cut to so many characters, except with `-v`.
-const WIDE: usize = 60;
+const WIDE: usize = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
@@ -136,7 +136,11 @@ fn head(text: &str, wide: usize) -> String {
 
 /// The line below a table that does not show all.
 fn more(all: usize, shown: usize) -> String {
-    if all > shown { format!("and {} more; -v lists all\n", all - shown) } else { String::new() }
+    if all > shown {
+        format!("and {} more; -v lists all\n", number((all - shown) as u64))
+    } else {
+        String::new()
+    }
 }
 
 fn overview(image: &Inspection) -> String {
@@ -263,7 +267,7 @@ fn hidden(image: &Inspection, shown: usize, wide: usize) -> String {
     if waste.hidden.is_empty() {
         return String::new();
     }
-    let mut rows = table(&["deleted or overwritten", "how", "layer", "by", "bytes", ""], 2);
+    let mut rows = table(&["deleted or overwritten", "how", "layer", "hidden by", "bytes", ""], 2);
     for h in waste.hidden.iter().take(shown) {
         let how = match h.how {
             How::Deleted => "deleted",

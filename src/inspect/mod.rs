@@ -283,7 +283,7 @@ fn layers(image: &Image, read: &[LayerContent]) -> Result<Vec<Layer>> {
 
 /// A command of a Dockerfile as its author wrote it, without what builders put around it.
 fn shorten(created_by: &str) -> String {
-    let words = created_by.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = created_by.split_whitespace().map(short_digest).collect::<Vec<_>>().join(" ");
     let text = words.strip_suffix("# buildkit").unwrap_or(&words).trim_end();
     let text = text.strip_prefix("/bin/sh -c #(nop)").unwrap_or(text).trim_start();
     let text = text.strip_prefix("RUN ").filter(|t| t.starts_with(['|', '/'])).unwrap_or(text);
@@ -293,6 +293,18 @@ fn shorten(created_by: &str) -> String {
             format!("RUN {command}")
         }
         _ => text.to_owned(),
+    }
+}
+
+/// `file:` and a digest, with as much of it as people compare.
+fn short_digest(word: &str) -> &str {
+    match word.split_once(':') {
+        Some((kind, digest))
+            if digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()) =>
+        {
+            &word[..kind.len() + 13]
+        }
+        _ => word,
     }
 }
 
@@ -338,6 +350,10 @@ mod tests {
             ("|1 A=b c /bin/sh -c make", "RUN make"),
             ("RUN make", "RUN make"),
             ("COPY . . # buildkit", "COPY . ."),
+            (
+                &format!("ADD file:{} in /", "0123456789abcdef".repeat(4)),
+                "ADD file:0123456789ab in /",
+            ),
             ("", ""),
         ] {
             assert_eq!(shorten(text), want);
