@@ -45,6 +45,7 @@ fn bench_measures_what_split_would_write() {
     let args = ["--compression", "gzip:6,zstd:3,none", "--layers", "1,4"];
     let text = ok(relayer().arg("bench").args([&old, &new]).args(args).arg("--json"));
     let bench: Value = serde_json::from_str(&text).unwrap();
+    super::cli::is_documented(&bench);
     let matrix = &bench["matrix"];
     assert_eq!(matrix["file_bytes"], 12 * 40_000 + 90_000);
     assert_eq!(matrix["sample_bytes"], matrix["file_bytes"]);
@@ -67,6 +68,23 @@ fn bench_measures_what_split_would_write() {
     for word in ["the whole image, 570.0 kB", "1 layer  4 layers", "gzip:6", "32 KiB", "update to"]
     {
         assert!(text.contains(word), "{word} is missing in\n{text}");
+    }
+    let pulls = bench["cold_pulls"].as_array().unwrap();
+    assert_eq!(pulls.len(), 5 * 3, "clients and links");
+    for row in pulls {
+        let of = |form: usize, what: &str| row["pulls"][form][what].as_f64().unwrap();
+        assert!((0..3).all(|form| of(form, "makespan") >= of(form, "bound")), "{row}");
+        assert_eq!(row["pulls"][2]["spans"].as_array().unwrap().len(), 4);
+    }
+    let slow = ["--link", "5MB/10MB/200ms", "--client", "docker", "--cores", "1", "--json"];
+    let slow = ok(relayer().args(["bench", &new]).args(args).args(slow));
+    let slow: Value = serde_json::from_str(&slow).unwrap();
+    let row = &slow["cold_pulls"][0];
+    assert_eq!(row["rates"]["latency"], 0.2);
+    assert!(row["pulls"][1]["makespan"].as_f64() > pulls[0]["pulls"][1]["makespan"].as_f64());
+    for (option, value) in [("--link", "fast"), ("--link", "1MB/2MB"), ("--client", "wget")] {
+        let wrong = tool::output(relayer().args(["bench", &new, option, value]));
+        assert_eq!(wrong.status.code(), Some(2), "{option} {value}");
     }
     let sampled = ok(relayer().args(["bench", &new, "--sample", "100kB"]).args(args));
     assert!(sampled.starts_with("a sample of "), "{sampled}");
