@@ -233,43 +233,58 @@ fn password(rest: &[u8]) -> Option<Range<usize>> {
     is.then_some(start..start + len)
 }
 
-/// Words in place of a secret.
-const FILLERS: [&[u8]; 22] = [
-    b"change",
-    b"your",
-    b"example",
-    b"placeholder",
-    b"redacted",
-    b"password",
-    b"passwd",
-    b"secret",
-    b"dummy",
-    b"insert",
-    b"replace",
-    b"enter",
-    b"none",
-    b"null",
-    b"true",
-    b"false",
-    b"undefined",
-    b"todo",
-    b"disabled",
-    b"token",
-    b"xxx",
-    b"foobar",
+/// What stands in place of a secret begins so, and goes on in small letters: `change_me`.
+const FILLERS: [&str; 8] =
+    ["change", "your", "example", "placeholder", "redacted", "replace", "insert", "xxx"];
+
+/// Or is made of these words alone: `secret`, `my-password`, `no token`.
+const FILLER_WORDS: [&str; 31] = [
+    "a",
+    "access",
+    "api",
+    "auth",
+    "default",
+    "disabled",
+    "dummy",
+    "enter",
+    "false",
+    "fake",
+    "foobar",
+    "here",
+    "key",
+    "me",
+    "my",
+    "no",
+    "none",
+    "null",
+    "pass",
+    "passwd",
+    "password",
+    "secret",
+    "some",
+    "test",
+    "the",
+    "this",
+    "todo",
+    "token",
+    "true",
+    "undefined",
+    "value",
 ];
 
 /// Whether a value that is called a password or token is one, and not what stands in its place.
 pub(super) fn is_secret(value: &[u8]) -> bool {
     let value = value.trim_ascii();
-    let lower = value.to_ascii_lowercase();
-    let filler = FILLERS.iter().any(|filler| {
-        // `change_me`, `your-token-here`; but not `secretagentman42`.
-        let rest = lower.strip_prefix(*filler);
-        rest.is_some_and(|rest| rest.iter().all(|b| b.is_ascii_lowercase() || !alphanumeric(*b)))
-    });
-    value.len() >= 6
-        && !filler
+    if value.len() < 4 {
+        return false;
+    }
+    let lower = String::from_utf8_lossy(value).to_ascii_lowercase();
+    let small = |rest: &str| rest.bytes().all(|b| b.is_ascii_lowercase() || !alphanumeric(b));
+    let filler = FILLERS.iter().any(|filler| lower.strip_prefix(filler).is_some_and(small))
+        || lower
+            .split(|c: char| !c.is_alphanumeric())
+            .all(|word| word.is_empty() || FILLER_WORDS.contains(&word));
+    !filler
         && !matches!(value[0], b'$' | b'<' | b'{' | b'%' | b'@' | b'*' | b'(' | b'!' | b'[')
         && !value.windows(2).all(|w| w[0] == w[1])
         && !contains(value, b"${")
@@ -366,7 +381,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_place_of_a_secret_is_none() {
-        for real in ["hunter22", "wJalrXUtnFEMI/K7MDENG", "/AbCdEf+12", "secret42agent"] {
+        for real in ["hunter22", "wJalrXUtnFEMI/K7MDENG", "/AbCdEf+12", "secret-agent", "root"] {
             assert!(is_secret(real.as_bytes()), "{real}");
         }
         for none in [
@@ -375,6 +390,8 @@ mod tests {
             "changeme",
             "change_me",
             "your-token-here",
+            "my_secret",
+            "no",
             "${TOKEN}",
             "<token>",
             "xxxxxxxx",
