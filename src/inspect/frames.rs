@@ -18,31 +18,48 @@ pub(super) struct Frames {
 /// Counts the frames of a blob that has been decoded before; what can't be followed ends the count.
 pub(super) fn frames(blob: &dyn ReadAt) -> Frames {
     let mut found = Frames::default();
+    let mut headers = Headers { blob, page: Vec::new(), start: 0 };
     let mut at = 0;
-    while let Some(next) = frame(blob, at, &mut found) {
+    while let Some(next) = frame(&mut headers, at, &mut found) {
         at = next;
     }
     found
 }
 
-/// Little-endian number of `N` bytes.
-fn number<const N: usize>(blob: &dyn ReadAt, at: u64) -> Option<u64> {
-    let mut bytes = [0; 8];
-    blob.read_exact_at(&mut bytes[..N], at).ok()?;
-    Some(u64::from_le_bytes(bytes))
+/// The blob, read by small pages: headers may lie next to each other, or far apart.
+struct Headers<'a> {
+    blob: &'a dyn ReadAt,
+    page: Vec<u8>,
+    start: u64,
+}
+
+impl Headers<'_> {
+    /// Little-endian number of `N` bytes.
+    fn number<const N: usize>(&mut self, at: u64) -> Option<u64> {
+        let end = at.checked_add(N as u64).filter(|end| *end <= self.blob.size())?;
+        if at < self.start || end > self.start + self.page.len() as u64 {
+            self.page.resize((self.blob.size() - at).min(1 << 12) as usize, 0);
+            self.start = at;
+            self.blob.read_exact_at(&mut self.page, at).ok()?;
+        }
+        let from = (at - self.start) as usize;
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(&self.page[from..from + N]);
+        Some(u64::from_le_bytes(bytes))
+    }
 }
 
 /// Follows one frame; gives where it ends.
-fn frame(blob: &dyn ReadAt, start: u64, found: &mut Frames) -> Option<u64> {
-    let magic = number::<4>(blob, start)?;
+fn frame(blob: &mut Headers<'_>, start: u64, found: &mut Frames) -> Option<u64> {
+    let magic = blob.number::<4>(start)?;
     if magic & !15 == 0x184d_2a50 {
         found.skippable += 1;
-        return Some(start + 8 + number::<4>(blob, start + 4)?);
+        return Some(start + 8 + blob.number::<4>(start + 4)?);
     }
     if magic != 0xfd2f_b528 {
         return None;
     }
-    let flags = number::<1>(blob, start + 4)?;
+    let flags = blob.number::<1>(start + 4)?;
     let (single, checksum) = (flags >> 5 & 1, flags >> 2 & 1);
     let dictionary = [0, 1, 2, 4][(flags & 3) as usize];
     let size_bytes = match flags >> 6 {
@@ -52,14 +69,14 @@ fn frame(blob: &dyn ReadAt, start: u64, found: &mut Frames) -> Option<u64> {
         _ => 8,
     };
     let mut at = start + 5;
-    let window = number::<1>(blob, at)?;
+    let window = blob.number::<1>(at)?;
     at += 1 - single + dictionary;
     let content = match size_bytes {
         0 => 0,
-        1 => number::<1>(blob, at)?,
-        2 => number::<2>(blob, at)? + 256,
-        4 => number::<4>(blob, at)?,
-        _ => number::<8>(blob, at)?,
+        1 => blob.number::<1>(at)?,
+        2 => blob.number::<2>(at)? + 256,
+        4 => blob.number::<4>(at)?,
+        _ => blob.number::<8>(at)?,
     };
     at += size_bytes;
     let base = 1 << (10 + (window >> 3));
@@ -67,7 +84,7 @@ fn frame(blob: &dyn ReadAt, start: u64, found: &mut Frames) -> Option<u64> {
     found.content += 1;
     found.window = found.window.max(window);
     loop {
-        let header = number::<3>(blob, at)?;
+        let header = blob.number::<3>(at)?;
         let bytes = if header >> 1 & 3 == 1 { 1 } else { header >> 3 };
         at += 3 + bytes;
         if header & 1 == 1 {

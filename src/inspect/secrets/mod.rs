@@ -42,7 +42,7 @@ pub struct Secret {
     pub offset: u64,
     /// Bytes of the secret in the first place.
     pub length: u64,
-    /// How many places there are.
+    /// How many places there are; a thousand in one file are not counted further.
     pub places: u64,
 }
 
@@ -66,6 +66,8 @@ pub struct Scanned {
 /// No more of one file is read, in bytes: what people or tools write logins into is far smaller,
 /// and gigabytes of JSON or CSV, which are data, would take most of the time.
 pub const MOST_OF_A_FILE: u64 = 64 << 20;
+/// Nor are more places counted: one is enough to act on, and a list of keys must not fill memory.
+const MOST_PLACES: usize = 1000;
 /// Bytes that are looked at together.
 const WINDOW: usize = 1 << 20;
 /// A file with a NUL in as many first bytes is binary, as git and grep have it.
@@ -233,14 +235,17 @@ impl Item<'_> {
             self.read_text(patterns, contents, &mut hits, &mut scanned)?
         };
         // Named files come first, so that what two rules find is called after its file.
+        hits.sort_by_key(|(hit, base)| base + hit.at.start as u64);
+        let mut end = 0;
         let mut kept: Vec<(Hit, std::ops::Range<u64>)> = Vec::new();
         for (hit, base) in hits {
             let at = base + hit.at.start as u64..base + hit.at.end as u64;
-            if !kept.iter().any(|(_, k)| at.start < k.end && k.start < at.end) {
+            if at.start >= end {
+                end = at.end;
                 kept.push((hit, at));
             }
         }
-        kept.sort_by(|a, b| (a.0.rule, a.1.start).cmp(&(b.0.rule, b.1.start)));
+        kept.sort_by_key(|(hit, _)| hit.rule);
         let mut secrets: Vec<Secret> = Vec::new();
         for (hit, at) in kept {
             if let Some(last) = secrets.last_mut().filter(|s| s.rule == hit.rule) {
@@ -293,7 +298,8 @@ impl Item<'_> {
             let end = if last { n } else { n - REACH };
             let found = patterns.find(&window[..n]).into_iter();
             hits.extend(found.filter(|hit| hit.at.start < end).map(|hit| (hit, at)));
-            if last {
+            if last || hits.len() >= MOST_PLACES {
+                hits.truncate(MOST_PLACES);
                 return Ok(true);
             }
             at += end as u64 - 1;
@@ -350,6 +356,15 @@ mod tests {
                 assert_eq!(scanned.bytes, 3 * WINDOW as u64);
             }
         }
+    }
+
+    #[test]
+    fn a_file_full_of_keys_ends_soon() {
+        let heads = "-----BEGIN PRIVATE KEY-----".repeat(1 << 17);
+        assert_eq!(scan_one("app/heads", heads.into_bytes()).0, []);
+        let tokens = format!("AKIA{}\n", "Z3MPLEKEY4TEST5Q").repeat(1 << 17);
+        let (found, _) = scan_one("app/tokens", tokens.into_bytes());
+        assert_eq!((found.len(), found[0].places), (1, MOST_PLACES as u64));
     }
 
     #[test]

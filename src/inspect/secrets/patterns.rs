@@ -166,7 +166,7 @@ impl Token {
         if before.is_some_and(|b| b.is_ascii_alphanumeric()) {
             return None;
         }
-        let len = run(rest, self.alphabet);
+        let len = run(&rest[..rest.len().min(self.most + 1)], self.alphabet);
         let fits = (self.least..=self.most).contains(&len);
         // What people write in place of a token: `ghp_xxxxxxxx`, `AKIAIOSFODNN7EXAMPLE`.
         let real = self.least == 1 || varied(&rest[..len]) && !rest[..len].ends_with(b"EXAMPLE");
@@ -198,14 +198,15 @@ fn private_key(rest: &[u8]) -> Option<usize> {
         return None;
     }
     let start = rest.len() - body.len();
-    let end = memchr::memmem::find(body, b"-----END");
+    // Whatever has dashes next ends the body, so that many beginnings don't share one.
+    let end = memchr::memmem::find(body, b"-----");
     // Headers of old forms (`Proc-Type: 4,ENCRYPTED`) stand before the body.
-    let within = &body[..end.unwrap_or(body.len()).min(REACH)];
+    let within = &body[..end.unwrap_or(body.len())];
     let mut at = 0;
     while at < within.len() {
         let len = run(&within[at..], base64);
         if len >= 40 && varied(&within[at..at + len]) {
-            let to_end = end.map(|end| {
+            let to_end = end.filter(|end| body[*end..].starts_with(b"-----END")).map(|end| {
                 let close = memchr::memmem::find(&body[end + 5..], b"-----");
                 end + 5 + close.map_or(0, |c| c + 5)
             });
