@@ -2,13 +2,13 @@
 """Real pulls against simulated ones.
 
     benches/pulls.py measure FILE.json [-t N,N..] [-c CLIENT,..] [-r MB/s[:TOTAL],..] IMAGE.oci...
-    benches/pulls.py calibrate FILE.json...        constants of clients from pulls, on standard output
+    benches/pulls.py calibrate FILE.json...        constants of clients from the CPU time of pulls
     benches/pulls.py table FILE.json...            measured and simulated, in Markdown
 
 `measure` pulls each image as built and split by relayer, in turn, with each client at each rate: so
 many MB/s for a connection, and for all together if a total is given; 0 is no limit. Results are added
 to FILE.json after each pull. It needs root, nginx, curl and the clients: skopeo, podman, dockerd,
-containerd with its CRI plugin. Nothing of this machine's configuration is read or written; what clients
+containerd with its CRI plugin, cgroup v1 for their CPU time. Nothing of this machine's configuration is read or written; what clients
 store lies in TMPDIR (a disk, since overlay mounts want one).
 
 The registry is nginx that serves the layouts' files, `limit_rate` a connection. It stands in a network
@@ -20,6 +20,9 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
 SPACE, INSIDE, OUTSIDE = "relayer-pull", "10.213.0.2", "10.213.0.1"
 UNLIMITED = 1e12
+# Nanoseconds a byte, see src/pull/client.rs.
+HASH = 1.2
+GROUP = "/sys/fs/cgroup/cpuacct/relayer-pulls"
 CODECS = {"gzip": "gzip", "zstd": "zstd", "tar": "none"}
 
 
@@ -29,6 +32,19 @@ def run(*command, **options):
 
 def sh(command):
     return run("sh", "-c", command).decode()
+
+
+def speed():
+    """What one busy thread gets of a core now: others may be at work on this machine."""
+    begin, own = time.monotonic(), time.process_time()
+    while time.monotonic() - begin < 0.7:
+        pass
+    return (time.process_time() - own) / (time.monotonic() - begin)
+
+
+def cpu():
+    """Seconds of CPU that clients have used so far, daemons and all their children."""
+    return int(open(f"{GROUP}/cpuacct.usage").read()) / 1e9
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -110,7 +126,10 @@ class Registry:
               server {{ listen {INSIDE}:5000; add_header Docker-Distribution-Api-Version registry/2.0;
                 location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
                 {" ".join(rules)} }} }}""")
+        # The registry's work is not the client's.
+        open(f"{GROUP}/../cgroup.procs", "w").write(str(os.getpid()))
         self.server = subprocess.Popen(["ip", "netns", "exec", SPACE, "nginx", "-c", conf])
+        open(f"{GROUP}/cgroup.procs", "w").write(str(os.getpid()))
         until(lambda: subprocess.run(["curl", "-sf", f"http://{INSIDE}:5000/v2/"], stdout=subprocess.DEVNULL).returncode == 0)
 
     def quit(self):
@@ -132,6 +151,14 @@ def until(ready):
         time.sleep(0.1)
 
 
+def timed(work):
+    """Seconds that it takes, and of CPU."""
+    subprocess.run(["sync"])
+    begin, used = time.time(), cpu()
+    work()
+    return time.time() - begin, cpu() - used
+
+
 # Clients ------------------------------------------------------------------------------------------
 
 class Plain:
@@ -144,10 +171,7 @@ class Plain:
     def pull(self, name):
         shutil.rmtree(self.root, ignore_errors=True)
         os.makedirs(self.root)
-        subprocess.run(["sync"])
-        begin = time.time()
-        run(*self.command(name), stderr=subprocess.PIPE)
-        return time.time() - begin
+        return timed(lambda: run(*self.command(name), stderr=subprocess.PIPE))
 
     def stop(self):
         shutil.rmtree(self.root, ignore_errors=True)
@@ -172,12 +196,9 @@ class Podman(Plain):
         shutil.rmtree(self.root)
         os.makedirs(self.root)
         run(*self.base(), "images", stderr=subprocess.PIPE)
-        subprocess.run(["sync"])
-        begin = time.time()
-        run(*self.command(name), stderr=subprocess.PIPE)
-        took = time.time() - begin
+        result = timed(lambda: run(*self.command(name), stderr=subprocess.PIPE))
         self.stop()
-        return took
+        return result
 
     def stop(self):
         if os.path.exists(self.root):
@@ -197,12 +218,9 @@ class Daemon:
         log = open(f"{os.path.dirname(self.root)}/{os.path.basename(self.root)}.log", "w")
         self.server = subprocess.Popen(self.daemon(), stdout=log, stderr=log)
         until(self.ready)
-        subprocess.run(["sync"])
-        begin = time.time()
-        self.ask(name)
-        took = time.time() - begin
+        result = timed(lambda: self.ask(name))
         self.stop()
-        return took
+        return result
 
     def stop(self):
         if self.server:
@@ -280,6 +298,7 @@ CLIENTS = {"skopeo": Skopeo, "podman": Podman, "containerd": Containerd, "docker
 def measure(options):
     work = tempfile.mkdtemp(prefix="pulls-")
     atexit.register(shutil.rmtree, work, True)
+    os.makedirs(GROUP, exist_ok=True)
     registry = Registry(work)
     cache = os.environ.get("PULLS_IMAGES", work)
     os.makedirs(cache, exist_ok=True)
@@ -312,14 +331,15 @@ def measure(options):
                         continue
                     if codec == "zstd" and not server.zstd:
                         continue
-                    load = os.getloadavg()[0]
-                    took = server.pull(name)
+                    before = speed()
+                    took, used = server.pull(name)
                     server.stop()
+                    free = (before + speed()) / 2
                     results.append({"image": stem, "way": way, "codec": codec, "client": client, "seconds": took,
-                                    "per_connection": per_connection, "total": total, "load": load,
+                                    "cpu": used, "per_connection": per_connection, "total": total, "speed": free,
                                     "layers": layers[name]})
                     json.dump(results, open(options.file, "w"))
-                    print(f"{client:10} {rate:>7} {name:28} {took:7.2f} s  load {load:.1f}", flush=True)
+                    print(f"{client:10} {rate:>7} {name:28} {took:7.2f} s, CPU {used:6.2f} s, speed {free:.2f}", flush=True)
 
 
 # Simulation ---------------------------------------------------------------------------------------
@@ -331,43 +351,47 @@ class Model:
         newest = max(found, key=lambda f: os.path.getmtime(f"{HERE}/target/release/deps/{f}"))
         self.program = f"{HERE}/target/release/deps/{newest}"
 
-    def ask(self, pulls, costs=None):
+    def ask(self, pulls):
         """Makespan and bound of each."""
         lines = []
         for pull in pulls:
             link = {"per_connection": pull["per_connection"] * 1e6 or UNLIMITED, "total": pull["total"] * 1e6 or UNLIMITED,
                     "latency": 0.0}
             question = {"layers": pull["layers"], "client": pull["client"], "link": link,
-                        "machine": {"cores": os.cpu_count(), "speed": 1.0}, "costs": costs}
+                        "machine": {"cores": os.cpu_count(), "speed": pull["speed"]}}
             lines.append(json.dumps(question))
         out = run(self.program, input="\n".join(lines).encode()).decode()
         return [tuple(float(x) for x in line.split()) for line in out.splitlines()]
 
 
 def calibrate(results):
-    """Constants of each client so that pulls without limits come out, by descent along each."""
-    model = Model()
+    """Constants of each client from the CPU time of pulls, by least squares of relative errors."""
+    names = ["fetch", "gzip", "zstd", "write", "file", "layer", "image"]
     for client in sorted({r["client"] for r in results}):
-        pulls = [r for r in results if r["client"] == client]
-        fixed = {"hash": 1.0}
-        costs = {"fetch": 3.0, "gzip": 4.0, "zstd": 1.5, "write": 1.0, "file": 30000.0, "layer": 0.03, "image": 0.3}
-
-        def error(costs):
-            found = model.ask(pulls, {**costs, **fixed})
-            return sum(abs(f[0] / p["seconds"] - 1) for f, p in zip(found, pulls)) / len(pulls)
-
-        best, factor = error(costs), 2.0
-        while factor > 1.01:
-            improved = False
-            for name in costs:
-                for f in (factor, 1 / factor):
-                    trial = {**costs, name: costs[name] * f}
-                    e = error(trial)
-                    if e < best - 1e-6:
-                        best, costs, improved = e, trial, True
-            if not improved:
-                factor = factor ** 0.5
-        print(client, len(pulls), "pulls, mean error", round(best, 3), {k: float(f"{v:.3g}") for k, v in {**costs, **fixed}.items()})
+        twice = 2 if client == "podman" else 1
+        unpacks = client != "skopeo"
+        rows, times = [], []
+        for r in (r for r in results if r["client"] == client):
+            total = lambda what, codec=None: sum(l[what] for l in r["layers"] if codec in (None, l["compression"]))
+            unpacked = total("unpacked")
+            decoded = [twice * total("unpacked", codec) / 1e9 for codec in ("gzip", "zstd")]
+            row = [total("stored") / 1e9, *decoded, unpacked / 1e9, total("files") / 1e9, len(r["layers"]), 1]
+            rows.append(row if unpacks else [row[0], 0, 0, 0, 0, row[5], 1])
+            times.append(r["cpu"] - (twice * HASH * unpacked / 1e9 if unpacks else 0))
+        costs = [0.0] * len(names)
+        for _ in range(20000):
+            for i in range(len(names)):
+                # One at a time, never below zero: the others' rest divided by what this one counts.
+                over = under = 0.0
+                for row, time_, r in zip(rows, times, results):
+                    rest = time_ - sum(c * x for c, x in zip(costs, row)) + costs[i] * row[i]
+                    weight = 1 / max(time_, 0.1) ** 2
+                    over += weight * rest * row[i]
+                    under += weight * row[i] * row[i]
+                costs[i] = max(over / under, 0.0) if under else 0.0
+        errors = [abs(sum(c * x for c, x in zip(costs, row)) / t - 1) for row, t in zip(rows, times)]
+        print(client, f"{len(rows)} pulls, mean error {sum(errors) / len(errors) * 100:.0f} %,",
+              ", ".join(f"{n} {c:.3g}" for n, c in zip(names, costs)))
 
 
 def table(results):

@@ -1,11 +1,11 @@
 //! Pulls foretold, for `benches/pulls.py`: a JSON object a line on standard input, its makespan in
-//! seconds and its bound on standard output. `costs` may replace the client's.
+//! seconds and its bound on standard output.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a filter for one script")]
 
 use std::io::BufRead as _;
 
-use relayer::pull::{Client, Costs, Layer, Link, Machine, simulate};
+use relayer::pull::{Client, Layer, Link, Machine, simulate};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -14,15 +14,13 @@ struct Question {
     client: String,
     link: Link,
     machine: Machine,
-    costs: Option<Costs>,
 }
 
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let question: Question = serde_json::from_str(&line.unwrap()).unwrap();
-        let mut client = *Client::named(&question.client).unwrap();
-        client.costs = question.costs.unwrap_or(client.costs);
-        let pull = simulate(&question.layers, &client, &question.link, &question.machine);
+        let client = Client::named(&question.client).unwrap();
+        let pull = simulate(&question.layers, client, &question.link, &question.machine);
         println!("{} {}", pull.makespan, pull.bound);
     }
 }

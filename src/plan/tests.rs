@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::analyze::{Component, ComponentKind, Learned};
 use crate::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
+use crate::pull::{self, PROFILES};
 
 const KINDS: [ComponentKind; 6] = [
     ComponentKind::OsPackage,
@@ -153,6 +154,55 @@ proptest! {
         let two = plan(&back, &analysis2, &estimates2, &Options { target: Target::Layers(n), only: None });
         let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
         prop_assert_eq!(lists(&one), lists(&two));
+    }
+}
+
+/// A pull of the plan's layers, from its estimates.
+fn pull(plan: &Plan, profile: &Profile) -> pull::Pull {
+    let layer = |l: &PlannedLayer| pull::Layer {
+        stored: l.estimate,
+        unpacked: l.shares.iter().map(|s| s.bytes).sum::<u64>() + HEADER * l.entries.len() as u64,
+        files: l.entries.len() as u64,
+        compression: Compression::Zstd,
+    };
+    let layers: Vec<pull::Layer> = plan.layers.iter().map(layer).collect();
+    pull::simulate(&layers, &profile.client, &profile.link, &profile.machine)
+}
+
+fn for_profile(profile: &'static Profile, layers: Option<u32>) -> Target {
+    Target::Pull { profile, compression: Compression::Zstd, layers }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_number_of_layers_is_faster_than_a_profile_s(
+        shape in shapes(40), n in 1u32..32, at in 0..PROFILES.len(),
+    ) {
+        let profile = &PROFILES[at];
+        let (set, _, plan) = shape.plan(for_profile(profile, None));
+        check(&set, &plan);
+        let best = pull(&plan, profile).makespan;
+        let other = shape.plan(Target::Layers(n)).2;
+        // 2 % are given for smaller updates, and directories aren't counted.
+        prop_assert!(best <= pull(&other, profile).makespan * 1.04);
+        let (set, _, plan) = shape.plan(for_profile(profile, Some(n)));
+        check(&set, &plan);
+        prop_assert!(plan.layers.len() <= n as usize);
+    }
+}
+
+#[test]
+fn pulls_by_profile_are_near_their_bound() {
+    for profile in &PROFILES {
+        for seed in 0..4 {
+            let pull = pull(&image(seed).plan(for_profile(profile, None)).2, profile);
+            println!("{} {:.2} s, at best {:.2} s", profile.name, pull.makespan, pull.bound);
+            // Little is left for several unpackers at the end.
+            let limit = if profile.client.unpacks == 1 { 1.1 } else { 1.25 };
+            assert!(pull.makespan <= limit * pull.bound, "{}: {pull:?}", profile.name);
+        }
     }
 }
 

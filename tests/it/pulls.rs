@@ -151,3 +151,30 @@ fn clients_download_what_diff_says() {
         docker.ok(&["pull", "-q", image]);
     });
 }
+
+#[test]
+fn a_profile_shapes_layers_the_same_way_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = write(dir.path(), 0);
+    let mut digests = Vec::new();
+    for (i, threads) in ["1", "3"].into_iter().enumerate() {
+        let out = dir.path().join(format!("out{i}"));
+        let options = ["--profile", "containerd-2", "--threads", threads];
+        let report = split(&image, None, &out, &options);
+        super::cli::is_documented(&report);
+        let pull = &report["images"][0]["pull"];
+        assert_eq!(pull["profile"], "containerd-2");
+        let seconds = |side: &str, what: &str| pull[side][what].as_f64().unwrap();
+        assert!(seconds("after", "seconds") <= seconds("before", "seconds"), "{pull}");
+        assert!(seconds("after", "bound") <= seconds("after", "seconds"), "{pull}");
+        digests.push(report["digest"].clone());
+        // What it was made for is noted, and a result that is split again is itself.
+        let again = dir.path().join(format!("again{i}"));
+        assert_eq!(split(&out, None, &again, &options)["digest"], report["digest"]);
+    }
+    assert_eq!(digests[0], digests[1]);
+    let plain = split(&image, None, &dir.path().join("plain"), &[]);
+    assert!(plain["images"][0]["pull"].is_null());
+    let out = tool::relayer().args(["split", "x.tar", "--profile", "nerdctl"]).output().unwrap();
+    assert_eq!(out.status.code(), Some(2));
+}
