@@ -79,7 +79,8 @@ fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
     let budget = Budget::new(1 << 30, None);
     bencher.counter(BytesCount::new(data.len())).bench(|| {
         let limits = Limits::new(1 << 40, 1 << 30);
-        flatten(std::slice::from_ref(&blob), Some(&budget), &limits, &Silent).unwrap().layers[0].bytes
+        flatten(std::slice::from_ref(&blob), Some(&budget), &limits, &Silent).unwrap().layers[0]
+            .bytes
     });
 }
 

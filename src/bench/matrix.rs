@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Subject;
 use super::sample::Sample;
-use crate::codec::{self, Compression, Encoder};
+use crate::codec::{self, Compression, Encoder, frames};
 use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
 use crate::encode;
 use crate::error::{Context, Error, Result};
@@ -236,7 +236,7 @@ fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<
     let (spool, _) = encoder.finish().context(place)?;
     let encode = start.elapsed();
     let blob = spool.finish()?;
-    let window = window(compression, &blob)?;
+    let window = window(compression, &blob);
     let start = Instant::now();
     let (_, mut decoder) = codec::decode(SourceReader::all(&blob))?;
     let tar_bytes = copy(&mut decoder, &mut io::sink(), &mut buf)?;
@@ -259,17 +259,12 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u
 }
 
 /// How far back a blob's decoder looks.
-fn window(compression: &Compression, blob: &dyn ReadAt) -> Result<u64> {
-    Ok(match compression {
+fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
+    match compression {
         Compression::None => 0,
         Compression::Gzip { .. } => codec::GZIP_WINDOW,
-        Compression::Zstd { .. } | Compression::Chunked { .. } => {
-            let mut head = [0; codec::FRAME_HEADER];
-            let n = (head.len() as u64).min(blob.size()) as usize;
-            blob.read_exact_at(&mut head[..n], 0)?;
-            codec::zstd_window(&head[..n]).unwrap_or_default()
-        }
-    })
+        Compression::Zstd { .. } | Compression::Chunked { .. } => frames::frames(blob).window,
+    }
 }
 
 /// All streams of a row.

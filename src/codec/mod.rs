@@ -3,6 +3,7 @@
 
 pub(crate) mod chunked;
 pub(crate) mod frame;
+pub(crate) mod frames;
 mod gzip;
 mod zstd;
 
@@ -60,29 +61,7 @@ impl fmt::Display for Format {
 }
 
 /// Deflate looks back so far, in bytes (RFC 1951 §2).
-pub const GZIP_WINDOW: u64 = 1 << 15;
-/// A zstd frame's header has so many bytes at most (RFC 8878 §3.1.1).
-pub const FRAME_HEADER: usize = 18;
-
-/// Bytes that the decoder of a zstd frame must hold, from the first [`FRAME_HEADER`] bytes, or all
-/// if there are fewer. `None` when they begin no frame with data.
-pub fn zstd_window(head: &[u8]) -> Option<u64> {
-    let [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] = head else { return None };
-    let single_segment = descriptor & 0x20 != 0;
-    if !single_segment {
-        let byte = *rest.first()?;
-        let base = 1u64 << (10 + (byte >> 3));
-        return Some(base + base / 8 * u64::from(byte & 7));
-    }
-    // The window is the whole content, whose size follows the dictionary's number.
-    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    let width = 1usize << (descriptor >> 6);
-    let mut size = [0; 8];
-    size[..width].copy_from_slice(rest.get(dictionary..dictionary + width)?);
-    let more = if width == 2 { 256 } else { 0 };
-    u64::from_le_bytes(size).checked_add(more)
-}
-
+pub(crate) const GZIP_WINDOW: u64 = 1 << 15;
 /// Decompresses whatever `reader` holds. Once the decoder has come to its end, `reader` has come
 /// to its end as well.
 pub fn decode<'a>(

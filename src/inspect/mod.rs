@@ -2,7 +2,6 @@
 //! what clients would not take, and what splitting would save. docs/INSPECT.md has the rules.
 
 mod clients;
-mod frames;
 mod limits;
 mod secrets;
 mod waste;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::analyze::{self, ComponentKind};
-use crate::codec::{self, Format};
+use crate::codec::{self, Format, frames};
 use crate::content::{Budget, Contents};
 use crate::digest::Digest;
 use crate::error::{Context, Error, ErrorKind, Result};

@@ -6,17 +6,17 @@ use crate::content::ReadAt;
 
 /// The frames of a blob.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     /// Frames with content.
-    pub(super) content: u64,
+    pub(crate) content: u64,
     /// Frames without, which decoders pass over.
-    pub(super) skippable: u64,
+    pub(crate) skippable: u64,
     /// Bytes of the largest window.
-    pub(super) window: u64,
+    pub(crate) window: u64,
 }
 
 /// Counts the frames of a blob that has been decoded before; what can't be followed ends the count.
-pub(super) fn frames(blob: &dyn ReadAt) -> Frames {
+pub(crate) fn frames(blob: &dyn ReadAt) -> Frames {
     let mut found = Frames::default();
     let mut headers = Headers { blob, page: Vec::new(), start: 0 };
     let mut at = 0;
