@@ -366,6 +366,6 @@ mod tests {
         all.insert(0, tile(1_000_000));
         let page = treemap(&[Group { label: "g".into(), tiles: all }]).into_string();
         assert!(page.contains("5000 small ones, 5.0 kB"));
-        assert_eq!(page.matches("class=\"tile").count(), 2);
+        assert_eq!(page.matches("class=\"tile ").count(), 2);
     }
 }
