@@ -20,8 +20,10 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
 SPACE, INSIDE, OUTSIDE = "relayer-pull", "10.213.0.2", "10.213.0.1"
 UNLIMITED = 1e12
-# Nanoseconds a byte, see src/pull/client.rs.
-HASH = 1.2
+# Nanoseconds a byte that were measured by themselves: Go's SHA-256, `unpigz`. See docs/PULLS.md.
+HASH, GZIP = 1.2, 5.0
+# What `calibrate` finds for skopeo, which does nothing else.
+FETCH = 3.9
 GROUP = "/sys/fs/cgroup/cpuacct/relayer-pulls"
 CODECS = {"gzip": "gzip", "zstd": "zstd", "tar": "none"}
 
@@ -305,6 +307,8 @@ def measure(options):
     known = f"{cache}/facts.json"
     layers = json.load(open(known)) if os.path.exists(known) else {}
     clients = {name: CLIENTS[name](f"{work}/{name}") for name in options.clients.split(",")}
+    for client in clients.values():
+        atexit.register(client.stop)
     targets = [int(t) for t in options.targets.split(",") if t]
     images = []
     for image in options.images:
@@ -358,7 +362,7 @@ class Model:
             link = {"per_connection": pull["per_connection"] * 1e6 or UNLIMITED, "total": pull["total"] * 1e6 or UNLIMITED,
                     "latency": 0.0}
             question = {"layers": pull["layers"], "client": pull["client"], "link": link,
-                        "machine": {"cores": os.cpu_count(), "speed": pull["speed"]}}
+                        "machine": {"cores": os.cpu_count(), "speed": 1.0}}
             lines.append(json.dumps(question))
         out = run(self.program, input="\n".join(lines).encode()).decode()
         return [tuple(float(x) for x in line.split()) for line in out.splitlines()]
@@ -378,14 +382,17 @@ def calibrate(results):
             row = [total("stored") / 1e9, *decoded, unpacked / 1e9, total("files") / 1e9, len(r["layers"]), 1]
             rows.append(row if unpacks else [row[0], 0, 0, 0, 0, row[5], 1])
             times.append(r["cpu"] - (twice * HASH * unpacked / 1e9 if unpacks else 0))
-        costs = [0.0] * len(names)
+        costs = [0.0, GZIP, 0.0, 0.0, 0.0, 0.0, 0.0]
+        if unpacks:
+            costs[0] = FETCH
+        free = [i for i in range(len(names)) if i != 1 and not (unpacks and i == 0)]
         for _ in range(20000):
-            for i in range(len(names)):
+            for i in free:
                 # One at a time, never below zero: the others' rest divided by what this one counts.
                 over = under = 0.0
-                for row, time_, r in zip(rows, times, results):
-                    rest = time_ - sum(c * x for c, x in zip(costs, row)) + costs[i] * row[i]
-                    weight = 1 / max(time_, 0.1) ** 2
+                for row, spent in zip(rows, times):
+                    rest = spent - sum(c * x for c, x in zip(costs, row)) + costs[i] * row[i]
+                    weight = 1 / max(spent, 0.1) ** 2
                     over += weight * rest * row[i]
                     under += weight * row[i] * row[i]
                 costs[i] = max(over / under, 0.0) if under else 0.0

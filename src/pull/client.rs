@@ -63,15 +63,52 @@ pub const MACHINE: Machine = Machine { cores: 2, speed: 1.0 };
 
 const MB: f64 = 1e6;
 
-const GO: Costs = Costs {
-    fetch: 3.0,
+// docker 20.10.
+const DOCKER: Costs = Costs {
+    fetch: 3.9,
     gzip: 5.0,
     zstd: 1.5,
-    hash: 1.0,
-    write: 0.7,
-    file: 60_000.0,
-    layer: 0.05,
-    image: 0.2,
+    hash: 1.2,
+    write: 0.0,
+    file: 407_000.0,
+    layer: 0.073,
+    image: 1.3,
+};
+
+// containerd 1.6.
+const CONTAINERD: Costs = Costs {
+    fetch: 3.9,
+    gzip: 5.0,
+    zstd: 1.0,
+    hash: 1.2,
+    write: 0.0,
+    file: 728_000.0,
+    layer: 0.013,
+    image: 0.64,
+};
+
+// podman 4.3.
+const PODMAN: Costs = Costs {
+    fetch: 3.9,
+    gzip: 5.0,
+    zstd: 9.5,
+    hash: 1.2,
+    write: 6.8,
+    file: 46_000.0,
+    layer: 0.08,
+    image: 0.1,
+};
+
+// skopeo 1.9, which unpacks nothing.
+const SKOPEO: Costs = Costs {
+    fetch: 3.9,
+    gzip: 0.0,
+    zstd: 0.0,
+    hash: 0.0,
+    write: 0.0,
+    file: 0.0,
+    layer: 0.0,
+    image: 0.04,
 };
 
 /// All clients that are known.
@@ -92,7 +129,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 4,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: DOCKER,
     },
     // containerd `unpacker.go`, as CRI uses it: `max_concurrent_downloads` 3, one apply at a time
     // as soon as the next layer is there.
@@ -109,7 +146,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 4,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: CONTAINERD,
     },
     // `ctr image pull` of containerd 1: no limit on downloads, unpacks when all is there.
     Client {
@@ -125,7 +162,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 4,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: CONTAINERD,
     },
     // containerd 2.2 with `max_concurrent_unpacks` above 1 (containerd#12332): applied as they
     // come, committed in order, which costs nothing.
@@ -142,7 +179,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 4,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: CONTAINERD,
     },
     // containers/image `copy/single.go`: six copies at a time; `storage/storage_dest.go`: each is
     // decompressed and hashed while it comes and kept compressed; whoever completes the next layer
@@ -160,7 +197,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 3,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: PODMAN,
     },
     // The same copies into a folder.
     Client {
@@ -176,7 +213,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 3,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: SKOPEO,
     },
     // soci-snapshotter's parallel pull as its guide for ECR has it: ranges of 8 to 16 MiB, 10 to
     // 20 connections, several unpackers.
@@ -193,7 +230,7 @@ pub const CLIENTS: [Client; 7] = [
         image_trips: 4,
         image_requests: 3,
         layer_trips: 1,
-        costs: GO,
+        costs: CONTAINERD,
     },
 ];
 
