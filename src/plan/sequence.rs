@@ -33,6 +33,7 @@ pub(super) struct Part {
 }
 
 /// Atoms in order; those of a component stand together, by path.
+#[derive(Clone)]
 pub(super) struct Sequence {
     pub(super) atoms: Vec<Atom>,
     pub(super) components: Vec<Part>,

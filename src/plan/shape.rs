@@ -42,9 +42,13 @@ pub(super) fn best(
     };
     let chances = Chances::new(sequence.components.len());
     let mut found: Vec<Candidate> = Vec::new();
+    let weighed =
+        (profile.client.unpacks > 1).then(|| by_work(set, sequence, profile, compression));
+    let mut ways: Vec<(&Sequence, u64)> = SLACKS.map(|slack| (sequence, slack)).into();
+    ways.extend(weighed.as_ref().map(|weighed| (weighed, SLACK)));
     for n in counts {
-        for slack in SLACKS {
-            let groups = by_count(sequence, n.clamp(1, MAX_LAYERS) as usize, slack);
+        for (way, slack) in &ways {
+            let groups = by_count(way, n.clamp(1, MAX_LAYERS) as usize, *slack);
             if found.last().is_some_and(|last| last.groups == groups) {
                 continue;
             }
@@ -62,6 +66,31 @@ pub(super) fn best(
         .into_iter()
         .min_by(|a, b| a.update.total_cmp(&b.update).then(a.makespan.total_cmp(&b.makespan)));
     cheapest.map_or_else(Vec::new, |c| c.groups)
+}
+
+/// The sequence with sizes that count unpacking for half: layers of many small files are the work of
+/// one unpacker among several, and should not be left for the end.
+fn by_work(
+    set: &FileSet,
+    sequence: &Sequence,
+    profile: &Profile,
+    compression: Compression,
+) -> Sequence {
+    let work = |group: &[usize]| {
+        pull::unpacking(
+            &layer(set, sequence, group, compression),
+            &profile.client,
+            &profile.machine,
+        )
+    };
+    let each = work(&[]);
+    let all: Vec<usize> = (0..sequence.atoms.len()).collect();
+    let bytes_a_second = sequence.total() as f64 / (work(&all) - each).max(1e-9);
+    let mut weighed = sequence.clone();
+    for (i, atom) in weighed.atoms.iter_mut().enumerate() {
+        atom.estimate = (atom.estimate + ((work(&[i]) - each) * bytes_a_second) as u64) / 2;
+    }
+    weighed
 }
 
 /// A group as a pull sees it.

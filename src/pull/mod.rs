@@ -157,6 +157,11 @@ pub fn simulate_update(
     }
 }
 
+/// Seconds of cores to unpack a layer.
+pub fn unpacking(layer: &Layer, client: &Client, machine: &Machine) -> f64 {
+    Job::new(layer, Need { download: true, unpack: true }, client, machine).unpacking
+}
+
 /// The largest of what each resource needs by itself: the link for all bytes, the slots for all
 /// downloads, the cores for all work, the unpackers for all layers, and each layer alone.
 fn bound(jobs: &[Job], client: &Client, link: &Link, machine: &Machine) -> f64 {
