@@ -8,8 +8,9 @@
 `measure` pulls each image as built and split by relayer, in turn, with each client at each rate: so
 many MB/s for a connection, and for all together if a total is given; 0 is no limit. Results are added
 to FILE.json after each pull. It needs root, nginx, curl and the clients: skopeo, podman, dockerd,
-containerd with its CRI plugin, cgroup v1 for their CPU time. Nothing of this machine's configuration is read or written; what clients
-store lies in TMPDIR (a disk, since overlay mounts want one).
+containerd with its CRI plugin, and cgroup v1 for their CPU time. Nothing of this machine's configuration
+is read or written; what clients store lies in TMPDIR (a disk, since overlay mounts want one), images that
+were split in PULLS_IMAGES, if that is set.
 
 The registry is nginx that serves the layouts' files, `limit_rate` a connection. It stands in a network
 namespace of its own, behind a veth with tc's tbf for the total. Clients begin with an empty store.
@@ -408,14 +409,15 @@ def table(results):
         settings.setdefault((r["image"], r["client"], r["per_connection"], r["total"], r["way"], r["codec"]), []).append(r)
     foretold = dict(zip(settings, Model().ask([rounds[0] for rounds in settings.values()])))
     median = lambda xs: sorted(xs)[len(xs) // 2]
-    errors, factors = [], []
-    print("| image | client | MB/s a connection (all) | layers | measured s | simulated s | error | bound s | × as built | simulated × |")
-    print("|---|---|--:|---|--:|--:|--:|--:|--:|--:|")
+    errors, factors = {}, []
+    print("| image | client | MB/s a connection (all) | layers | a thread's share of a core | measured s | simulated s | error | bound s | × as built | simulated × |")
+    print("|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|")
     for key, rounds in settings.items():
         image, client, rate, total, way, codec = key
         seconds = median([r["seconds"] for r in rounds])
         makespan, bound = foretold[key]
-        errors.append(abs(makespan / seconds - 1))
+        errors.setdefault(client, []).append(abs(makespan / seconds - 1))
+        share = median([r["speed"] for r in rounds])
         built = (image, client, rate, total, "built", "gzip")
         faster, simulated = "", ""
         if way != "built" and built in settings:
@@ -424,9 +426,11 @@ def table(results):
             faster, simulated = f"{factor:.2f}", f"{foretold[built][0] / makespan:.2f}"
         shown = f"{len(rounds[0]['layers'])} {codec}" + (" as built" if way == "built" else "")
         rates = f"{rate:g}" if not total else f"{rate:g} ({total:g})"
-        print(f"| {image} | {client} | {rates} | {shown} | {seconds:.1f} | {makespan:.1f} | {(makespan / seconds - 1) * 100:+.0f} % | "
+        print(f"| {image} | {client} | {rates} | {shown} | {share:.2f} | {seconds:.1f} | {makespan:.1f} | {(makespan / seconds - 1) * 100:+.0f} % | "
               f"{bound:.1f} | {faster} | {simulated} |")
-    print(f"\n{len(errors)} settings, error: median {median(errors) * 100:.0f} %, largest {max(errors) * 100:.0f} %")
+    every = [e for some in errors.values() for e in some]
+    print(f"\n{len(every)} settings, error: median {median(every) * 100:.0f} %, largest {max(every) * 100:.0f} %;",
+          ", ".join(f"{client} {median(some) * 100:.0f} %" for client, some in errors.items()))
     if factors:
         print(f"against the image as built: least {min(factors):.2f}, median {median(factors):.2f}, most {max(factors):.2f}")
 

@@ -88,7 +88,8 @@ fn by_work(
     let bytes_a_second = sequence.total() as f64 / (work(&all) - each).max(1e-9);
     let mut weighed = sequence.clone();
     for (i, atom) in weighed.atoms.iter_mut().enumerate() {
-        atom.estimate = (atom.estimate + ((work(&[i]) - each) * bytes_a_second) as u64) / 2;
+        let work = ((work(&[i]) - each) * bytes_a_second) as u64;
+        atom.estimate = atom.estimate.midpoint(work);
     }
     weighed
 }
