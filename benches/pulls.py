@@ -68,9 +68,9 @@ def facts(layout):
         codec = next(c for end, c in CODECS.items() if layer["mediaType"].endswith(end))
         cat = {"gzip": "gzip -dc", "zstd": "zstd -dc", "none": "cat"}[codec]
         path = blob(layout, layer["digest"])
-        unpacked = int(sh(f"{cat} < {path} | wc -c"))
-        files = int(sh(f"{cat} < {path} | tar -t | wc -l"))
-        found.append({"stored": layer["size"], "unpacked": unpacked, "files": files, "compression": codec})
+        tar_bytes = int(sh(f"{cat} < {path} | wc -c"))
+        entries = int(sh(f"{cat} < {path} | tar -t | wc -l"))
+        found.append({"blob_bytes": layer["size"], "tar_bytes": tar_bytes, "entries": entries, "compression": codec})
     return found
 
 
@@ -378,9 +378,9 @@ def calibrate(results):
         rows, times = [], []
         for r in (r for r in results if r["client"] == client):
             total = lambda what, codec=None: sum(l[what] for l in r["layers"] if codec in (None, l["compression"]))
-            unpacked = total("unpacked")
-            decoded = [twice * total("unpacked", codec) / 1e9 for codec in ("gzip", "zstd")]
-            row = [total("stored") / 1e9, *decoded, unpacked / 1e9, total("files") / 1e9, len(r["layers"]), 1]
+            unpacked = total("tar_bytes")
+            decoded = [twice * total("tar_bytes", codec) / 1e9 for codec in ("gzip", "zstd")]
+            row = [total("blob_bytes") / 1e9, *decoded, unpacked / 1e9, total("entries") / 1e9, len(r["layers"]), 1]
             rows.append(row if unpacks else [row[0], 0, 0, 0, 0, row[5], 1])
             times.append(r["cpu"] - (twice * HASH * unpacked / 1e9 if unpacks else 0))
         costs = [0.0, GZIP, 0.0, 0.0, 0.0, 0.0, 0.0]

@@ -278,10 +278,10 @@ impl LayerReport {
 
     /// As a pull sees it. When it was not encoded, estimates stand for its bytes.
     pub fn pulled(&self, compression: pull::Compression) -> pull::Layer {
-        let unpacked = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
-        let stored =
-            self.blob_bytes.unwrap_or_else(|| plan::stored(self.estimate, unpacked, compression));
-        pull::Layer { stored, unpacked, files: self.entries, compression }
+        let tar_bytes = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
+        let blob_bytes =
+            self.blob_bytes.unwrap_or_else(|| plan::stored(self.estimate, tar_bytes, compression));
+        pull::Layer { blob_bytes, tar_bytes, entries: self.entries, compression }
     }
 }
 

@@ -167,8 +167,8 @@ impl Held {
         diff::Layer {
             digest: self.identity.digest,
             diff_id: self.identity.diff_id,
-            blob_bytes: self.layer.stored,
-            tar_bytes: self.layer.unpacked,
+            blob_bytes: self.layer.blob_bytes,
+            tar_bytes: self.layer.tar_bytes,
         }
     }
 }

@@ -95,10 +95,10 @@ impl Page<'_> {
 
     /// The numbers that matter most.
     fn facts(&self) -> Markup {
-        let built: u64 = self.split.input.iter().map(|l| l.stored).sum();
+        let built: u64 = self.split.input.iter().map(|l| l.blob_bytes).sum();
         let split: u64 = self.split.layers.iter().map(LayerReport::stored).sum();
         let largest = self.split.layers.iter().map(LayerReport::stored).max().unwrap_or_default();
-        let before = self.split.input.iter().map(|l| l.stored).max().unwrap_or_default();
+        let before = self.split.input.iter().map(|l| l.blob_bytes).max().unwrap_or_default();
         let fact =
             |value: String, says: String| html! { li { strong { (value) } span { (says) } } };
         let secrets = self.inspection.secrets.len();

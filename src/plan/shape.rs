@@ -101,17 +101,17 @@ fn layer(
     group: &[usize],
     compression: Compression,
 ) -> pull::Layer {
-    let mut layer = pull::Layer { stored: 0, unpacked: 0, files: 0, compression };
+    let mut layer = pull::Layer { blob_bytes: 0, tar_bytes: 0, entries: 0, compression };
     for at in group {
         let atom = &sequence.atoms[*at];
-        layer.stored += atom.estimate;
-        layer.unpacked += HEADER;
-        layer.files += 1;
+        layer.blob_bytes += atom.estimate;
+        layer.tar_bytes += HEADER;
+        layer.entries += 1;
         if let Kind::File(file) = &set.inodes()[atom.inode as usize].kind {
-            layer.unpacked += file.size;
+            layer.tar_bytes += file.size;
         }
     }
-    layer.stored = stored(layer.stored, layer.unpacked, compression);
+    layer.blob_bytes = stored(layer.blob_bytes, layer.tar_bytes, compression);
     layer
 }
 

@@ -160,9 +160,9 @@ proptest! {
 /// A pull of the plan's layers, from its estimates.
 fn pull(plan: &Plan, profile: &Profile) -> pull::Pull {
     let layer = |l: &PlannedLayer| pull::Layer {
-        stored: l.estimate,
-        unpacked: l.shares.iter().map(|s| s.bytes).sum::<u64>() + HEADER * l.entries.len() as u64,
-        files: l.entries.len() as u64,
+        blob_bytes: l.estimate,
+        tar_bytes: l.shares.iter().map(|s| s.bytes).sum::<u64>() + HEADER * l.entries.len() as u64,
+        entries: l.entries.len() as u64,
         compression: Compression::Zstd,
     };
     let layers: Vec<pull::Layer> = plan.layers.iter().map(layer).collect();

@@ -32,11 +32,11 @@ impl Job {
             Compression::Gzip => costs.gzip,
             Compression::Zstd => costs.zstd,
         };
-        let reading = (decode + costs.hash) * layer.unpacked as f64 * NANO;
-        let writing = (costs.write * layer.unpacked as f64 + costs.file * layer.files as f64)
+        let reading = (decode + costs.hash) * layer.tar_bytes as f64 * NANO;
+        let writing = (costs.write * layer.tar_bytes as f64 + costs.file * layer.entries as f64)
             * NANO
             + costs.layer;
-        let mut fetching = costs.fetch * layer.stored as f64 * NANO;
+        let mut fetching = costs.fetch * layer.blob_bytes as f64 * NANO;
         if client.decodes_twice {
             fetching += reading;
         }
@@ -44,11 +44,11 @@ impl Job {
         let longest = if client.beside { reading.max(writing) } else { unpacking };
         let unpacks = need.unpack && client.unpacks > 0;
         let requests = match client.range {
-            Some(range) => layer.stored.div_ceil(range).max(1),
+            Some(range) => layer.blob_bytes.div_ceil(range).max(1),
             None => 1,
         };
         Self {
-            bytes: if need.download { layer.stored } else { 0 },
+            bytes: if need.download { layer.blob_bytes } else { 0 },
             requests: if need.download { requests } else { 0 },
             fetching: if need.download { fetching / machine.speed } else { 0.0 },
             unpacking: if unpacks { unpacking / machine.speed } else { 0.0 },

@@ -11,7 +11,7 @@
 //! ```
 //! use relayer::pull::{Client, Compression, LINKS, Layer, MACHINE, simulate};
 //!
-//! let layer = Layer { stored: 30_000_000, unpacked: 100_000_000, files: 2_000, compression: Compression::Zstd };
+//! let layer = Layer { blob_bytes: 30_000_000, tar_bytes: 100_000_000, entries: 2_000, compression: Compression::Zstd };
 //! let docker = Client::named("docker").unwrap();
 //! let pull = simulate(&[layer; 8], docker, &LINKS[0].link, &MACHINE);
 //! assert!(pull.makespan >= pull.bound);
@@ -57,11 +57,11 @@ impl Compression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Bytes of the blob.
-    pub stored: u64,
+    pub blob_bytes: u64,
     /// Bytes of the tar.
-    pub unpacked: u64,
+    pub tar_bytes: u64,
     /// Entries of the tar: each is something to create.
-    pub files: u64,
+    pub entries: u64,
     /// What the blob is compressed with.
     pub compression: Compression,
 }

@@ -9,16 +9,21 @@ use crate::digest::Digest;
 const FAST: Machine = Machine { cores: 1000, speed: 1.0 };
 
 fn layer(stored: u64) -> Layer {
-    Layer { stored, unpacked: stored * 3, files: stored / 10_000, compression: Compression::Gzip }
+    Layer {
+        blob_bytes: stored,
+        tar_bytes: stored * 3,
+        entries: stored / 10_000,
+        compression: Compression::Gzip,
+    }
 }
 
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
     let codec = prop::sample::select(vec![Compression::None, Compression::Gzip, Compression::Zstd]);
     let one = (0u64..60_000_000, 1u64..6, 0u64..9_000, codec).prop_map(
         |(stored, ratio, files, compression)| Layer {
-            stored,
-            unpacked: stored * ratio,
-            files,
+            blob_bytes: stored,
+            tar_bytes: stored * ratio,
+            entries: files,
             compression,
         },
     );
@@ -47,10 +52,10 @@ proptest! {
         let machine = Machine { cores, speed: 1.0 };
         let pull = simulate(&layers, &client, &link, &machine);
         prop_assert!(pull.makespan >= pull.bound * (1.0 - 1e-9), "{} {}", pull.makespan, pull.bound);
-        prop_assert_eq!(pull.bytes, layers.iter().map(|l| l.stored).sum::<u64>());
+        prop_assert_eq!(pull.bytes, layers.iter().map(|l| l.blob_bytes).sum::<u64>());
         for (span, layer) in pull.spans.iter().zip(&layers) {
             let download = span.download.unwrap();
-            let bytes = layer.stored as f64;
+            let bytes = layer.blob_bytes as f64;
             let connections = f64::from(if client.range.is_some() { client.downloads } else { 1 });
             let fastest = (link.per_connection * connections).min(link.total);
             prop_assert!((download.end - download.start) * fastest >= bytes * (1.0 - 1e-6) - 1.0);
@@ -88,9 +93,9 @@ proptest! {
         prop_assert!(simulate(&layers, &client, &link, &quick).makespan <= base * slack);
         let mut larger = layers.clone();
         let i = at.index(layers.len());
-        larger[i].stored += more;
+        larger[i].blob_bytes += more;
         prop_assert!(simulate(&larger, &client, &link, &FAST).makespan * slack >= base);
-        larger[i].unpacked += more;
+        larger[i].tar_bytes += more;
         prop_assert!(simulate(&larger, &client, &link, &FAST).makespan * slack >= base);
     }
 
@@ -102,9 +107,9 @@ proptest! {
             }
             let one = layer(stored);
             let costs = &client.costs;
-            let (bytes, unpacked) = (stored as f64, one.unpacked as f64);
+            let (bytes, unpacked) = (stored as f64, one.tar_bytes as f64);
             let reading = (costs.gzip + costs.hash) * unpacked / 1e9;
-            let writing = (costs.write * unpacked + costs.file * one.files as f64) / 1e9 + costs.layer;
+            let writing = (costs.write * unpacked + costs.file * one.entries as f64) / 1e9 + costs.layer;
             let again = if client.decodes_twice { reading } else { 0.0 };
             let trips = f64::from(client.image_trips) * link.latency;
             let asked = f64::from(client.layer_trips) * link.latency;

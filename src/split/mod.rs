@@ -294,7 +294,12 @@ pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<pull::L
             let estimate = (unpacked.bytes as f64 * share) as u64;
             stored = plan::stored(estimate, unpacked.bytes, compression).min(unpacked.bytes);
         }
-        pull::Layer { stored, unpacked: unpacked.bytes, files: unpacked.entries, compression }
+        pull::Layer {
+            blob_bytes: stored,
+            tar_bytes: unpacked.bytes,
+            entries: unpacked.entries,
+            compression,
+        }
     };
     image.layers.iter().zip(&flat.layers).map(one).collect()
 }
