@@ -83,7 +83,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Follows versions, each with one image, oldest first. Everything is split in full, which is two
+    /// Follows versions, each with one image, oldest first; of one there is nothing to say. Everything is split in full, which is two
     /// splits a version; bytes are those of real blobs, but for layers that were not compressed: they
     /// count as gzip, as a push would make them.
     pub fn follow(
@@ -92,6 +92,9 @@ impl Sequence {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        if versions.len() < 2 {
+            return Ok(Self::default());
+        }
         let mut followed = Vec::new();
         let mut before: Option<Bundle> = None;
         for opened in versions {

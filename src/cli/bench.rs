@@ -14,7 +14,6 @@ use crate::oci::Platform;
 use crate::pull::{Client, LINKS, Link, Machine, Pull};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
-use crate::split;
 use crate::transport::Reference;
 
 #[derive(Debug, Args)]
@@ -97,17 +96,9 @@ impl BenchArgs {
         let forms = bench::forms(&subject, &matrix.counts());
         let machine = Machine { cores: self.cores, speed: 1.0 };
         let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
-        let splitting = split::Options {
-            threads: global.threads(),
-            memory: global.memory.0,
-            max_size: global.max_size.0,
-            ..split::Options::default()
-        };
-        let sequence = if versions.len() > 1 {
-            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?
-        } else {
-            Sequence::default()
-        };
+        let splitting = global.split_options();
+        let sequence =
+            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
         let steps = sequence.steps();
         let updates = sequence.pulls(&self.client, &self.link, &machine);
         if global.json {

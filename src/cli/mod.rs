@@ -112,6 +112,16 @@ impl Global {
 }
 
 impl Global {
+    /// How to split where nothing more is asked.
+    fn split_options(&self) -> crate::split::Options {
+        crate::split::Options {
+            threads: self.threads(),
+            memory: self.memory.0,
+            max_size: self.max_size.0,
+            ..crate::split::Options::default()
+        }
+    }
+
     /// Threads for what is done in parallel.
     fn pool(&self) -> Result<rayon::ThreadPool> {
         rayon::ThreadPoolBuilder::new()

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::load::open_one;
-use super::{Global, Outcome, print, terminal::Terminal};
+use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::bench::{self, Options, Sequence, Subject};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::inspect;
 use crate::oci::Platform;
 use crate::page::Page;
+use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::split;
 use crate::transport::{Reference, write};
@@ -45,12 +47,6 @@ impl ReportArgs {
         let (Some(name), Some(last)) = (self.images.last(), versions.last()) else {
             return Ok(Outcome::Done);
         };
-        let splitting = split::Options {
-            threads: global.threads(),
-            memory: global.memory.0,
-            max_size: global.max_size.0,
-            ..split::Options::default()
-        };
         let options = Options::new(&[], &[], self.sample.0)?;
         let pool = global.pool()?;
         let matrix = pool.install(|| -> Result<_> {
@@ -65,12 +61,10 @@ impl ReportArgs {
         };
         let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
             .context(|| format!("inspecting {name}"))?;
-        let (_, reports) = split::split(last, None, &splitting, &budget, terminal)?;
-        let sequence = if versions.len() > 1 {
-            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?
-        } else {
-            Sequence::default()
-        };
+        let (_, reports) = split::split(last, None, &global.split_options(), &budget, terminal)?;
+        let splitting = global.split_options();
+        let sequence =
+            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
         let names = self.images[1..].iter().map(ToString::to_string);
         let steps: Vec<_> = names.zip(sequence.steps()).collect();
         let page = Page {
@@ -82,6 +76,12 @@ impl ReportArgs {
         };
         let text = page.render();
         write::file(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
+        if global.json {
+            return print_json(&json!({
+                "schema": SCHEMA, "input": name.to_string(),
+                "output": self.output.display().to_string(), "bytes": text.len(),
+            }));
+        }
         if global.quiet {
             return Ok(Outcome::Done);
         }

@@ -93,16 +93,15 @@ pub(super) fn treemap(groups: &[Group]) -> Markup {
         )
     };
     html! {
-        div.treemap {
+        div.treemap aria-hidden="true" {
             @for (group, rect) in order.iter().zip(squarify(&sizes, room)) {
-                div.group role="group" aria-label=(group.label) style=(place(&rect, &room)) {
-                    span.name aria-hidden="true" { (group.label) }
+                div.group style=(place(&rect, &room)) {
+                    span.name { (group.label) }
                     div.tiles {
                         @for (tile, inner) in tiles(group, rect, all) {
                             @let says = format!("{}, {}", tile.label, ByteSize(tile.bytes));
-                            div.tile.(tile.class) style=(place(&inner, &rect)) tabindex="0"
-                                role="img" aria-label=(says) title=(says) {
-                                span aria-hidden="true" { (tile.label) }
+                            div.tile.(tile.class) style=(place(&inner, &rect)) title=(says) {
+                                span { (tile.label) }
                             }
                         }
                     }
@@ -158,15 +157,14 @@ pub(super) fn bars(rows: &[Bar], most: f64) -> Markup {
     html! {
         div.bars role="list" {
             @for bar in rows {
-                div.row role="listitem" tabindex="0" aria-label={ (bar.label) ": " (bar.text) }
-                    title={ (bar.label) ": " (bar.text) } {
-                    span.label aria-hidden="true" { (bar.label) }
+                div.row role="listitem" title={ (bar.label) ": " (bar.text) } {
+                    span.label { (bar.label) }
                     span.track aria-hidden="true" {
                         @for (class, value) in &bar.parts {
                             span.part.(class) style=(format!("width:{:.3}%", 100.0 * value / most)) {}
                         }
                     }
-                    span.value aria-hidden="true" { (bar.text) }
+                    span.value { (bar.text) }
                 }
             }
         }
@@ -189,7 +187,7 @@ pub(super) fn timeline(rows: &[Line], seconds: f64) -> Markup {
                 @let says = row.spans.iter().fold(row.label.clone(), |text, (class, from, to)| {
                     format!("{text}, {class} {from:.1} to {to:.1} s")
                 });
-                div.row role="listitem" tabindex="0" aria-label=(says) title=(says) {
+                div.row role="listitem" aria-label=(says) title=(says) {
                     span.label aria-hidden="true" { (row.label) }
                     span.track aria-hidden="true" {
                         @for (class, from, to) in &row.spans {
@@ -274,7 +272,7 @@ pub(super) fn plot(series: &[Vec<Point>], x: &Axis, y: &Axis, joined: bool) -> M
                         } }
                         @for point in points {
                             @let (cx, cy) = (at(x.percent(point.x)), at(100.0 - y.percent(point.y)));
-                            g tabindex="0" role="img" aria-label=(point.says) {
+                            g role="img" aria-label=(point.says) {
                                 title { (point.says) }
                                 circle.point.(point.class) cx=(cx) cy=(cy) r="5" {}
                                 text.mark x=(cx) y=(cy) dx="8" dy=(shifts.next().unwrap_or(&4)) { (point.label) }
