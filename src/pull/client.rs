@@ -64,7 +64,7 @@ pub const MACHINE: Machine = Machine { cores: 2, speed: 1.0 };
 const MB: f64 = 1e6;
 
 // docker 20.10.
-const DOCKER: Costs = Costs {
+const DOCKER_COSTS: Costs = Costs {
     fetch: 3.9,
     gzip: 5.0,
     zstd: 1.5,
@@ -76,7 +76,7 @@ const DOCKER: Costs = Costs {
 };
 
 // containerd 1.6.
-const CONTAINERD: Costs = Costs {
+const CONTAINERD_COSTS: Costs = Costs {
     fetch: 3.9,
     gzip: 5.0,
     zstd: 1.0,
@@ -88,7 +88,7 @@ const CONTAINERD: Costs = Costs {
 };
 
 // podman 4.3.
-const PODMAN: Costs = Costs {
+const PODMAN_COSTS: Costs = Costs {
     fetch: 3.9,
     gzip: 5.0,
     zstd: 9.5,
@@ -100,7 +100,7 @@ const PODMAN: Costs = Costs {
 };
 
 // skopeo 1.9, which unpacks nothing.
-const SKOPEO: Costs = Costs {
+const SKOPEO_COSTS: Costs = Costs {
     fetch: 3.9,
     gzip: 0.0,
     zstd: 0.0,
@@ -111,127 +111,63 @@ const SKOPEO: Costs = Costs {
     image: 0.04,
 };
 
+// containerd `unpacker.go`, as CRI uses it: `max_concurrent_downloads` 3, one apply at a time as soon
+// as the next layer is there.
+const CONTAINERD: Client = Client {
+    name: "containerd",
+    downloads: 3,
+    range: None,
+    unpacks: 1,
+    after_all: false,
+    unpacks_in_slot: false,
+    decodes_twice: false,
+    beside: false,
+    reuse: Reuse::Digest,
+    image_trips: 4,
+    image_requests: 3,
+    layer_trips: 1,
+    costs: CONTAINERD_COSTS,
+};
+
+// containers/image `copy/single.go`: six copies at a time, here into a folder.
+const SKOPEO: Client = Client {
+    name: "skopeo",
+    downloads: 6,
+    unpacks: 0,
+    image_trips: 3,
+    costs: SKOPEO_COSTS,
+    ..CONTAINERD
+};
+
 /// All clients that are known.
 pub const CLIENTS: [Client; 7] = [
     // moby `distribution/xfer/download.go`: three slots, given back when the blob is there;
     // registered in order, each on its parent. Decompression is unpigz's or Go's, untarring a
     // process of its own (`pkg/chrootarchive`).
-    Client {
-        name: "docker",
-        downloads: 3,
-        range: None,
-        unpacks: 1,
-        after_all: false,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: true,
-        reuse: Reuse::Chain,
-        image_trips: 4,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: DOCKER,
-    },
-    // containerd `unpacker.go`, as CRI uses it: `max_concurrent_downloads` 3, one apply at a time
-    // as soon as the next layer is there.
-    Client {
-        name: "containerd",
-        downloads: 3,
-        range: None,
-        unpacks: 1,
-        after_all: false,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: false,
-        reuse: Reuse::Digest,
-        image_trips: 4,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: CONTAINERD,
-    },
+    Client { name: "docker", beside: true, reuse: Reuse::Chain, costs: DOCKER_COSTS, ..CONTAINERD },
+    CONTAINERD,
     // `ctr image pull` of containerd 1: no limit on downloads, unpacks when all is there.
-    Client {
-        name: "ctr",
-        downloads: 1000,
-        range: None,
-        unpacks: 1,
-        after_all: true,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: false,
-        reuse: Reuse::Digest,
-        image_trips: 4,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: CONTAINERD,
-    },
+    Client { name: "ctr", downloads: 1000, after_all: true, ..CONTAINERD },
     // containerd 2.2 with `max_concurrent_unpacks` above 1 (containerd#12332): applied as they
     // come, committed in order, which costs nothing.
-    Client {
-        name: "containerd-2",
-        downloads: 3,
-        range: None,
-        unpacks: 4,
-        after_all: false,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: false,
-        reuse: Reuse::Digest,
-        image_trips: 4,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: CONTAINERD,
-    },
-    // containers/image `copy/single.go`: six copies at a time; `storage/storage_dest.go`: each is
-    // decompressed and hashed while it comes and kept compressed; whoever completes the next layer
-    // commits it and all that wait above it, in the slot of its own copy. Podman and CRI-O.
+    Client { name: "containerd-2", unpacks: 4, ..CONTAINERD },
+    // `storage/storage_dest.go`: each copy is decompressed and hashed while it comes and kept
+    // compressed; whoever completes the next layer commits it and all that wait above it, in the
+    // slot of its own copy. Podman and CRI-O.
     Client {
         name: "podman",
-        downloads: 6,
-        range: None,
         unpacks: 1,
-        after_all: false,
         unpacks_in_slot: true,
         decodes_twice: true,
         beside: true,
         reuse: Reuse::DiffId,
-        image_trips: 3,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: PODMAN,
+        costs: PODMAN_COSTS,
+        ..SKOPEO
     },
-    // The same copies into a folder.
-    Client {
-        name: "skopeo",
-        downloads: 6,
-        range: None,
-        unpacks: 0,
-        after_all: false,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: false,
-        reuse: Reuse::Digest,
-        image_trips: 3,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: SKOPEO,
-    },
+    SKOPEO,
     // soci-snapshotter's parallel pull as its guide for ECR has it: ranges of 8 to 16 MiB, 10 to
     // 20 connections, several unpackers.
-    Client {
-        name: "soci",
-        downloads: 16,
-        range: Some(16 << 20),
-        unpacks: 10,
-        after_all: false,
-        unpacks_in_slot: false,
-        decodes_twice: false,
-        beside: false,
-        reuse: Reuse::Digest,
-        image_trips: 4,
-        image_requests: 3,
-        layer_trips: 1,
-        costs: CONTAINERD,
-    },
+    Client { name: "soci", downloads: 16, range: Some(16 << 20), unpacks: 10, ..CONTAINERD },
 ];
 
 impl Client {
