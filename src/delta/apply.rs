@@ -2,7 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::describe::tars;
 use super::ops::{Op, OpReader};
@@ -24,21 +25,22 @@ use crate::transport::open::Image;
 pub struct Applied {
     /// Bytes of uncompressed layers that were made.
     pub bytes: u64,
-    /// Seconds that took, hashing included; reading the old image and compression are apart.
+    /// Seconds of one core that took, hashing included; reading the old image and compression are
+    /// apart.
     pub seconds: f64,
 }
 
-/// A reader that counts the time that is spent in it.
+/// A reader that counts the time of its thread that is spent in it.
 struct Timed<R> {
     inner: R,
-    spent: Duration,
+    spent: Timespec,
 }
 
 impl<R: Read> Read for Timed<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let start = Instant::now();
+        let start = clock_gettime(ClockId::ThreadCPUTime);
         let n = self.inner.read(buf);
-        self.spent += start.elapsed();
+        self.spent += clock_gettime(ClockId::ThreadCPUTime) - start;
         n
     }
 }
@@ -95,13 +97,13 @@ pub fn apply(
                     progress,
                 };
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
-                let mut tar = Timed { inner: tar, spent: Duration::ZERO };
+                let mut tar = Timed { inner: tar, spent: Timespec::default() };
                 let out = Hashing::new(SpoolWriter::new(budget));
                 let out = pack(delta, packing, &mut tar, *tar_bytes, (workers, max_size), out)
                     .context(place)?;
                 let (_, diff_id, bytes) = tar.inner.finish();
                 applied.bytes += bytes;
-                applied.seconds += tar.spent.as_secs_f64();
+                applied.seconds += tar.spent.tv_sec as f64 + tar.spent.tv_nsec as f64 / 1e9;
                 if bytes != *tar_bytes {
                     let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
                     return Err(Error::malformed(what).context(place()));
@@ -316,9 +318,13 @@ impl Rebuild<'_> {
 
 impl Read for Rebuild<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
+        let mut done = 0;
+        while done < buf.len() {
+            match self.next(&mut buf[done..])? {
+                0 => break,
+                n => done += n,
+            }
         }
-        self.next(buf).map_err(io::Error::from)
+        Ok(done)
     }
 }
