@@ -1,8 +1,8 @@
 //! An adaptive binary range coder.
 //!
 //! What is written and what is read go through the same code: [`Coder::bit`] is given the bit by who
-//! writes it, and gives it to who reads it. A model is then one function for both ways. The carry is
-//! handled as LZMA does.
+//! writes it, and gives it to who reads it. A model is then one function for both ways. Four bytes are
+//! written at once, so that readers seldom stop for the next ones.
 
 /// What is known of a bit before it is seen.
 pub(crate) trait Likely {
@@ -12,19 +12,11 @@ pub(crate) trait Likely {
     fn saw(&mut self, bit: bool);
 }
 
-/// A bit of which nothing is known, nor learned.
-struct Even;
+/// Below this the range is widened by four bytes.
+const LEAST: u64 = 1 << 32;
 
-impl Likely for Even {
-    fn zero(&self) -> u32 {
-        1 << 15
-    }
-
-    fn saw(&mut self, _: bool) {}
-}
-
-/// Below this the range is widened by a byte.
-const LEAST: u32 = 1 << 24;
+/// Bits that are told at once, as likely 0 as 1.
+const PLAIN: u32 = 16;
 
 /// Writes or reads bits.
 pub(crate) trait Coder {
@@ -34,49 +26,62 @@ pub(crate) trait Coder {
     /// Codes a bit.
     fn bit(&mut self, likely: &mut impl Likely, bit: bool) -> bool;
 
+    /// Codes up to [`PLAIN`] bits.
+    fn few(&mut self, value: u64, bits: u32) -> u64;
+
     /// Codes `bits` bits that are as likely 0 as 1, highest first.
-    fn plain(&mut self, value: u64, bits: u32) -> u64 {
-        let bit = |i: u32| value >> i & 1 == 1;
-        (0..bits).rev().fold(0, |n, i| n << 1 | u64::from(self.bit(&mut Even, bit(i))))
+    fn plain(&mut self, value: u64, mut bits: u32) -> u64 {
+        let mut read = 0;
+        while bits > 0 {
+            let now = bits.min(PLAIN);
+            bits -= now;
+            read = read << now | self.few(value >> bits & ((1 << now) - 1), now);
+        }
+        read
     }
 }
 
 /// Writes bits.
 pub(crate) struct Encoder {
     low: u64,
-    range: u32,
-    /// The last byte, that a carry may still change, and how many 255 come after it.
-    last: u8,
-    full: u64,
+    range: u64,
     out: Vec<u8>,
 }
 
 impl Encoder {
     pub(crate) fn new() -> Self {
-        Self { low: 0, range: u32::MAX, last: 0, full: 0, out: Vec::new() }
+        Self { low: 0, range: u64::MAX, out: Vec::new() }
     }
 
-    fn shift(&mut self) {
-        if self.low < 0xff00_0000 || self.low > u64::from(u32::MAX) {
-            let carry = (self.low >> 32) as u8;
-            self.out.push(self.last.wrapping_add(carry));
-            for _ in 0..self.full {
-                self.out.push(255u8.wrapping_add(carry));
+    #[inline]
+    fn add(&mut self, n: u64) {
+        let (low, carry) = self.low.overflowing_add(n);
+        self.low = low;
+        if carry {
+            for byte in self.out.iter_mut().rev() {
+                *byte = byte.wrapping_add(1);
+                if *byte != 0 {
+                    break;
+                }
             }
-            self.full = 0;
-            self.last = (self.low >> 24) as u8;
-        } else {
-            self.full += 1;
         }
-        self.low = (self.low & 0x00ff_ffff) << 8;
     }
 
-    /// Everything written. The first byte is always zero and left out, as are zeros at the end.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
-        for _ in 0..5 {
-            self.shift();
+    #[inline]
+    fn widen(&mut self) {
+        if self.range < LEAST {
+            self.range <<= 32;
+            self.out.extend(((self.low >> 32) as u32).to_be_bytes());
+            self.low <<= 32;
         }
-        self.out.remove(0);
+    }
+
+    /// Everything written, but zeros at the end.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        // Of the numbers that say the same, one with many zeros.
+        let most = (1 << self.range.ilog2()) - 1;
+        self.add(most);
+        self.out.extend((self.low & !most).to_be_bytes());
         while self.out.last() == Some(&0) {
             self.out.pop();
         }
@@ -89,44 +94,57 @@ impl Coder for Encoder {
 
     #[inline]
     fn bit(&mut self, likely: &mut impl Likely, bit: bool) -> bool {
-        let bound = (self.range >> 16) * likely.zero();
+        let bound = (self.range >> 16) * u64::from(likely.zero());
         if bit {
-            self.low += u64::from(bound);
+            self.add(bound);
             self.range -= bound;
         } else {
             self.range = bound;
         }
         likely.saw(bit);
-        while self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
-        }
+        self.widen();
         bit
+    }
+
+    fn few(&mut self, value: u64, bits: u32) -> u64 {
+        self.range >>= bits;
+        self.add(value * self.range);
+        self.widen();
+        value
     }
 }
 
 /// Reads what an [`Encoder`] wrote. Any bytes can be read, and there is no end to them: who reads
 /// knows how much to expect.
 pub(crate) struct Decoder<B> {
-    code: u32,
-    range: u32,
+    code: u64,
+    range: u64,
     bytes: B,
     at: usize,
 }
 
 impl<B: AsRef<[u8]>> Decoder<B> {
     pub(crate) fn new(bytes: B) -> Self {
-        let mut decoder = Self { code: 0, range: u32::MAX, bytes, at: 0 };
-        for _ in 0..4 {
-            decoder.shift();
-        }
+        let mut decoder = Self { code: 0, range: u64::MAX, bytes, at: 0 };
+        decoder.shift();
+        decoder.shift();
         decoder
     }
 
     fn shift(&mut self) {
-        let byte = self.bytes.as_ref().get(self.at).copied().unwrap_or(0);
-        self.at += 1;
-        self.code = self.code << 8 | u32::from(byte);
+        for _ in 0..4 {
+            let byte = self.bytes.as_ref().get(self.at).copied().unwrap_or(0);
+            self.at += 1;
+            self.code = self.code << 8 | u64::from(byte);
+        }
+    }
+
+    #[inline]
+    fn widen(&mut self) {
+        if self.range < LEAST {
+            self.range <<= 32;
+            self.shift();
+        }
     }
 }
 
@@ -135,7 +153,7 @@ impl<B: AsRef<[u8]>> Coder for Decoder<B> {
 
     #[inline]
     fn bit(&mut self, likely: &mut impl Likely, _: bool) -> bool {
-        let bound = (self.range >> 16) * likely.zero();
+        let bound = (self.range >> 16) * u64::from(likely.zero());
         let bit = self.code >= bound;
         if bit {
             self.code -= bound;
@@ -144,10 +162,16 @@ impl<B: AsRef<[u8]>> Coder for Decoder<B> {
             self.range = bound;
         }
         likely.saw(bit);
-        while self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
-        }
+        self.widen();
         bit
+    }
+
+    fn few(&mut self, _: u64, bits: u32) -> u64 {
+        self.range >>= bits;
+        // Damaged bytes can say more than fits.
+        let value = (self.code / self.range).min((1 << bits) - 1);
+        self.code -= value * self.range;
+        self.widen();
+        value
     }
 }

@@ -112,20 +112,8 @@ pub(super) struct Elf {
     pub(super) bases: Vec<u64>,
 }
 
-/// Bytes that may come before an address in code: calls and jumps, 0f of branches, and what names
-/// an operand relative to the instruction pointer.
-const LOOKS: [u8; 256] = {
-    let mut looks = [0; 256];
-    looks[0xe8] = 1;
-    looks[0xe9] = 1;
-    looks[0x0f] = 2;
-    let mut i = 5;
-    while i < 64 {
-        looks[i] = 3;
-        i += 8;
-    }
-    looks
-};
+/// Bytes of code that are looked at at once.
+const LOOK: usize = 64;
 
 /// More addresses of constants than this are not remembered.
 const MOST_BASES: usize = 1 << 21;
@@ -308,44 +296,57 @@ impl Elf {
     }
 
     fn code_fields(&self, b: &[u8], addr: u64, found: &mut impl FnMut(Field)) {
-        let relative = |at: usize, after: usize, kind: Kind| {
-            let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-            let place = addr + at as u64;
-            let base = place + 4 + after as u64;
-            Field {
-                at,
-                wide: false,
-                kind,
-                target: base.wrapping_add_signed(value.into()),
-                base,
-                place,
+        // The highest byte of a distance inside the file, with its sign.
+        let far = (self.all.1.saturating_sub(self.all.0) >> 24).min(126) as u8 + 1;
+        // Nothing begins inside an address.
+        let mut free = 0;
+        for start in (0..b.len()).step_by(LOOK) {
+            // With the byte before, and the four after.
+            let mut window = [0; LOOK + 5];
+            let from = start.max(1) - 1;
+            let n = (b.len() - from).min(start + LOOK + 4 - from);
+            window[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
+            // Most are none: all are tried at once, without a branch.
+            let mut looks = [0; LOOK];
+            for (i, looks) in looks.iter_mut().enumerate() {
+                let (before, byte, top) = (window[i], window[i + 1], window[i + 5]);
+                let near = top.wrapping_add(far) <= 2 * far;
+                let call = byte & 0xfe == 0xe8;
+                let operand = byte & 0xc7 == 5;
+                let branch = (before == 0x0f) & (byte & 0xf0 == 0x80);
+                *looks = u8::from(near & (call | operand | branch));
             }
-        };
-        let mut i = 0;
-        // An operand may be one byte further on, behind 0f.
-        while i + 6 <= b.len() {
-            let field = match LOOKS[usize::from(b[i])] {
-                1 => Some(relative(i + 1, 0, if b[i] == 0xe8 { Kind::Call } else { Kind::Jump })),
-                2 if b[i + 1] & 0xf0 == 0x80 => Some(relative(i + 2, 0, Kind::Branch)),
-                3 if i > 0 => {
-                    let (kind, after) = match b[i - 1] {
-                        0x8d => (Kind::Lea, 0),
-                        0x80 | 0x83 | 0xc6 | 0x6b | 0xc0 | 0xc1 => (Kind::Operand, 1),
-                        0x81 | 0xc7 | 0x69 => (Kind::Operand, 4),
+            for (word, eight) in looks.chunks_exact(8).enumerate() {
+                let mut left = u64::from_le_bytes(eight.try_into().unwrap_or_default());
+                while left != 0 {
+                    let i = word * 8 + left.trailing_zeros() as usize / 8;
+                    left &= left - 1;
+                    let at = start + i + 1;
+                    if at <= free || at + 4 > b.len() {
+                        continue;
+                    }
+                    let (kind, after) = match (window[i + 1], window[i]) {
+                        (0xe8, _) => (Kind::Call, 0),
+                        (0xe9, _) => (Kind::Jump, 0),
+                        (0x80.., _) => (Kind::Branch, 0),
+                        (_, 0x8d) => (Kind::Lea, 0),
+                        (_, 0x80 | 0x83 | 0xc6 | 0x6b | 0xc0 | 0xc1) => (Kind::Operand, 1),
+                        (_, 0x81 | 0xc7 | 0x69) => (Kind::Operand, 4),
                         _ => (Kind::Operand, 0),
                     };
-                    Some(relative(i + 1, after, kind))
+                    let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+                    let place = addr + at as u64;
+                    let base = place + 4 + after;
+                    let target = base.wrapping_add_signed(value.into());
+                    let there = match kind {
+                        Kind::Lea | Kind::Operand => self.is_loaded(target),
+                        _ => self.is_code(target),
+                    };
+                    if there {
+                        free = at + 4;
+                        found(Field { at, wide: false, kind, target, base, place });
+                    }
                 }
-                _ => None,
-            };
-            let field = field.filter(|f| match f.kind {
-                Kind::Lea | Kind::Operand => self.is_loaded(f.target),
-                _ => self.is_code(f.target),
-            });
-            i += 1;
-            if let Some(field) = field.filter(|f| f.at + 4 <= b.len()) {
-                i = field.at + 4;
-                found(field);
             }
         }
     }

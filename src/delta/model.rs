@@ -10,6 +10,8 @@ use crate::range::Coder;
 
 /// Bytes that are told at once to be as guessed.
 const LINE: usize = 32;
+/// Bytes of code in another line that are told at once to be the same.
+const GROUP: usize = 8;
 /// Bytes of a match that are looked at at once: addresses are not looked for across its ends.
 pub(super) const PIECE: usize = 1 << 16;
 /// A match has at least so many bytes.
@@ -43,6 +45,7 @@ pub(super) struct Model {
     jump: Number,
     diagonal: Vec<[Prob; 16]>,
     line: Vec<Prob>,
+    group: Vec<Prob>,
     same: Vec<Prob>,
     byte: Vec<Byte>,
     field: Vec<Prob>,
@@ -70,6 +73,7 @@ impl Model {
             jump: Number::default(),
             diagonal: vec![[Prob::default(); 16]; RECENT + 1],
             line: probs(16 * 4 * 3 * 2),
+            group: probs(8 * 4 * GROUP),
             same: probs(2 * 8 * 256),
             byte: vec![Byte::default(); 256],
             field: probs(KINDS * 3 * 8),
@@ -146,17 +150,19 @@ impl Model {
         Ok(found)
     }
 
-    /// Tells up to [`PIECE`] bytes of a match; `new` are the new bytes, which a reader fills in.
+    /// Tells up to [`PIECE`] bytes of a match; `new` are the new bytes, of which a reader knows the
+    /// number only: `guess` becomes them.
     pub(super) fn piece<C: Coder>(
         &mut self,
         coder: &mut C,
         map: &mut Map,
         piece: &Piece<'_>,
-        new: &mut [u8],
+        new: &[u8],
         guess: &mut Vec<u8>,
     ) {
         guess.clear();
         guess.extend_from_slice(piece.old);
+        map.near(piece.fields.iter().map(|f| f.target));
         let (mut next, mut at) = (0, 0);
         while at < piece.old.len() {
             let end = (at + LINE).min(piece.old.len());
@@ -177,8 +183,6 @@ impl Model {
             self.lines = self.lines << 1 | usize::from(other);
             if other {
                 self.line(coder, map, piece, fields, new, guess, at..stop);
-            } else {
-                new[at..stop].copy_from_slice(&guess[at..stop]);
             }
             at = stop;
         }
@@ -192,7 +196,7 @@ impl Model {
         map: &mut Map,
         piece: &Piece<'_>,
         fields: &[Field],
-        new: &mut [u8],
+        new: &[u8],
         guess: &mut [u8],
         range: std::ops::Range<usize>,
     ) {
@@ -213,7 +217,7 @@ impl Model {
             if !piece.code && word && aligned {
                 match self.words.code(coder, u32_at(old, at), u32_at(new, at)) {
                     Some(word) => {
-                        new[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                        guess[at..at + 4].copy_from_slice(&word.to_le_bytes());
                         self.last = self.last << 1 | usize::from(word != u32_at(old, at));
                         at += 4;
                         continue;
@@ -221,21 +225,35 @@ impl Model {
                     None => spelled = at + 4,
                 }
             }
-            // The rest of a word that grew by what none did too.
-            loop {
+            let (end, other) = if spelled > at {
+                (spelled, true)
+            } else if piece.code {
+                let next = fields.peek().map_or(range.end, |f| f.at);
+                let end = next.min(at + GROUP);
+                let context = (self.last & 7) * 4 + usize::from(self.last == 0) * 2;
+                let context = context + usize::from(end == range.end);
+                let group = &mut self.group[context * GROUP + end - at - 1];
+                (end, coder.bit(group, C::WRITES && new[at..end] != old[at..end]))
+            } else {
+                (at + 1, true)
+            };
+            if !other {
+                self.last <<= 1;
+                at = end;
+                continue;
+            }
+            for at in at..end {
                 let context = usize::from(piece.code) * 8 + (self.last & 7);
                 let same = &mut self.same[context * 256 + usize::from(old[at])];
                 let other = coder.bit(same, C::WRITES && new[at] != old[at]);
-                let byte = &mut self.byte[usize::from(old[at])];
-                new[at] = if other { byte.code(coder, new[at]) } else { old[at] };
-                self.last = self.last << 1 | usize::from(other);
-                at += 1;
-                if at >= spelled {
-                    break;
+                if other {
+                    guess[at] = self.byte[usize::from(old[at])].code(coder, new[at]);
                 }
+                self.last = self.last << 1 | usize::from(other);
             }
+            at = end;
             if at == spelled {
-                self.words.grew(u32_at(old, at - 4), u32_at(new, at - 4));
+                self.words.grew(u32_at(old, at - 4), u32_at(guess, at - 4));
             }
         }
     }
@@ -247,7 +265,7 @@ impl Model {
         map: &mut Map,
         piece: &Piece<'_>,
         field: &Field,
-        new: &mut [u8],
+        new: &[u8],
         guess: &mut [u8],
     ) {
         let range = field.at..field.at + field.width();
@@ -272,7 +290,6 @@ impl Model {
             }
             map.tell(field.target, get(guess, field).wrapping_add(base));
         }
-        new[range.clone()].copy_from_slice(&guess[range]);
     }
 }
 

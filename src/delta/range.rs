@@ -15,7 +15,7 @@ impl Default for Prob {
 impl Likely for Prob {
     #[inline]
     fn zero(&self) -> u32 {
-        ((u32::from(self.0) + u32::from(self.1)) >> 1).clamp(48, (1 << 16) - 48)
+        (u32::from(self.0) + u32::from(self.1)) >> 1
     }
 
     #[inline]

@@ -22,6 +22,9 @@ const MOST: u64 = 512 << 20;
 /// much read for little.
 const TIMES: u64 = 4;
 
+/// An old file of so many bytes is kept in memory: its matches are many, short and far apart.
+const KEPT: u64 = 64 << 20;
+
 /// Whether a file of so many bytes can be told by one of `old` bytes.
 pub(super) fn can_be_told(new: u64, old: u64) -> bool {
     (LEAST..=MOST).contains(&new) && old <= MOST && old / TIMES <= new
@@ -99,7 +102,8 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
             for into in (0..m.bytes).step_by(PIECE) {
                 bytes.resize(((m.bytes - into) as usize).min(PIECE), 0);
                 new.read_exact_at(&mut bytes, (m.new + into).into())?;
-                pieces.code(&mut coder, &mut model, &mut map, m, into, &mut bytes)?;
+                pieces.code(&mut coder, &mut model, &mut map, m, into, &bytes)?;
+                debug_assert!(pieces.made == bytes, "a reader would make something else");
             }
         }
         fresh.push(rest);
@@ -120,9 +124,11 @@ struct Pieces {
     old: Region,
     elf: Elf,
     loads: Elf,
+    /// The old bytes of the piece.
     bytes: Vec<u8>,
     fields: Vec<Field>,
-    guess: Vec<u8>,
+    /// The last piece's new bytes.
+    made: Vec<u8>,
 }
 
 impl Default for Pieces {
@@ -133,7 +139,7 @@ impl Default for Pieces {
             loads: Elf::default(),
             bytes: Vec::new(),
             fields: Vec::new(),
-            guess: Vec::new(),
+            made: Vec::new(),
         }
     }
 }
@@ -154,7 +160,7 @@ impl Pieces {
         map: &mut Map,
         m: &Match,
         into: u32,
-        new: &mut [u8],
+        new: &[u8],
     ) -> Result<()> {
         let offset = u64::from(m.old + into);
         self.bytes.resize(new.len(), 0);
@@ -174,7 +180,7 @@ impl Pieces {
             code: self.elf.has_code(offset),
             offset,
         };
-        model.piece(coder, map, &piece, new, &mut self.guess);
+        model.piece(coder, map, &piece, new, &mut self.made);
         Ok(())
     }
 }
@@ -255,7 +261,12 @@ impl<'a> Remake<'a> {
         if !can_be_told(size, place[2]) {
             return Err(Error::malformed("the delta tells a file by one of quite another size"));
         }
-        let old = place_of(self.tars, place)?;
+        let mut old = place_of(self.tars, place)?;
+        if old.size() <= KEPT {
+            let mut bytes = vec![0; old.size() as usize];
+            old.read_exact_at(&mut bytes, 0)?;
+            old = Region::new(Arc::new(bytes), 0, place[2]);
+        }
         let elf = Elf::parse(&old)?;
         let loads = model.loads(coder, &elf, &Elf::default())?;
         let matches = model.matches(coder, &[], [size, old.size()])?;
@@ -289,7 +300,8 @@ impl<'a> Remake<'a> {
             } else if let Some(m) = m {
                 file.ready.resize(((m.bytes - file.into) as usize).min(PIECE), 0);
                 let (coder, model) = (&mut self.coder, &mut self.model);
-                file.pieces.code(coder, model, &mut file.map, m, file.into, &mut file.ready)?;
+                file.pieces.code(coder, model, &mut file.map, m, file.into, &file.ready)?;
+                std::mem::swap(&mut file.ready, &mut file.pieces.made);
                 file.into += file.ready.len() as u32;
                 if file.into == m.bytes {
                     file.at = m.new + m.bytes;

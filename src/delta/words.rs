@@ -12,7 +12,8 @@ const SYMBOLS: usize = RECENT + 3;
 
 /// What is known of words.
 pub(super) struct Words {
-    probs: Vec<[Prob; 16]>,
+    same: Vec<Prob>,
+    probs: Vec<[Prob; 8]>,
     last: (usize, usize),
     recent: [u32; RECENT],
     /// What words of about the same value grew by, by the hash of that.
@@ -22,7 +23,8 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn new() -> Self {
         Self {
-            probs: vec![[Prob::default(); 16]; SYMBOLS * SYMBOLS * 2],
+            same: vec![Prob::default(); SYMBOLS * SYMBOLS * 2],
+            probs: vec![[Prob::default(); 8]; SYMBOLS * SYMBOLS * 2],
             last: (0, 0),
             recent: [0; RECENT],
             near: vec![(u32::MAX, 0); 1 << NEAR],
@@ -43,7 +45,12 @@ impl Words {
             _ => self.recent.iter().position(|r| *r == growth).map_or(SYMBOLS - 1, |i| i + 2),
         };
         let context = (self.last.0 * SYMBOLS + self.last.1) * 2 + usize::from(near.is_some());
-        let symbol = tree(coder, &mut self.probs[context], symbol).min(SYMBOLS - 1);
+        // Most are the same.
+        let symbol = if coder.bit(&mut self.same[context], symbol > 0) {
+            tree(coder, &mut self.probs[context], symbol.wrapping_sub(1)) + 1
+        } else {
+            0
+        };
         self.last = (self.last.1, symbol);
         let growth = match symbol {
             0 => return Some(old),
@@ -67,12 +74,16 @@ impl Words {
     }
 }
 
-/// Tells one of 16 symbols.
-pub(super) fn tree(coder: &mut impl Coder, probs: &mut [Prob; 16], symbol: usize) -> usize {
+/// Tells one of so many symbols, a power of two.
+pub(super) fn tree<const N: usize>(
+    coder: &mut impl Coder,
+    probs: &mut [Prob; N],
+    symbol: usize,
+) -> usize {
     let mut node = 1;
-    for i in (0..4).rev() {
+    for i in (0..N.ilog2()).rev() {
         let bit = coder.bit(&mut probs[node], symbol >> i & 1 == 1);
         node = node << 1 | usize::from(bit);
     }
-    node & 15
+    node - N
 }
