@@ -310,11 +310,11 @@ impl Elf {
             let mut looks = [0; LOOK];
             for (i, looks) in looks.iter_mut().enumerate() {
                 let (before, byte, top) = (window[i], window[i + 1], window[i + 5]);
-                let near = top.wrapping_add(far) <= 2 * far;
-                let call = byte & 0xfe == 0xe8;
-                let operand = byte & 0xc7 == 5;
-                let branch = (before == 0x0f) & (byte & 0xf0 == 0x80);
-                *looks = u8::from(near & (call | operand | branch));
+                let near = u8::from(top.wrapping_add(far) <= 2 * far);
+                let call = u8::from(byte & 0xfe == 0xe8);
+                let operand = u8::from(byte & 0xc7 == 5);
+                let branch = u8::from(before == 0x0f) & u8::from(byte & 0xf0 == 0x80);
+                *looks = near & (call | operand | branch);
             }
             for (word, eight) in looks.chunks_exact(8).enumerate() {
                 let mut left = u64::from_le_bytes(eight.try_into().unwrap_or_default());
