@@ -15,6 +15,14 @@ pub(crate) trait Likely {
 /// Below this the range is widened by four bytes.
 const LEAST: u64 = 1 << 32;
 
+/// Where one of 16 begins, and how far it goes.
+#[inline]
+fn share(start: impl Fn(usize) -> u16, which: usize) -> (u64, u64) {
+    let end = if which == 15 { 1 << 16 } else { start(which + 1).into() };
+    let start = u64::from(start(which));
+    (start, end - start)
+}
+
 /// Bits that are told at once, as likely 0 as 1.
 const PLAIN: u32 = 16;
 
@@ -25,6 +33,10 @@ pub(crate) trait Coder {
 
     /// Codes a bit.
     fn bit(&mut self, likely: &mut impl Likely, bit: bool) -> bool;
+
+    /// Codes one of 16. So likely is each, in 2^-16: what lies between its `start` and that of the
+    /// next, which is greater; that of the first is 0.
+    fn one_of(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize;
 
     /// Codes up to [`PLAIN`] bits.
     fn few(&mut self, value: u64, bits: u32) -> u64;
@@ -106,6 +118,15 @@ impl Coder for Encoder {
         bit
     }
 
+    fn one_of(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize {
+        let (from, width) = share(start, which);
+        let unit = self.range >> 16;
+        self.add(unit * from);
+        self.range = unit * width;
+        self.widen();
+        which
+    }
+
     fn few(&mut self, value: u64, bits: u32) -> u64 {
         self.range >>= bits;
         self.add(value * self.range);
@@ -164,6 +185,22 @@ impl<B: AsRef<[u8]>> Coder for Decoder<B> {
         likely.saw(bit);
         self.widen();
         bit
+    }
+
+    #[inline]
+    fn one_of(&mut self, start: impl Fn(usize) -> u16, _: usize) -> usize {
+        let unit = self.range >> 16;
+        // Damaged bytes can say more than fits.
+        let at = (self.code / unit).min(0xffff) as u16;
+        // The processor would guess a branch wrong as often as not.
+        let not_after = |which: usize| usize::from(start(which) <= at);
+        let four = 4 * (not_after(4) + not_after(8) + not_after(12));
+        let which = four + not_after(four + 1) + not_after(four + 2) + not_after(four + 3);
+        let (from, width) = share(start, which);
+        self.code -= unit * from;
+        self.range = unit * width;
+        self.widen();
+        which
     }
 
     fn few(&mut self, _: u64, bits: u32) -> u64 {

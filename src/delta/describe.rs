@@ -81,6 +81,9 @@ pub(super) struct Streams {
 const LARGE: u64 = 64 << 20;
 /// From this level on what has no reference is packed by LZMA.
 const STRONG: i32 = 10;
+/// But fresh bytes are not if they are less than this part of the files that are told: it would save
+/// little, and take as long as all else when the delta is applied.
+const LITTLE: u64 = 16;
 
 /// Describes a layer that the old image does not have.
 pub(super) fn layer(
@@ -103,13 +106,11 @@ pub(super) fn layer(
     }
     made.tars += read.tar_bytes;
     let Layer { ops, heads, data, groups, order, .. } = layer;
-    let pack = |pieces: &[Piece], rests: &[Vec<u8>]| -> Result<Vec<Packed>> {
-        pieces
-            .par_iter()
-            .with_max_len(1)
-            .map(|p| p.pack(old, read, rests, level, progress))
-            .collect()
+    let pack = |pieces: &[Piece], rests: &[Vec<u8>], strong| -> Result<Vec<Packed>> {
+        let pack = |p: &Piece| p.pack(old, read, rests, level, strong, progress);
+        pieces.par_iter().with_max_len(1).map(pack).collect()
     };
+    let strong = level >= STRONG;
     // Large files take memory: one at a time, beside all else.
     let (large, small): (Vec<_>, Vec<_>) =
         groups.iter().enumerate().partition(|(_, g)| g.iter().any(|f| f.1.size() > LARGE));
@@ -122,7 +123,7 @@ pub(super) fn layer(
         || large.into_iter().map(one).collect::<Result<Vec<_>>>(),
         || {
             let small: Result<Vec<_>> = small.into_par_iter().with_max_len(1).map(one).collect();
-            Ok::<_, Error>((small?, pack(&heads, &[])?, pack(&data, &[])?))
+            Ok::<_, Error>((small?, pack(&heads, &[], strong)?, pack(&data, &[], strong)?))
         },
     );
     let (mut told, (small, heads, data)) = (large?, rest?);
@@ -149,7 +150,9 @@ pub(super) fn layer(
             file += 1;
         }
     }
-    let fresh = pack(&fresh, &rests)?;
+    let plain: u64 = fresh.iter().map(|piece| piece.bytes).sum();
+    let files: u64 = groups.iter().flatten().map(|file| file.1.size()).sum();
+    let fresh = pack(&fresh, &rests, strong && plain >= files / LITTLE)?;
     let mut parts = |packed: Vec<Packed>, sum: &mut u64| -> Vec<Part> {
         let part = |p: Packed| {
             *sum += p.bytes.len() as u64;
@@ -266,6 +269,7 @@ impl Piece {
         read: &LayerContent,
         rests: &[Vec<u8>],
         level: i32,
+        strong: bool,
         progress: &dyn Progress,
     ) -> Result<Packed> {
         let mut plain = Vec::with_capacity(self.bytes as usize);
@@ -282,7 +286,7 @@ impl Piece {
             }
         }
         let reference = self.reference.clone();
-        let (bytes, form) = if reference.is_empty() && level >= STRONG {
+        let (bytes, form) = if reference.is_empty() && strong {
             (lzma(&plain)?, Form::Lzma)
         } else {
             (compress(&plain, &super::reference(old.tars, &reference)?, level)?, Form::Zstd)

@@ -115,6 +115,19 @@ pub(super) struct Elf {
 /// Bytes of code that are looked at at once.
 const LOOK: usize = 64;
 
+/// Looks at so many bytes at once: a bit for each that 1 is said of, and not 0.
+#[inline]
+fn look(what: impl Fn(usize) -> u8) -> u64 {
+    let looks: [u8; LOOK] = std::array::from_fn(what);
+    let mut bits = 0;
+    for eight in looks.rchunks_exact(8) {
+        let eight = u64::from_le_bytes(eight.try_into().unwrap_or_default());
+        // Brings the lowest bit of each byte into the highest byte, in their order.
+        bits = bits << 8 | eight.wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    }
+    bits
+}
+
 /// More addresses of constants than this are not remembered.
 const MOST_BASES: usize = 1 << 21;
 /// A file with more sections than this has none that we know of.
@@ -231,13 +244,21 @@ impl Elf {
             for at in (s.start..s.end).step_by(CHUNK as usize) {
                 let code = part(file, at, CHUNK.min(s.end - at))?;
                 let addr = s.addr + (at - s.start);
-                for i in memchr::memchr_iter(0x8d, &code) {
-                    let Some(word) = u32_at(&code, i + 2) else { continue };
-                    let end = addr + i as u64 + 6;
-                    let target = end.wrapping_add_signed((word as u32).cast_signed().into());
-                    let constant = target.is_multiple_of(4) && self.is_loaded(target);
-                    if code[i + 1] & 0xc7 == 5 && constant && !self.is_code(target) {
-                        found.push(target);
+                for start in (0..code.len()).step_by(LOOK) {
+                    // The last few bytes are not looked at.
+                    let Some(window) = code[start..].first_chunk::<{ LOOK + 1 }>() else { break };
+                    let mut left =
+                        look(|i| u8::from(window[i] == 0x8d) & u8::from(window[i + 1] & 0xc7 == 5));
+                    while left != 0 {
+                        let i = start + left.trailing_zeros() as usize;
+                        left &= left - 1;
+                        let Some(word) = u32_at(&code, i + 2) else { continue };
+                        let end = addr + i as u64 + 6;
+                        let target = end.wrapping_add_signed((word as u32).cast_signed().into());
+                        let constant = target.is_multiple_of(4) && self.is_loaded(target);
+                        if constant && !self.is_code(target) {
+                            found.push(target);
+                        }
                     }
                 }
                 if found.len() > MOST_BASES {
@@ -302,50 +323,50 @@ impl Elf {
         let mut free = 0;
         for start in (0..b.len()).step_by(LOOK) {
             // With the byte before, and the four after.
-            let mut window = [0; LOOK + 5];
-            let from = start.max(1) - 1;
-            let n = (b.len() - from).min(start + LOOK + 4 - from);
-            window[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
+            let mut spare = [0; LOOK + 5];
+            let all = b.get(start.wrapping_sub(1)..).and_then(<[u8]>::first_chunk);
+            let window: &[u8; LOOK + 5] = all.unwrap_or_else(|| {
+                let from = start.max(1) - 1;
+                let n = (b.len() - from).min(start + LOOK + 4 - from);
+                spare[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
+                &spare
+            });
             // Most are none: all are tried at once, without a branch.
-            let mut looks = [0; LOOK];
-            for (i, looks) in looks.iter_mut().enumerate() {
+            let mut left = look(|i| {
                 let (before, byte, top) = (window[i], window[i + 1], window[i + 5]);
                 let near = u8::from(top.wrapping_add(far) <= 2 * far);
                 let call = u8::from(byte & 0xfe == 0xe8);
                 let operand = u8::from(byte & 0xc7 == 5);
                 let branch = u8::from(before == 0x0f) & u8::from(byte & 0xf0 == 0x80);
-                *looks = near & (call | operand | branch);
-            }
-            for (word, eight) in looks.chunks_exact(8).enumerate() {
-                let mut left = u64::from_le_bytes(eight.try_into().unwrap_or_default());
-                while left != 0 {
-                    let i = word * 8 + left.trailing_zeros() as usize / 8;
-                    left &= left - 1;
-                    let at = start + i + 1;
-                    if at <= free || at + 4 > b.len() {
-                        continue;
-                    }
-                    let (kind, after) = match (window[i + 1], window[i]) {
-                        (0xe8, _) => (Kind::Call, 0),
-                        (0xe9, _) => (Kind::Jump, 0),
-                        (0x80.., _) => (Kind::Branch, 0),
-                        (_, 0x8d) => (Kind::Lea, 0),
-                        (_, 0x80 | 0x83 | 0xc6 | 0x6b | 0xc0 | 0xc1) => (Kind::Operand, 1),
-                        (_, 0x81 | 0xc7 | 0x69) => (Kind::Operand, 4),
-                        _ => (Kind::Operand, 0),
-                    };
-                    let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-                    let place = addr + at as u64;
-                    let base = place + 4 + after;
-                    let target = base.wrapping_add_signed(value.into());
-                    let there = match kind {
-                        Kind::Lea | Kind::Operand => self.is_loaded(target),
-                        _ => self.is_code(target),
-                    };
-                    if there {
-                        free = at + 4;
-                        found(Field { at, wide: false, kind, target, base, place });
-                    }
+                near & (call | operand | branch)
+            });
+            while left != 0 {
+                let i = left.trailing_zeros() as usize;
+                let at = start + i + 1;
+                left &= left - 1;
+                if at <= free || at + 4 > b.len() {
+                    continue;
+                }
+                let before = window[i];
+                let kind = match window[i + 1] {
+                    0xe8 => Kind::Call,
+                    0xe9 => Kind::Jump,
+                    0x80.. => Kind::Branch,
+                    _ if before == 0x8d => Kind::Lea,
+                    _ => Kind::Operand,
+                };
+                let one = matches!(before, 0x80 | 0x83 | 0xc6 | 0x6b | 0xc0 | 0xc1);
+                let four = matches!(before, 0x81 | 0xc7 | 0x69);
+                let after = u64::from(one) + 4 * u64::from(four);
+                let after = u64::from(kind == Kind::Operand) * after;
+                let value = i32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+                let place = addr + at as u64;
+                let base = place + 4 + after;
+                let target = base.wrapping_add_signed(value.into());
+                let data = matches!(kind, Kind::Lea | Kind::Operand);
+                if if data { self.is_loaded(target) } else { self.is_code(target) } {
+                    free = at + 4;
+                    found(Field { at, wide: false, kind, target, base, place });
                 }
             }
         }

@@ -5,38 +5,57 @@ use super::matches::Match;
 
 /// What the matches say of addresses, and what has been seen to become of them.
 pub(super) struct Map {
-    /// Old address, bytes, new address; sorted, and apart.
-    moved: Vec<(u64, u64, u64)>,
-    /// Address of the first, and for each page from there the first entry in or after it.
+    /// Sorted by the old address, and apart.
+    moved: Vec<Moved>,
+    /// Old address of the first, and for each page from there the first entry in or after it.
     first: u64,
     pages: Vec<u32>,
     /// Log2 of a page's bytes.
     page: u32,
-    /// Old and new addresses that were told, by their hash; a newer one takes an older's place.
-    told: Vec<(u64, u64)>,
+    /// New addresses that were told, in 48 bits, below 16 bits of the old one's hash, by other bits
+    /// of it; a newer one takes an older's place.
+    told: Vec<u64>,
 }
 
+/// A match of loaded bytes. There are many, and they are looked up all over: they are kept small.
+#[derive(Clone, Copy)]
+struct Moved {
+    /// Less the first one's.
+    old: u32,
+    bytes: u32,
+    new: u64,
+}
+
+/// Bits of a new address that was told.
+const ADDRESS: u32 = 48;
+
 impl Map {
-    /// Takes some 40 bytes a match, and a quarter byte for each of the new file's `size`.
+    /// Takes some 40 bytes a match, and an eighth byte for each of the new file's `size`.
     pub(super) fn new(old: &Elf, new: &Elf, matches: &[Match], size: u64) -> Self {
         let moved = matches.iter().filter_map(|m| {
             Some((old.addr(m.old.into())?, m.bytes.into(), new.addr(m.new.into())?))
         });
         let moved = apart(moved.collect());
         let first = moved.first().map_or(0, |m| m.0);
-        let span = moved.last().map_or(0, |m| m.0 - first);
+        // What is loaded so far off that it takes more bits is not followed.
+        let moved = moved.into_iter().map_while(|(old, bytes, new)| {
+            let old = u32::try_from(old - first).ok()?;
+            Some(Moved { old, bytes: u32::try_from(bytes).ok()?, new })
+        });
+        let moved: Vec<Moved> = moved.collect();
+        let span = moved.last().map_or(0, |m| m.old);
         // About as many pages as entries.
-        let most = (moved.len() as u64).next_power_of_two();
+        let most = (moved.len() as u32).next_power_of_two();
         let page = (span / most).checked_ilog2().map_or(0, |n| n + 1);
         let mut pages = vec![0; (span >> page) as usize + 2];
         for m in &moved {
-            pages[((m.0 - first) >> page) as usize + 1] += 1;
+            pages[(m.old >> page) as usize + 1] += 1;
         }
         for i in 1..pages.len() {
             pages[i] += pages[i - 1];
         }
         let told = (size / 64).clamp(64, 1 << 15).next_power_of_two();
-        Self { moved, first, pages, page, told: vec![(u64::MAX, 0); told as usize] }
+        Self { moved, first, pages, page, told: vec![u64::MAX; told as usize] }
     }
 
     /// Where an old address probably is: in its match, or as far from the match before it as it was;
@@ -46,23 +65,24 @@ impl Map {
         let Some(into) = target.checked_sub(self.first) else { return nothing };
         let page = ((into >> self.page) as usize).min(self.pages.len() - 2);
         let (from, to) = (self.pages[page] as usize, self.pages[page + 1] as usize);
-        let at = from + self.moved[from..to].partition_point(|m| m.0 <= target);
-        let Some((old, bytes, new)) = at.checked_sub(1).map(|at| self.moved[at]) else {
-            return nothing;
-        };
-        (new.wrapping_add(target - old), target - old < bytes)
+        let at = from + self.moved[from..to].partition_point(|m| u64::from(m.old) <= into);
+        let Some(m) = at.checked_sub(1).map(|at| self.moved[at]) else { return nothing };
+        let into = into - u64::from(m.old);
+        (m.new.wrapping_add(into), into < m.bytes.into())
     }
 
-    fn slot(&self, target: u64) -> usize {
-        let hash = target.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        hash as usize & (self.told.len() - 1)
+    /// Where it is noted what an old address has become, and as what.
+    fn slot(&self, target: u64) -> (usize, u64) {
+        let hash = target.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((hash >> 32) as usize & (self.told.len() - 1), hash >> ADDRESS)
     }
 
     /// The same, but for addresses that were told; and how sure it is, from 0 to 2.
     pub(super) fn find(&self, target: u64) -> (u64, usize) {
-        let (old, new) = self.told[self.slot(target)];
-        if old == target {
-            return (new, 2);
+        let (slot, name) = self.slot(target);
+        let told = self.told[slot];
+        if told >> ADDRESS == name {
+            return (told & ((1 << ADDRESS) - 1), 2);
         }
         let (new, sure) = self.guess(target);
         (new, usize::from(sure))
@@ -74,16 +94,16 @@ impl Map {
         let sum = targets.fold(0, |sum: u64, target| {
             let into = target.saturating_sub(self.first) >> self.page;
             let page = self.pages[(into as usize).min(self.pages.len() - 2)];
-            let moved = self.moved.get(page as usize).map_or(0, |m| m.0);
-            sum ^ self.told[self.slot(target)].0 ^ moved
+            let moved = self.moved.get(page as usize).map_or(0, |m| m.new);
+            sum ^ self.told[self.slot(target).0] ^ moved
         });
         std::hint::black_box(sum);
     }
 
     /// Says where an address is.
     pub(super) fn tell(&mut self, target: u64, new: u64) {
-        let slot = self.slot(target);
-        self.told[slot] = (target, new);
+        let (slot, name) = self.slot(target);
+        self.told[slot] = name << ADDRESS | new & ((1 << ADDRESS) - 1);
     }
 }
 

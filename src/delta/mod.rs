@@ -7,6 +7,7 @@
 //! byte. docs/DELTA.md has the format.
 
 mod apply;
+mod blocks;
 mod describe;
 mod elf;
 #[doc(hidden)]

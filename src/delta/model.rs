@@ -3,8 +3,8 @@
 use super::elf::{Elf, Field, KINDS, Kind, Load};
 use super::map::Map;
 use super::matches::Match;
-use super::range::{Byte, Number, Prob};
-use super::words::{Words, tree};
+use super::range::{Byte, Nibble, Number, Prob};
+use super::words::Words;
 use crate::error::{Error, Result};
 use crate::range::Coder;
 
@@ -43,7 +43,7 @@ pub(super) struct Model {
     gap: Number,
     bytes: Number,
     jump: Number,
-    diagonal: Vec<[Prob; 16]>,
+    diagonal: Vec<Nibble>,
     line: Vec<Prob>,
     group: Vec<Prob>,
     same: Vec<Prob>,
@@ -71,7 +71,7 @@ impl Model {
             gap: Number::default(),
             bytes: Number::default(),
             jump: Number::default(),
-            diagonal: vec![[Prob::default(); 16]; RECENT + 1],
+            diagonal: vec![Nibble::default(); RECENT + 1],
             line: probs(16 * 4 * 3 * 2),
             group: probs(8 * 4 * GROUP),
             same: probs(2 * 8 * 256),
@@ -130,7 +130,7 @@ impl Model {
             // After what was put in or left out, the old file goes on as before.
             let distance = u64::from(m.old).wrapping_sub(start);
             let known = recent.iter().position(|d| *d == distance).unwrap_or(RECENT);
-            last = tree(coder, &mut self.diagonal[last], known).min(RECENT);
+            last = self.diagonal[last].code(coder, known).min(RECENT);
             let distance = recent.get(last).copied().unwrap_or_else(|| {
                 let expected = old.wrapping_sub(new);
                 let step = distance.wrapping_sub(expected).cast_signed();

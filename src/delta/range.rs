@@ -30,64 +30,96 @@ impl Likely for Prob {
     }
 }
 
-/// A byte, told bit by bit from the highest.
-#[derive(Clone)]
-pub(super) struct Byte([Prob; 256]);
+/// One of 16. Each is as likely as the distance of its number to the next, the last's to 2^15, in
+/// both a quick and a slow estimate; that of the first is 0. So many bits told at once take less
+/// time than one by one: nothing is guessed by the processor.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Nibble {
+    quick: [u16; 16],
+    slow: [u16; 16],
+}
 
-impl Default for Byte {
+impl Default for Nibble {
     fn default() -> Self {
-        Self([Prob::default(); 256])
+        let even = std::array::from_fn(|i| (i as u16) << 11);
+        Self { quick: even, slow: even }
     }
 }
+
+impl Nibble {
+    #[inline]
+    pub(super) fn code(&mut self, coder: &mut impl Coder, which: usize) -> usize {
+        let which = coder.one_of(|i| self.quick[i & 15] + self.slow[i & 15], which & 15) & 15;
+        let near = |numbers: &mut [u16; 16], rate: u32| {
+            for (n, goal) in numbers.iter_mut().zip(&GOALS[which]) {
+                *n = n.wrapping_add_signed(goal.wrapping_sub(*n).cast_signed() >> rate);
+            }
+        };
+        near(&mut self.quick, 4);
+        near(&mut self.slow, 7);
+        which
+    }
+}
+
+/// What the estimates come near when one was seen: none of the others gets less likely than 2^-15.
+static GOALS: [[u16; 16]; 16] = {
+    let mut goals = [[0; 16]; 16];
+    let mut i = 0;
+    while i < 256 {
+        let (seen, n) = (i / 16, i % 16);
+        goals[seen][n] = n as u16 + if n > seen { (1 << 15) - 16 } else { 0 };
+        i += 1;
+    }
+    goals
+};
+
+/// A byte: its high half, and its low half for each of those.
+#[derive(Clone, Default)]
+pub(super) struct Byte(Nibble, [Nibble; 16]);
 
 impl Byte {
     #[inline]
     pub(super) fn code(&mut self, coder: &mut impl Coder, value: u8) -> u8 {
-        let mut node = 1;
-        for i in (0..8).rev() {
-            let bit = coder.bit(&mut self.0[node], value >> i & 1 == 1);
-            node = node << 1 | usize::from(bit);
-        }
-        node as u8
+        let high = self.0.code(coder, usize::from(value >> 4));
+        let low = self.1[high].code(coder, usize::from(value & 15));
+        (high << 4 | low) as u8
     }
 }
 
 /// A number: how many bits it has, and those below the highest.
 #[derive(Clone)]
 pub(super) struct Number {
-    size: [Prob; 128],
-    /// The next three bits for each size; those below are told plainly.
-    next: [[Prob; 8]; 65],
+    /// Up to 14 bits, or more.
+    size: Nibble,
+    more: Byte,
+    /// The next four bits for each size; those below are told plainly.
+    next: [Nibble; 65],
 }
 
 impl Default for Number {
     fn default() -> Self {
-        Self { size: [Prob::default(); 128], next: [[Prob::default(); 8]; 65] }
+        let next = [Nibble::default(); 65];
+        Self { size: Nibble::default(), more: Byte::default(), next }
     }
 }
 
 impl Number {
     /// Tells a number.
     pub(super) fn code(&mut self, coder: &mut impl Coder, value: u64) -> u64 {
-        let size = 64 - value.leading_zeros();
-        let mut node = 1;
-        for i in (0..7).rev() {
-            let bit = coder.bit(&mut self.size[node], size >> i & 1 == 1);
-            node = node << 1 | usize::from(bit);
-        }
-        let size = (node as u32 & 127).min(64);
+        let mut size = 64 - value.leading_zeros();
+        size = match self.size.code(coder, size.min(15) as usize) {
+            15 => (15 + u32::from(self.more.code(coder, size.wrapping_sub(15) as u8))).min(64),
+            few => few as u32,
+        };
         if size < 2 {
             return size.into();
         }
-        let (mut found, mut node) = (1u64, 1);
-        let told = (size - 1).min(3);
+        let told = (size - 1).min(4);
         let low = size - 1 - told;
-        for i in (low..low + told).rev() {
-            let bit = coder.bit(&mut self.next[size as usize][node], value >> i & 1 == 1);
-            node = node << 1 | usize::from(bit);
-            found = found << 1 | u64::from(bit);
-        }
-        found << low | coder.plain(value, low)
+        let most = (1 << told) - 1;
+        let next = self.next[size as usize].code(coder, (value >> low) as usize & most) & most;
+        (1 << told | next as u64) << low | coder.plain(value, low)
     }
 
     /// Tells a number with its sign.

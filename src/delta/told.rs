@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::apply::Stream;
+use super::blocks::Blocks;
 use super::elf::{Elf, Field};
 use super::map::Map;
 use super::matches::{Index, Match, find};
@@ -21,9 +22,6 @@ const MOST: u64 = 512 << 20;
 /// The old file has at most so many times the bytes of the new one, so that no delta can have
 /// much read for little.
 const TIMES: u64 = 4;
-
-/// An old file of so many bytes is kept in memory: its matches are many, short and far apart.
-const KEPT: u64 = 64 << 20;
 
 /// Whether a file of so many bytes can be told by one of `old` bytes.
 pub(super) fn can_be_told(new: u64, old: u64) -> bool {
@@ -86,7 +84,7 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
         let sizes = [new.size(), old.size()];
         let list = model.matches(&mut coder, &found, sizes)?;
         let mut map = Map::new(&old_elf, &loads, &list, new.size());
-        let mut pieces = Pieces { old, elf: old_elf, loads, ..Pieces::default() };
+        let mut pieces = Pieces::new(Blocks::new(old, None), old_elf, loads);
         let mut rest = Vec::new();
         let mut before = Match::default();
         let mut bytes = Vec::new();
@@ -121,7 +119,7 @@ fn place_of(tars: &[Source], [layer, offset, bytes]: [u64; 3]) -> Result<Region>
 
 /// The pieces of matches of one file.
 struct Pieces {
-    old: Region,
+    old: Blocks,
     elf: Elf,
     loads: Elf,
     /// The old bytes of the piece.
@@ -131,20 +129,12 @@ struct Pieces {
     made: Vec<u8>,
 }
 
-impl Default for Pieces {
-    fn default() -> Self {
-        Self {
-            old: Region::new(Arc::new(Vec::new()), 0, 0),
-            elf: Elf::default(),
-            loads: Elf::default(),
-            bytes: Vec::new(),
-            fields: Vec::new(),
-            made: Vec::new(),
-        }
-    }
-}
-
 impl Pieces {
+    fn new(old: Blocks, elf: Elf, loads: Elf) -> Self {
+        let (bytes, made) = (Vec::new(), Vec::new());
+        Self { old, elf, loads, bytes, fields: Vec::new(), made }
+    }
+
     /// Turns what lies between matches, in code, into what repeats itself better, or back.
     fn gap(&self, last: &Match, at: u32, bytes: &mut [u8], forth: bool) {
         let before = u64::from(last.old) + u64::from(last.bytes);
@@ -163,8 +153,7 @@ impl Pieces {
         new: &[u8],
     ) -> Result<()> {
         let offset = u64::from(m.old + into);
-        self.bytes.resize(new.len(), 0);
-        self.old.read_exact_at(&mut self.bytes, offset)?;
+        self.old.read(offset, new.len(), &mut self.bytes)?;
         self.fields.clear();
         let addr = self.loads.addr((m.new + into).into());
         self.elf.fields(&self.bytes, offset, &mut |f| {
@@ -248,7 +237,7 @@ impl<'a> Remake<'a> {
     /// Begins the next file, of so many bytes.
     pub(super) fn begin(&mut self, size: u64) -> Result<()> {
         let bad = || Error::malformed("the delta tells of fewer files than its instructions take");
-        self.file = None;
+        let room = self.file.take().map(|file| file.pieces.old);
         if self.left == 0 {
             let group = self.groups.next().ok_or_else(bad)?;
             self.coder = Decoder::new(self.delta.packed(*group)?);
@@ -261,18 +250,13 @@ impl<'a> Remake<'a> {
         if !can_be_told(size, place[2]) {
             return Err(Error::malformed("the delta tells a file by one of quite another size"));
         }
-        let mut old = place_of(self.tars, place)?;
-        if old.size() <= KEPT {
-            let mut bytes = vec![0; old.size() as usize];
-            old.read_exact_at(&mut bytes, 0)?;
-            old = Region::new(Arc::new(bytes), 0, place[2]);
-        }
+        let old = place_of(self.tars, place)?;
         let elf = Elf::parse(&old)?;
         let loads = model.loads(coder, &elf, &Elf::default())?;
         let matches = model.matches(coder, &[], [size, old.size()])?;
         self.file = Some(File {
             map: Map::new(&elf, &loads, &matches, size),
-            pieces: Pieces { old, elf, loads, ..Pieces::default() },
+            pieces: Pieces::new(Blocks::new(old, room), elf, loads),
             matches,
             next: 0,
             into: 0,

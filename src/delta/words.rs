@@ -1,6 +1,6 @@
 //! Words of tables: they often grow by as much as others did.
 
-use super::range::Prob;
+use super::range::{Nibble, Prob};
 use crate::range::Coder;
 
 /// Sizes that were grown by last.
@@ -13,7 +13,7 @@ const SYMBOLS: usize = RECENT + 3;
 /// What is known of words.
 pub(super) struct Words {
     same: Vec<Prob>,
-    probs: Vec<[Prob; 8]>,
+    probs: Vec<Nibble>,
     last: (usize, usize),
     recent: [u32; RECENT],
     /// What words of about the same value grew by, by the hash of that.
@@ -24,7 +24,7 @@ impl Words {
     pub(super) fn new() -> Self {
         Self {
             same: vec![Prob::default(); SYMBOLS * SYMBOLS * 2],
-            probs: vec![[Prob::default(); 8]; SYMBOLS * SYMBOLS * 2],
+            probs: vec![Nibble::default(); SYMBOLS * SYMBOLS * 2],
             last: (0, 0),
             recent: [0; RECENT],
             near: vec![(u32::MAX, 0); 1 << NEAR],
@@ -47,7 +47,7 @@ impl Words {
         let context = (self.last.0 * SYMBOLS + self.last.1) * 2 + usize::from(near.is_some());
         // Most are the same.
         let symbol = if coder.bit(&mut self.same[context], symbol > 0) {
-            tree(coder, &mut self.probs[context], symbol.wrapping_sub(1)) + 1
+            self.probs[context].code(coder, symbol.wrapping_sub(1)) + 1
         } else {
             0
         };
@@ -72,18 +72,4 @@ impl Words {
             self.recent[0] = growth;
         }
     }
-}
-
-/// Tells one of so many symbols, a power of two.
-pub(super) fn tree<const N: usize>(
-    coder: &mut impl Coder,
-    probs: &mut [Prob; N],
-    symbol: usize,
-) -> usize {
-    let mut node = 1;
-    for i in (0..N.ilog2()).rev() {
-        let bit = coder.bit(&mut probs[node], symbol >> i & 1 == 1);
-        node = node << 1 | usize::from(bit);
-    }
-    node - N
 }
