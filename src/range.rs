@@ -1,4 +1,4 @@
-//! An adaptive binary range coder.
+//! An adaptive range coder, of bits and of choices of one of 16.
 //!
 //! What is written and what is read go through the same code: [`Coder::bit`] is given the bit by who
 //! writes it, and gives it to who reads it. A model is then one function for both ways. Four bytes are

@@ -1,4 +1,4 @@
-//! Numbers and bytes told by [`range`](crate::range) coding.
+//! Bits, half bytes, bytes and numbers told by [`range`](crate::range) coding.
 
 use crate::range::{Coder, Likely};
 
