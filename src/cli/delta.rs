@@ -23,7 +23,7 @@ use crate::transport::open::Image;
 use crate::transport::{Reference, write};
 
 /// Memory for old layers while a delta is applied; the rest goes to a temporary file.
-const SPOOL: u64 = 64 << 20;
+const SPOOL: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct DeltaArgs {
