@@ -139,6 +139,8 @@ pub(super) struct Bar {
     pub(super) parts: Vec<(&'static str, f64)>,
     /// The value as text.
     pub(super) text: String,
+    /// What more there is to say when it is pointed at.
+    pub(super) note: String,
 }
 
 impl Bar {
@@ -157,7 +159,7 @@ pub(super) fn bars(rows: &[Bar], most: f64) -> Markup {
     html! {
         div.bars role="list" {
             @for bar in rows {
-                div.row role="listitem" title={ (bar.label) ": " (bar.text) } {
+                div.row role="listitem" title={ (bar.label) ": " (bar.text) (bar.note) } {
                     span.label { (bar.label) }
                     span.track aria-hidden="true" {
                         @for (class, value) in &bar.parts {

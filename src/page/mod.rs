@@ -155,15 +155,16 @@ impl Page<'_> {
             // What is hidden is known in bytes of files.
             let hidden = l.blob_bytes as f64 * l.hidden_bytes as f64 / l.file_bytes.max(1) as f64;
             let made = if l.created_by.is_empty() { "" } else { " " };
-            let text = if l.hidden_bytes > 0 {
-                format!("{}, {} of files hidden", size(l.blob_bytes), size(l.hidden_bytes))
+            let note = if l.hidden_bytes > 0 {
+                format!(", {} of files hidden", size(l.hidden_bytes))
             } else {
-                size(l.blob_bytes)
+                String::new()
             };
             Bar {
                 label: format!("{}{made}{}", l.number, l.created_by),
                 parts: vec![("built", l.blob_bytes as f64 - hidden), ("hidden", hidden)],
-                text,
+                text: size(l.blob_bytes),
+                note,
             }
         });
         let built: Vec<Bar> = built.collect();
@@ -176,10 +177,12 @@ impl Page<'_> {
                 label: format!("{} {}", i + 1, l.label),
                 parts: vec![("split", l.stored() as f64)],
                 text: size(l.stored()),
+                note: String::new(),
             })
             .collect();
-        let row =
-            |form: &str, bar: &Bar| vec![form.to_owned(), bar.label.clone(), bar.text.clone()];
+        let row = |form: &str, bar: &Bar| {
+            vec![form.to_owned(), bar.label.clone(), format!("{}{}", bar.text, bar.note)]
+        };
         let rows: Vec<Vec<String>> = built
             .iter()
             .map(|b| row("as built", b))
@@ -358,6 +361,7 @@ impl Page<'_> {
                 label: form.to_owned(),
                 parts: vec![(class, loads.digest.bytes as f64)],
                 text: size(loads.digest.bytes),
+                note: String::new(),
             };
             groups.push((name, forms.map(bar)));
             rows.extend(forms.map(|(_, form, loads)| {
