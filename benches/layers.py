@@ -57,7 +57,7 @@ def chart(images, matrices):
         x = lambda j: x0 + 10 + j * (wide - 20) / (count - 1)
         y = lambda v: top + tall * (high - v) / (high - low)
         out.append(f'<text x="{x0}" y="{top - 12}" font-weight="bold">{escape(name(image))}</text>')
-        for tick in range(int(low), int(high) + 1, 2):
+        for tick in range(2 * int(low / 2), int(high) + 1, 2):
             out.append(f'<line x1="{x0}" x2="{x0 + wide}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#bbb" stroke-width=".5"/>')
             if i == 0:
                 out.append(f'<text x="{x0 - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:+d} %</text>')
