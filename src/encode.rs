@@ -16,6 +16,7 @@ use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
 use crate::oci::Annotations;
+use crate::plan::PlannedLayer;
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
 
@@ -50,6 +51,12 @@ pub struct Layer<'a> {
     /// Paths that lower layers have and this one takes away, in order; their parents are among
     /// the entries.
     pub whiteouts: &'a [Box<[u8]>],
+}
+
+impl<'a> From<&'a PlannedLayer> for Layer<'a> {
+    fn from(planned: &'a PlannedLayer) -> Self {
+        Self { entries: &planned.entries, whiteouts: &planned.whiteouts }
+    }
 }
 
 impl Layer<'_> {

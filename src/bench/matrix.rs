@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use super::sample::Sample;
 use crate::codec::{self, Compression, Encoder, frames};
 use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
 use crate::encode;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::plan::{self, Target};
 use crate::progress::{Progress, Silent};
 
@@ -133,12 +133,6 @@ impl Matrix {
             self.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
         counts.into_iter().collect()
     }
-
-    /// What a compression came to at a number of layers.
-    pub fn cell(&self, compression: &str, layers: u32) -> Option<&Cell> {
-        let row = self.rows.iter().find(|r| r.compression == compression)?;
-        row.cells.iter().find(|c| c.target == layers)
-    }
 }
 
 /// Measures an image. Runs on the threads of rayon's pool, a core a stream.
@@ -163,11 +157,7 @@ pub fn measure(
         let plan = plan::plan(files, analysis, estimates, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
-        let layers: Vec<_> = plan
-            .layers
-            .iter()
-            .map(|l| encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts })
-            .collect();
+        let layers: Vec<_> = plan.layers.iter().map(encode::Layer::from).collect();
         let encoding = encode::Options {
             compression: Compression::None,
             threads: rayon::current_num_threads(),
@@ -184,17 +174,14 @@ pub fn measure(
         jobs.sort_by_key(|(row, layer)| {
             (std::cmp::Reverse(effort(&options.rows[*row].0) * tars[*layer].size()), *row, *layer)
         });
-        let done: Mutex<Vec<Option<Stream>>> = Mutex::new(vec![None; jobs.len()]);
-        jobs.par_iter().enumerate().with_max_len(1).try_for_each(|(i, (row, layer))| {
-            let stream = one(&tars[*layer], &options.rows[*row].0, budget)?;
-            done.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(stream);
+        let run = |(row, layer): (usize, usize)| {
+            let stream = one(&tars[layer], &options.rows[row].0, budget)?;
             progress.advance(stream.tar_bytes);
-            Ok::<_, Error>(())
-        })?;
-        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Ok(((row, layer), stream))
+        };
         let mut streams: Vec<_> =
-            jobs.iter().zip(done).filter_map(|(j, s)| Some((j, s?))).collect();
-        streams.sort_by_key(|(job, _)| **job);
+            jobs.into_par_iter().with_max_len(1).map(run).collect::<Result<_>>()?;
+        streams.sort_by_key(|(job, _)| *job);
         for (row, tally) in tallies.iter_mut().enumerate() {
             let own = streams.iter().filter(|((r, _), _)| *r == row);
             tally.add(count, own.map(|((_, layer), stream)| (counts[*layer], *stream)));
@@ -262,7 +249,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u
 fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
     match compression {
         Compression::None => 0,
-        Compression::Gzip { .. } => codec::GZIP_WINDOW,
+        Compression::Gzip { .. } => codec::GZIP_WINDOW as u64,
         Compression::Zstd { .. } | Compression::Chunked { .. } => frames::frames(blob).window,
     }
 }
@@ -336,12 +323,16 @@ mod tests {
         let budget = Budget::new(1 << 24, None);
         let found = measure(&subject, &options, &budget, &Silent).unwrap();
         assert_eq!((found.file_bytes, found.sample_bytes), (400_005, 400_005));
-        let bytes = |c: &str, layers| found.cell(c, layers).unwrap().blob_bytes;
+        let cell = |compression: &str, layers: u32| {
+            let row = found.rows.iter().find(|r| r.compression == compression).unwrap();
+            row.cells.iter().find(|c| c.target == layers).unwrap()
+        };
+        let bytes = |c: &str, layers| cell(c, layers).blob_bytes;
         assert!(bytes("zstd:3", 1) < bytes("zstd:3", 2) * 6 / 10, "the window shows both");
         assert!(bytes("gzip:6", 1) > bytes("gzip:6", 2) * 9 / 10, "32 KiB show one");
         assert_eq!(found.rows[0].window, 32 << 10);
         assert_eq!(found.rows[2].window, 256 << 10);
-        let none = found.cell("none", 2).unwrap();
+        let none = cell("none", 2);
         assert_eq!((none.blob_bytes, none.layers.len()), (none.tar_bytes, 2));
         assert_eq!(none.layers.iter().map(|l| l.files).sum::<u64>(), 3);
     }

@@ -80,6 +80,8 @@ pub struct UpdatePulls {
 #[derive(Default)]
 pub struct Sequence {
     versions: Vec<Version>,
+    /// The last version split by itself.
+    pub last: Option<ImageReport>,
 }
 
 impl Sequence {
@@ -96,7 +98,7 @@ impl Sequence {
             return Ok(Self::default());
         }
         let mut followed = Vec::new();
-        let mut before: Option<Bundle> = None;
+        let (mut before, mut last): (Option<Bundle>, _) = (None, None);
         for opened in versions {
             let [image] = opened.images.as_slice() else {
                 return Err(Error::refused("an index of several platforms has no one sequence"));
@@ -120,9 +122,9 @@ impl Sequence {
                 stacks: Forms { built, split: split_alone, previous },
                 dead_bytes,
             });
-            before = Some(bundle);
+            (before, last) = (Some(bundle), Some(alone));
         }
-        Ok(Self { versions: followed })
+        Ok(Self { versions: followed, last })
     }
 
     /// What clients load at each step.

@@ -11,10 +11,13 @@ use crate::codec::Compression;
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::oci::Platform;
-use crate::pull::{Client, LINKS, Link, Machine, Pull};
+use crate::pull::{Client, LINKS, Link, Machine, NODE, Pull};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::transport::Reference;
+
+/// Those whose pulls are simulated by default.
+pub(super) const CLIENTS: &str = "docker,containerd,containerd-2,podman,soci";
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -34,7 +37,7 @@ pub(super) struct BenchArgs {
     sample: ByteSize,
     /// Simulate pulls by these clients
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client,
-          default_value = "docker,containerd,containerd-2,podman,soci")]
+          default_value = CLIENTS)]
     client: Vec<&'static Client>,
     /// Over these links: gigabit, ecr, slow or local, or bytes a second of a connection and of all,
     /// and the latency, as in 40MB/125MB/20ms
@@ -42,7 +45,7 @@ pub(super) struct BenchArgs {
           default_value = "gigabit,ecr,slow")]
     link: Vec<(String, Link)>,
     /// On a machine of so many cores
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = NODE.cores, value_parser = clap::value_parser!(u32).range(1..=1024))]
     cores: u32,
     /// Which platform, where an index has several
     #[arg(long, value_name = "OS/ARCH")]
@@ -94,7 +97,7 @@ impl BenchArgs {
             Ok((subject, matrix))
         })?;
         let forms = bench::forms(&subject, &matrix.counts());
-        let machine = Machine { cores: self.cores, speed: 1.0 };
+        let machine = Machine { cores: self.cores, ..NODE };
         let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
         let splitting = global.split_options();
         let sequence =

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Loaded, load, several_platforms};
+use super::load::{Loaded, load_one};
 use super::table::{lines, number, table};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::analyze::analyze;
@@ -71,11 +71,8 @@ impl DiffArgs {
     }
 
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
-        let mut images = load(image, self.platform.as_ref(), true, global, terminal)?;
-        let (Some(one), true) = (images.pop(), images.is_empty()) else {
-            return Err(several_platforms(image));
-        };
-        let Loaded { files, contents, layers, .. } = one;
+        let Loaded { files, contents, layers, .. } =
+            load_one(image, self.platform.as_ref(), global, terminal)?;
         let analysis = analyze(&files, &contents, &[])?;
         Ok(Side { files, analysis, layers })
     }

@@ -80,7 +80,7 @@ mod run {
 
     use serde_json::json;
 
-    use super::super::load::{Loaded, load, several_platforms};
+    use super::super::load::{Loaded, load_one};
     use super::super::table::{lines, number, share, table};
     use super::super::{print, print_json};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
@@ -145,10 +145,7 @@ mod run {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<(String, Loaded)> {
-        let mut images = load(image, args.platform.as_ref(), true, global, terminal)?;
-        let (Some(one), true) = (images.pop(), images.is_empty()) else {
-            return Err(several_platforms(image));
-        };
+        let one = load_one(image, args.platform.as_ref(), global, terminal)?;
         let name = args.name.clone().or_else(|| one.names.iter().find_map(|n| name::repository(n)));
         let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {
             Error::refused(format!("{image} has no name; --name says which sequence it continues"))

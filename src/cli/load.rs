@@ -55,7 +55,7 @@ pub(super) fn without_database() -> crate::error::Error {
 }
 
 /// Refuses an image that comes for several platforms.
-pub(super) fn several_platforms(image: &Reference) -> Error {
+fn several_platforms(image: &Reference) -> Error {
     Error::refused(format!("{image} has images for several platforms; --platform picks one"))
 }
 
@@ -102,4 +102,18 @@ pub(super) fn load(
         Ok(Loaded { platform, names, files, contents, layers })
     });
     images.collect::<Result<_>>().context(|| format!("reading {image}"))
+}
+
+/// Reads the one image that a reference names, with its contents.
+pub(super) fn load_one(
+    image: &Reference,
+    platform: Option<&Platform>,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<Loaded> {
+    let mut images = load(image, platform, true, global, terminal)?;
+    match (images.pop(), images.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(several_platforms(image)),
+    }
 }

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
+use super::bench::CLIENTS;
 use super::load::open_one;
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
-use crate::bench::{self, Options, Sequence, Subject};
+use crate::bench::{self, Form, Options, Sequence, Subject};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::inspect;
 use crate::oci::Platform;
 use crate::page::Page;
+use crate::pull::{Client, Compression, LINKS, NODE};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::split;
@@ -61,16 +63,29 @@ impl ReportArgs {
         };
         let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
             .context(|| format!("inspecting {name}"))?;
-        let (_, reports) = split::split(last, None, &global.split_options(), &budget, terminal)?;
         let splitting = global.split_options();
         let sequence =
             pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
+        let report = match sequence.last.clone() {
+            Some(report) => report,
+            None => split::split(last, None, &splitting, &budget, terminal)?.1.swap_remove(0),
+        };
+        let pulled = report.layers.iter().map(|l| l.pulled(Compression::Zstd)).collect();
+        let forms = [
+            Form { target: None, layers: report.input.clone() },
+            Form { target: Some(report.layers.len() as u32), layers: pulled },
+        ];
+        let clients: Vec<&Client> = CLIENTS.split(',').filter_map(Client::named).collect();
+        let link = (LINKS[0].name.to_owned(), LINKS[0].link);
+        let pulls = bench::cold_pulls(&forms, &clients, &[link], &NODE);
         let names = self.images[1..].iter().map(ToString::to_string);
         let steps: Vec<_> = names.zip(sequence.steps()).collect();
         let page = Page {
             input: &name.to_string(),
             inspection: &inspections[0],
-            split: &reports[0],
+            split: &report,
+            pulls: &pulls,
+            machine: &NODE,
             matrix: &matrix,
             steps: &steps,
         };

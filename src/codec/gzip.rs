@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 /// Each block is deflated on its own, primed with the end of the one before, as pigz does. Larger
 /// blocks lose less at their ends; this loses about 0.02 %.
 const BLOCK: usize = 1 << 20;
-/// Deflate looks back so far.
-const WINDOW: usize = 1 << 15;
+/// Deflate looks back so far, in bytes (RFC 1951 §2).
+pub(crate) const WINDOW: usize = 1 << 15;
 /// No name, no time, unknown system: nothing that could differ.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 

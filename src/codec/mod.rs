@@ -7,6 +7,8 @@ pub(crate) mod frames;
 mod gzip;
 mod zstd;
 
+pub(crate) use gzip::WINDOW as GZIP_WINDOW;
+
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 
@@ -60,8 +62,6 @@ impl fmt::Display for Format {
     }
 }
 
-/// Deflate looks back so far, in bytes (RFC 1951 §2).
-pub(crate) const GZIP_WINDOW: u64 = 1 << 15;
 /// Decompresses whatever `reader` holds. Once the decoder has come to its end, `reader` has come
 /// to its end as well.
 pub fn decode<'a>(

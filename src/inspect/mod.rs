@@ -186,7 +186,8 @@ fn inspect_one(
 ) -> Result<Inspection> {
     let limits = layer::Limits::new(options.max_size, MAX_ENTRIES);
     let read = flatten::read(&image.layers, Some(budget), &limits, progress)?;
-    let mut layers = layers(image, &read)?;
+    let patterns = secrets::Patterns::new()?;
+    let mut layers = layers(image, &read, &patterns)?;
     let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
     let named = image.layers.iter().map(|l| l.name.as_str());
     let (files, _, hidden) =
@@ -208,8 +209,9 @@ fn inspect_one(
     let estimates = analyze::estimate(&files, &contents, &analysis)?;
     let target = plan::Options { target: Target::Layers(options.target), only: None };
     let plan = plan::plan(&files, &analysis, &estimates, &target);
-    let mut found = secrets::scan_config(&image.config)?;
-    let (in_files, scanned) = secrets::scan(&files, &analysis, &hidden, &contents, progress)?;
+    let mut found = secrets::scan_config(&image.config, &patterns);
+    let (in_files, scanned) =
+        secrets::scan(&files, &analysis, &hidden, &contents, &patterns, progress)?;
     found.extend(in_files);
     let waste = waste::waste(&files, &hidden);
     let history = image.config.layer_history().len();
@@ -242,7 +244,11 @@ fn inspect_one(
 }
 
 /// The facts of each layer but for what the image shows of it.
-fn layers(image: &Image, read: &[LayerContent]) -> Result<Vec<Layer>> {
+fn layers(
+    image: &Image,
+    read: &[LayerContent],
+    patterns: &secrets::Patterns,
+) -> Result<Vec<Layer>> {
     let history = image.config.layer_history();
     // Without a line for each layer nobody knows which belongs to which.
     let history = Some(history).filter(|lines| lines.len() == image.layers.len());
@@ -262,7 +268,7 @@ fn layers(image: &Image, read: &[LayerContent]) -> Result<Vec<Layer>> {
         let created_by = history.as_ref().map_or("", |lines| lines[i]);
         layers.push(Layer {
             number: i + 1,
-            created_by: shorten(&secrets::redact(created_by)?),
+            created_by: shorten(&secrets::redact(created_by, patterns)),
             media_type: manifest.is_some().then(|| blob.media_type.clone()),
             compression: if chunked { "zstd:chunked".into() } else { format.to_string() },
             zstd_frames: frames.map(|f| f.content),

@@ -56,6 +56,7 @@ pub(super) fn legend(entries: &[(&str, &str)]) -> Markup {
 }
 
 /// A box of a treemap.
+#[derive(Clone)]
 pub(super) struct Tile {
     pub(super) label: String,
     /// What decides its colour.
@@ -114,7 +115,7 @@ pub(super) fn treemap(groups: &[Group]) -> Markup {
 /// The boxes of a group with their places; those too small to see are one.
 fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
     let large = |t: &&Tile| t.bytes as f64 >= SMALLEST * all as f64;
-    let mut shown: Vec<Tile> = group.tiles.iter().filter(large).map(Tile::again).collect();
+    let mut shown: Vec<Tile> = group.tiles.iter().filter(large).cloned().collect();
     let small: Vec<&Tile> = group.tiles.iter().filter(|t| !large(t) && t.bytes > 0).collect();
     let rest = small.iter().map(|t| t.bytes).sum();
     if rest > 0 {
@@ -124,12 +125,6 @@ fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
     shown.sort_by_key(|t| std::cmp::Reverse(t.bytes));
     let sizes: Vec<u64> = shown.iter().map(|t| t.bytes).collect();
     shown.into_iter().zip(squarify(&sizes, room)).collect()
-}
-
-impl Tile {
-    fn again(&self) -> Self {
-        Self { label: self.label.clone(), class: self.class, bytes: self.bytes }
-    }
 }
 
 /// A bar of one or more parts.

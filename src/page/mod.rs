@@ -7,9 +7,9 @@ mod treemap;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::analyze::ComponentKind;
-use crate::bench::{Matrix, Step};
+use crate::bench::{ColdPulls, Matrix, Step};
 use crate::inspect::Inspection;
-use crate::pull::{self, Client, LINKS, Link, Machine, Pull, simulate};
+use crate::pull::{self, Machine, Pull};
 use crate::report::{ImageReport, LayerReport};
 use crate::size::ByteSize;
 use chart::{
@@ -26,18 +26,16 @@ pub struct Page<'a> {
     pub inspection: &'a Inspection,
     /// The same image split.
     pub split: &'a ImageReport,
+    /// Cold pulls over one link, by client; of each the image as built, and split.
+    pub pulls: &'a [ColdPulls],
+    /// That unpacks.
+    pub machine: &'a Machine,
     /// What compressions make of it.
     pub matrix: &'a Matrix,
     /// Updates between versions: to which, and what is loaded.
     pub steps: &'a [(String, Step)],
 }
 
-/// Clients whose pulls are drawn.
-const SHOWN_CLIENTS: [&str; 5] = ["docker", "containerd", "containerd-2", "podman", "soci"];
-/// They pull over this link.
-const LINK: Link = LINKS[0].link;
-/// And unpack on this machine.
-const NODE: Machine = Machine { cores: 4, speed: 1.0 };
 /// So many rows of what was found are listed; `relayer inspect` has all.
 const LISTED: usize = 50;
 
@@ -206,46 +204,41 @@ impl Page<'_> {
 
     /// Timelines of cold pulls, a tab a client.
     fn pulls(&self) -> Markup {
-        let split: Vec<pull::Layer> =
-            self.split.layers.iter().map(|l| l.pulled(pull::Compression::Zstd)).collect();
+        let Some(ColdPulls { rates, .. }) = self.pulls.first() else { return html! {} };
         let mut rows = Vec::new();
-        let mut tabs = Vec::new();
-        for client in SHOWN_CLIENTS.iter().filter_map(|name| Client::named(name)) {
-            let pulls =
-                [&self.split.input, &split].map(|layers| simulate(layers, client, &LINK, &NODE));
-            for (form, pull) in ["as built", "split"].iter().zip(&pulls) {
+        for ColdPulls { client, pulls, .. } in self.pulls {
+            for (form, pull) in ["as built", "split"].iter().zip(pulls) {
                 rows.push(vec![
-                    client.name.to_owned(),
+                    (*client).to_owned(),
                     (*form).to_owned(),
                     format!("{:.1}", pull.makespan),
                     format!("{:.1}", pull.bound),
                     pull.requests.to_string(),
                 ]);
             }
-            tabs.push((client.name, pulls));
         }
-        let axis = |pulls: &[Pull; 2]| pulls[0].makespan.max(pulls[1].makespan);
+        let axis = |pulls: &[Pull]| pulls.iter().map(|p| p.makespan).fold(0.0, f64::max);
         let says = format!(
             "Simulated: a client that has nothing, {:.0} MB/s a connection and {:.0} MB/s in all, {:.0} ms \
              away, {} cores. docs/PULLS.md tells how.",
-            LINK.per_connection / 1e6,
-            LINK.total / 1e6,
-            LINK.latency * 1e3,
-            NODE.cores
+            rates.per_connection / 1e6,
+            rates.total / 1e6,
+            rates.latency * 1e3,
+            self.machine.cores
         );
         let picture = html! {
             (legend(&[("download", "downloading"), ("unpack", "unpacking")]))
             div.tabs role="group" aria-label="Client" {
-                style { @for (i, _) in tabs.iter().enumerate() {
+                style { @for i in 0..self.pulls.len() {
                     "#pull-" (i) ":checked~.panel-" (i) "{display:grid}"
                 } }
-                @for (i, (name, pulls)) in tabs.iter().enumerate() {
+                @for (i, ColdPulls { client, pulls, .. }) in self.pulls.iter().enumerate() {
                     input type="radio" name="pull" id={ "pull-" (i) } checked[i == 0];
                     label for={ "pull-" (i) } {
-                        (name) " " (format!("{:.1} → {:.1} s", pulls[0].makespan, pulls[1].makespan))
+                        (client) " " (format!("{:.1} → {:.1} s", pulls[0].makespan, pulls[1].makespan))
                     }
                 }
-                @for (i, (_, pulls)) in tabs.iter().enumerate() {
+                @for (i, ColdPulls { pulls, .. }) in self.pulls.iter().enumerate() {
                     div.pair.panel.{ "panel-" (i) } {
                         @for (form, pull) in ["As built", "Split"].iter().zip(pulls) {
                             div {

@@ -36,7 +36,7 @@ pub struct Client {
     pub downloads: u32,
     /// Bytes that it asks for at a time; `None` for a layer at a time.
     pub range: Option<u64>,
-    /// Layers that it unpacks at a time. One: in order, lowest first. None: it keeps blobs only.
+    /// Layers that it unpacks at a time. One: in order, lowest first. 0: it keeps blobs only.
     pub unpacks: u32,
     /// Whether it unpacks nothing before all is downloaded.
     pub after_all: bool,
@@ -139,36 +139,40 @@ const SKOPEO: Client = Client {
     ..CONTAINERD
 };
 
+// moby `distribution/xfer/download.go`: three slots, given back when the blob is there; registered in
+// order, each on its parent. Decompression is unpigz's or Go's, untarring a process of its own
+// (`pkg/chrootarchive`).
+const DOCKER: Client =
+    Client { name: "docker", beside: true, reuse: Reuse::Chain, costs: DOCKER_COSTS, ..CONTAINERD };
+
+// `ctr image pull` of containerd 1: no limit on downloads, unpacks when all is there.
+const CTR: Client = Client { name: "ctr", downloads: 1000, after_all: true, ..CONTAINERD };
+
+// containerd 2.2 with `max_concurrent_unpacks` above 1 (containerd#12332): applied as they come,
+// committed in order, which costs nothing.
+const CONTAINERD_2: Client = Client { name: "containerd-2", unpacks: 4, ..CONTAINERD };
+
+// `storage/storage_dest.go`: each copy is decompressed and hashed while it comes and kept compressed;
+// whoever completes the next layer commits it and all that wait above it, in the slot of its own
+// copy. Podman and CRI-O.
+const PODMAN: Client = Client {
+    name: "podman",
+    unpacks: 1,
+    unpacks_in_slot: true,
+    decodes_twice: true,
+    beside: true,
+    reuse: Reuse::DiffId,
+    costs: PODMAN_COSTS,
+    ..SKOPEO
+};
+
+// soci-snapshotter's parallel pull as its guide for ECR has it: ranges of 8 to 16 MiB, 10 to 20
+// connections, several unpackers.
+const SOCI: Client =
+    Client { name: "soci", downloads: 16, range: Some(16 << 20), unpacks: 10, ..CONTAINERD };
+
 /// All clients that are known.
-pub const CLIENTS: [Client; 7] = [
-    // moby `distribution/xfer/download.go`: three slots, given back when the blob is there;
-    // registered in order, each on its parent. Decompression is unpigz's or Go's, untarring a
-    // process of its own (`pkg/chrootarchive`).
-    Client { name: "docker", beside: true, reuse: Reuse::Chain, costs: DOCKER_COSTS, ..CONTAINERD },
-    CONTAINERD,
-    // `ctr image pull` of containerd 1: no limit on downloads, unpacks when all is there.
-    Client { name: "ctr", downloads: 1000, after_all: true, ..CONTAINERD },
-    // containerd 2.2 with `max_concurrent_unpacks` above 1 (containerd#12332): applied as they
-    // come, committed in order, which costs nothing.
-    Client { name: "containerd-2", unpacks: 4, ..CONTAINERD },
-    // `storage/storage_dest.go`: each copy is decompressed and hashed while it comes and kept
-    // compressed; whoever completes the next layer commits it and all that wait above it, in the
-    // slot of its own copy. Podman and CRI-O.
-    Client {
-        name: "podman",
-        unpacks: 1,
-        unpacks_in_slot: true,
-        decodes_twice: true,
-        beside: true,
-        reuse: Reuse::DiffId,
-        costs: PODMAN_COSTS,
-        ..SKOPEO
-    },
-    SKOPEO,
-    // soci-snapshotter's parallel pull as its guide for ECR has it: ranges of 8 to 16 MiB, 10 to
-    // 20 connections, several unpackers.
-    Client { name: "soci", downloads: 16, range: Some(16 << 20), unpacks: 10, ..CONTAINERD },
-];
+pub const CLIENTS: [Client; 7] = [DOCKER, CONTAINERD, CTR, CONTAINERD_2, PODMAN, SKOPEO, SOCI];
 
 impl Client {
     /// The one of this name.
@@ -191,18 +195,17 @@ const fn link(name: &'static str, per_connection: f64, total: f64, latency: f64)
     NamedLink { name, link }
 }
 
-/// Links to judge images by.
-pub const LINKS: [NamedLink; 4] = [
-    // A hosted registry behind a CDN, to an office or a small server: 1 Gbit/s.
-    link("gigabit", 40.0, 125.0, 0.02),
-    // S3's guidelines count on 85 to 90 MB/s a request, and ECR's blobs lie there; a node with
-    // 10 Gbit/s.
-    link("ecr", 85.0, 1250.0, 0.02),
-    // A site behind a slow line.
-    link("slow", 5.0, 12.0, 0.05),
-    // A registry in the same rack.
-    link("local", 1000.0, 1000.0, 0.0005),
-];
+// A hosted registry behind a CDN, to an office or a small server: 1 Gbit/s.
+const GIGABIT: NamedLink = link("gigabit", 40.0, 125.0, 0.02);
+// S3's guidelines count on 85 to 90 MB/s a request, and ECR's blobs lie there; a node with 10 Gbit/s.
+const ECR: NamedLink = link("ecr", 85.0, 1250.0, 0.02);
+// A site behind a slow line.
+const SLOW: NamedLink = link("slow", 5.0, 12.0, 0.05);
+// A registry in the same rack.
+const LOCAL: NamedLink = link("local", 1000.0, 1000.0, 0.0005);
+
+/// Links to judge images by, the most usual first.
+pub const LINKS: [NamedLink; 4] = [GIGABIT, ECR, SLOW, LOCAL];
 
 /// What `split --profile` shapes layers for: a client on its usual link and machine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -217,24 +220,26 @@ pub struct Profile {
     pub machine: Machine,
 }
 
-const fn profile(name: &'static str, client: usize, link: usize) -> Profile {
-    let machine = Machine { cores: 4, speed: 1.0 };
-    Profile { name, client: CLIENTS[client], link: LINKS[link].link, machine }
+/// A node of a cluster.
+pub const NODE: Machine = Machine { cores: 4, speed: 1.0 };
+
+const fn profile(client: Client, link: NamedLink) -> Profile {
+    Profile { name: client.name, client, link: link.link, machine: NODE }
 }
 
-/// A node has four cores.
+/// All profiles that are known.
 pub const PROFILES: [Profile; 7] = [
-    profile("docker", 0, 0),
-    profile("containerd", 1, 0),
-    profile("containerd-2", 3, 0),
-    profile("podman", 4, 0),
-    profile("skopeo", 5, 0),
-    profile("soci", 6, 1),
+    profile(DOCKER, GIGABIT),
+    profile(CONTAINERD, GIGABIT),
+    profile(CONTAINERD_2, GIGABIT),
+    profile(PODMAN, GIGABIT),
+    profile(SKOPEO, GIGABIT),
+    profile(SOCI, ECR),
     // EKS: containerd that discards what it has unpacked, so it goes by chain ID.
     Profile {
         name: "ecr",
-        client: Client { reuse: Reuse::Chain, ..CLIENTS[1] },
-        ..profile("ecr", 1, 1)
+        client: Client { reuse: Reuse::Chain, ..CONTAINERD },
+        ..profile(CONTAINERD, ECR)
     },
 ];
 

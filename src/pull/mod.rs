@@ -23,7 +23,7 @@ mod need;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{CLIENTS, Client, Costs, LINKS, MACHINE, NamedLink, PROFILES, Profile};
+pub use client::{CLIENTS, Client, Costs, LINKS, MACHINE, NODE, NamedLink, PROFILES, Profile};
 pub use need::{Identity, Need, Reuse, needs};
 
 use events::Job;

@@ -235,11 +235,7 @@ impl Job<'_> {
         let encoded = if options.dry_run {
             None
         } else {
-            let layers: Vec<encode::Layer<'_>> = plan
-                .layers
-                .iter()
-                .map(|l| encode::Layer { entries: &l.entries, whiteouts: &l.whiteouts })
-                .collect();
+            let layers: Vec<_> = plan.layers.iter().map(encode::Layer::from).collect();
             let (compression, threads) = (options.compression, options.encoding_threads());
             let encoding = encode::Options { compression, threads };
             let (files, contents) = (&flat.files, &flat.contents);

@@ -6,15 +6,13 @@ use serde_json::Value;
 use super::Secret;
 use super::names::{is_telling, pair};
 use super::patterns::{Hit, Patterns, addresses, is_secret};
-use crate::error::Result;
 use crate::oci::Config;
 
 /// Finds the secrets in a config.
-pub(in crate::inspect) fn scan_config(config: &Config) -> Result<Vec<Secret>> {
-    let patterns = Patterns::new()?;
+pub(in crate::inspect) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {
     let mut secrets = Vec::new();
     let mut add = |place: String, text: &str| {
-        let hits = find(&patterns, text);
+        let hits = find(patterns, text);
         let Some(first) = hits.first() else { return };
         secrets.push(Secret {
             rule: first.rule,
@@ -41,7 +39,7 @@ pub(in crate::inspect) fn scan_config(config: &Config) -> Result<Vec<Secret>> {
         }
     }
     secrets.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(secrets)
+    secrets
 }
 
 /// Goes through all texts below a value. How deep that is, the parser of JSON has limited.
@@ -72,16 +70,16 @@ fn walk(place: &str, value: &Value, add: &mut impl FnMut(String, &str)) {
 }
 
 /// The same text with its secrets as `***`.
-pub(in crate::inspect) fn redact(text: &str) -> Result<String> {
+pub(in crate::inspect) fn redact(text: &str, patterns: &Patterns) -> String {
     let mut out = String::new();
     let mut at = 0;
-    for hit in find(&Patterns::new()?, text) {
+    for hit in find(patterns, text) {
         out.push_str(&text[at..hit.at.start]);
         out.push_str("***");
         at = hit.at.end;
     }
     out.push_str(&text[at..]);
-    Ok(out)
+    out
 }
 
 /// The secrets in a line of the config, in order, none within another.
@@ -170,7 +168,7 @@ mod tests {
             ("export API_KEY='hunter22'; x", "export API_KEY='***'; x"),
             ("DB_PASSWORD=hunter22", "DB_PASSWORD=***"),
         ] {
-            assert_eq!(redact(text).unwrap(), want);
+            assert_eq!(redact(text, &Patterns::new().unwrap()), want);
         }
         for same in [
             "ENV GPG_KEY=A035C8C19219BA821ECEA86B64E628F8D684696D",
@@ -178,7 +176,7 @@ mod tests {
             "ENV TOKENIZERS_PARALLELISM=false PASSWORD_FILE=/run/secrets/x",
             "/bin/sh -c #(nop) COPY file:0123456789abcdef in / ",
         ] {
-            assert_eq!(redact(same).unwrap(), same);
+            assert_eq!(redact(same, &Patterns::new().unwrap()), same);
         }
     }
 
@@ -187,7 +185,7 @@ mod tests {
         let text = br#"{"config":{"Env":["PATH=/bin","DB_PASSWORD=hunter22"],"Labels":{"token":"abcdef99"},
             "Cmd":["run","--api-key","abcdef99"]},
             "history":[{"created_by":"a"},{"created_by":"ARG GIT_TOKEN=abcdef99","empty_layer":true}]}"#;
-        let found = scan_config(&Config::parse(text).unwrap()).unwrap();
+        let found = scan_config(&Config::parse(text).unwrap(), &Patterns::new().unwrap());
         let places: Vec<_> = found.iter().map(|s| (s.path.as_str(), s.offset, s.length)).collect();
         assert_eq!(
             places,

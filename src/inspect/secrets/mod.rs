@@ -11,6 +11,7 @@ mod names;
 mod patterns;
 
 pub(super) use config::{redact, scan_config};
+pub(super) use patterns::Patterns;
 
 use std::io::Read;
 
@@ -23,7 +24,7 @@ use crate::error::{Context, Result};
 use crate::fileset::{FileData, FileSet, Kind, display, parent, parts};
 use crate::flatten::HiddenFile;
 use crate::progress::Progress;
-use patterns::{Hit, Patterns, REACH};
+use patterns::{Hit, REACH};
 
 /// A likely secret. All places of one rule in one file are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,16 +88,16 @@ pub(super) fn scan(
     analysis: &Analysis,
     hidden: &[HiddenFile],
     contents: &Contents,
+    patterns: &Patterns,
     progress: &dyn Progress,
 ) -> Result<(Vec<Secret>, Scanned)> {
-    let patterns = Patterns::new()?;
     let (items, public) = items(set, analysis, hidden);
     progress.begin("scan", items.iter().map(|item| item.file.size).sum());
     let found: Vec<Result<(Vec<Secret>, Scanned)>> = items
         .par_iter()
         .map(|item| {
             let found = item
-                .scan(&patterns, contents)
+                .scan(patterns, contents)
                 .context(|| format!("looking for secrets in {}", display(item.names[0])));
             progress.advance(item.file.size);
             found

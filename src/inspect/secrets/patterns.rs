@@ -119,10 +119,10 @@ const TOKENS: [Token; 37] = {
 const PEM: &str = "-----BEGIN ";
 
 /// Finds secrets in texts.
-pub(super) struct Patterns(AhoCorasick);
+pub(in crate::inspect) struct Patterns(AhoCorasick);
 
 impl Patterns {
-    pub(super) fn new() -> Result<Self> {
+    pub(in crate::inspect) fn new() -> Result<Self> {
         AhoCorasick::new(TOKENS.iter().map(|t| t.start))
             .map(Self)
             .map_err(|e| Error::unsupported(format!("the patterns of secrets: {e}")))
