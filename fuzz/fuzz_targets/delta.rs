@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
             _ => (bytes, u64::from(plain) << (form >> 4)),
         };
         let reference = if form & 8 > 0 { vec![(0, u64::from(form), old.len() as u64)] } else { vec![] };
-        packed.push(Packed { bytes, plain, form: if form & 12 == 4 { 0 } else { form & 3 }, reference });
+        packed.push(Packed { bytes, plain, told: form & 12 != 4 && form & 3 > 0, reference });
     }
     if let Ok(made) = apply(old, ops, packed, 1 << 22) {
         assert!(made <= 1 << 22);

@@ -39,8 +39,8 @@ pub(super) struct DeltaArgs {
     /// Which platform, where an index has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Level of zstd for files that changed; from 10 on LZMA packs what has no like in OLD. Programs
-    /// are told by their old selves at any level
+    /// Level of zstd for what is not copied from OLD. Programs are told by their old selves at any
+    /// level
     #[arg(long, value_name = "N", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
     /// Replace the output if it is there

@@ -1,6 +1,7 @@
 //! Blocks of an old file that were read last.
 
 use std::io;
+use std::ops::Range;
 
 use crate::content::{ReadAt, Region};
 
@@ -12,49 +13,67 @@ const BLOCKS: u64 = 1024;
 /// Reads a file whose short runs are asked for near those before.
 pub(super) struct Blocks {
     file: Region,
-    /// The number of each block and its bytes; it lies at its number, modulo their count.
-    kept: Vec<(u64, Vec<u8>)>,
+    /// The number of each block that is kept; it lies at its number, modulo their count.
+    known: Vec<u64>,
+    /// Their bytes.
+    kept: Vec<u8>,
+    /// What lies in more than one.
+    joined: Vec<u8>,
 }
 
 impl Blocks {
     /// Takes the room of those of another file.
     pub(super) fn new(file: Region, room: Option<Self>) -> Self {
-        let empty = || vec![(u64::MAX, Vec::new()); BLOCKS as usize];
-        let mut kept = room.map_or_else(empty, |room| room.kept);
-        for block in &mut kept {
-            block.0 = u64::MAX;
-        }
-        Self { file, kept }
+        let count = file.size().div_ceil(BLOCK).clamp(1, BLOCKS) as usize;
+        let kept = room.map(|room| room.kept).unwrap_or_default();
+        let kept = if kept.len() < count * BLOCK as usize {
+            drop(kept);
+            vec![0; count * BLOCK as usize]
+        } else {
+            kept
+        };
+        Self { file, known: vec![u64::MAX; count], kept, joined: Vec::new() }
     }
 
-    /// Puts so many bytes from `offset` on in place of those in `bytes`.
-    pub(super) fn read(
-        &mut self,
-        mut offset: u64,
-        n: usize,
-        bytes: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        bytes.clear();
-        while bytes.len() < n {
-            let number = offset / BLOCK;
-            let (known, block) = &mut self.kept[(number % BLOCKS) as usize];
-            if *known != number {
-                let start = number * BLOCK;
-                // Bad until it is read.
-                *known = u64::MAX;
-                block.resize(self.file.size().saturating_sub(start).min(BLOCK) as usize, 0);
-                self.file.read_exact_at(block, start)?;
-                *known = number;
-            }
-            let from = block.get((offset % BLOCK) as usize..).unwrap_or_default();
-            let from = &from[..from.len().min(n - bytes.len())];
+    /// Bytes of the file, and which of them are the `n` from `offset` on.
+    pub(super) fn read(&mut self, offset: u64, n: usize) -> io::Result<(&[u8], Range<usize>)> {
+        let into = (offset % BLOCK) as usize;
+        if into + n <= BLOCK as usize {
+            let block = self.block(offset / BLOCK)?;
+            let range = into..into + n;
+            return match block.get(range.clone()) {
+                Some(_) => Ok((block, range)),
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        }
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.clear();
+        while joined.len() < n {
+            let at = offset + joined.len() as u64;
+            let block = self.block(at / BLOCK)?;
+            let from = block.get((at % BLOCK) as usize..).unwrap_or_default();
             if from.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            bytes.extend_from_slice(from);
-            offset += from.len() as u64;
+            joined.extend_from_slice(&from[..from.len().min(n - joined.len())]);
         }
-        Ok(())
+        self.joined = joined;
+        Ok((&self.joined, 0..n))
+    }
+
+    /// A block's bytes, of which the last has fewer.
+    fn block(&mut self, number: u64) -> io::Result<&[u8]> {
+        let at = (number % self.known.len() as u64) as usize;
+        let start = number * BLOCK;
+        let bytes = self.file.size().saturating_sub(start).min(BLOCK) as usize;
+        let block = &mut self.kept[at * BLOCK as usize..][..bytes];
+        if self.known[at] != number {
+            // Bad until it is read.
+            self.known[at] = u64::MAX;
+            self.file.read_exact_at(block, start)?;
+            self.known[at] = number;
+        }
+        Ok(block)
     }
 }
 
@@ -88,15 +107,14 @@ mod tests {
         ) {
             let size = 8 * BLOCKS * BLOCK - 5;
             let mut blocks = Blocks::new(Region::new(Arc::new(Long(size)), 0, size), None);
-            let mut bytes = Vec::new();
             for (block, into, n) in reads {
                 // Few places in the room, so that blocks take each other's.
                 let at = (block & !0x7f) * BLOCK + into;
-                let read = blocks.read(at, n as usize, &mut bytes);
-                prop_assert_eq!(read.is_ok(), at + n <= size || n == 0);
-                if read.is_ok() {
-                    prop_assert_eq!(bytes.len() as u64, n);
-                    prop_assert!(bytes.iter().zip(at..).all(|(byte, at)| *byte == (at % 251) as u8));
+                let read = blocks.read(at, n as usize);
+                prop_assert_eq!(read.is_ok(), at + n <= size);
+                if let Ok((bytes, range)) = read {
+                    prop_assert_eq!(range.len() as u64, n);
+                    prop_assert!(bytes[range].iter().zip(at..).all(|(byte, at)| *byte == (at % 251) as u8));
                 }
             }
         }

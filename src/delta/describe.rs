@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::index::Index;
 use super::ops::{Op, OpWriter};
 use super::told::{can_be_told, tell};
-use super::{Blobs, Form, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
-use super::{MOST_PACKED, compress, lzma};
+use super::{Blobs, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
+use super::{MOST_PACKED, compress};
 use crate::content::{ReadAt as _, Region, Source, SourceReader};
 use crate::error::{Error, Result};
 use crate::layer::{self, LayerContent};
@@ -79,11 +79,6 @@ pub(super) struct Streams {
 
 /// Files that are larger are told one at a time.
 const LARGE: u64 = 64 << 20;
-/// From this level on what has no reference is packed by LZMA.
-const STRONG: i32 = 10;
-/// But fresh bytes are not if they are less than this part of the files that are told: it would save
-/// little, and take as long as all else when the delta is applied.
-const LITTLE: u64 = 16;
 
 /// Describes a layer that the old image does not have.
 pub(super) fn layer(
@@ -106,11 +101,10 @@ pub(super) fn layer(
     }
     made.tars += read.tar_bytes;
     let Layer { ops, heads, data, groups, order, .. } = layer;
-    let pack = |pieces: &[Piece], rests: &[Vec<u8>], strong| -> Result<Vec<Packed>> {
-        let pack = |p: &Piece| p.pack(old, read, rests, level, strong, progress);
+    let pack = |pieces: &[Piece], rests: &[Vec<u8>]| -> Result<Vec<Packed>> {
+        let pack = |p: &Piece| p.pack(old, read, rests, level, progress);
         pieces.par_iter().with_max_len(1).map(pack).collect()
     };
-    let strong = level >= STRONG;
     // Large files take memory: one at a time, beside all else.
     let (large, small): (Vec<_>, Vec<_>) =
         groups.iter().enumerate().partition(|(_, g)| g.iter().any(|f| f.1.size() > LARGE));
@@ -123,7 +117,7 @@ pub(super) fn layer(
         || large.into_iter().map(one).collect::<Result<Vec<_>>>(),
         || {
             let small: Result<Vec<_>> = small.into_par_iter().with_max_len(1).map(one).collect();
-            Ok::<_, Error>((small?, pack(&heads, &[], strong)?, pack(&data, &[], strong)?))
+            Ok::<_, Error>((small?, pack(&heads, &[])?, pack(&data, &[])?))
         },
     );
     let (mut told, (small, heads, data)) = (large?, rest?);
@@ -136,7 +130,7 @@ pub(super) fn layer(
             return Err(Error::limit("what changed in a file is too much to be told"));
         }
         made.told += bytes.len() as u64;
-        numbers.push(blobs.add(bytes, 0, Form::Told));
+        numbers.push(blobs.add(bytes, 0));
         rests.extend(rest);
     }
     let mut fresh = Vec::new();
@@ -150,13 +144,11 @@ pub(super) fn layer(
             file += 1;
         }
     }
-    let plain: u64 = fresh.iter().map(|piece| piece.bytes).sum();
-    let files: u64 = groups.iter().flatten().map(|file| file.1.size()).sum();
-    let fresh = pack(&fresh, &rests, strong && plain >= files / LITTLE)?;
+    let fresh = pack(&fresh, &rests)?;
     let mut parts = |packed: Vec<Packed>, sum: &mut u64| -> Vec<Part> {
         let part = |p: Packed| {
             *sum += p.bytes.len() as u64;
-            Part { blob: blobs.add(p.bytes, p.plain, p.form), reference: p.reference }
+            Part { blob: blobs.add(p.bytes, p.plain), reference: p.reference }
         };
         packed.into_iter().map(part).collect()
     };
@@ -258,7 +250,6 @@ fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
 struct Packed {
     bytes: Vec<u8>,
     plain: u64,
-    form: Form,
     reference: Vec<(u32, u64, u64)>,
 }
 
@@ -269,7 +260,6 @@ impl Piece {
         read: &LayerContent,
         rests: &[Vec<u8>],
         level: i32,
-        strong: bool,
         progress: &dyn Progress,
     ) -> Result<Packed> {
         let mut plain = Vec::with_capacity(self.bytes as usize);
@@ -286,12 +276,8 @@ impl Piece {
             }
         }
         let reference = self.reference.clone();
-        let (bytes, form) = if reference.is_empty() && strong {
-            (lzma(&plain)?, Form::Lzma)
-        } else {
-            (compress(&plain, &super::reference(old.tars, &reference)?, level)?, Form::Zstd)
-        };
-        Ok(Packed { bytes, plain: self.bytes, form, reference })
+        let bytes = compress(&plain, &super::reference(old.tars, &reference)?, level)?;
+        Ok(Packed { bytes, plain: self.bytes, reference })
     }
 }
 
@@ -306,7 +292,7 @@ pub(super) fn rebuild(
     let ops = ops.finish();
     let frame = compress(&ops, &[], LEVEL)?;
     made.ops += frame.len() as u64;
-    let ops = blobs.add(frame, ops.len() as u64, Form::Zstd);
+    let ops = blobs.add(frame, ops.len() as u64);
     let Streams { heads, data, fresh, told } = streams;
     Ok(Recipe::Rebuild { tar_bytes: read.tar_bytes, packing, ops, heads, data, fresh, told })
 }

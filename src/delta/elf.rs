@@ -6,6 +6,7 @@
 //! bytes, and the same for who makes a delta and who applies it.
 
 use std::io;
+use std::ops::Range;
 
 use crate::content::ReadAt;
 
@@ -91,6 +92,8 @@ pub(super) struct Field {
     pub(super) base: u64,
     /// The address of the field itself.
     pub(super) place: u64,
+    /// What [`Map::guess`](super::map::Map::guess) says of the address, when it was asked.
+    pub(super) guess: (u64, bool),
 }
 
 impl Field {
@@ -296,27 +299,42 @@ impl Elf {
         (self.all.0..self.all.1).contains(&addr)
     }
 
-    /// Finds what looks like an address in `bytes`, which lie at `offset` in the file.
-    pub(super) fn fields(&self, bytes: &[u8], offset: u64, found: &mut impl FnMut(Field)) {
-        let end = offset + bytes.len() as u64;
+    /// Finds what looks like an address in a range of `bytes`, which lies at `offset` in the file. What
+    /// is around the range may be looked at.
+    pub(super) fn fields(
+        &self,
+        bytes: &[u8],
+        range: Range<usize>,
+        offset: u64,
+        found: &mut impl FnMut(Field),
+    ) {
+        let end = offset + range.len() as u64;
         let first = self.sections.partition_point(|s| s.end <= offset);
         for s in self.sections[first..].iter().take_while(|s| s.start < end) {
             let from = s.start.max(offset);
-            let part = &bytes[(from - offset) as usize..(s.end.min(end) - offset) as usize];
+            let to = range.start + (s.end.min(end) - offset) as usize;
             let addr = s.addr + (from - s.start);
             let shift = (from - offset) as usize;
+            let part = range.start + shift..to;
             let found = &mut |mut f: Field| {
                 f.at += shift;
                 found(f);
             };
             match s.holds {
-                Holds::Code => self.code_fields(part, addr, found),
-                _ => self.data_fields(part, addr, s, found),
+                Holds::Code => self.code_fields(bytes, part, addr, found),
+                _ => self.data_fields(&bytes[part], addr, s, found),
             }
         }
     }
 
-    fn code_fields(&self, b: &[u8], addr: u64, found: &mut impl FnMut(Field)) {
+    fn code_fields(
+        &self,
+        bytes: &[u8],
+        range: Range<usize>,
+        addr: u64,
+        found: &mut impl FnMut(Field),
+    ) {
+        let b = &bytes[range.clone()];
         // The highest byte of a distance inside the file, with its sign.
         let far = (self.all.1.saturating_sub(self.all.0) >> 24).min(126) as u8 + 1;
         // Nothing begins inside an address.
@@ -324,13 +342,14 @@ impl Elf {
         for start in (0..b.len()).step_by(LOOK) {
             // With the byte before, and the four after.
             let mut spare = [0; LOOK + 5];
-            let all = b.get(start.wrapping_sub(1)..).and_then(<[u8]>::first_chunk);
-            let window: &[u8; LOOK + 5] = all.unwrap_or_else(|| {
-                let from = start.max(1) - 1;
-                let n = (b.len() - from).min(start + LOOK + 4 - from);
-                spare[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
-                &spare
-            });
+            let around = bytes.get((range.start + start).wrapping_sub(1)..);
+            let window: &[u8; LOOK + 5] =
+                around.and_then(<[u8]>::first_chunk).unwrap_or_else(|| {
+                    let from = start.max(1) - 1;
+                    let n = (b.len() - from).min(start + LOOK + 4 - from);
+                    spare[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
+                    &spare
+                });
             // Most are none: all are tried at once, without a branch.
             let mut left = look(|i| {
                 let (before, byte, top) = (window[i], window[i + 1], window[i + 5]);
@@ -366,7 +385,7 @@ impl Elf {
                 let data = matches!(kind, Kind::Lea | Kind::Operand);
                 if if data { self.is_loaded(target) } else { self.is_code(target) } {
                     free = at + 4;
-                    found(Field { at, wide: false, kind, target, base, place });
+                    found(Field { at, wide: false, kind, target, base, place, guess: (0, false) });
                 }
             }
         }
@@ -386,41 +405,46 @@ impl Elf {
             let distance = i64::from(word.cast_signed());
             let narrow = |kind, base: u64| {
                 let target = base.wrapping_add_signed(distance);
-                Field { at, wide: false, kind, target, base, place }
+                Field { at, wide: false, kind, target, base, place, guess: (0, false) }
             };
-            let field =
-                match s.holds {
-                    Holds::UnwindIndex => Some(narrow(Kind::Index, s.addr)),
-                    Holds::Unwind => {
-                        Some(narrow(Kind::Frame, place)).filter(|f| self.is_code(f.target))
+            let field = match s.holds {
+                Holds::UnwindIndex => Some(narrow(Kind::Index, s.addr)),
+                Holds::Unwind => {
+                    Some(narrow(Kind::Frame, place)).filter(|f| self.is_code(f.target))
+                }
+                Holds::Constants => {
+                    while near < self.bases.len() && self.bases[near] <= place {
+                        near += 1;
                     }
-                    Holds::Constants => {
-                        while near < self.bases.len() && self.bases[near] <= place {
-                            near += 1;
-                        }
-                        if near == 0 || word == 0 {
-                            None
-                        } else {
-                            let f = narrow(Kind::Table, self.bases[near - 1]);
-                            Some(f).filter(|f| self.is_code(f.target))
-                        }
+                    if near == 0 || word == 0 {
+                        None
+                    } else {
+                        let f = narrow(Kind::Table, self.bases[near - 1]);
+                        Some(f).filter(|f| self.is_code(f.target))
                     }
-                    Holds::Code => None,
-                    _ => {
-                        let value = u64_at(b, at).unwrap_or(0);
-                        let column = (into + at as u64) % 24;
-                        let kind = match (s.holds, column) {
-                            (Holds::Pointers, _) => Some(Kind::Pointer),
-                            (Holds::Symbols, 8) => Some(Kind::Symbol),
-                            (Holds::Rela, 0) => Some(Kind::Place),
-                            (Holds::Rela, 16) => Some(Kind::Addend),
-                            _ => None,
-                        };
-                        kind.filter(|_| value >= 0x1000 && self.is_loaded(value)).map(|kind| {
-                            Field { at, wide: true, kind, target: value, base: 0, place }
-                        })
-                    }
-                };
+                }
+                Holds::Code => None,
+                _ => {
+                    let value = u64_at(b, at).unwrap_or(0);
+                    let column = (into + at as u64) % 24;
+                    let kind = match (s.holds, column) {
+                        (Holds::Pointers, _) => Some(Kind::Pointer),
+                        (Holds::Symbols, 8) => Some(Kind::Symbol),
+                        (Holds::Rela, 0) => Some(Kind::Place),
+                        (Holds::Rela, 16) => Some(Kind::Addend),
+                        _ => None,
+                    };
+                    kind.filter(|_| value >= 0x1000 && self.is_loaded(value)).map(|kind| Field {
+                        at,
+                        wide: true,
+                        kind,
+                        target: value,
+                        base: 0,
+                        place,
+                        guess: (0, false),
+                    })
+                }
+            };
             if let Some(field) = field {
                 found(field);
             }
@@ -473,7 +497,7 @@ pub(super) mod tests {
         let file = program(&code);
         let elf = Elf::parse(&file).unwrap();
         let mut found = Vec::new();
-        elf.fields(&file, 0, &mut |f| found.push((f.at - 0x1000, f.kind, f.target)));
+        elf.fields(&file, 0..file.len(), 0, &mut |f| found.push((f.at - 0x1000, f.kind, f.target)));
         let want = [(9, Kind::Call, 0x1010), (22, Kind::Branch, 0x1020), (33, Kind::Lea, 0x25)];
         assert_eq!(found, want);
         assert_eq!(elf.addr(0x1008), Some(0x1008));
@@ -488,7 +512,7 @@ pub(super) mod tests {
                 let mut bad = file.clone();
                 bad[at] = value;
                 let elf = Elf::parse(&bad).unwrap();
-                elf.fields(&bad, 0, &mut |f| assert!(f.at + f.width() <= bad.len()));
+                elf.fields(&bad, 0..bad.len(), 0, &mut |f| assert!(f.at + f.width() <= bad.len()));
             }
         }
         for size in 0..600 {

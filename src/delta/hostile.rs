@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::apply::{Rebuild, Stream};
 use super::ops::OpReader;
 use super::told::Remake;
-use super::{Blobs, Delta, Form, Header, Part};
+use super::{Blobs, Delta, Header, Part};
 use crate::content::Source;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -18,8 +18,8 @@ pub struct Packed {
     pub bytes: Vec<u8>,
     /// Bytes that it is said to become.
     pub plain: u64,
-    /// 0 zstd, 1 LZMA2, else a file that is told.
-    pub form: u8,
+    /// Whether it tells files; else it is a zstd frame.
+    pub told: bool,
     /// Layer, offset and bytes that it has in sight.
     pub reference: Vec<(u32, u64, u64)>,
 }
@@ -32,11 +32,11 @@ pub struct Packed {
 pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result<u64> {
     let (mut blobs, mut parts, mut told) = (Blobs::default(), Vec::new(), Vec::new());
     for p in packed {
-        let form = [Form::Zstd, Form::Lzma, Form::Told][usize::from(p.form.min(2))];
-        let blob = blobs.add(p.bytes, p.plain, form);
-        match form {
-            Form::Told => told.push(blob),
-            _ => parts.push(Part { blob, reference: p.reference }),
+        let blob = blobs.add(p.bytes, p.plain);
+        if p.told {
+            told.push(blob);
+        } else {
+            parts.push(Part { blob, reference: p.reference });
         }
     }
     let header = Header {
@@ -73,16 +73,16 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::{compress, lzma};
+    use crate::delta::compress;
     use crate::range::{Coder as _, Encoder};
 
     fn zstd(plain: &[u8], said: u64) -> Packed {
         let bytes = compress(plain, &[], 3).unwrap();
-        Packed { bytes, plain: said, form: 0, reference: Vec::new() }
+        Packed { bytes, plain: said, told: false, reference: Vec::new() }
     }
 
     fn told(bytes: Vec<u8>) -> Packed {
-        Packed { bytes, plain: 0, form: 2, reference: Vec::new() }
+        Packed { bytes, plain: 0, told: true, reference: Vec::new() }
     }
 
     fn refused(old: &[u8], ops: &[u8], packed: Vec<Packed>, word: &str) {
@@ -105,9 +105,6 @@ mod tests {
         refused(&[], &four, vec![zstd(b"abc", 3)], "fewer bytes");
         refused(&[], &four, vec![zstd(b"", 0)], "size that can't be");
         refused(&[], &four, vec![zstd(&[0; 100], 1 << 40)], "size that can't be");
-        let mut large = zstd(b"abcd", 4);
-        (large.bytes, large.form) = (lzma(&vec![0; 1 << 20]).unwrap(), 1);
-        refused(&[], &four, vec![large], "bytes came out");
         refused(&[], &four, vec![], "fewer bytes");
     }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::describe::{Old, Streams, layer, rebuild, tars};
 use super::index::Index;
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Form, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
+use super::{Blobs, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
 use super::{compress, write};
 use crate::codec::{Compression, Encoder, Format, chunked};
 use crate::content::SourceReader;
@@ -183,7 +183,7 @@ fn again(
         let small = |n: u64| n <= (blob.source.size() / FEW).clamp(LITTLE, MOST_HEADER);
         if found.is_some_and(|f| f.plain == blob.diff_id && small(f.corrections)) {
             let frame = compress(&corrections, &[], LEVEL)?;
-            let blob = blobs.add(frame, corrections.len() as u64, Form::Zstd);
+            let blob = blobs.add(frame, corrections.len() as u64);
             return Ok((Packing::Corrections { blob, bytes: own.size }, own));
         }
     }

@@ -1,6 +1,6 @@
 //! Where addresses of an old file are in the new one.
 
-use super::elf::Elf;
+use super::elf::{Elf, Field};
 use super::matches::Match;
 
 /// What the matches say of addresses, and what has been seen to become of them.
@@ -77,27 +77,27 @@ impl Map {
         ((hash >> 32) as usize & (self.told.len() - 1), hash >> ADDRESS)
     }
 
-    /// The same, but for addresses that were told; and how sure it is, from 0 to 2.
-    pub(super) fn find(&self, target: u64) -> (u64, usize) {
-        let (slot, name) = self.slot(target);
+    /// What an address that [`near`](Self::near) was given becomes, by what was told or guessed; and
+    /// how sure it is, from 0 to 2.
+    pub(super) fn find(&self, field: &Field) -> (u64, usize) {
+        let (slot, name) = self.slot(field.target);
         let told = self.told[slot];
         if told >> ADDRESS == name {
             return (told & ((1 << ADDRESS) - 1), 2);
         }
-        let (new, sure) = self.guess(target);
+        let (new, sure) = field.guess;
         (new, usize::from(sure))
     }
 
-    /// Brings near what is known of addresses: it lies far apart in memory, and comes sooner all at
-    /// once than one by one.
-    pub(super) fn near(&self, targets: impl Iterator<Item = u64>) {
-        let sum = targets.fold(0, |sum: u64, target| {
-            let into = target.saturating_sub(self.first) >> self.page;
-            let page = self.pages[(into as usize).min(self.pages.len() - 2)];
-            let moved = self.moved.get(page as usize).map_or(0, |m| m.new);
-            sum ^ self.told[self.slot(target).0] ^ moved
-        });
-        std::hint::black_box(sum);
+    /// Guesses all addresses, and brings near what was told of them: it lies far apart in memory, and
+    /// comes sooner all at once than one by one.
+    pub(super) fn near(&self, fields: &mut [Field]) {
+        let mut told = 0;
+        for field in fields {
+            field.guess = self.guess(field.target);
+            told ^= self.told[self.slot(field.target).0];
+        }
+        std::hint::black_box(told);
     }
 
     /// Says where an address is.

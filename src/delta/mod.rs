@@ -134,24 +134,10 @@ struct Part {
 struct BlobHeader {
     /// Bytes in the delta.
     bytes: u64,
-    /// Bytes that it becomes.
+    /// Bytes that it becomes; 0 for one that tells files.
     plain: u64,
-    /// What they are packed by.
-    form: Form,
     /// BLAKE3 of the packed bytes, in hex.
     hash: String,
-}
-
-/// What a blob is packed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Form {
-    /// A zstd frame.
-    Zstd,
-    /// LZMA2 chunks, with a dictionary of [`PART`] bytes.
-    Lzma,
-    /// A stream of [`range`].
-    Told,
 }
 
 /// Where bytes lie in the old tars.
@@ -173,34 +159,6 @@ fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
 /// The opposite; `bytes` is how many come out.
 fn decompress(packed: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
     frame::decompress(packed, reference, bytes, WINDOW)
-}
-
-fn lzma_options() -> lzma_rust2::LzmaOptions {
-    let mut options = lzma_rust2::LzmaOptions::with_preset(9);
-    options.dict_size = PART as u32;
-    options.nice_len = 273;
-    (options.lc, options.lp, options.pb) = (4, 0, 0);
-    options
-}
-
-/// Compresses by LZMA2: smaller than zstd where there is no reference, and slower both ways.
-fn lzma(plain: &[u8]) -> Result<Vec<u8>> {
-    let options = lzma_rust2::Lzma2Options { lzma_options: lzma_options(), ..Default::default() };
-    let mut writer = lzma_rust2::Lzma2Writer::new(Vec::new(), options);
-    writer.write_all(plain)?;
-    Ok(writer.finish()?)
-}
-
-/// The opposite; `bytes` is how many come out.
-fn unlzma(packed: &[u8], bytes: u64) -> Result<Vec<u8>> {
-    let reader = lzma_rust2::Lzma2Reader::new(packed, PART as u32, None);
-    let mut plain = Vec::with_capacity(bytes as usize);
-    let read = reader.take(bytes + 1).read_to_end(&mut plain);
-    read.map_err(|e| Error::malformed(format!("the delta is damaged ({e})")))?;
-    if plain.len() as u64 != bytes {
-        return Err(Error::malformed(format!("{} bytes came out and not {bytes}", plain.len())));
-    }
-    Ok(plain)
 }
 
 /// A delta that is open: its header has been verified.
@@ -292,11 +250,7 @@ impl Delta {
         if blob.plain > MOST_HEADER {
             return Err(Error::malformed("a part of the delta states a size that can't be"));
         }
-        let plain = match blob.form {
-            Form::Zstd => decompress(&packed, reference, blob.plain),
-            Form::Lzma => unlzma(&packed, blob.plain),
-            Form::Told => Err(Error::malformed("it is of another form than is needed")),
-        };
+        let plain = decompress(&packed, reference, blob.plain);
         plain.context(|| format!("part {number} of the delta"))
     }
 }
@@ -309,9 +263,9 @@ struct Blobs {
 }
 
 impl Blobs {
-    fn add(&mut self, frame: Vec<u8>, plain: u64, form: Form) -> u32 {
+    fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
         let hash = hex(blake3::hash(&frame).as_bytes());
-        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, form, hash });
+        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
         self.frames.push(frame);
         self.frames.len() as u32 - 1
     }

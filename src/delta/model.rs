@@ -15,11 +15,19 @@ const GROUP: usize = 8;
 /// Bytes of a match that are looked at at once: addresses are not looked for across its ends.
 pub(super) const PIECE: usize = 1 << 16;
 /// A match has at least so many bytes.
-pub(super) const SHORTEST: u32 = 16;
-/// A file has no more matches than this.
-pub(super) const MOST_MATCHES: u64 = 1 << 21;
+pub(super) const SHORTEST: u32 = 32;
+/// A file has no more matches than one for so many bytes, the longest ones: each takes its time when
+/// the file is made again.
+const APART: u64 = 3 << 9;
+/// But it may have so many.
+const FEW_MATCHES: u64 = 1 << 8;
 /// Nor more parts that are loaded.
 const MOST_LOADS: u64 = 64;
+
+/// How many matches a file of so many bytes may have.
+pub(super) fn most_matches(size: u64) -> u64 {
+    (size / APART).max(FEW_MATCHES)
+}
 
 /// Some of a match.
 pub(super) struct Piece<'a> {
@@ -116,7 +124,7 @@ impl Model {
         sizes: [u64; 2],
     ) -> Result<Vec<Match>> {
         let count = self.count.code(coder, matches.len() as u64);
-        if count > MOST_MATCHES.min(sizes[0] / u64::from(SHORTEST)) {
+        if count > most_matches(sizes[0]) {
             return Err(bad());
         }
         let mut found = Vec::with_capacity(count as usize);
@@ -162,14 +170,13 @@ impl Model {
     ) {
         guess.clear();
         guess.extend_from_slice(piece.old);
-        map.near(piece.fields.iter().map(|f| f.target));
         let (mut next, mut at) = (0, 0);
         while at < piece.old.len() {
             let end = (at + LINE).min(piece.old.len());
             // A line has the addresses that begin in it, and ends with the last of them.
             let (first, mut sure, mut stop) = (next, 2, end);
             while let Some(field) = piece.fields.get(next).filter(|f| f.at < end) {
-                let (target, s) = map.find(field.target);
+                let (target, s) = map.find(field);
                 sure = sure.min(s);
                 put(guess, field, target.wrapping_sub(base(field, piece.addr, map)));
                 stop = stop.max(field.at + field.width());
@@ -270,7 +277,7 @@ impl Model {
     ) {
         let range = field.at..field.at + field.width();
         let base = base(field, piece.addr, map);
-        let (target, sure) = map.find(field.target);
+        let (target, sure) = map.find(field);
         // One before it in the line may have told more than was known.
         put(guess, field, target.wrapping_sub(base));
         let kind = field.kind as usize;

@@ -8,8 +8,7 @@ use super::blocks::Blocks;
 use super::elf::{Elf, Field};
 use super::map::Map;
 use super::matches::{Index, Match, find};
-use super::model::{MOST_MATCHES, Model, PIECE, Piece, SHORTEST, put};
-
+use super::model::{Model, PIECE, Piece, most_matches, put};
 use super::{Delta, Place};
 use crate::content::{ReadAt, Region, Source};
 use crate::error::{Error, Result};
@@ -37,7 +36,7 @@ fn evened(file: &dyn ReadAt, elf: &Elf, becomes: impl Fn(u64) -> u64) -> io::Res
     for at in (0..bytes.len()).step_by(1 << 20) {
         let piece = &mut bytes[at..(at + (1 << 20)).min(file.size() as usize)];
         fields.clear();
-        elf.fields(piece, at as u64, &mut |f| fields.push(f));
+        elf.fields(piece, 0..piece.len(), at as u64, &mut |f| fields.push(f));
         for field in &fields {
             put(piece, field, becomes(field.target));
         }
@@ -57,11 +56,12 @@ fn matches(old: (&dyn ReadAt, &Elf), new: (&dyn ReadAt, &Elf)) -> io::Result<Vec
         let map = Map::new(old.1, new.1, &matches, 0);
         matches = find(Some(&map))?;
     }
-    if matches.len() as u64 > MOST_MATCHES {
+    let most = most_matches(new.0.size()) as usize;
+    if matches.len() > most {
         let mut sizes: Vec<u32> = matches.iter().map(|m| m.bytes).collect();
         sizes.sort_unstable();
-        let least = sizes[sizes.len() - MOST_MATCHES as usize];
-        matches.retain(|m| m.bytes > least.max(SHORTEST));
+        let least = sizes[sizes.len() - most];
+        matches.retain(|m| m.bytes > least);
     }
     Ok(matches)
 }
@@ -122,8 +122,6 @@ struct Pieces {
     old: Blocks,
     elf: Elf,
     loads: Elf,
-    /// The old bytes of the piece.
-    bytes: Vec<u8>,
     fields: Vec<Field>,
     /// The last piece's new bytes.
     made: Vec<u8>,
@@ -131,8 +129,7 @@ struct Pieces {
 
 impl Pieces {
     fn new(old: Blocks, elf: Elf, loads: Elf) -> Self {
-        let (bytes, made) = (Vec::new(), Vec::new());
-        Self { old, elf, loads, bytes, fields: Vec::new(), made }
+        Self { old, elf, loads, fields: Vec::new(), made: Vec::new() }
     }
 
     /// Turns what lies between matches, in code, into what repeats itself better, or back.
@@ -153,17 +150,18 @@ impl Pieces {
         new: &[u8],
     ) -> Result<()> {
         let offset = u64::from(m.old + into);
-        self.old.read(offset, new.len(), &mut self.bytes)?;
+        let (bytes, range) = self.old.read(offset, new.len())?;
         self.fields.clear();
         let addr = self.loads.addr((m.new + into).into());
-        self.elf.fields(&self.bytes, offset, &mut |f| {
+        self.elf.fields(bytes, range.clone(), offset, &mut |f| {
             // What is not loaded can't refer to what is near.
             if addr.is_some() || f.wide {
                 self.fields.push(f);
             }
         });
+        map.near(&mut self.fields);
         let piece = Piece {
-            old: &self.bytes,
+            old: &bytes[range],
             fields: &self.fields,
             addr: addr.unwrap_or(0),
             code: self.elf.has_code(offset),

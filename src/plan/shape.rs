@@ -46,18 +46,37 @@ pub(super) fn best(
         (profile.client.unpacks > 1).then(|| by_work(set, sequence, profile, compression));
     let mut ways: Vec<(&Sequence, u64)> = SLACKS.map(|slack| (sequence, slack)).into();
     ways.extend(weighed.as_ref().map(|weighed| (weighed, SLACK)));
+    let candidate = |layers: &[(Vec<usize>, pull::Layer)]| {
+        let pulled: Vec<pull::Layer> = layers.iter().map(|(_, layer)| *layer).collect();
+        let Profile { client, link, machine, .. } = profile;
+        let groups: Vec<_> = layers.iter().map(|(group, _)| group.clone()).collect();
+        Candidate {
+            makespan: pull::simulate(&pulled, client, link, machine).makespan,
+            update: update(sequence, &chances, &groups, client.reuse),
+            groups,
+        }
+    };
+    let mut last = Vec::new();
     for n in counts {
         for (way, slack) in &ways {
             let groups = by_count(way, n.clamp(1, MAX_LAYERS) as usize, *slack);
-            if found.last().is_some_and(|last| last.groups == groups) {
+            if groups == last {
                 continue;
             }
-            let pulled: Vec<pull::Layer> =
-                groups.iter().map(|g| layer(set, sequence, g, compression)).collect();
-            let makespan =
-                pull::simulate(&pulled, &profile.client, &profile.link, &profile.machine).makespan;
-            let update = update(sequence, &chances, &groups, profile.client.reuse);
-            found.push(Candidate { groups, makespan, update });
+            last.clone_from(&groups);
+            let mut layers: Vec<(Vec<usize>, pull::Layer)> = groups
+                .into_iter()
+                .map(|group| {
+                    let layer = layer(set, sequence, &group, compression);
+                    (group, layer)
+                })
+                .collect();
+            found.push(candidate(&layers));
+            // Where a layer counts whatever lies below it, what takes longest may come first.
+            if profile.client.reuse != Reuse::Chain {
+                layers.sort_by(|a, b| alone(&b.1, profile).total_cmp(&alone(&a.1, profile)));
+                found.push(candidate(&layers));
+            }
         }
     }
     let fastest = found.iter().map(|c| c.makespan).fold(f64::INFINITY, f64::min);
@@ -66,6 +85,11 @@ pub(super) fn best(
         .into_iter()
         .min_by(|a, b| a.update.total_cmp(&b.update).then(a.makespan.total_cmp(&b.makespan)));
     cheapest.map_or_else(Vec::new, |c| c.groups)
+}
+
+/// Seconds to download and unpack a layer with nothing else to do.
+fn alone(layer: &pull::Layer, profile: &Profile) -> f64 {
+    pull::simulate(&[*layer], &profile.client, &profile.link, &profile.machine).makespan
 }
 
 /// The sequence with sizes that count unpacking for half: layers of many small files are the work of

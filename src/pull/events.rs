@@ -32,16 +32,19 @@ impl Job {
             Compression::Gzip => costs.gzip,
             Compression::Zstd => costs.zstd,
         };
-        let reading = (decode + costs.hash) * layer.tar_bytes as f64 * NANO;
-        let writing = (costs.write * layer.tar_bytes as f64 + costs.file * layer.entries as f64)
-            * NANO
-            + costs.layer;
+        let tar_bytes = layer.tar_bytes as f64;
+        let decoding = decode * tar_bytes * NANO;
+        let hashing = costs.hash * tar_bytes * NANO;
+        let writing = (costs.write * tar_bytes + costs.file * layer.entries as f64) * NANO;
+
         let mut fetching = costs.fetch * layer.blob_bytes as f64 * NANO;
         if client.decodes_twice {
-            fetching += reading;
+            fetching += decoding + hashing;
         }
-        let unpacking = reading + writing;
-        let longest = if client.beside { reading.max(writing) } else { unpacking };
+        // Decompressing is a process or goroutine beside the rest.
+        let rest = hashing + writing + costs.layer;
+        let unpacking = decoding + rest;
+        let longest = decoding.max(rest);
         let unpacks = need.unpack && client.unpacks > 0;
         let requests = match client.range {
             Some(range) => layer.blob_bytes.div_ceil(range).max(1),

@@ -22,7 +22,7 @@ use crate::analyze::{Analysis, ComponentKind};
 use crate::content::Contents;
 use crate::error::{Context, Result};
 use crate::fileset::{FileData, FileSet, Kind, display, parent, parts};
-use crate::flatten::HiddenFile;
+use crate::flatten::{HiddenFile, How};
 use crate::progress::Progress;
 use patterns::{Hit, REACH};
 
@@ -79,6 +79,8 @@ struct Item<'a> {
     names: Vec<&'a [u8]>,
     file: &'a FileData,
     hidden_by: Option<usize>,
+    /// Whether somebody deleted it.
+    deleted: bool,
 }
 
 /// Looks through the files that an image shows and those that it hides. Runs on the current rayon
@@ -130,11 +132,11 @@ fn items<'a>(
     let kind = |inode: u32| analysis.components[analysis.owner[inode as usize] as usize].kind;
     let mut public = 0;
     let mut items = Vec::new();
-    let mut add = |names: Vec<&'a [u8]>, file, owner, hidden_by| {
-        if names.iter().all(|name| is_public(name, owner)) {
+    let mut add = |item: Item<'a>, owner| {
+        if item.names.iter().all(|name| is_public(name, owner)) {
             public += 1;
         } else {
-            items.push(Item { names, file, hidden_by });
+            items.push(item);
         }
     };
     let entries = set.entries();
@@ -143,13 +145,16 @@ fn items<'a>(
             && file.size > 0
         {
             let names = names.iter().map(|i| &*entries[*i as usize].path).collect();
-            add(names, file, Some(kind(id as u32)), None);
+            let item = Item { names, file, hidden_by: None, deleted: false };
+            add(item, Some(kind(id as u32)));
         }
     }
     for h in hidden.iter().filter(|h| h.file.size > 0) {
         // What a package has at the path today, an older version of it had there before.
         let owner = set.position(&h.path).map(|i| kind(entries[i].inode));
-        add(vec![&h.path], &h.file, owner, Some(h.by as usize + 1));
+        let deleted = h.how != How::Overwritten;
+        let by = Some(h.by as usize + 1);
+        add(Item { names: vec![&h.path], file: &h.file, hidden_by: by, deleted }, owner);
     }
     (items, public)
 }
@@ -235,6 +240,10 @@ impl Item<'_> {
         } else {
             self.read_text(patterns, contents, &mut hits, &mut scanned)?
         };
+        if self.deleted && hits.is_empty() && self.file.size <= names::MOST {
+            let text = contents.read(self.file, names::MOST)?;
+            hits.extend(names::unread_login(self.names[0], &text).map(|hit| (hit, 0)));
+        }
         // Named files come first, so that what two rules find is called after its file.
         hits.sort_by_key(|(hit, base)| base + hit.at.start as u64);
         let mut end = 0;
@@ -338,7 +347,8 @@ mod tests {
         let location = Location::Span { source: 0, offset: 0 };
         let file = FileData { size: bytes.len() as u64, hash: [0; 32], location };
         let contents = Contents::new(vec![Arc::new(bytes)]);
-        let item = Item { names: vec![path.as_bytes()], file: &file, hidden_by: Some(2) };
+        let item =
+            Item { names: vec![path.as_bytes()], file: &file, hidden_by: Some(2), deleted: true };
         item.scan(&Patterns::new().unwrap(), &contents).unwrap()
     }
 
@@ -383,6 +393,17 @@ mod tests {
         let (found, _) = scan_one("root/.npmrc", format!("{token}{token}").into_bytes());
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].rule, found[0].places, found[0].line), ("npm-token", 2, Some(1)));
+    }
+
+    #[test]
+    fn a_deleted_login_that_nothing_can_be_read_in_is_reported() {
+        let found = |path, text: &str| {
+            scan_one(path, text.as_bytes().to_vec()).0.first().map(|secret| secret.rule)
+        };
+        assert_eq!(found("root/.npmrc", "; what is this?\n"), Some("deleted-login"));
+        assert_eq!(found("root/.npmrc", "//r/:_authToken=${NPM_TOKEN}\n"), None);
+        assert_eq!(found("root/.npmrc", "\n"), None);
+        assert_eq!(found("root/notes", "; what is this?\n"), None);
     }
 
     #[test]
