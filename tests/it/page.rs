@@ -73,7 +73,9 @@ fn bench_measures_what_split_would_write() {
     assert_eq!(pulls.len(), 5 * 3, "clients and links");
     for row in pulls {
         let of = |form: usize, what: &str| row["pulls"][form][what].as_f64().unwrap();
-        assert!((0..3).all(|form| of(form, "makespan") >= of(form, "bound")), "{row}");
+        // Both are sums of the same numbers, in another order.
+        let least = |form| of(form, "bound") * (1.0 - 1e-9);
+        assert!((0..3).all(|form| of(form, "makespan") >= least(form)), "{row}");
         assert_eq!(row["pulls"][2]["spans"].as_array().unwrap().len(), 4);
     }
     let slow = ["--link", "5MB/10MB/200ms", "--client", "docker", "--cores", "1", "--json"];
