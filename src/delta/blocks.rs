@@ -25,13 +25,9 @@ impl Blocks {
     /// Takes the room of those of another file.
     pub(super) fn new(file: Region, room: Option<Self>) -> Self {
         let count = file.size().div_ceil(BLOCK).clamp(1, BLOCKS) as usize;
-        let kept = room.map(|room| room.kept).unwrap_or_default();
-        let kept = if kept.len() < count * BLOCK as usize {
-            drop(kept);
-            vec![0; count * BLOCK as usize]
-        } else {
-            kept
-        };
+        let bytes = count * BLOCK as usize;
+        let kept = room.map(|room| room.kept).filter(|kept| kept.len() >= bytes);
+        let kept = kept.unwrap_or_else(|| vec![0; bytes]);
         Self { file, known: vec![u64::MAX; count], kept, joined: Vec::new() }
     }
 

@@ -21,7 +21,7 @@ pub(super) const SHORTEST: u32 = 32;
 const APART: u64 = 3 << 9;
 /// But it may have so many.
 const FEW_MATCHES: u64 = 1 << 8;
-/// Nor more parts that are loaded.
+/// A file has no more parts that are loaded than this.
 const MOST_LOADS: u64 = 64;
 
 /// How many matches a file of so many bytes may have.

@@ -74,7 +74,10 @@ pub(super) fn best(
             found.push(candidate(&layers));
             // Where a layer counts whatever lies below it, what takes longest may come first.
             if profile.client.reuse != Reuse::Chain {
-                layers.sort_by(|a, b| alone(&b.1, profile).total_cmp(&alone(&a.1, profile)));
+                layers.sort_by_cached_key(|(_, layer)| {
+                    // The bits of times, which are not negative, are in their order.
+                    std::cmp::Reverse(alone(layer, profile).to_bits())
+                });
                 found.push(candidate(&layers));
             }
         }

@@ -222,15 +222,17 @@ fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
 impl Item<'_> {
     fn scan(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
         let mut hits: Vec<(Hit, u64)> = Vec::new();
+        let mut unread = None;
         if self.file.size <= names::MOST {
             let mut rules: Vec<_> = self.names.iter().flat_map(|n| names::rules_for(n)).collect();
             rules.sort_unstable();
             rules.dedup();
             if !rules.is_empty() {
                 let text = contents.read(self.file, names::MOST)?;
-                for rule in rules {
-                    hits.extend(names::look(rule, &text).into_iter().map(|hit| (hit, 0)));
+                for rule in &rules {
+                    hits.extend(names::look(*rule, &text).into_iter().map(|hit| (hit, 0)));
                 }
+                unread = names::unread_login(&rules, &text).filter(|_| self.deleted);
             }
         }
         let mut scanned = Scanned { files: 1, bytes: self.file.size, ..Scanned::default() };
@@ -240,9 +242,8 @@ impl Item<'_> {
         } else {
             self.read_text(patterns, contents, &mut hits, &mut scanned)?
         };
-        if self.deleted && hits.is_empty() && self.file.size <= names::MOST {
-            let text = contents.read(self.file, names::MOST)?;
-            hits.extend(names::unread_login(self.names[0], &text).map(|hit| (hit, 0)));
+        if hits.is_empty() {
+            hits.extend(unread.map(|hit| (hit, 0)));
         }
         // Named files come first, so that what two rules find is called after its file.
         hits.sort_by_key(|(hit, base)| base + hit.at.start as u64);

@@ -185,13 +185,13 @@ pub(super) fn look(rule: usize, text: &[u8]) -> Vec<Hit> {
     hits
 }
 
-/// A deleted file of a path where clients keep logins, if nothing in it can be read as settings: it
-/// was deleted for a reason, and that it is harmless can't be told.
-pub(super) fn unread_login(path: &[u8], text: &[u8]) -> Option<Hit> {
+/// A text that one of these rules was meant for, if nothing in it can be read as settings. Somebody who
+/// deleted such a file had a reason, and that it is harmless can't be told.
+pub(super) fn unread_login(rules: &[usize], text: &[u8]) -> Option<Hit> {
     let at = span(text, text.trim_ascii());
     let is_login =
-        |rule: usize| !matches!(RULES[rule].name, "token-file" | "password-hash" | "dotenv");
-    let login = !at.is_empty() && rules_for(path).into_iter().any(is_login);
+        |rule: &usize| !matches!(RULES[*rule].name, "token-file" | "password-hash" | "dotenv");
+    let login = !at.is_empty() && rules.iter().any(is_login);
     (login && pairs(text).is_empty()).then_some(Hit { rule: "deleted-login", at })
 }
 
