@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::error::{Context, Error, Result};
 use crate::fileset::{FileData, Location};
@@ -137,6 +137,8 @@ pub struct Budget {
     dir: Option<PathBuf>,
     overflow: OnceLock<File>,
     next: AtomicU64,
+    /// Segments of the file whose spools are gone.
+    free: Mutex<Vec<u64>>,
 }
 
 /// A spool takes memory, or room in the file, by pieces of this size.
@@ -151,6 +153,7 @@ impl Budget {
             dir,
             overflow: OnceLock::new(),
             next: AtomicU64::new(0),
+            free: Mutex::default(),
         })
     }
 
@@ -159,6 +162,12 @@ impl Budget {
         self.left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(step))
             .is_ok()
+    }
+
+    /// Where the next segment in the file goes.
+    fn place(&self) -> u64 {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed))
     }
 
     /// The temporary file: it has no name, so nothing is left behind however we end.
@@ -217,8 +226,15 @@ impl ReadAt for Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        let memory = self.segments.iter().filter(|s| matches!(s, Segment::Memory(_))).count();
-        self.budget.left.fetch_add((memory * SEGMENT) as u64, Ordering::Relaxed);
+        let mut free = self.budget.free.lock().unwrap_or_else(PoisonError::into_inner);
+        for segment in &self.segments {
+            match segment {
+                Segment::Memory(_) => {
+                    self.budget.left.fetch_add(SEGMENT as u64, Ordering::Relaxed);
+                }
+                Segment::File(at) => free.push(*at),
+            }
+        }
     }
 }
 
@@ -258,7 +274,7 @@ impl SpoolWriter {
         let segment = if budget.take() {
             Segment::Memory(std::mem::take(&mut self.pending).into_boxed_slice())
         } else {
-            let at = budget.next.fetch_add(SEGMENT as u64, Ordering::Relaxed);
+            let at = budget.place();
             budget
                 .file()?
                 .write_all_at(&self.pending, at)
@@ -399,6 +415,14 @@ mod tests {
         assert!(spool.read_exact_at(&mut part, want.len() as u64 - 5).is_err());
         drop(spool);
         assert_eq!(budget.left.load(Ordering::Relaxed), 2 * SEGMENT as u64);
+        // Its room in the file is used again.
+        let before = budget.next.load(Ordering::Relaxed);
+        let mut w = SpoolWriter::new(&budget);
+        w.write_all(&want).unwrap();
+        let spool = w.finish().unwrap();
+        assert_eq!(budget.next.load(Ordering::Relaxed), before);
+        spool.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == want);
     }
 
     #[test]

@@ -137,13 +137,13 @@ mod run {
             return Err(Error::refused("--name is for one image; add them one by one"));
         }
         // The lock is had before anything is read.
-        let store = Store::open(dir)?;
+        let budget = Budget::new(global.memory.0, None);
+        let store = Store::open(dir, &budget)?;
         let options = Options { level: args.level, max_size: global.max_size.0 };
         let names = (!args.name.is_empty()).then_some(args.name.as_slice());
         let mut all = Vec::new();
         for image in &args.images {
             let start = Instant::now();
-            let budget = Budget::new(global.memory.0, None);
             let opened = open(image, args.platform.as_ref(), &budget, global)?;
             opened.notes.iter().for_each(|note| terminal.note(note));
             let added = global
@@ -178,8 +178,12 @@ mod run {
         finish(global, json!({ "images": all }), String::new)
     }
 
+    fn read(dir: &Path, global: &Global) -> Result<Store> {
+        Store::open_read(dir, &Budget::new(global.memory.0, None))
+    }
+
     fn list(dir: &Path, global: &Global) -> Result<Outcome> {
-        let images = Store::open_read(dir)?.list()?;
+        let images = read(dir, global)?.list()?;
         finish(global, json!({ "images": images }), || {
             let mut rows = table(&["name", "digest", "layers", "size"], 2);
             for image in &images {
@@ -207,7 +211,7 @@ mod run {
     }
 
     fn stats(dir: &Path, global: &Global) -> Result<Outcome> {
-        let stats = Store::open_read(dir)?.stats(dir)?;
+        let stats = read(dir, global)?.stats(dir)?;
         finish(global, json!({ "stats": stats }), || {
             let mut rows = table(&["image", "blobs", "unpacked", "own", "new", "kept"], 1);
             for image in &stats.images {
@@ -251,7 +255,8 @@ mod run {
     }
 
     fn remove(names: &[String], dir: &Path, global: &Global) -> Result<Outcome> {
-        let removed = Store::open(dir)?.remove(names)?;
+        let budget = Budget::new(global.memory.0, None);
+        let removed = Store::open(dir, &budget)?.remove(names)?;
         finish(global, json!({ "removed": removed }), || {
             removed.iter().fold(String::new(), |mut text, digest| {
                 let _ = writeln!(text, "removed {digest}");
@@ -261,7 +266,8 @@ mod run {
     }
 
     fn collect(level: i32, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let collected = global.pool()?.install(|| Store::collect(dir, level, terminal))?;
+        let budget = Budget::new(global.memory.0, None);
+        let collected = global.pool()?.install(|| Store::collect(dir, level, &budget, terminal))?;
         finish(global, json!({ "collected": collected }), || {
             format!(
                 "freed {}: {} chunks of {} unpacked; {} left\n",
@@ -274,7 +280,7 @@ mod run {
     }
 
     fn check(blobs: bool, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let store = Store::open_read(dir)?;
+        let store = read(dir, global)?;
         let checked = global.pool()?.install(|| store.check(blobs, terminal))?;
         finish(global, json!({ "checked": checked }), || {
             let mut text = String::new();

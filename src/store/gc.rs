@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use super::pack;
 use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of, take_step};
 use super::stats::disk_bytes;
 use super::table::Store;
+use crate::content::Budget;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -127,9 +129,14 @@ impl Store {
     }
 
     /// Takes out of the store in `dir` what no image uses. Packs that are compressed again are at
-    /// `level` of zstd. Runs on the current rayon pool.
-    pub fn collect(dir: &Path, level: i32, progress: &dyn Progress) -> Result<Collected> {
-        let store = Self::open_to_collect(dir)?;
+    /// `level` of zstd; what is read is kept on `budget`. Runs on the current rayon pool.
+    pub fn collect(
+        dir: &Path,
+        level: i32,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<Collected> {
+        let store = Self::open_to_collect(dir, budget)?;
         let before_bytes = disk_bytes(dir)?;
         let collected = store.collect_all(level, progress)?;
         // Files go for good when they are closed.

@@ -5,11 +5,13 @@
 //! example. Packs are named by their first chunk's number.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::record::{Hash, PackHeader, Runs, key, number_of};
 use crate::codec::frame;
+use crate::content::{Budget, ReadAt, Spool, SpoolWriter};
 use crate::db::Db;
 use crate::error::{Context, Error, Result};
 
@@ -19,109 +21,172 @@ pub(super) const REFERENCE: u64 = 16 << 20;
 const WINDOW: u32 = 25;
 /// Packs refer to packs that refer to packs, so deep: reading one may mean reading so many.
 pub(super) const DEPTH: u64 = 6;
-/// Bytes of packs that are kept in memory once read.
-const CACHE: usize = 128 << 20;
+/// Bytes of packs that are kept once they were read, in memory or in a temporary file. Files of a
+/// layer lie all over the store, and each pack stands on others: were few kept, one would be read
+/// again for every few files.
+const KEPT: u64 = 8 << 30;
 
-/// A pack that has been read and verified.
+/// A pack whose chunks are read and verified when they are first asked for.
 pub(super) struct Pack {
     first: u64,
+    header: PackHeader,
     /// Where each chunk ends.
     ends: Vec<u32>,
-    bytes: Vec<u8>,
+    bytes: OnceLock<Spool>,
+    reading: Mutex<()>,
 }
 
 impl Pack {
+    fn new(first: u64, header: PackHeader) -> Self {
+        let sizes = header.chunks.iter().map(|(size, _)| *size);
+        let ends = sizes.scan(0, |end, size| {
+            *end += size;
+            Some(*end)
+        });
+        let ends = ends.collect();
+        Self { first, header, ends, bytes: OnceLock::new(), reading: Mutex::new(()) }
+    }
+
     fn has(&self, number: u64) -> bool {
         (self.first..self.first + self.ends.len() as u64).contains(&number)
     }
 
-    /// A chunk's bytes; `number` is one of its own.
-    pub(super) fn chunk(&self, number: u64) -> &[u8] {
+    fn size(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0).into()
+    }
+
+    /// Where a chunk lies in it, which is one of its own.
+    fn place(&self, number: u64) -> Range<u64> {
         let at = (number - self.first) as usize;
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
-        &self.bytes[start as usize..self.ends[at] as usize]
+        start.into()..self.ends[at].into()
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let bytes = self.bytes.get().ok_or_else(|| Error::malformed("a pack was not read"))?;
+        Ok(bytes.read_exact_at(buf, offset)?)
     }
 }
 
-/// Reads packs, and keeps the last ones.
-#[derive(Default)]
+/// Reads packs, and keeps those that were used last.
 pub(super) struct Packs {
-    cache: Mutex<VecDeque<Arc<Pack>>>,
+    budget: Arc<Budget>,
+    kept: Mutex<VecDeque<Arc<Pack>>>,
+    /// How often a pack was read.
+    #[cfg(test)]
+    pub(super) reads: std::sync::atomic::AtomicUsize,
 }
 
 impl Packs {
-    /// The pack that a chunk is in.
-    pub(super) fn of(&self, db: &Db, number: u64) -> Result<Arc<Pack>> {
-        self.read(db, number, 2 * DEPTH)
+    /// What is read takes memory of `budget`.
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            kept: Mutex::default(),
+            #[cfg(test)]
+            reads: 0.into(),
+        }
     }
 
-    fn read(&self, db: &Db, number: u64, depth: u64) -> Result<Arc<Pack>> {
-        {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(at) = cache.iter().position(|p| p.has(number)) {
-                let pack = cache.remove(at);
-                cache.extend(pack.clone());
-                return pack.ok_or_else(|| gone(db, number));
-            }
+    /// The pack that a chunk is in.
+    pub(super) fn of(&self, db: &Db, number: u64) -> Result<Arc<Pack>> {
+        self.at_depth(db, number, 2 * DEPTH)
+    }
+
+    fn at_depth(&self, db: &Db, number: u64, depth: u64) -> Result<Arc<Pack>> {
+        let pack = match self.known(|kept| kept.has(number)) {
+            Some(pack) => pack,
+            None => self.keep(header_of(db, number)?),
+        };
+        // Who comes second waits for the first. Packs refer to earlier ones only, so that nobody
+        // waits in a circle.
+        let reading = pack.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if pack.bytes.get().is_none() {
+            let bytes = self.decode(db, &pack, depth).context(|| format!("pack {}", pack.first))?;
+            // Nobody else sets it meanwhile.
+            let _ = pack.bytes.set(bytes);
         }
-        let (first, header) = header_of(db, number)?;
-        let pack =
-            Arc::new(self.decode(db, first, &header, depth).context(|| format!("pack {first}"))?);
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.push_back(Arc::clone(&pack));
-        let mut held: usize = cache.iter().map(|p| p.bytes.len()).sum();
-        while held > CACHE && cache.len() > 1 {
-            held -= cache.pop_front().map_or(0, |p| p.bytes.len());
-        }
+        drop(reading);
         Ok(pack)
     }
 
-    fn decode(&self, db: &Db, first: u64, header: &PackHeader, depth: u64) -> Result<Pack> {
-        let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
-        let mut reference = Vec::new();
-        for number in header.references.numbers() {
-            reference.extend_from_slice(self.read(db, number, depth)?.chunk(number));
-            if reference.len() as u64 > REFERENCE {
-                return Err(db.damaged("it refers to too much"));
-            }
+    /// A pack that is kept, from now on as the one that was used last.
+    fn known(&self, wanted: impl Fn(&Pack) -> bool) -> Option<Arc<Pack>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().rposition(|pack| wanted(pack))?;
+        let pack = kept.remove(at)?;
+        kept.push_back(Arc::clone(&pack));
+        Some(pack)
+    }
+
+    fn keep(&self, (first, header): (u64, PackHeader)) -> Arc<Pack> {
+        // Another thread may have been first.
+        if let Some(pack) = self.known(|kept| kept.first == first) {
+            return pack;
         }
-        let data = db.get("data", &key(first))?;
+        let pack = Arc::new(Pack::new(first, header));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back(Arc::clone(&pack));
+        let mut held: u64 = kept.iter().map(|pack| pack.size()).sum();
+        while held > KEPT && kept.len() > 1 {
+            held -= kept.pop_front().map_or(0, |pack| pack.size());
+        }
+        pack
+    }
+
+    fn decode(&self, db: &Db, pack: &Pack, depth: u64) -> Result<Spool> {
+        #[cfg(test)]
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let header = &pack.header;
+        let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
+        let reference = self.join(db, &header.references, REFERENCE, depth)?;
+        let data = db.get("data", &key(pack.first))?;
         let data = data.filter(|d| d.len() as u64 == header.frame);
         let data = data.ok_or_else(|| db.damaged("its bytes are missing"))?;
         let bytes = frame::decompress(&data, &reference, header.plain(), WINDOW)?;
-        let mut at = 0;
-        let mut ends = Vec::with_capacity(header.chunks.len());
-        for (i, (size, hash)) in header.chunks.iter().enumerate() {
-            let end = at + *size as usize;
-            if *size > 0 && *blake3::hash(&bytes[at..end]).as_bytes() != *hash {
-                let what = format!("chunk {} is not what it was", first + i as u64);
-                return Err(db.damaged(&what));
+        for (number, (size, hash)) in (pack.first..).zip(&header.chunks) {
+            let place = pack.place(number);
+            let chunk = &bytes[place.start as usize..place.end as usize];
+            if *size > 0 && *blake3::hash(chunk).as_bytes() != *hash {
+                return Err(db.damaged(&format!("chunk {number} is not what it was")));
             }
-            at = end;
-            ends.push(end as u32);
         }
-        Ok(Pack { first, ends, bytes })
+        let mut spool = SpoolWriter::new(&self.budget);
+        spool.write_all(&bytes)?;
+        spool.finish()
     }
 
     /// Drops a pack that has changed.
     pub(super) fn forget(&self, first: u64) {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.retain(|pack| pack.first != first);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|pack| pack.first != first);
     }
 
     #[cfg(test)]
     pub(super) fn forget_all(&self) {
-        self.cache.lock().unwrap().clear();
+        self.kept.lock().unwrap().clear();
     }
 
     /// The bytes of chunks.
     pub(super) fn all(&self, db: &Db, chunks: &Runs, limit: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        self.join(db, chunks, limit, 2 * DEPTH)
+    }
+
+    fn join(&self, db: &Db, chunks: &Runs, limit: u64, depth: u64) -> Result<Vec<u8>> {
+        let (mut bytes, mut now) = (Vec::new(), None::<Arc<Pack>>);
         for number in chunks.numbers() {
-            bytes.extend_from_slice(self.of(db, number)?.chunk(number));
-            if bytes.len() as u64 > limit {
-                return Err(db.damaged("a document is too large"));
+            let pack = match now.take().filter(|pack| pack.has(number)) {
+                Some(pack) => pack,
+                None => self.at_depth(db, number, depth)?,
+            };
+            let place = pack.place(number);
+            let (start, size) = (bytes.len(), place.end - place.start);
+            if start as u64 + size > limit {
+                return Err(db.damaged(&format!("more than {limit} bytes are named together")));
             }
+            bytes.resize(start + size as usize, 0);
+            pack.read(&mut bytes[start..], place.start)?;
+            now = Some(pack);
         }
         Ok(bytes)
     }
@@ -160,26 +225,25 @@ pub(super) struct ChunkReader<'a> {
     db: &'a Db,
     runs: std::vec::IntoIter<(u64, u64)>,
     /// Numbers that are left of the current run.
-    left: std::ops::Range<u64>,
-    now: Option<(Arc<Pack>, u64)>,
-    at: usize,
+    left: Range<u64>,
+    /// The current pack, and where the rest of the current chunk lies in it.
+    now: Option<(Arc<Pack>, Range<u64>)>,
 }
 
 impl<'a> ChunkReader<'a> {
     pub(super) fn new(packs: &'a Packs, db: &'a Db, chunks: Runs) -> Self {
-        Self { packs, db, runs: chunks.0.into_iter(), left: 0..0, now: None, at: 0 }
+        Self { packs, db, runs: chunks.0.into_iter(), left: 0..0, now: None }
     }
 
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
-            if let Some((pack, number)) = &self.now {
-                let rest = &pack.chunk(*number)[self.at..];
-                if !rest.is_empty() {
-                    let n = rest.len().min(buf.len());
-                    buf[..n].copy_from_slice(&rest[..n]);
-                    self.at += n;
-                    return Ok(n);
-                }
+            if let Some((pack, rest)) = &mut self.now
+                && !rest.is_empty()
+            {
+                let n = buf.len().min((rest.end - rest.start) as usize);
+                pack.read(&mut buf[..n], rest.start)?;
+                rest.start += n as u64;
+                return Ok(n);
             }
             let Some(number) = self.left.next() else {
                 let Some((first, count)) = self.runs.next() else { return Ok(0) };
@@ -191,8 +255,8 @@ impl<'a> ChunkReader<'a> {
                 Some(pack) => pack,
                 None => self.packs.of(self.db, number)?,
             };
-            self.now = Some((pack, number));
-            self.at = 0;
+            let place = pack.place(number);
+            self.now = Some((pack, place));
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn open(
     workers: u32,
     budget: &Arc<Budget>,
 ) -> Result<Opened> {
-    let store = Arc::new(Store::open_read(dir)?);
+    let store = Arc::new(Store::open_read(dir, budget)?);
     let (_, image) = store.find(wanted)?;
     let budget = Arc::clone(budget);
     layout::open(&Stored { store, image, workers, budget }, None, platform, Transport::Store)

@@ -1,12 +1,14 @@
 //! The store that is open, and the images it lists.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::pack::{self, Packs};
 use super::record::{BlobRecord, ImageRecord, LayerRecord, PackHeader, Runs};
 use super::record::{key, number_of};
+use crate::content::Budget;
 use crate::db::{Db, Kind};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -51,18 +53,19 @@ pub struct Listed {
 }
 
 impl Store {
-    /// Opens a store for writing, and makes it if it is not there. One process can at a time.
-    pub fn open(dir: &Path) -> Result<Self> {
-        Ok(Self { db: Db::open(KIND, dir)?, packs: Packs::default() })
+    /// Opens a store for writing, and makes it if it is not there. One process can at a time. What
+    /// is read of it is kept on `budget`.
+    pub fn open(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        Ok(Self { db: Db::open(KIND, dir)?, packs: Packs::new(budget) })
     }
 
-    pub(super) fn open_to_collect(dir: &Path) -> Result<Self> {
-        Ok(Self { db: Db::open_to_compact(KIND, dir)?, packs: Packs::default() })
+    pub(super) fn open_to_collect(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        Ok(Self { db: Db::open_to_compact(KIND, dir)?, packs: Packs::new(budget) })
     }
 
-    /// Opens a store for reading.
-    pub fn open_read(dir: &Path) -> Result<Self> {
-        Ok(Self { db: Db::open_read(KIND, dir)?, packs: Packs::default() })
+    /// Opens a store for reading. What is read is kept on `budget`.
+    pub fn open_read(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        Ok(Self { db: Db::open_read(KIND, dir)?, packs: Packs::new(budget) })
     }
 
     /// Its images, in the order they were added.

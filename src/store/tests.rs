@@ -71,8 +71,8 @@ fn image(version: u64) -> Opened {
 }
 
 fn filled(dir: &Path) -> Store {
-    let store = Store::open(dir).unwrap();
     let budget = Budget::new(1 << 24, None);
+    let store = Store::open(dir, &budget).unwrap();
     for version in 0..3 {
         let options = Options { level: 1, max_size: 1 << 24 };
         store.add(&image(version), None, options, &budget, &Silent).unwrap();
@@ -107,11 +107,29 @@ fn a_later_version_is_stored_as_its_difference() {
     // And stands alone once what it was compressed with in sight is gone.
     store.remove(&["v0".into()]).unwrap();
     drop(store);
-    Store::collect(dir.path(), 1, &Silent).unwrap();
-    let store = Store::open_read(dir.path()).unwrap();
+    let budget = Budget::new(1 << 24, None);
+    Store::collect(dir.path(), 1, &budget, &Silent).unwrap();
+    let store = Store::open_read(dir.path(), &budget).unwrap();
     make_all(&store).unwrap();
     let checked = store.check(true, &Silent).unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
+}
+
+#[test]
+fn each_pack_is_read_once_whatever_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    for memory in [0, 1 << 30] {
+        let store = Store::open_read(dir.path(), &Budget::new(memory, None)).unwrap();
+        let packs = store.headers().unwrap().len();
+        assert!(packs >= 3);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| make_all(&store).unwrap());
+            }
+        });
+        assert_eq!(store.packs.reads.into_inner(), packs);
+    }
 }
 
 #[test]
