@@ -42,7 +42,8 @@ use segment::{AFTER, BEFORE, MAX_PLAIN, Segment};
 
 /// The first byte of corrections.
 const VERSION: u8 = 1;
-/// Segments that are worked on at once: each takes some MiB.
+/// Segments of which the model is chosen together, however many are worked on at once. Each takes
+/// some MiB.
 const BATCH: usize = 8;
 /// A model is good when the corrections of a segment are at most this part of it. It is looked for
 /// again when they are not, so many times.
@@ -86,12 +87,11 @@ pub fn analyze(
     let (mut size, mut written) = (0, 1);
     out.write_all(&[VERSION]).context(|| "writing corrections")?;
     let mut parser = Parser::new(blob);
-    let batch = rayon::current_num_threads().clamp(1, BATCH);
     let (mut model, mut choices, mut ended) = (None, 0, false);
     // Segments not yet coded, and where the first of them begins in the parser's bytes.
     let (mut waiting, mut begin) = (Vec::new(), 0);
     loop {
-        while !ended && !full(&waiting, batch, begin, parser.plain.len()) {
+        while !ended && !full(&waiting, begin, parser.plain.len()) {
             match parser.segment() {
                 Ok(Some(segment)) => waiting.push(segment),
                 Ok(None) => ended = true,
@@ -99,7 +99,7 @@ pub fn analyze(
                 Err(Stop::Failed(e)) => return Err(Error::from(e).context("reading the blob")),
             }
         }
-        let jobs: Vec<Segment> = waiting.drain(..waiting.len().min(batch)).collect();
+        let jobs: Vec<Segment> = waiting.drain(..waiting.len().min(BATCH)).collect();
         if jobs.is_empty() {
             break;
         }
@@ -152,9 +152,9 @@ pub fn analyze(
 }
 
 /// Whether a batch is there with all bytes that its prediction sees.
-fn full(waiting: &[Segment], batch: usize, begin: usize, plain: usize) -> bool {
-    let size: usize = waiting.iter().take(batch).map(|s| s.plain).sum();
-    waiting.len() >= batch && plain - begin - size >= AFTER
+fn full(waiting: &[Segment], begin: usize, plain: usize) -> bool {
+    let size: usize = waiting.iter().take(BATCH).map(|s| s.plain).sum();
+    waiting.len() >= BATCH && plain - begin - size >= AFTER
 }
 
 /// A segment in the bytes around it.

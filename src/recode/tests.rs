@@ -146,6 +146,25 @@ fn flushes_and_long_blocks() {
 }
 
 #[test]
+fn corrections_do_not_depend_on_threads() {
+    let plain = sample(1_300_000);
+    let dir = std::env::temp_dir();
+    // Members of several encoders, so that a model never fits for long.
+    let levels = ["-1", "-9", "-3", "-6"];
+    let blob: Vec<u8> =
+        levels.iter().flat_map(|level| tool("gzip", &["-n", level], &dir, &plain)).collect();
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| taken_apart(&blob).unwrap().1)
+    };
+    let one = with(1);
+    assert!(made_again(&plain.repeat(levels.len()), &one, blob.len()).unwrap() == blob);
+    for threads in [2, 7] {
+        assert!(with(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_told() {
     let plain = sample(1_200_000);
     let blob = gzip(&plain, 6);

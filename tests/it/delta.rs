@@ -98,6 +98,11 @@ fn what_skopeo_wrote_comes_out_byte_for_byte() {
         }
         let notes = ok(delta(&at(old), &at(new), &at("d")));
         assert!(notes.is_empty(), "{notes}");
+        for threads in ["1", "5"] {
+            let args = ["delta", &at(old), &at(new), "-o", &at("t"), "-f", "--threads", threads];
+            tool::ok(tool::relayer().args(args).args(["--level", "3"]));
+            assert!(fs::read(at("t")).unwrap() == fs::read(at("d")).unwrap(), "{threads} threads");
+        }
         ok(apply(&at(old), &at("d"), &at("out.tar")));
         same_image(&at(new), &at("out.tar"));
     }
