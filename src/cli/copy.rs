@@ -37,7 +37,7 @@ impl Copy {
         let opened = open(&self.source, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let bundle = Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
-        target.write(&bundle, terminal)?;
+        global.pool()?.install(|| target.write(&bundle, terminal))?;
         if self.destination.path.is_none() || (global.quiet && !global.json) {
             return Ok(Outcome::Done);
         }
