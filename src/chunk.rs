@@ -1,7 +1,7 @@
 //! Content-defined chunks: where a file is cut depends on the bytes around the cut only, so that
 //! an insertion changes the chunks it touches and no others.
 //!
-//! `FastCDC` of 2020 ([paper](https://ieeexplore.ieee.org/document/9055082)). docs/CHUNKS.md has
+//! `FastCDC` of 2020 ([paper](https://ieeexplore.ieee.org/document/9055082)). docs/STORE.md has
 //! the measurements behind the sizes.
 
 use std::io::Read;

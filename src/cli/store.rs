@@ -156,12 +156,18 @@ mod run {
                     added.kept
                 ));
             }
+            for (name, digest) in &added.moved {
+                terminal.note(&format!(
+                    "{name} was the name of {0} until now; that is still there as {0}",
+                    digest.short()
+                ));
+            }
             if !global.json && !global.quiet {
                 let what = if added.known {
                     "was there already".to_owned()
                 } else {
                     format!(
-                        "{}, {} of it new, stored in {}, {:.1} s",
+                        "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
                         ByteSize(added.blob_bytes),
                         ByteSize(added.new_bytes),
                         ByteSize(added.stored_bytes),

@@ -4,7 +4,9 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, get_error_name};
 
 use crate::error::{Error, Result};
 
-/// Compresses with a reference in sight. `window_log` is that of a window which holds both.
+/// Compresses with a reference in sight. `window_log` is that of a window which holds both. The two
+/// must not be parts of one buffer: of a prefix that ends where `plain` begins zstd makes other bytes
+/// (`ZSTD_c_deterministicRefPrefix`).
 pub(crate) fn compress(
     plain: &[u8],
     reference: &[u8],

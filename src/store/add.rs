@@ -56,6 +56,8 @@ pub struct Added {
     pub stored_bytes: u64,
     /// Blobs that can't be made of their files again and are kept as they are.
     pub kept: u64,
+    /// Names that other images had until now, and the digests of those.
+    pub moved: Vec<(String, Digest)>,
 }
 
 impl Store {
@@ -83,6 +85,7 @@ impl Store {
             new_bytes: 0,
             stored_bytes: 0,
             kept: 0,
+            moved: Vec::new(),
         };
         let mut record = ImageRecord {
             root,
@@ -105,7 +108,7 @@ impl Store {
                 }
             }
         }
-        writer.finish(&record, &images)?;
+        added.moved = writer.finish(&record, &images)?;
         (added.new_bytes, added.stored_bytes) =
             (writer.packer.new_bytes, writer.packer.stored_bytes);
         Ok(added)
@@ -341,8 +344,13 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Writes what is left, and last the image: from then on it is there.
-    fn finish(&mut self, image: &ImageRecord, images: &[(u64, ImageRecord)]) -> Result<()> {
+    /// Writes what is left, and last the image: from then on it is there. Gives the names that
+    /// were another image's.
+    fn finish(
+        &mut self,
+        image: &ImageRecord,
+        images: &[(u64, ImageRecord)],
+    ) -> Result<Vec<(String, Digest)>> {
         self.packer.finish()?;
         let mut batch = self.store.db.batch();
         for (hash, chunks) in &self.files {
@@ -358,6 +366,7 @@ impl<'a> Writer<'a> {
             batch.put_json("blobs", digest.as_bytes(), blob)?;
         }
         let mut image = image.clone();
+        let mut moved = Vec::new();
         let mut number = images.last().map_or(0, |(number, _)| number + 1);
         for (at, old) in images {
             let mut old = old.clone();
@@ -370,15 +379,18 @@ impl<'a> Writer<'a> {
                 image.names.splice(0..0, new);
                 continue;
             }
-            let before = old.names.len();
-            old.names.retain(|name| !image.names.contains(name));
-            if old.names.len() < before {
+            let (gone, stay) = old.names.drain(..).partition(|name| image.names.contains(name));
+            old.names = stay;
+            let gone: Vec<String> = gone;
+            if !gone.is_empty() {
                 batch.put_json("images", &key(*at), &old)?;
             }
+            moved.extend(gone.into_iter().map(|name| (name, old.root.digest)));
         }
         batch.put_json("images", &key(number), &image)?;
         batch.write(true)?;
-        self.store.db.settle()
+        self.store.db.settle()?;
+        Ok(moved)
     }
 }
 

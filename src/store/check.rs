@@ -66,10 +66,10 @@ impl Store {
             let name = image.names.first().cloned().unwrap_or_else(|| image.root.digest.short());
             for digest in &image.blobs {
                 let fresh = used.insert(*digest);
-                if let Err(e) = self.check_blob(digest, &whole, &mut marks, blobs && fresh) {
-                    checked.problems.push(format!("image {name}: {e}"));
+                match self.check_blob(digest, &whole, &mut marks, blobs && fresh) {
+                    Ok(()) => checked.blobs += u64::from(blobs && fresh),
+                    Err(e) => checked.problems.push(format!("image {name}: {e}")),
                 }
-                checked.blobs += u64::from(blobs && fresh);
             }
         }
         for (first, header) in &packs {

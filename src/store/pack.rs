@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::record::{Hash, PackHeader, Runs, key, number_of};
 use crate::codec::frame;
-use crate::content::{Budget, ReadAt, Spool, SpoolWriter};
+use crate::content::{Budget, Source, SpoolWriter};
 use crate::db::Db;
 use crate::error::{Context, Error, Result};
 
@@ -32,7 +32,7 @@ pub(super) struct Pack {
     header: PackHeader,
     /// Where each chunk ends.
     ends: Vec<u32>,
-    bytes: OnceLock<Spool>,
+    bytes: OnceLock<Source>,
     reading: Mutex<()>,
 }
 
@@ -94,7 +94,7 @@ impl Packs {
     }
 
     fn at_depth(&self, db: &Db, number: u64, depth: u64) -> Result<Arc<Pack>> {
-        let pack = match self.known(|kept| kept.has(number)) {
+        let pack = match self.known(number) {
             Some(pack) => pack,
             None => self.keep(header_of(db, number)?),
         };
@@ -111,21 +111,21 @@ impl Packs {
     }
 
     /// A pack that is kept, from now on as the one that was used last.
-    fn known(&self, wanted: impl Fn(&Pack) -> bool) -> Option<Arc<Pack>> {
+    fn known(&self, number: u64) -> Option<Arc<Pack>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().rposition(|pack| wanted(pack))?;
+        let at = kept.iter().rposition(|pack| pack.has(number))?;
         let pack = kept.remove(at)?;
         kept.push_back(Arc::clone(&pack));
         Some(pack)
     }
 
     fn keep(&self, (first, header): (u64, PackHeader)) -> Arc<Pack> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been first.
-        if let Some(pack) = self.known(|kept| kept.first == first) {
-            return pack;
+        if let Some(pack) = kept.iter().find(|pack| pack.first == first) {
+            return Arc::clone(pack);
         }
         let pack = Arc::new(Pack::new(first, header));
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back(Arc::clone(&pack));
         let mut held: u64 = kept.iter().map(|pack| pack.size()).sum();
         while held > KEPT && kept.len() > 1 {
@@ -134,7 +134,7 @@ impl Packs {
         pack
     }
 
-    fn decode(&self, db: &Db, pack: &Pack, depth: u64) -> Result<Spool> {
+    fn decode(&self, db: &Db, pack: &Pack, depth: u64) -> Result<Source> {
         #[cfg(test)]
         self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let header = &pack.header;
@@ -152,8 +152,14 @@ impl Packs {
             }
         }
         let mut spool = SpoolWriter::new(&self.budget);
-        spool.write_all(&bytes)?;
-        spool.finish()
+        if let Ok(spool) =
+            spool.write_all(&bytes).map_err(Error::from).and_then(|()| spool.finish())
+        {
+            return Ok(Arc::new(spool));
+        }
+        // There is no room to keep it. That is no damage, but the others must go.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(Arc::new(bytes))
     }
 
     /// Drops a pack that has changed.

@@ -78,7 +78,9 @@ impl Stored {
     }
 }
 
-/// A blob that is made when it is first read.
+/// A blob that is made when it is first read. Making it runs on rayon with `made` locked, so one
+/// must not be shared by several tasks: a thread that waits inside may take up another task, which
+/// would then wait for its own lock.
 struct Lazy {
     store: Arc<Store>,
     digest: Digest,

@@ -133,6 +133,17 @@ fn each_pack_is_read_once_whatever_the_memory() {
 }
 
 #[test]
+fn no_room_to_keep_packs_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    let budget = Budget::new(0, Some(dir.path().join("not there")));
+    let store = Store::open_read(dir.path(), &budget).unwrap();
+    make_all(&store).unwrap();
+    let checked = store.check(true, &Silent).unwrap();
+    assert!(checked.problems.is_empty() && checked.blobs > 0, "{:?}", checked.problems);
+}
+
+#[test]
 fn changed_values_are_found_or_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());

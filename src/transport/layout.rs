@@ -21,7 +21,7 @@ pub fn open(
     transport: Transport,
 ) -> Result<Opened> {
     let root = read_root(files)?;
-    let chosen = choose(&root, tag)?;
+    let mut chosen = choose(&root, tag)?;
     let names: Vec<_> = chosen
         .iter()
         .filter_map(|d| name::of_descriptor(d))
@@ -29,6 +29,8 @@ pub fn open(
         .collect::<std::collections::BTreeSet<_>>()
         .into_iter()
         .collect();
+    // Several names of one image, as it is one that is named.
+    chosen.dedup_by_key(|d| d.digest);
     let mut found = Found { files, platform, images: Vec::new(), notes: Vec::new() };
     let mut index = None;
     for d in &chosen {

@@ -36,6 +36,9 @@ pub enum Form {
 pub struct Target {
     reference: Reference,
     form: Form,
+    force: bool,
+    /// Tags of the inputs that lie in the layout that is written to.
+    inputs: Vec<Option<String>>,
 }
 
 impl Target {
@@ -67,7 +70,7 @@ impl Target {
                 )
                 .context(place()));
             }
-            return Ok(Self { reference, form });
+            return Ok(Self { reference, form, force, inputs: Vec::new() });
         };
         let real = |p: &Path| fs::canonicalize(p).ok();
         let overwritten = |i: &&Reference| {
@@ -116,7 +119,37 @@ impl Target {
         if reference.transport != Some(Transport::Oci) && !pipe {
             temporary_beside(path).context(place)?;
         }
-        Ok(Self { reference, form })
+        let within = inputs.iter().filter(|i| i.path.as_deref().and_then(real) == real(path));
+        let inputs = within.map(|i| i.tag.clone()).collect();
+        let target = Self { force, inputs, form, reference: reference.clone() };
+        if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
+            target.check_tags(&read_index(path).context(place)?, &[tag]).context(place)?;
+        }
+        Ok(target)
+    }
+
+    /// Checks that no image of a layout loses its tag unasked.
+    fn check_tags(&self, index: &Index, tags: &[&str]) -> Result<()> {
+        for old in &index.manifests {
+            let Some(tag) = old.annotation(name::REF_NAME).filter(|tag| tags.contains(tag)) else {
+                continue;
+            };
+            let full = name::of_descriptor(old).unwrap_or(tag);
+            let read = |input: &Option<String>| {
+                input.as_ref().is_none_or(|i| name::matches(tag, i) || name::matches(full, i))
+            };
+            if self.inputs.iter().any(read) {
+                return Err(Error::refused(format!(
+                    "{tag} is the input, which is never overwritten; name another tag"
+                )));
+            }
+            if !self.force {
+                return Err(Error::refused(format!(
+                    "it has an image {tag} already; --force replaces it"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Where to.
@@ -131,27 +164,70 @@ impl Target {
 
     /// Writes `bundle`. A tag in the target's name takes the place of the bundle's names.
     pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
-        let tag = self.reference.tag.clone();
-        let names = tag.map_or_else(|| bundle.names.clone(), |tag| vec![tag]);
+        let tag = self.reference.tag.as_deref();
+        let names = tag.map_or_else(|| bundle.names.clone(), |tag| vec![tag.to_owned()]);
         progress.begin("write", bundle.bytes());
         let done = match (&self.reference.path, self.reference.transport) {
             (None, _) => {
                 let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-                write_archive(bundle, &names, self.form, &mut out, progress)
+                write_archive(bundle, &names, tag, self.form, &mut out, progress)
                     .and_then(|()| Ok(out.flush()?))
             }
-            (Some(path), Some(Transport::Oci)) => write_layout(bundle, &names, path, progress),
+            (Some(path), Some(Transport::Oci)) => self.write_layout(bundle, &names, path, progress),
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.
                 let file = fs::OpenOptions::new().write(true).open(path)?;
-                write_archive(bundle, &names, self.form, file, progress)
+                write_archive(bundle, &names, tag, self.form, file, progress)
             }
             (Some(path), _) => {
-                replace(path, |file| write_archive(bundle, &names, self.form, file, progress))
+                replace(path, |file| write_archive(bundle, &names, tag, self.form, file, progress))
             }
         };
         progress.end();
         done.context(|| format!("writing {}", self.reference))
+    }
+
+    /// Writes into an OCI layout folder, new or with other images in it.
+    fn write_layout(
+        &self,
+        bundle: &Bundle,
+        names: &[String],
+        dir: &Path,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let mut root = read_index(dir)?;
+        let new = named_roots(bundle, names, self.reference.tag.as_deref())?;
+        let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(name::REF_NAME)).collect();
+        self.check_tags(&root, &tags)?;
+        let mut added = Added::default();
+        added.folders(&dir.join("blobs/sha256"))?;
+        let blobs = dir.join("blobs/sha256");
+        for (digest, blob) in &bundle.blobs {
+            let path = dir.join(blob_path(digest));
+            // A blob that is there has been verified by whoever put it there; its size tells a torn one.
+            if fs::metadata(&path).is_ok_and(|m| m.len() == blob.source.size()) {
+                progress.advance(blob.source.size());
+                continue;
+            }
+            added.files.push(path.clone());
+            replace(&path, |file| copy_blob(digest, blob, file, progress))?;
+        }
+        sync_folder(&blobs)?;
+        let layout = dir.join("oci-layout");
+        if !layout.exists() {
+            added.files.push(layout.clone());
+            replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
+        }
+        root.manifests.retain(|old| {
+            !new.iter().any(|n| match n.annotation(name::REF_NAME) {
+                Some(tag) => old.annotation(name::REF_NAME) == Some(tag),
+                None => old.digest == n.digest,
+            })
+        });
+        root.manifests.extend(new);
+        replace(&dir.join("index.json"), |file| Ok(file.write_all(&oci::to_json(&root)?)?))?;
+        added.keep();
+        Ok(())
     }
 }
 
@@ -237,13 +313,14 @@ fn copy_blob(
     Ok(())
 }
 
-/// The descriptors of an `index.json`: the root, once for each tag.
-fn named_roots(bundle: &Bundle, names: &[String]) -> Result<Vec<Descriptor>> {
+/// The descriptors of an `index.json`: the root, once for each tag. A `tag` that was asked for is
+/// written as it is, as skopeo does and looks for it.
+fn named_roots(bundle: &Bundle, names: &[String], tag: Option<&str>) -> Result<Vec<Descriptor>> {
     let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
     let with_name = |n: &String| {
         let mut d = root.clone();
         let mut annotations = Annotations::new();
-        annotations.insert(name::REF_NAME.into(), name::tag(n).into());
+        annotations.insert(name::REF_NAME.into(), tag.unwrap_or(name::tag(n)).into());
         if let Some(full) = name::full(n) {
             annotations.insert(name::CONTAINERD_NAME.into(), full);
         }
@@ -277,9 +354,10 @@ fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
 /// early, then the blobs by digest.
-pub fn write_archive(
+fn write_archive(
     bundle: &Bundle,
     names: &[String],
+    tag: Option<&str>,
     form: Form,
     out: impl Write,
     progress: &dyn Progress,
@@ -291,7 +369,8 @@ pub fn write_archive(
         // One name only: with several descriptors skopeo asks which image is meant, although there
         // is one. The other names are in manifest.json.
         let first = &names[..names.len().min(1)];
-        documents.push(("index.json", oci::to_json(&Index::new(named_roots(bundle, first)?))?));
+        documents
+            .push(("index.json", oci::to_json(&Index::new(named_roots(bundle, first, tag)?))?));
     }
     if form != Form::Oci {
         documents.push(("manifest.json", docker_list(bundle, names)?));
@@ -328,49 +407,14 @@ fn metadata(path: &str, size: u64) -> tar::Metadata<'_> {
     }
 }
 
-/// Writes into an OCI layout folder, new or with other images in it.
-fn write_layout(
-    bundle: &Bundle,
-    names: &[String],
-    dir: &Path,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let mut added = Added::default();
-    added.folders(&dir.join("blobs/sha256"))?;
-    let blobs = dir.join("blobs/sha256");
-    for (digest, blob) in &bundle.blobs {
-        let path = dir.join(blob_path(digest));
-        // A blob that is there has been verified by whoever put it there; its size tells a torn one.
-        if fs::metadata(&path).is_ok_and(|m| m.len() == blob.source.size()) {
-            progress.advance(blob.source.size());
-            continue;
-        }
-        added.files.push(path.clone());
-        replace(&path, |file| copy_blob(digest, blob, file, progress))?;
+/// The index of a layout, empty if there is none yet.
+fn read_index(dir: &Path) -> Result<Index> {
+    let path = dir.join("index.json");
+    match fs::read(&path) {
+        Ok(bytes) => oci::parse(&bytes, "index.json"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Index::new(Vec::new())),
+        Err(e) => Err(e).context(|| format!("reading {}", path.display())),
     }
-    sync_folder(&blobs)?;
-    let layout = dir.join("oci-layout");
-    if !layout.exists() {
-        added.files.push(layout.clone());
-        replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
-    }
-    let index = dir.join("index.json");
-    let mut root = match fs::read(&index) {
-        Ok(bytes) => oci::parse(&bytes, "index.json")?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Index::new(Vec::new()),
-        Err(e) => return Err(e).context(|| format!("reading {}", index.display())),
-    };
-    let new = named_roots(bundle, names)?;
-    root.manifests.retain(|old| {
-        !new.iter().any(|n| match n.annotation(name::REF_NAME) {
-            Some(tag) => old.annotation(name::REF_NAME) == Some(tag),
-            None => old.digest == n.digest,
-        })
-    });
-    root.manifests.extend(new);
-    replace(&index, |file| Ok(file.write_all(&oci::to_json(&root)?)?))?;
-    added.keep();
-    Ok(())
 }
 
 /// What was added to a folder so far; taken away again unless it is kept.

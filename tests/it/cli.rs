@@ -173,7 +173,14 @@ fn a_layout_keeps_its_other_tags() {
     let layout = p.at("layout");
     for tag in ["one", "two", "one"] {
         let n = if tag == "one" { "1" } else { "2" };
-        tool::split(&[&p.at("img.tar"), "-o", &format!("oci:{layout}:{tag}"), "--target", n]);
+        tool::split(&[
+            &p.at("img.tar"),
+            "-o",
+            &format!("oci:{layout}:{tag}"),
+            "--target",
+            n,
+            "--force",
+        ]);
     }
     let index: Value =
         serde_json::from_slice(&fs::read(format!("{layout}/index.json")).unwrap()).unwrap();
@@ -181,6 +188,30 @@ fn a_layout_keeps_its_other_tags() {
     for tag in ["one", "two"] {
         tool::ok(relayer().args(["verify", &p.at("img.tar"), &format!("oci:{layout}:{tag}")]));
     }
+    // A tag moves when that is asked for only, and never away from what is read.
+    let before = fs::read(format!("{layout}/index.json")).unwrap();
+    let refused = |source: &str, to: &str, force: &[&str], why: &str| {
+        let out = tool::output(relayer().args(["split", source, "-o", to]).args(force));
+        assert_eq!(out.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&out.stderr).contains(why), "{to}: {out:?}");
+        assert_eq!(fs::read(format!("{layout}/index.json")).unwrap(), before);
+    };
+    let one = format!("oci:{layout}:one");
+    refused(&p.at("img.tar"), &one, &[], "has an image one already");
+    refused(&one, &one, &["--force"], "never overwritten");
+    tool::split(&[&one, "-o", &format!("oci:{layout}:two"), "--force"]);
+    // An image of several tags is the input under each of them.
+    let twin = p.at("twin");
+    for tag in ["a", "b"] {
+        tool::ok(relayer().args(["copy", &one, &format!("oci:{twin}:{tag}")]));
+    }
+    let out = tool::output(relayer().args(["split", &twin, "-o", &format!("oci:{twin}:b"), "-f"]));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("never overwritten"), "{out:?}");
+    // skopeo looks for the whole text behind the path.
+    let named = format!("oci:{layout}:db:v1");
+    tool::split(&[&p.at("img.tar"), "-o", &named]);
+    tool::run("skopeo", &["inspect", &named]);
+    tool::ok(relayer().args(["verify", &named, &one]));
 }
 
 #[test]

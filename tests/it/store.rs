@@ -98,6 +98,30 @@ fn every_image_comes_out_as_it_was() {
     assert!(String::from_utf8_lossy(&text.stderr).contains("relayer store add"));
 }
 
+/// Names are no part of an image.
+#[test]
+fn an_image_of_several_names_keeps_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    application(0).write_layout(Path::new(&at("in")), Codec::Gzip);
+    ok(dir, &["add", &at("in"), "--name", "app:1", "--name", "v1"]);
+    ok(dir, &["add", &at("in"), "--name", "other:2"]);
+    let want = manifest(&format!("oci:{}", at("in")), dir);
+    for (i, name) in ["app:1", "v1", "other:2"].iter().enumerate() {
+        let out = at(&format!("out{i}.tar"));
+        ok(dir, &["extract", name, "-o", &out]);
+        assert_eq!(manifest(&format!("oci-archive:{out}"), dir), want, "{name}");
+    }
+    // Nor are they in a layout: both tags are of one image.
+    for tag in ["a", "b"] {
+        let out = format!("oci:{}:{tag}", at("two"));
+        tool::ok(tool::relayer().args(["copy", &at("in"), &out]));
+    }
+    tool::ok(tool::relayer().args(["copy", &at("two"), &at("one.tar")]));
+    assert_eq!(manifest(&format!("oci-archive:{}", at("one.tar")), dir), want);
+}
+
 #[test]
 fn a_docker_archive_keeps_its_config_and_layers() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,6 +157,8 @@ fn what_images_share_is_stored_once() {
     let image = dir.join("v0.tar");
     let again = json(dir, &["add", image.to_str().unwrap(), "--name", "app:v1"]);
     assert_eq!(again["images"][0]["added"]["known"], true);
+    let moved = &again["images"][0]["added"]["moved"];
+    assert_eq!((&moved[0][0], moved[0][1].is_string()), (&"app:v1".into(), true));
     let list = json(dir, &["list"])["images"].clone();
     assert_eq!(list[0]["names"], serde_json::json!(["app:v1", "app:v0"]));
     assert_eq!(list[1]["names"], serde_json::json!([]));
