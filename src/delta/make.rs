@@ -73,14 +73,24 @@ pub fn make(
     let known = Old { index: &index, tars: &tars(old.layers) };
     let mut made = Made::default();
     let mut blobs = Blobs::default();
-    let mut layers = Vec::new();
-    let mut descriptors = Vec::new();
+    let mut layers: Vec<LayerHeader> = Vec::new();
+    let mut descriptors: Vec<Descriptor> = Vec::new();
     let fresh = |l: &(&LayerBlob, &LayerContent)| {
         !old.image.layers.iter().any(|o| o.diff_id == l.0.diff_id)
     };
     let all = || new.image.layers.iter().zip(new.layers);
     progress.begin("delta", all().filter(fresh).map(|(_, read)| read.tar_bytes).sum());
-    for (blob, read) in all() {
+    for (i, (blob, read)) in all().enumerate() {
+        if let Some(at) = new.layers[..i].iter().position(|l| l.digest == read.digest) {
+            // The same layer again.
+            made.same_layers += u64::from(matches!(layers[at].recipe, Recipe::Old(_)));
+            if fresh(&(blob, read)) {
+                progress.advance(read.tar_bytes);
+            }
+            layers.push(layers[at].clone());
+            descriptors.push(descriptors[at].clone());
+            continue;
+        }
         let kind = format_of(blob.source.as_ref())?;
         let position = old.layers.iter().position(|l| l.digest == read.digest);
         let (recipe, descriptor) = if let Some(at) = position {

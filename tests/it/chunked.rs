@@ -35,7 +35,7 @@ fn layers(layout: &Path) -> Vec<Value> {
     json(layout.join("blobs").join(digest))["layers"].as_array().unwrap().clone()
 }
 
-fn noise(bytes: usize, seed: u8) -> Vec<u8> {
+pub fn noise(bytes: usize, seed: u8) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
     out

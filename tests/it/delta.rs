@@ -109,6 +109,26 @@ fn what_skopeo_wrote_comes_out_byte_for_byte() {
 }
 
 #[test]
+fn a_layer_that_occurs_again_costs_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("old.tar"), super::image::small().docker_skopeo()).unwrap();
+    let size = |times: usize| {
+        let one = layer(&[Item::file("noise", super::chunked::noise(300_000, 9))]);
+        let new = at(&format!("new{times}.tar"));
+        let files = Image::new(vec![one; times]).oci_files(Codec::Gzip);
+        fs::write(&new, super::image::archive(&files)).unwrap();
+        let (delta_file, out) = (at(&format!("d{times}")), at(&format!("out{times}.tar")));
+        ok(delta(&at("old.tar"), &new, &delta_file));
+        ok(apply(&at("old.tar"), &delta_file, &out));
+        same_image(&new, &out);
+        fs::metadata(delta_file).unwrap().len()
+    };
+    let (once, often) = (size(1), size(4));
+    assert!(often < once + 1000, "{once} and {often}");
+}
+
+#[test]
 fn what_others_wrote_comes_out_with_the_same_content() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
