@@ -57,7 +57,7 @@ pub(super) struct Apply {
     #[arg(value_name = "FILE")]
     delta: PathBuf,
     /// Where to write the new image
-    #[arg(short, long, value_name = "DEST")]
+    #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Replace the output if it is there
     #[arg(short, long)]

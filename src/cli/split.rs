@@ -137,7 +137,7 @@ struct Common {
     #[arg(value_name = "IMAGE")]
     image: Reference,
     /// Where to write [default: IMAGE's name with .relayer.tar, an archive for every client]
-    #[arg(short, long, value_name = "DEST")]
+    #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Option<Reference>,
     /// Codec of the layers; zstd:chunked is zstd that podman can load in pieces
     /// [default: zstd; gzip for docker-archive]
