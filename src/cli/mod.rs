@@ -7,6 +7,7 @@ mod diff;
 mod history;
 mod inspect;
 mod load;
+mod output;
 mod report;
 mod split;
 mod store;
@@ -197,9 +198,14 @@ fn print(bytes: &[u8]) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Prints a value as JSON, with a line end.
+/// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
+    print(&json(value)?)
+}
+
+/// A value as JSON, with a line end.
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
     text.push(b'\n');
-    print(&text)
+    Ok(text)
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::load::open;
-use super::{Global, Outcome, print, print_json, table, terminal::Terminal};
+use super::{Global, Outcome, output, table, terminal::Terminal};
 use crate::analyze::ChurnRule;
 use crate::codec::Compression;
 use crate::content::Budget;
@@ -250,13 +250,12 @@ impl Common {
             seconds: start.elapsed().as_secs_f64(),
         };
         let to_stdout = target_file.is_some_and(|t| t.reference().path.is_none());
-        if to_stdout || (global.quiet && !global.json) {
-            return Ok(Outcome::Done);
-        }
-        if global.json {
-            return print_json(&report);
-        }
-        print(table::summary(&report, global.verbose).as_bytes())
+        output::tell(global, to_stdout, &report, || table::summary(&report, global.verbose))
+    }
+
+    /// Whether the output is said to be a docker-archive.
+    fn is_docker(&self) -> bool {
+        self.output.as_ref().is_some_and(|r| r.transport == Some(Transport::DockerArchive))
     }
 
     fn compression(&self, target: Option<&write::Target>) -> Result<Compression> {

@@ -150,6 +150,76 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 #[test]
+fn what_was_done_is_said_beside_an_archive_on_standard_output() {
+    let p = Place::new();
+    let said = |more: &[&str]| {
+        let img = p.at("img.tar");
+        let out = tool::output(relayer().args(["split", &img, "-o", "-"]).args(more));
+        assert!(out.status.success() && !out.stdout.is_empty());
+        String::from_utf8(out.stderr).unwrap()
+    };
+    assert!(said(&[]).contains("wrote -"));
+    assert!(said(&["--quiet"]).is_empty());
+    assert_eq!(serde_json::from_str::<Value>(&said(&["--json"])).unwrap()["output"], "-");
+}
+
+#[test]
+fn no_command_overwrites_what_it_reads() {
+    let p = Place::new();
+    let (a, b, d) = (p.at("img.tar"), p.at("b.tar"), p.at("d"));
+    fs::copy(&a, &b).unwrap();
+    image::small().write_layout(&p.dir.path().join("layout"), Codec::Gzip);
+    let (layout, index) = (p.at("layout"), p.at("layout/index.json"));
+    tool::ok(relayer().args(["delta", &a, &b, "-o", &d]));
+    let state = || [&a, &b, &d, &index].map(|name| fs::read(name).unwrap());
+    let before = state();
+    for args in [
+        &["delta", &a, &b, "-o", &a][..],
+        &["delta", &a, &b, "-o", &b],
+        &["delta", &layout, &b, "-o", &index],
+        &["report", &a, &b, "-o", &a],
+        &["apply", &a, &d, "-o", &d],
+        &["apply", &a, &d, "-o", &a],
+    ] {
+        let out = tool::output(relayer().args(args).arg("-f"));
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("never overwritten"), "{args:?}");
+    }
+    assert!(state() == before);
+}
+
+#[test]
+fn first_mistakes_are_told_the_way_out() {
+    let p = Place::new();
+    let img = p.at("img.tar");
+    for (args, words) in [
+        (&["split", "alpine:latest"][..], "`docker save alpine:latest -o img.tar`"),
+        (&["inspect", "reg:5000/a/b"], "`skopeo copy docker://reg:5000/a/b oci-archive:img.tar`"),
+        (&["split", "a.tar"], "No such file"),
+        (&["split", &img, "-o", "docker://reg/app:v1"], "oci-archive:img.tar docker://reg/app:v1"),
+        (&["split", &img, "-o", &p.at("none/a.tar")], "none is not there"),
+        (&["delta", &img, &img, "-o", &p.at("none/d")], "none is not there"),
+        (&["diff", "-", "-"], "can be read only once"),
+    ] {
+        let out = tool::output(relayer().args(args));
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && text.contains(words), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_docker_archive_is_planned_in_gzip_and_takes_a_bare_name_for_a_repository() {
+    let p = Place::new();
+    let (img, out) = (p.at("img.tar"), format!("docker-archive:{}:v1", p.at("x.tar")));
+    let dry = tool::output(relayer().args(["split", &img, "-o", &out, "--dry-run"]));
+    assert!(dry.status.success() && dry.stderr.is_empty(), "{dry:?}");
+    tool::split(&[&img, "-o", &out]);
+    let list: Value =
+        serde_json::from_str(&tool::run("tar", &["xOf", &p.at("x.tar"), "manifest.json"])).unwrap();
+    assert_eq!(list[0]["RepoTags"], serde_json::json!(["v1:latest"]));
+}
+
+#[test]
 fn completions_and_the_manual_are_there() {
     for shell in ["bash", "zsh", "fish"] {
         let script = tool::ok(relayer().args(["completions", shell]));
