@@ -210,14 +210,13 @@ impl Common {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let start = Instant::now();
-        let output = self.output()?;
         let target_file = if self.dry_run {
             None
         } else {
             let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
-            Some(write::Target::new(output, self.force, &inputs)?)
+            Some(write::Target::new(self.output()?, self.force, &inputs)?)
         };
-        let compression = self.compression(target_file.as_ref())?;
+        let compression = self.compression()?;
         let options = Options {
             target: target(&compression),
             compression,
@@ -258,10 +257,9 @@ impl Common {
         self.output.as_ref().is_some_and(|r| r.transport == Some(Transport::DockerArchive))
     }
 
-    fn compression(&self, target: Option<&write::Target>) -> Result<Compression> {
+    fn compression(&self) -> Result<Compression> {
         // Whoever asks for this form may have a client that knows no zstd.
-        let docker = target.is_some_and(|t| t.form() == write::Form::Docker);
-        let default = if docker { "gzip" } else { "zstd" };
+        let default = if self.is_docker() { "gzip" } else { "zstd" };
         let name = self.compression.as_deref().unwrap_or(default);
         Compression::new(name, self.level, self.long)
     }
@@ -274,9 +272,7 @@ impl Common {
                 ByteSize(1 << log)
             ));
         }
-        let docker =
-            matches!(&self.output, Some(r) if r.transport == Some(Transport::DockerArchive));
-        if docker && options.compression.media_type() == media_type::LAYER_ZSTD {
+        if self.is_docker() && options.compression.media_type() == media_type::LAYER_ZSTD {
             terminal.note("`docker load` before version 23 can't read zstd layers");
         }
     }
