@@ -36,7 +36,7 @@ impl Place {
 fn wrong_usage_is_status_2_and_help_is_0() {
     let p = Place::new();
     let img = p.at("img.tar");
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 20] = [
         &[],
         &["frobnicate"],
         &["split"],
@@ -47,6 +47,16 @@ fn wrong_usage_is_status_2_and_help_is_0() {
         &["split", &img, "--churn", "nonsense"],
         &["split", &img, "--mtime", "yesterday"],
         &["split", "docker://alpine"],
+        &["split", &img, "-o", "docker://registry/app"],
+        &["split", &img, "-o", "docker-archive:x.tar:V1"],
+        &["split", &img, "--level", "99"],
+        &["split", &img, "--long", "31"],
+        &["split", &img, "--compression", "gzip", "--long", "20"],
+        &["flatten", &img, "--compression", "none", "--level", "3"],
+        &["split", &img, "--layer-size", "0"],
+        &["split", &img, "--threads", "513"],
+        &["verify", "-", "-"],
+        &["apply", "docker-archive:-", "-", "-o", "x"],
     ];
     for args in wrong {
         let out = tool::output(relayer().args(args));
@@ -351,6 +361,18 @@ fn sizes_and_rates_shape_the_plan() {
     let layers = report["images"][0]["layers"].as_array().unwrap();
     assert_eq!(layers.len(), 5);
     assert!(layers.iter().all(|l| l["estimate"].as_u64().unwrap() <= 650_000));
+    assert_eq!(report["images"][0]["notes"], serde_json::json!([]));
+    // A file is larger than that.
+    let report = plan(&["--layer-size", "200kB"]);
+    let notes = report["images"][0]["notes"].to_string();
+    assert!(notes.contains("larger than --layer-size 200.0 kB: 10,"), "{notes}");
+    assert!(notes.contains("a file can't be split"), "{notes}");
+    // Nothing of it is changed: all is kept.
+    let whole = p.at("whole.tar");
+    tool::split(&[&p.at("img.tar"), "-o", &whole]);
+    let report = plan(&["--previous", &whole, "--target", "2"]);
+    let notes = report["images"][0]["notes"].to_string();
+    assert!(notes.contains("--target has no effect"), "{notes}");
     let report = plan(&["--target", "2", "--churn", "/srv/7=0.0001"]);
     let lowest = report["images"][0]["layers"][0]["components"].as_array().unwrap();
     assert!(lowest.iter().any(|c| c["name"] == "churn:/srv/7"), "{lowest:?}");
