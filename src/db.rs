@@ -259,7 +259,14 @@ fn place(kind: &Kind, dir: &Path) -> String {
 fn failed(kind: &Kind, e: &rocksdb::Error) -> Error {
     let text = e.to_string();
     match e.kind() {
-        rocksdb::ErrorKind::IOError if text.contains("lock") => {
+        rocksdb::ErrorKind::IOError if text.contains("Permission denied") => {
+            Error::refused(format!("this user has no permission for that ({text})"))
+        }
+        rocksdb::ErrorKind::IOError
+            if ["While lock file", "lock hold by current process"]
+                .iter()
+                .any(|held| text.contains(held)) =>
+        {
             Error::refused("another relayer is writing to it; try again when that has ended")
         }
         rocksdb::ErrorKind::Corruption => {
