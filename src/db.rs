@@ -3,7 +3,8 @@
 //! One process writes at a time; others may read what was there when they began. What a batch
 //! holds is there whole or not at all, whatever happens.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode};
 use rocksdb::{
@@ -31,8 +32,35 @@ pub(crate) struct Kind {
 
 /// A database that is open.
 pub(crate) struct Db {
-    db: DB,
+    rocks: DB,
     kind: Kind,
+    /// After `rocks`, which is to be closed first.
+    fresh: Fresh,
+}
+
+/// A folder that was made for a database, and goes again with it unless something is written.
+#[derive(Default)]
+struct Fresh(Mutex<Option<PathBuf>>);
+
+impl Fresh {
+    fn make(dir: &Path) -> Result<Self> {
+        let made = (!dir.exists()).then(|| dir.to_owned());
+        std::fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
+        Ok(Self(Mutex::new(made)))
+    }
+
+    fn take(&self) -> Option<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(dir) = self.take() {
+            // What stays behind is an empty database.
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
 }
 
 impl Db {
@@ -52,12 +80,12 @@ impl Db {
         dir: &Path,
         tables: &dyn Fn(&Kind) -> Vec<ColumnFamilyDescriptor>,
     ) -> Result<Self> {
-        std::fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
+        let fresh = Fresh::make(dir)?;
         let mut options = options();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         let db = DB::open_cf_descriptors(&options, dir, tables(&kind));
-        Self::checked(db, kind, true).context(|| place(&kind, dir))
+        Self::checked(db, kind, Some(fresh)).context(|| place(&kind, dir))
     }
 
     fn made(kind: &Kind, dir: &Path) -> Result<()> {
@@ -76,14 +104,17 @@ impl Db {
     pub(crate) fn open_read(kind: Kind, dir: &Path) -> Result<Self> {
         Self::made(&kind, dir)?;
         let db = DB::open_cf_descriptors_read_only(&options(), dir, descriptors(&kind), false);
-        Self::checked(db, kind, false).context(|| place(&kind, dir))
+        Self::checked(db, kind, None).context(|| place(&kind, dir))
     }
 
-    fn checked(db: Result<DB, rocksdb::Error>, kind: Kind, write: bool) -> Result<Self> {
-        let db = Self { db: db.map_err(|e| failed(&kind, &e))?, kind };
-        match db.db.get(b"format").map_err(|e| db.failed(&e))? {
+    /// `fresh` is for writing.
+    fn checked(db: Result<DB, rocksdb::Error>, kind: Kind, fresh: Option<Fresh>) -> Result<Self> {
+        let write = fresh.is_some();
+        let rocks = db.map_err(|e| failed(&kind, &e))?;
+        let db = Self { rocks, kind, fresh: fresh.unwrap_or_default() };
+        match db.rocks.get(b"format").map_err(|e| db.failed(&e))? {
             Some(format) if format == FORMAT => {}
-            None if write => db.db.put(b"format", FORMAT).map_err(|e| db.failed(&e))?,
+            None if write => db.rocks.put(b"format", FORMAT).map_err(|e| db.failed(&e))?,
             _ => {
                 return Err(Error::unsupported(format!(
                     "the {} was written by another version of relayer; delete its folder and add \
@@ -97,7 +128,7 @@ impl Db {
 
     /// A value.
     pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let value = self.db.get_cf(self.table(table)?, key);
+        let value = self.rocks.get_cf(self.table(table)?, key);
         value.map_err(|e| self.failed(&e)).context(|| format!("reading the {}", self.kind.name))
     }
 
@@ -113,8 +144,9 @@ impl Db {
 
     /// All entries of a table whose keys begin with `prefix`, in order.
     pub(crate) fn below<'a>(&'a self, table: &str, prefix: &'a [u8]) -> Result<Entries<'a>> {
-        let entries =
-            self.db.iterator_cf(self.table(table)?, IteratorMode::From(prefix, Direction::Forward));
+        let entries = self
+            .rocks
+            .iterator_cf(self.table(table)?, IteratorMode::From(prefix, Direction::Forward));
         let entries = entries.map_while(move |item| match item {
             Ok((key, _)) if !key.starts_with(prefix) => None,
             Ok(entry) => Some(Ok(entry)),
@@ -126,7 +158,7 @@ impl Db {
     /// The last entry of a table whose key is `key` or before it.
     pub(crate) fn at_or_before(&self, table: &str, key: &[u8]) -> Result<Option<Entry>> {
         let mode = IteratorMode::From(key, Direction::Reverse);
-        let mut entries = self.db.iterator_cf(self.table(table)?, mode);
+        let mut entries = self.rocks.iterator_cf(self.table(table)?, mode);
         entries.next().transpose().map_err(|e| self.failed(&e))
     }
 
@@ -140,10 +172,10 @@ impl Db {
         let mut flush = FlushOptions::default();
         flush.set_wait(true);
         for (table, _) in self.kind.tables {
-            let done = self.db.flush_cf_opt(self.table(table)?, &flush);
+            let done = self.rocks.flush_cf_opt(self.table(table)?, &flush);
             done.map_err(|e| self.failed(&e))?;
         }
-        self.db.flush_opt(&flush).map_err(|e| self.failed(&e))
+        self.rocks.flush_opt(&flush).map_err(|e| self.failed(&e))
     }
 
     /// Gives back the room of what was deleted.
@@ -152,7 +184,7 @@ impl Db {
         all.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::ForceOptimized);
         for (table, _) in self.kind.tables {
             let table = self.table(table)?;
-            self.db.compact_range_cf_opt(table, None::<&[u8]>, None::<&[u8]>, &all);
+            self.rocks.compact_range_cf_opt(table, None::<&[u8]>, None::<&[u8]>, &all);
         }
         Ok(())
     }
@@ -164,7 +196,7 @@ impl Db {
     }
 
     fn table(&self, name: &str) -> Result<&ColumnFamily> {
-        self.db.cf_handle(name).ok_or_else(|| self.damaged(&format!("there is no table {name}")))
+        self.rocks.cf_handle(name).ok_or_else(|| self.damaged(&format!("there is no table {name}")))
     }
 
     fn failed(&self, e: &rocksdb::Error) -> Error {
@@ -208,9 +240,11 @@ impl Batch<'_> {
     pub(crate) fn write(self, sync: bool) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        let done = self.db.db.write_opt(self.batch, &options);
+        let done = self.db.rocks.write_opt(self.batch, &options);
         done.map_err(|e| self.db.failed(&e))
-            .context(|| format!("writing the {}", self.db.kind.name))
+            .context(|| format!("writing the {}", self.db.kind.name))?;
+        self.db.fresh.take();
+        Ok(())
     }
 }
 
@@ -259,7 +293,14 @@ fn place(kind: &Kind, dir: &Path) -> String {
 fn failed(kind: &Kind, e: &rocksdb::Error) -> Error {
     let text = e.to_string();
     match e.kind() {
-        rocksdb::ErrorKind::IOError if text.contains("lock") => {
+        rocksdb::ErrorKind::IOError if text.contains("Permission denied") => {
+            Error::refused(format!("this user has no permission for that ({text})"))
+        }
+        rocksdb::ErrorKind::IOError
+            if ["While lock file", "lock hold by current process"]
+                .iter()
+                .any(|held| text.contains(held)) =>
+        {
             Error::refused("another relayer is writing to it; try again when that has ended")
         }
         rocksdb::ErrorKind::Corruption => {

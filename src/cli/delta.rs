@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{open, open_one};
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
-use crate::content::{Budget, DiskFile};
+use super::{Global, Outcome, output, terminal::Terminal};
+use crate::content::{Budget, DiskFile, Source};
 use crate::delta::{self, Delta, Side};
 use crate::error::{Context, Error, Result};
 use crate::flatten;
@@ -19,7 +19,7 @@ use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
-use crate::transport::open::Image;
+use crate::transport::open::{Image, stdin};
 use crate::transport::{Reference, write};
 
 /// Memory for old layers while a delta is applied; the rest goes to a temporary file.
@@ -33,7 +33,7 @@ pub(super) struct DeltaArgs {
     /// The image that it is to have
     #[arg(value_name = "NEW")]
     new: Reference,
-    /// The delta
+    /// The delta; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Which platform, where an index has several
@@ -53,11 +53,11 @@ pub(super) struct Apply {
     /// The image that the delta was made for
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// The delta
+    /// The delta; - for standard input
     #[arg(value_name = "FILE")]
     delta: PathBuf,
     /// Where to write the new image
-    #[arg(short, long, value_name = "DEST")]
+    #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Replace the output if it is there
     #[arg(short, long)]
@@ -67,7 +67,7 @@ pub(super) struct Apply {
 impl DeltaArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
-        write::check_file(&self.output, self.force)?;
+        output::check(&self.output, self.force, &[&self.old, &self.new])?;
         let budget = Budget::new(global.memory.0, None);
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
@@ -81,7 +81,7 @@ impl DeltaArgs {
             let old_layers = read(old, &self.old)?;
             let new_layers = read(new_image, &self.new)?;
             let mut made = delta::Made::default();
-            write::file(&self.output, |out| {
+            output::write(&self.output, |out| {
                 let old = Side { image: old, layers: &old_layers };
                 let side = Side { image: new_image, layers: &new_layers };
                 made = delta::make(old, side, &new.names, self.level, out, terminal)?;
@@ -96,40 +96,42 @@ impl DeltaArgs {
                 made.other_blobs
             ));
         }
-        if global.json {
-            return print_json(&json!({
-                "schema": SCHEMA, "old": self.old.to_string(), "new": self.new.to_string(),
-                "output": self.output.display().to_string(), "delta": made,
-                "seconds": start.elapsed().as_secs_f64(),
-            }));
-        }
-        if global.quiet {
-            return Ok(Outcome::Done);
-        }
-        print(
+        let seconds = start.elapsed().as_secs_f64();
+        let value = json!({
+            "schema": SCHEMA, "old": self.old.to_string(), "new": self.new.to_string(),
+            "output": self.output.display().to_string(), "delta": made, "seconds": seconds,
+        });
+        output::tell(global, output::is_standard(&self.output), &value, || {
             format!(
-                "wrote {}: {}, {:.1} s\n{} layers are the same; of the others {} are copied and \
-                 {} have changed\n",
+                "wrote {}: {}, {seconds:.1} s\n{} layers are the same; of the others {} are copied \
+                 and {} have changed\n",
                 self.output.display(),
                 ByteSize(made.bytes),
-                start.elapsed().as_secs_f64(),
                 made.same_layers,
                 ByteSize(made.copied),
                 ByteSize(made.changed)
             )
-            .as_bytes(),
-        )
+        })
     }
 }
 
 impl Apply {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
-        let target = write::Target::new(self.output.clone(), self.force, &[&self.old])?;
+        let target = write::Target::new(
+            self.output.clone(),
+            self.force,
+            &[&self.old, &Reference::file(&self.delta)],
+        )?;
         let place = || format!("reading {}", self.delta.display());
-        let file = File::open(&self.delta).map_err(Error::from).context(place)?;
-        let delta = Delta::open(Arc::new(DiskFile::new(file)?)).context(place)?;
         let budget = Budget::new(SPOOL.min(global.memory.0), None);
+        let file = || -> Result<Source> {
+            if output::is_standard(&self.delta) {
+                return stdin(&budget, global.max_size.0);
+            }
+            Ok(Arc::new(DiskFile::new(File::open(&self.delta)?)?))
+        };
+        let delta = file().and_then(Delta::open).context(place)?;
         let opened = open(&self.old, None, &budget, global)?;
         let fits =
             |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());
@@ -149,17 +151,13 @@ impl Apply {
                 .context(|| format!("applying {}", self.delta.display()))
         })?;
         target.write(&bundle, terminal)?;
-        if self.output.path.is_none() || (global.quiet && !global.json) {
-            return Ok(Outcome::Done);
-        }
-        let digest = delta.new_manifest();
-        if global.json {
-            return print_json(&json!({
-                "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
-                "digest": digest, "rebuilt": applied, "seconds": start.elapsed().as_secs_f64(),
-            }));
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        print(format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output).as_bytes())
+        let (digest, seconds) = (delta.new_manifest(), start.elapsed().as_secs_f64());
+        let value = json!({
+            "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
+            "digest": digest, "rebuilt": applied, "seconds": seconds,
+        });
+        output::tell(global, self.output.path.is_none(), &value, || {
+            format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output)
+        })
     }
 }

@@ -183,6 +183,10 @@ mod run {
                 "schema": SCHEMA, "sequences": sequences, "components": components, "files": files,
             }));
         }
+        if sequences.is_empty() {
+            let text = format!("the history in {} is empty\n", dir.display());
+            return print(text.as_bytes());
+        }
         let mut text = String::new();
         for (name, images) in sequences {
             let _ = writeln!(text, "{name}: {} images", number(images));

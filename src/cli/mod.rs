@@ -7,6 +7,7 @@ mod diff;
 mod history;
 mod inspect;
 mod load;
+mod output;
 mod report;
 mod split;
 mod store;
@@ -15,12 +16,14 @@ mod terminal;
 mod verify;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::size::ByteSize;
+use crate::transport::Reference;
 use terminal::Terminal;
 
 /// Flattens a container image and splits it again into deterministic layers of similar size,
@@ -78,6 +81,9 @@ enum Command {
     Man,
 }
 
+/// Buffers grow with threads.
+const MOST_THREADS: usize = 512;
+
 /// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Every command")]
@@ -92,7 +98,8 @@ struct Global {
     #[arg(short, long, global = true)]
     verbose: bool,
     /// Threads to use [default: one a core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     threads: Option<u16>,
     /// Memory for contents, beside the index of files
     #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
@@ -104,10 +111,8 @@ struct Global {
 
 impl Global {
     fn threads(&self) -> usize {
-        self.threads.map_or_else(
-            || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            usize::from,
-        )
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.map_or_else(|| cores().min(MOST_THREADS), usize::from)
     }
 }
 
@@ -141,7 +146,7 @@ enum Outcome {
 /// Runs the command line of this process. The status is 0 when all went well, 1 when something
 /// failed, images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are no errors; a closed pipe is not worth a word.
@@ -160,6 +165,46 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Parses the command line, and refuses what is wrong whatever the images are.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+    let checked = match &cli.command {
+        _ if pipes(&matches) > 1 => Err(Error::refused("standard input can be read only once")),
+        Command::Split(args) => args.check(),
+        Command::Flatten(args) => args.check(),
+        _ => Ok(()),
+    };
+    checked.map_err(|e| {
+        let name = matches.subcommand_name().unwrap_or_default();
+        let command = match command.find_subcommand_mut(name) {
+            Some(sub) => sub,
+            None => &mut command,
+        };
+        command.error(clap::error::ErrorKind::ValueValidation, e)
+    })?;
+    Ok(cli)
+}
+
+/// How many inputs are standard input.
+fn pipes(matches: &ArgMatches) -> usize {
+    let mut count = matches.subcommand().map_or(0, |(_, matches)| pipes(matches));
+    for id in matches.ids().map(clap::Id::as_str) {
+        if ["output", "destination"].contains(&id) {
+            continue;
+        }
+        // It is an error to ask for values of another type.
+        if let Ok(Some(images)) = matches.try_get_many::<Reference>(id) {
+            count += images.filter(|image| image.path.is_none()).count();
+        }
+        if let ("delta", Ok(Some(file))) = (id, matches.try_get_one::<PathBuf>(id)) {
+            count += usize::from(output::is_standard(file));
+        }
+    }
+    count
 }
 
 fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
@@ -197,9 +242,14 @@ fn print(bytes: &[u8]) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Prints a value as JSON, with a line end.
+/// Prints a value as JSON.
 fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
+    print(&json(value)?)
+}
+
+/// A value as JSON, with a line end.
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
     text.push(b'\n');
-    print(&text)
+    Ok(text)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::bench::CLIENTS;
 use super::load::open_one;
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::bench::{self, Form, Options, Sequence, Subject};
 use crate::content::Budget;
 use crate::error::{Context, Result};
@@ -18,14 +18,14 @@ use crate::pull::{Client, Compression, LINKS, NODE};
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
 use crate::split;
-use crate::transport::{Reference, write};
+use crate::transport::Reference;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
     /// The image; or its versions, oldest first: the last is shown, and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
-    /// The page to write
+    /// The page to write; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Measure compression with so many bytes of files, in runs of 32 MiB all over the image
@@ -41,7 +41,7 @@ pub(super) struct ReportArgs {
 
 impl ReportArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        write::check_file(&self.output, self.force)?;
+        output::check(&self.output, self.force, &self.images.iter().collect::<Vec<_>>())?;
         let budget = Budget::new(global.memory.0, None);
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
@@ -90,17 +90,13 @@ impl ReportArgs {
             steps: &steps,
         };
         let text = page.render();
-        write::file(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
-        if global.json {
-            return print_json(&json!({
-                "schema": SCHEMA, "input": name.to_string(),
-                "output": self.output.display().to_string(), "bytes": text.len(),
-            }));
-        }
-        if global.quiet {
-            return Ok(Outcome::Done);
-        }
-        let bytes = ByteSize(text.len() as u64);
-        print(format!("wrote {}: {bytes}\n", self.output.display()).as_bytes())
+        output::write(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
+        let value = json!({
+            "schema": SCHEMA, "input": name.to_string(),
+            "output": self.output.display().to_string(), "bytes": text.len(),
+        });
+        output::tell(global, output::is_standard(&self.output), &value, || {
+            format!("wrote {}: {}\n", self.output.display(), ByteSize(text.len() as u64))
+        })
     }
 }

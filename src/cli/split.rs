@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::load::open;
-use super::{Global, Outcome, print, print_json, table, terminal::Terminal};
+use super::{Global, Outcome, output, table, terminal::Terminal};
 use crate::analyze::ChurnRule;
 use crate::codec::Compression;
 use crate::content::Budget;
@@ -17,7 +17,7 @@ use crate::pattern::PathPattern;
 use crate::plan::{MAX_LAYERS, Target};
 use crate::progress::Progress;
 use crate::pull::{self, PROFILES, Profile};
-use crate::report::{Report, SCHEMA};
+use crate::report::{ImageReport, Report, SCHEMA};
 use crate::size::ByteSize;
 use crate::split::{self, Options};
 use crate::transport::{Reference, Transport, write};
@@ -25,15 +25,18 @@ use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
-    /// How many layers [default: 8; what is best for --profile]
+    /// How many layers [default: 8; what is best for --profile]. No effect where --previous keeps
+    /// layers: see --max-layers
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     target: Option<u32>,
-    /// How large a layer may be, compressed, as estimated; instead of --target
-    #[arg(long, value_name = "SIZE")]
+    /// How large a layer may be, compressed, as estimated; instead of --target. Where --previous
+    /// keeps layers it can only make new ones smaller
+    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     layer_size: Option<ByteSize>,
     /// Whose first pulls are to be fast: cuts, and without --target the number of layers, are
-    /// those with which a simulated pull is soonest done
+    /// those with which a simulated pull is soonest done. With --layer-size, or where --previous
+    /// keeps layers, the pulls are only simulated
     #[arg(long, value_name = "CLIENT", value_parser = PROFILES.map(|p| p.name))]
     profile: Option<String>,
     #[command(flatten)]
@@ -68,7 +71,8 @@ struct Update {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
     /// Price of a byte that is no longer in use, against one that an update loads
-    #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous")]
+    #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous",
+          value_parser = price)]
     beta: f64,
     /// Give up layers that hold paths which match and are no longer in use (secrets); may be
     /// repeated
@@ -82,6 +86,18 @@ struct Update {
     /// Even out nothing: every time stays as it is in IMAGE
     #[arg(long, requires = "previous")]
     exact: bool,
+}
+
+/// A size other than 0.
+fn some_bytes(text: &str) -> Result<ByteSize> {
+    let size: ByteSize = text.parse()?;
+    if size.0 > 0 { Ok(size) } else { Err(Error::malformed("it must not be 0")) }
+}
+
+/// What a byte costs.
+fn price(text: &str) -> std::result::Result<f64, &'static str> {
+    let price = text.parse().ok().filter(|p: &f64| p.is_finite() && *p >= 0.0);
+    price.ok_or("write a number of 0 or more")
 }
 
 /// A share, as in `20%` or `20`.
@@ -107,10 +123,7 @@ impl std::fmt::Display for Percent {
 }
 
 impl Update {
-    fn options(&self) -> Result<update::Options> {
-        if !(self.beta.is_finite() && self.beta >= 0.0) {
-            return Err(Error::refused("--beta must be a number of 0 or more"));
-        }
+    fn options(&self) -> update::Options {
         let prices = Prices {
             client: match self.client.as_deref() {
                 None => Client::Any,
@@ -121,7 +134,7 @@ impl Update {
             max_dead: self.max_dead.0,
             max_layers: self.max_layers,
         };
-        Ok(update::Options { prices, purge: self.purge.clone(), exact: self.exact })
+        update::Options { prices, purge: self.purge.clone(), exact: self.exact }
     }
 }
 
@@ -137,7 +150,7 @@ struct Common {
     #[arg(value_name = "IMAGE")]
     image: Reference,
     /// Where to write [default: IMAGE's name with .relayer.tar, an archive for every client]
-    #[arg(short, long, value_name = "DEST")]
+    #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Option<Reference>,
     /// Codec of the layers; zstd:chunked is zstd that podman can load in pieces
     /// [default: zstd; gzip for docker-archive]
@@ -165,9 +178,6 @@ struct Common {
 
 impl Split {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        if self.layer_size.is_some_and(|size| size.0 == 0) {
-            return Err(Error::refused("--layer-size must not be 0"));
-        }
         let profile = self.profile.as_deref().and_then(Profile::named);
         let options = Options {
             profile,
@@ -179,7 +189,7 @@ impl Split {
                 .transpose()?
                 .unwrap_or_default(),
             drop_noise: self.drop_noise,
-            update: self.update.options()?,
+            update: self.update.options(),
             ..Options::default()
         };
         let target = |compression: &Compression| match (self.layer_size, profile) {
@@ -190,13 +200,62 @@ impl Split {
                 Target::Pull { profile, compression, layers: self.target }
             }
         };
-        self.common.run(options, target, self.update.previous.as_ref(), global, terminal)
+        let previous = self.update.previous.as_ref();
+        self.common.run(options, target, &|i| self.remarks(i), previous, global, terminal)
+    }
+
+    /// What the options asked for and the image has not.
+    fn remarks(&self, image: &ImageReport) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let keeps = image.layers.iter().any(|l| l.kept);
+        if keeps && self.target.is_some() {
+            remarks.push(
+                "--target has no effect, as layers of the previous image are kept; --max-layers \
+                 limits how many there are"
+                    .to_owned(),
+            );
+        }
+        let Some(size) = self.layer_size else { return remarks };
+        if keeps {
+            remarks.push(
+                "--layer-size can only make new layers smaller than they are anyway, as layers of \
+                 the previous image are kept"
+                    .to_owned(),
+            );
+        }
+        let large = image.layers.iter().filter(|l| !l.kept && l.stored() > size.0);
+        if let Some(largest) = large.clone().max_by_key(|l| l.stored()) {
+            let most = if keeps { self.update.max_layers } else { MAX_LAYERS };
+            let why = if image.layers.len() >= most as usize {
+                format!("there may be no more than {most} layers")
+            } else if largest.files <= 1 {
+                "a file can't be split".to_owned()
+            } else {
+                "sizes are estimated before layers are made".to_owned()
+            };
+            remarks.push(format!(
+                "layers larger than --layer-size {size}: {}, the largest of {}; {why}",
+                large.count(),
+                ByteSize(largest.stored())
+            ));
+        }
+        remarks
+    }
+
+    /// Checks what the command line can't check option by option.
+    pub(super) fn check(&self) -> Result<()> {
+        self.common.compression().map(drop)
     }
 }
 
 impl Flatten {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        self.common.run(Options::default(), |_| Target::Layers(1), None, global, terminal)
+        let (options, target) = (Options::default(), |_: &_| Target::Layers(1));
+        self.common.run(options, target, &|_| Vec::new(), None, global, terminal)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.common.compression().map(drop)
     }
 }
 
@@ -205,19 +264,19 @@ impl Common {
         &self,
         options: Options,
         target: impl Fn(&Compression) -> Target,
+        remarks: &dyn Fn(&ImageReport) -> Vec<String>,
         previous: Option<&Reference>,
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let start = Instant::now();
-        let output = self.output()?;
         let target_file = if self.dry_run {
             None
         } else {
             let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
-            Some(write::Target::new(output, self.force, &inputs)?)
+            Some(write::Target::new(self.output()?, self.force, &inputs)?)
         };
-        let compression = self.compression(target_file.as_ref())?;
+        let compression = self.compression()?;
         let options = Options {
             target: target(&compression),
             compression,
@@ -234,8 +293,12 @@ impl Common {
         opened.notes.iter().for_each(|note| terminal.note(note));
         let before =
             previous.map(|p| open(p, self.platform.as_ref(), &budget, global)).transpose()?;
-        let (bundle, images) = split::split(&opened, before.as_ref(), &options, &budget, terminal)
-            .context(|| format!("splitting {}", self.image))?;
+        let (bundle, mut images) =
+            split::split(&opened, before.as_ref(), &options, &budget, terminal)
+                .context(|| format!("splitting {}", self.image))?;
+        for image in &mut images {
+            image.notes.extend(remarks(image));
+        }
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
         if let Some(file) = &target_file {
             file.write(&bundle, terminal)?;
@@ -250,19 +313,17 @@ impl Common {
             seconds: start.elapsed().as_secs_f64(),
         };
         let to_stdout = target_file.is_some_and(|t| t.reference().path.is_none());
-        if to_stdout || (global.quiet && !global.json) {
-            return Ok(Outcome::Done);
-        }
-        if global.json {
-            return print_json(&report);
-        }
-        print(table::summary(&report, global.verbose).as_bytes())
+        output::tell(global, to_stdout, &report, || table::summary(&report, global.verbose))
     }
 
-    fn compression(&self, target: Option<&write::Target>) -> Result<Compression> {
+    /// Whether the output is said to be a docker-archive.
+    fn is_docker(&self) -> bool {
+        self.output.as_ref().is_some_and(|r| r.transport == Some(Transport::DockerArchive))
+    }
+
+    fn compression(&self) -> Result<Compression> {
         // Whoever asks for this form may have a client that knows no zstd.
-        let docker = target.is_some_and(|t| t.form() == write::Form::Docker);
-        let default = if docker { "gzip" } else { "zstd" };
+        let default = if self.is_docker() { "gzip" } else { "zstd" };
         let name = self.compression.as_deref().unwrap_or(default);
         Compression::new(name, self.level, self.long)
     }
@@ -275,9 +336,7 @@ impl Common {
                 ByteSize(1 << log)
             ));
         }
-        let docker =
-            matches!(&self.output, Some(r) if r.transport == Some(Transport::DockerArchive));
-        if docker && options.compression.media_type() == media_type::LAYER_ZSTD {
+        if self.is_docker() && options.compression.media_type() == media_type::LAYER_ZSTD {
             terminal.note("`docker load` before version 23 can't read zstd layers");
         }
     }

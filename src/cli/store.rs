@@ -73,7 +73,7 @@ struct Extract {
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Where to write it
-    #[arg(short, long, value_name = "DEST")]
+    #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Replace the output if it is there
     #[arg(short, long)]

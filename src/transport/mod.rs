@@ -56,6 +56,60 @@ impl Reference {
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { transport: None, path: Some(path.into()), tag: None }
     }
+
+    /// Reads the name of a place to write to. In a docker-archive a bare name is a repository, as
+    /// for docker and skopeo.
+    ///
+    /// # Errors
+    /// When relayer can't write there, or docker would not take the name.
+    pub fn destination(s: &str) -> Result<Self> {
+        if let Some(prefix) = foreign(s) {
+            return Err(Error::unsupported(format!(
+                "transport {prefix} is not supported; write a file, as in `-o \
+                 oci-archive:img.tar`, and then `skopeo copy oci-archive:img.tar {s}`"
+            )));
+        }
+        let mut reference: Self = s.parse()?;
+        if reference.transport == Some(Transport::DockerArchive)
+            && let Some(tag) = &mut reference.tag
+        {
+            if !is_image_name(tag) {
+                return Err(Error::malformed(format!(
+                    "{tag:?} is no name that docker takes; write one as in app:v1, in lower case"
+                )));
+            }
+            if name::full(tag).is_none() {
+                tag.push_str(":latest");
+            }
+        }
+        Ok(reference)
+    }
+}
+
+/// The transport of a name that skopeo knows and relayer does not.
+fn foreign(s: &str) -> Option<&'static str> {
+    let known = ["docker://", "containers-storage:", "docker-daemon:", "dir:"];
+    known.into_iter().find(|prefix| s.starts_with(prefix))
+}
+
+/// Whether docker takes this for `[registry/]repository[:tag]`.
+fn is_image_name(s: &str) -> bool {
+    let all = |s: &str, more: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+        ends(s.chars().next())
+            && ends(s.chars().next_back())
+            && s.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    let (name, tag) = match s.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (s, "latest"),
+    };
+    let path = match name.split_once('/') {
+        Some((first, path)) if first.contains(['.', ':']) && all(first, "._-:") => path,
+        _ => name,
+    };
+    let component = |part: &str| all(part, "._-") && !part.contains(|c: char| c.is_uppercase());
+    path.split('/').all(component) && all(tag, "._-")
 }
 
 impl FromStr for Reference {
@@ -63,10 +117,7 @@ impl FromStr for Reference {
 
     /// A colon in a path is taken for the beginning of a tag unless the whole is there on disk.
     fn from_str(s: &str) -> Result<Self> {
-        if let Some(prefix) = ["docker://", "containers-storage:", "docker-daemon:", "dir:"]
-            .iter()
-            .find(|p| s.starts_with(**p))
-        {
+        if let Some(prefix) = foreign(s) {
             return Err(Error::unsupported(format!(
                 "transport {prefix} is not supported; copy the image to a file first, as in \
                  `skopeo copy {s} oci-archive:img.tar`"
@@ -140,5 +191,20 @@ mod tests {
         let e = "docker://alpine".parse::<Reference>().unwrap_err();
         assert!(e.to_string().contains("skopeo copy"), "{e}");
         assert!("oci:".parse::<Reference>().is_err());
+        let e = Reference::destination("docker://reg/app:v1").unwrap_err();
+        assert!(e.to_string().contains("skopeo copy oci-archive:img.tar docker://reg"), "{e}");
+    }
+
+    #[test]
+    fn a_bare_name_in_a_docker_archive_is_a_repository() {
+        let tag = |s: &str| Reference::destination(s).unwrap().tag.unwrap();
+        assert_eq!(tag("docker-archive:x.tar:v1"), "v1:latest");
+        assert_eq!(tag("docker-archive:x.tar:reg:5000/app"), "reg:5000/app:latest");
+        assert_eq!(tag("docker-archive:x.tar:Reg.io/app:V1"), "Reg.io/app:V1");
+        assert_eq!(tag("oci-archive:x.tar:v1"), "v1");
+        for name in ["V1", "App:v1", "app:", "-app", "a//b", "app:v 1"] {
+            let text = format!("docker-archive:x.tar:{name}");
+            assert!(Reference::destination(&text).is_err(), "{name}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::archive::Archive;
 use super::files::{Files, Folder};
-use super::{Reference, Transport, docker_archive, layout, name};
+use super::{Reference, Transport, docker_archive, is_image_name, layout, name};
 use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
 use crate::digest::Digest;
@@ -114,15 +114,12 @@ fn open_any(
 ) -> Result<Opened> {
     let tag = reference.tag.as_deref();
     let source: Source = match &reference.path {
-        None if io::stdin().is_terminal() => {
-            return Err(Error::refused("standard input is a terminal; pipe an archive in"));
-        }
-        None => spool(io::stdin().lock(), budget, max_size)?,
+        None => stdin(budget, max_size)?,
         Some(_) if reference.transport == Some(Transport::Store) => {
             return Err(Error::unsupported("a store is read by the command line only"));
         }
         Some(path) => {
-            let file = File::open(path)?;
+            let file = File::open(path).map_err(|e| missing(e, reference))?;
             let metadata = file.metadata()?;
             if metadata.is_dir() {
                 if !matches!(reference.transport, None | Some(Transport::Oci)) {
@@ -186,6 +183,33 @@ pub fn open_archive(
     }
 }
 
+/// Tells who gives an image's name for a file's how to come by a file.
+fn missing(e: io::Error, reference: &Reference) -> Error {
+    let name = reference.to_string();
+    // A name with these ends is meant for a file.
+    let file = [".tar", ".gz", ".tgz", ".zst", ".oci"].iter().any(|end| name.ends_with(end));
+    if e.kind() != io::ErrorKind::NotFound
+        || reference.transport.is_some()
+        || file
+        || !is_image_name(&name)
+    {
+        return e.into();
+    }
+    Error::not_found(format!(
+        "there is no such file or folder; if it is the name of an image, write that to a file \
+         first: `docker save {name} -o img.tar` or `skopeo copy docker://{name} \
+         oci-archive:img.tar`"
+    ))
+}
+
+/// Everything from standard input, to be read at any offset.
+pub(crate) fn stdin(budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
+    if io::stdin().is_terminal() {
+        return Err(Error::refused("standard input is a terminal; pipe something in"));
+    }
+    spool(io::stdin().lock(), budget, max_size)
+}
+
 /// Everything from `reader`, to be read at any offset.
 fn spool(mut reader: impl Read, budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
     let mut writer = SpoolWriter::new(budget);
@@ -200,7 +224,7 @@ fn spool(mut reader: impl Read, budget: &Arc<Budget>, max_size: u64) -> Result<S
         }
         if writer.size() + n as u64 > max_size {
             return Err(Error::limit(format!(
-                "the archive is larger than {max_size} bytes; --max-size allows more"
+                "it is larger than {max_size} bytes; --max-size allows more"
             )));
         }
         writer.write_all(&buf[..n])?;

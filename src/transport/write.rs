@@ -72,19 +72,13 @@ impl Target {
             }
             return Ok(Self { reference, form, force, inputs: Vec::new() });
         };
-        let real = |p: &Path| fs::canonicalize(p).ok();
         let overwritten = |i: &&Reference| {
-            let same =
-                i.path.as_deref().is_some_and(|i| real(i).is_some() && real(i) == real(path));
             // Another tag may go into the layout that was read; a file would be destroyed.
-            same && !(path.is_dir() && reference.tag.is_some() && reference.tag != i.tag)
+            is_part(path, i)
+                && !(path.is_dir() && reference.tag.is_some() && reference.tag != i.tag)
         };
         if inputs.iter().any(overwritten) {
-            return Err(Error::refused(
-                "this is the input, which is never overwritten; name another \
-                                       output with -o",
-            )
-            .context(place()));
+            return Err(is_input().context(place()));
         }
         match (fs::metadata(path), reference.transport) {
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {}
@@ -117,7 +111,7 @@ impl Target {
         // Better now than after minutes of work.
         let pipe = fs::metadata(path).is_ok_and(|m| !m.is_file());
         if reference.transport != Some(Transport::Oci) && !pipe {
-            temporary_beside(path).context(place)?;
+            check_folder(path).context(place)?;
         }
         let within = inputs.iter().filter(|i| i.path.as_deref().and_then(real) == real(path));
         let inputs = within.map(|i| i.tag.clone()).collect();
@@ -234,13 +228,50 @@ impl Target {
 /// Checks that a file other than an image can be written.
 ///
 /// # Errors
-/// When it is there and `force` is not set, or no file can be made beside it.
-pub fn check_file(path: &Path, force: bool) -> Result<()> {
+/// When it is there and `force` is not set, when it is one of `inputs` or no file, or when no file
+/// can be made beside it.
+pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()> {
     let place = || format!("writing {}", path.display());
+    if inputs.iter().any(|i| is_part(path, i)) {
+        return Err(is_input().context(place()));
+    }
+    if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        return Err(Error::refused("something is there that is no file").context(place()));
+    }
     if !force && path.symlink_metadata().is_ok() {
         return Err(Error::refused("it is there already; --force replaces it").context(place()));
     }
-    temporary_beside(path).map(drop).context(place)
+    check_folder(path).context(place)
+}
+
+/// Whether `path` is there and is what `input` names, or lies in the layout or store that it names.
+fn is_part(path: &Path, input: &Reference) -> bool {
+    let real = |p: &Path| fs::canonicalize(p).ok();
+    let Some((path, place)) = real(path).zip(input.path.as_deref().and_then(real)) else {
+        return false;
+    };
+    // Other files may lie beside those of a layout.
+    let layout =
+        || ["blobs", "index.json", "oci-layout"].iter().any(|f| path.starts_with(place.join(f)));
+    path == place
+        || if input.transport == Some(Transport::Store) {
+            path.starts_with(&place)
+        } else {
+            layout()
+        }
+}
+
+fn is_input() -> Error {
+    Error::refused("this is the input, which is never overwritten; name another output with -o")
+}
+
+/// Checks that a file can be made beside `path`.
+fn check_folder(path: &Path) -> Result<()> {
+    let dir = folder_of(path);
+    if !dir.exists() {
+        return Err(Error::not_found(format!("the folder {} is not there", dir.display())));
+    }
+    temporary_beside(path).map(drop)
 }
 
 /// Writes a file other than an image: under a temporary name that is then moved to its own.

@@ -36,7 +36,7 @@ impl Place {
 fn wrong_usage_is_status_2_and_help_is_0() {
     let p = Place::new();
     let img = p.at("img.tar");
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 20] = [
         &[],
         &["frobnicate"],
         &["split"],
@@ -47,6 +47,16 @@ fn wrong_usage_is_status_2_and_help_is_0() {
         &["split", &img, "--churn", "nonsense"],
         &["split", &img, "--mtime", "yesterday"],
         &["split", "docker://alpine"],
+        &["split", &img, "-o", "docker://registry/app"],
+        &["split", &img, "-o", "docker-archive:x.tar:V1"],
+        &["split", &img, "--level", "99"],
+        &["split", &img, "--long", "31"],
+        &["split", &img, "--compression", "gzip", "--long", "20"],
+        &["flatten", &img, "--compression", "none", "--level", "3"],
+        &["split", &img, "--layer-size", "0"],
+        &["split", &img, "--threads", "513"],
+        &["verify", "-", "-"],
+        &["apply", "docker-archive:-", "-", "-o", "x"],
     ];
     for args in wrong {
         let out = tool::output(relayer().args(args));
@@ -147,6 +157,76 @@ fn a_reader_that_goes_away_is_no_panic() {
         let out = child.wait_with_output().unwrap();
         assert!(!String::from_utf8_lossy(&out.stderr).contains("panicked"), "{args:?}");
     }
+}
+
+#[test]
+fn what_was_done_is_said_beside_an_archive_on_standard_output() {
+    let p = Place::new();
+    let said = |more: &[&str]| {
+        let img = p.at("img.tar");
+        let out = tool::output(relayer().args(["split", &img, "-o", "-"]).args(more));
+        assert!(out.status.success() && !out.stdout.is_empty());
+        String::from_utf8(out.stderr).unwrap()
+    };
+    assert!(said(&[]).contains("wrote -"));
+    assert!(said(&["--quiet"]).is_empty());
+    assert_eq!(serde_json::from_str::<Value>(&said(&["--json"])).unwrap()["output"], "-");
+}
+
+#[test]
+fn no_command_overwrites_what_it_reads() {
+    let p = Place::new();
+    let (a, b, d) = (p.at("img.tar"), p.at("b.tar"), p.at("d"));
+    fs::copy(&a, &b).unwrap();
+    image::small().write_layout(&p.dir.path().join("layout"), Codec::Gzip);
+    let (layout, index) = (p.at("layout"), p.at("layout/index.json"));
+    tool::ok(relayer().args(["delta", &a, &b, "-o", &d]));
+    let state = || [&a, &b, &d, &index].map(|name| fs::read(name).unwrap());
+    let before = state();
+    for args in [
+        &["delta", &a, &b, "-o", &a][..],
+        &["delta", &a, &b, "-o", &b],
+        &["delta", &layout, &b, "-o", &index],
+        &["report", &a, &b, "-o", &a],
+        &["apply", &a, &d, "-o", &d],
+        &["apply", &a, &d, "-o", &a],
+    ] {
+        let out = tool::output(relayer().args(args).arg("-f"));
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(String::from_utf8_lossy(&out.stderr).contains("never overwritten"), "{args:?}");
+    }
+    assert!(state() == before);
+}
+
+#[test]
+fn first_mistakes_are_told_the_way_out() {
+    let p = Place::new();
+    let img = p.at("img.tar");
+    for (args, words) in [
+        (&["split", "alpine:latest"][..], "`docker save alpine:latest -o img.tar`"),
+        (&["inspect", "reg:5000/a/b"], "`skopeo copy docker://reg:5000/a/b oci-archive:img.tar`"),
+        (&["split", "a.tar"], "No such file"),
+        (&["split", &img, "-o", "docker://reg/app:v1"], "oci-archive:img.tar docker://reg/app:v1"),
+        (&["split", &img, "-o", &p.at("none/a.tar")], "none is not there"),
+        (&["delta", &img, &img, "-o", &p.at("none/d")], "none is not there"),
+        (&["diff", "-", "-"], "can be read only once"),
+    ] {
+        let out = tool::output(relayer().args(args));
+        let text = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && text.contains(words), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_docker_archive_is_planned_in_gzip_and_takes_a_bare_name_for_a_repository() {
+    let p = Place::new();
+    let (img, out) = (p.at("img.tar"), format!("docker-archive:{}:v1", p.at("x.tar")));
+    let dry = tool::output(relayer().args(["split", &img, "-o", &out, "--dry-run"]));
+    assert!(dry.status.success() && dry.stderr.is_empty(), "{dry:?}");
+    tool::split(&[&img, "-o", &out]);
+    let list: Value =
+        serde_json::from_str(&tool::run("tar", &["xOf", &p.at("x.tar"), "manifest.json"])).unwrap();
+    assert_eq!(list[0]["RepoTags"], serde_json::json!(["v1:latest"]));
 }
 
 #[test]
@@ -312,6 +392,18 @@ fn sizes_and_rates_shape_the_plan() {
     let layers = report["images"][0]["layers"].as_array().unwrap();
     assert_eq!(layers.len(), 5);
     assert!(layers.iter().all(|l| l["estimate"].as_u64().unwrap() <= 650_000));
+    assert_eq!(report["images"][0]["notes"], serde_json::json!([]));
+    // A file is larger than that.
+    let report = plan(&["--layer-size", "200kB"]);
+    let notes = report["images"][0]["notes"].to_string();
+    assert!(notes.contains("larger than --layer-size 200.0 kB: 10,"), "{notes}");
+    assert!(notes.contains("a file can't be split"), "{notes}");
+    // Nothing of it is changed: all is kept.
+    let whole = p.at("whole.tar");
+    tool::split(&[&p.at("img.tar"), "-o", &whole]);
+    let report = plan(&["--previous", &whole, "--target", "2"]);
+    let notes = report["images"][0]["notes"].to_string();
+    assert!(notes.contains("--target has no effect"), "{notes}");
     let report = plan(&["--target", "2", "--churn", "/srv/7=0.0001"]);
     let lowest = report["images"][0]["layers"][0]["components"].as_array().unwrap();
     assert!(lowest.iter().any(|c| c["name"] == "churn:/srv/7"), "{lowest:?}");

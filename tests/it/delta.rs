@@ -197,6 +197,24 @@ fn a_wrong_image_or_a_damaged_delta_is_refused() {
 }
 
 #[test]
+fn a_delta_goes_through_pipes() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for version in [0, 1] {
+        fs::write(at(&format!("v{version}.tar")), application(version).docker_skopeo()).unwrap();
+    }
+    let made = delta(&at("v0.tar"), &at("v1.tar"), "-");
+    fs::write(at("d"), &made.stdout).unwrap();
+    assert!(ok(made).contains("wrote -"));
+    let pipe = fs::File::open(at("d")).unwrap();
+    let applied = tool::output(
+        tool::relayer().args(["apply", &at("v0.tar"), "-", "-o", &at("out.tar")]).stdin(pipe),
+    );
+    ok(applied);
+    tool::ok(tool::relayer().args(["verify", &at("v1.tar"), &at("out.tar")]));
+}
+
+#[test]
 fn a_delta_follows_a_chain() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

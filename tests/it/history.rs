@@ -26,6 +26,26 @@ fn images(shown: &Value) -> u64 {
 }
 
 #[test]
+fn a_history_is_made_for_an_image_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let failed = tool::output(&mut history(dir, &["add", "nowhere.tar"]));
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(!dir.join("history").exists());
+    // A folder of somebody else stays.
+    std::fs::create_dir(dir.join("history")).unwrap();
+    tool::output(&mut history(dir, &["add", "nowhere.tar"]));
+    let text = tool::ok(&mut history(dir, &["show"]));
+    assert!(text.ends_with("is empty\n"), "{text}");
+    // What can't be locked is not always locked by another.
+    std::fs::remove_file(dir.join("history/LOCK")).unwrap();
+    std::fs::create_dir(dir.join("history/LOCK")).unwrap();
+    let failed = tool::output(&mut history(dir, &["add", "nowhere.tar"]));
+    let text = String::from_utf8_lossy(&failed.stderr);
+    assert!(text.contains("LOCK") && !text.contains("another relayer"), "{text}");
+}
+
+#[test]
 fn what_changes_is_learned_and_goes_on_top() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
