@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::open;
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::oci::Platform;
@@ -20,7 +20,7 @@ pub(super) struct Copy {
     #[arg(value_name = "SRC")]
     pub(super) source: Reference,
     /// Where to write it
-    #[arg(value_name = "DST")]
+    #[arg(value_name = "DST", value_parser = Reference::destination)]
     pub(super) destination: Reference,
     /// Only this platform of several
     #[arg(long, value_name = "OS/ARCH")]
@@ -38,18 +38,15 @@ impl Copy {
         opened.notes.iter().for_each(|note| terminal.note(note));
         let bundle = Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
         global.pool()?.install(|| target.write(&bundle, terminal))?;
-        if self.destination.path.is_none() || (global.quiet && !global.json) {
-            return Ok(Outcome::Done);
-        }
         let digest = bundle.root.as_ref().map(|root| root.digest);
-        if global.json {
-            return print_json(&json!({
-                "schema": SCHEMA, "input": self.source.to_string(),
-                "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
-            }));
-        }
-        let digest = digest.map_or_else(String::new, |d| d.to_string());
-        let size = ByteSize(bundle.bytes());
-        print(format!("wrote {} ({size})\nimage {digest}\n", self.destination).as_bytes())
+        let value = json!({
+            "schema": SCHEMA, "input": self.source.to_string(),
+            "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
+        });
+        output::tell(global, self.destination.path.is_none(), &value, || {
+            let digest = digest.map_or_else(String::new, |d| d.to_string());
+            let size = ByteSize(bundle.bytes());
+            format!("wrote {} ({size})\nimage {digest}\n", self.destination)
+        })
     }
 }

@@ -113,7 +113,8 @@ impl Target {
         if reference.transport != Some(Transport::Oci) && !pipe {
             check_folder(path).context(place)?;
         }
-        let within = inputs.iter().filter(|i| i.path.as_deref().and_then(real) == real(path));
+        let same = |i: &&&Reference| i.path.as_deref().and_then(real) == real(path);
+        let within = inputs.iter().filter(same);
         let inputs = within.map(|i| i.tag.clone()).collect();
         let target = Self { force, inputs, form, reference: reference.clone() };
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
@@ -149,11 +150,6 @@ impl Target {
     /// Where to.
     pub fn reference(&self) -> &Reference {
         &self.reference
-    }
-
-    /// What an archive will hold.
-    pub fn form(&self) -> Form {
-        self.form
     }
 
     /// Writes `bundle`. A tag in the target's name takes the place of the bundle's names.
@@ -246,7 +242,6 @@ pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()>
 
 /// Whether `path` is there and is what `input` names, or lies in the layout or store that it names.
 fn is_part(path: &Path, input: &Reference) -> bool {
-    let real = |p: &Path| fs::canonicalize(p).ok();
     let Some((path, place)) = real(path).zip(input.path.as_deref().and_then(real)) else {
         return false;
     };
@@ -259,6 +254,11 @@ fn is_part(path: &Path, input: &Reference) -> bool {
         } else {
             layout()
         }
+}
+
+/// A path without symlinks, if it is there.
+fn real(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
 }
 
 fn is_input() -> Error {
