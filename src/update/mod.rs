@@ -133,9 +133,9 @@ pub fn update(
     let purge = |d: &Dead| options.purge.iter().any(|p| p.matches(&d.path));
     let mut allowed = offer.all();
     let mut purged: Layers = 0;
-    for d in dead.iter().filter(|d| purge(d) || !rest::can_be_whited_out(&d.path)) {
+    for d in dead.iter().filter(|d| purge(d)) {
         allowed &= !bit(d.layer);
-        purged |= if purge(d) { bit(d.layer) } else { 0 };
+        purged |= bit(d.layer);
     }
     let changed = rest::rest(old, new.files);
     if allowed == offer.all() && changed.is_empty() {

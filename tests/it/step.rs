@@ -1,0 +1,65 @@
+//! `split --previous`: single steps in which a layer says more than its paths do.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::image::{self, Codec, Image, Item, layer};
+use super::tool;
+use super::update::split;
+
+fn noise(seed: u8, n: usize) -> Vec<u8> {
+    let mut out = vec![0; n];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
+    out
+}
+
+/// A file that makes its layer worth keeping.
+fn bulk() -> Item {
+    Item::file("bulk", noise(1, 400_000))
+}
+
+fn verify(a: &Path, b: &Path, options: &[&str]) {
+    let names = [a, b].map(|p| format!("oci:{}", p.display()));
+    tool::ok(tool::relayer().arg("verify").args(names).args(options));
+}
+
+fn write(dir: &Path, name: &str, layers: &[&[Item]]) {
+    let layers = layers.iter().map(|items| layer(items)).collect();
+    Image::new(layers).write_layout(&dir.join(name), Codec::Gzip);
+}
+
+/// Splits `old` into `first`, and `new` on top of that into `out`, which must hold what `new`
+/// does. Gives what is said of the last.
+fn step(dir: &Path, old: &[Item], new: &[Item], first: &[&str], then: &[&str]) -> Value {
+    let at = |name: &str| dir.join(name);
+    write(dir, "old", &[old]);
+    write(dir, "new", &[new]);
+    split(&at("old"), None, &at("first"), first);
+    let then = [&["--max-dead", "100%"], then].concat();
+    let mut report = split(&at("new"), Some(&at("first")), &at("out"), &then);
+    verify(&at("new"), &at("out"), &["--allow", "carried-mtimes"]);
+    report["images"][0].take()
+}
+
+fn verdicts(image: &Value) -> Vec<&str> {
+    let layers = image["update"]["previous"].as_array().unwrap();
+    layers.iter().map(|l| l["verdict"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_longest_name_is_whited_out() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let long = Item::file(format!("d/{}", "n".repeat(255)), "x");
+    let new = [bulk(), Item::dir("d/")];
+    let old = [&new[..], &[long]].concat();
+    let image = step(dir.path(), &old, &new, &["--target", "1"], &[]);
+    assert_eq!(verdicts(&image), ["kept"]);
+    for name in ["a", "b"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let want = tool::unpack(&at("new"), &at("a"));
+    tool::same_tree(&want, &tool::unpack(&at("out"), &at("b")), "umoci");
+}
