@@ -131,14 +131,20 @@ pub fn update(
     let offer = needs::offer(new.files, new.estimates, previous);
     let dead = dead(new.files, previous);
     let purge = |d: &Dead| options.purge.iter().any(|p| p.matches(&d.path));
-    let mut allowed = offer.all();
     let mut purged: Layers = 0;
     for d in dead.iter().filter(|d| purge(d)) {
-        allowed &= !bit(d.layer);
         purged |= bit(d.layer);
     }
+    let mut barred = purged;
+    if new.files.get(b"").is_none() {
+        // What a layer says of the root can't be unsaid.
+        let root = |c: &Change| c.path.is_empty() && matches!(c.what, What::Put(_));
+        for (i, _) in previous.iter().enumerate().filter(|(_, l)| l.changes.iter().any(root)) {
+            barred |= bit(i);
+        }
+    }
     let changed = rest::rest(old, new.files);
-    if allowed == offer.all() && changed.is_empty() {
+    if barred == 0 && changed.is_empty() {
         // Whatever is dead in it: nobody has to load anything.
         let live = offer.live_bytes(offer.all());
         let fates = previous.iter().zip(live).map(|(layer, live)| Fate {
@@ -148,7 +154,7 @@ pub fn update(
         });
         return Ok(Update { fates: fates.collect(), plan: Plan::default(), dead });
     }
-    let keep = choose(new, &offer, allowed, &options.prices);
+    let keep = choose(new, &offer, offer.all() & !barred, &options.prices);
     let (keep, rest) = base(new.files, previous, keep)?;
     let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
         verdict: match keep & bit(i) {
@@ -173,8 +179,9 @@ pub fn update(
     })
 }
 
+/// A layer's bit; all that can't be kept for their number share the last one.
 fn bit(layer: usize) -> Layers {
-    if layer < choose::MOST_LAYERS { 1 << layer } else { 0 }
+    1 << layer.min(choose::MOST_LAYERS)
 }
 
 /// Compressed bytes that a new layer should have.

@@ -31,7 +31,12 @@ fn things() -> impl Strategy<Value = Thing> {
 fn trees() -> impl Strategy<Value = Tree> {
     let name = prop::sample::select(vec!["a", "b", "c", "d"]);
     let path = prop::collection::vec(name, 1..4).prop_map(|parts| parts.join("/"));
-    prop::collection::btree_map(path, things(), 0..20)
+    // An image may have attributes for its root.
+    let root = prop::option::weighted(0.3, things());
+    (prop::collection::btree_map(path, things(), 0..20), root).prop_map(|(mut tree, root)| {
+        tree.extend(root.map(|thing| (String::new(), Thing { kind: 0, ..thing })));
+        tree
+    })
 }
 
 /// The next version: some things go, some come, some change.

@@ -63,3 +63,11 @@ fn the_longest_name_is_whited_out() {
     let want = tool::unpack(&at("new"), &at("a"));
     tool::same_tree(&want, &tool::unpack(&at("out"), &at("b")), "umoci");
 }
+
+#[test]
+fn attributes_of_the_root_do_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = Item::dir("./").mode(0o700);
+    step(dir.path(), &[root.clone(), bulk()], &[bulk()], &[], &[]);
+    step(dir.path(), &[bulk()], &[root, bulk()], &[], &[]);
+}
