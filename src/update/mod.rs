@@ -11,12 +11,14 @@ mod needs;
 mod noise;
 mod rest;
 
+use std::collections::BTreeMap;
+
 pub use choose::{Client, Prices};
 pub use noise::{Evened, even_out, has_bytecode};
 
 use crate::analyze::Analysis;
 use crate::error::Result;
-use crate::fileset::{FileSet, Inode, Kind, display, parent};
+use crate::fileset::{FileData, FileSet, Inode, Kind, display, parent};
 use crate::flatten;
 use crate::layer::{Change, What};
 use crate::pattern::PathPattern;
@@ -270,24 +272,43 @@ fn take_away(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>])
 /// Files in old layers that are not what the new file set has there.
 fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
     let mut dead = Vec::new();
+    // The file at each path, the layer that has its bytes, and whether it is dead there.
+    let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
     for (layer, old) in previous.iter().enumerate() {
         for Change { path, what } in &old.changes {
             let now = new.get(path);
-            let (bytes, same) = match what {
+            let shown = |file: &FileData| {
+                now.is_some_and(|now| {
+                    matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
+                })
+            };
+            let (bytes, file) = match what {
                 What::Put(Inode { kind: Kind::File(file), .. }) => {
-                    let same = now.is_some_and(|now| {
-                        matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
-                    });
-                    (file.size, same)
+                    (file.size, Some((file, layer, !shown(file))))
                 }
                 // Its bytes count under the first name; but this one may be the one that is known.
-                What::Link { .. } => (0, now.is_some()),
-                _ => continue,
+                What::Link { target, .. } => (0, known.get(&**target).copied()),
+                What::Put(_) => {
+                    known.remove(&**path);
+                    continue;
+                }
+                // Links of this layer may still point at what it takes away.
+                What::Whiteout | What::Opaque => continue,
             };
-            if !same {
-                let (path, deleted) = (path.clone(), now.is_none());
-                dead.push(Dead { path, bytes, layer, deleted });
+            if file.map_or(now.is_none(), |(file, ..)| !shown(file)) {
+                let found =
+                    |layer| Dead { path: path.clone(), bytes, layer, deleted: now.is_none() };
+                dead.push(found(layer));
+                if let Some((_, below, true)) = file
+                    && below != layer
+                {
+                    dead.push(found(below));
+                }
             }
+            match file {
+                Some(file) => known.insert(path, file),
+                None => known.remove(&**path),
+            };
         }
     }
     dead

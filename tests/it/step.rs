@@ -71,3 +71,24 @@ fn attributes_of_the_root_do_not_come_back() {
     step(dir.path(), &[root.clone(), bulk()], &[bulk()], &[], &[]);
     step(dir.path(), &[bulk()], &[root, bulk()], &[], &[]);
 }
+
+#[test]
+fn a_secret_is_purged_by_the_name_of_a_hard_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = noise(2, 2000);
+    let old = [bulk(), Item::file("a", &secret), Item::link("b.key", "a")];
+    let new = [bulk(), Item::file("b.key", "public")];
+    let image = step(dir.path(), &old, &new, &["--target", "1"], &[]);
+    assert_eq!(verdicts(&image), ["kept"]);
+    let image = step(dir.path(), &old, &new, &["--target", "1"], &["--purge", "**/*.key"]);
+    assert_eq!(verdicts(&image), ["purged"]);
+    // The same where the link is in a layer above: the bytes are in the lower one.
+    let at = |name: &str| dir.path().join(name);
+    write(dir.path(), "two", &[&old[..2], &old[2..]]);
+    let options = ["--max-dead", "100%", "--purge", "**/*.key"];
+    let report = split(&at("new"), Some(&at("two")), &at("purged"), &options);
+    assert_eq!(verdicts(&report["images"][0]), ["purged", "purged"]);
+    // A link whose file is still there is not dead.
+    let image = step(dir.path(), &old, &old, &["--target", "1"], &["--purge", "**/*.key"]);
+    assert_eq!(verdicts(&image), ["kept"]);
+}
