@@ -18,7 +18,7 @@ pub use noise::{Evened, even_out, has_bytecode};
 
 use crate::analyze::Analysis;
 use crate::error::Result;
-use crate::fileset::{FileData, FileSet, Inode, Kind, display, parent};
+use crate::fileset::{FileData, FileSet, Inode, Kind, base_name, display, parent};
 use crate::flatten;
 use crate::layer::{Change, What};
 use crate::pattern::PathPattern;
@@ -276,7 +276,7 @@ fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
     let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
     for (layer, old) in previous.iter().enumerate() {
         for Change { path, what } in &old.changes {
-            let now = new.get(path);
+            let now = at(new, path);
             let shown = |file: &FileData| {
                 now.is_some_and(|now| {
                     matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
@@ -312,6 +312,15 @@ fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
         }
     }
     dead
+}
+
+/// What a path names, with symlinks followed in its directory part.
+fn at<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
+    set.get(path).or_else(|| {
+        let dir = set.resolve(parent(path)?)?;
+        let path = [&dir, base_name(path)].join(&b'/');
+        set.get(path.strip_prefix(b"/").unwrap_or(&path))
+    })
 }
 
 impl Dead {

@@ -176,8 +176,9 @@ proptest! {
                 stack.into_iter().zip(kept).filter(|(_, k)| *k).map(|(l, _)| l).collect();
             for layer in &next {
                 for change in &layer.changes {
+                    let now = files.resolve(&change.path).and_then(|path| files.get(&path));
                     let dead = !matches!(&change.what, What::Put(Inode { kind: Kind::File(f), .. })
-                        if matches!(&files.get(&change.path).map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
+                        if matches!(now.map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
                     let file = matches!(&change.what, What::Put(Inode { kind: Kind::File(_), .. }));
                     let purged = options.purge.iter().any(|p| p.matches(&change.path));
                     prop_assert!(!(file && dead && purged), "{} is to be purged", display(&change.path));

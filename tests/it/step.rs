@@ -92,3 +92,33 @@ fn a_secret_is_purged_by_the_name_of_a_hard_link() {
     let image = step(dir.path(), &old, &old, &["--target", "1"], &["--purge", "**/*.key"]);
     assert_eq!(verdicts(&image), ["kept"]);
 }
+
+#[test]
+fn a_file_behind_a_symlink_is_not_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let lower = [
+        Item::symlink("lib", "usr/lib"),
+        Item::symlink("top", "/"),
+        Item::dir("usr/"),
+        Item::dir("usr/lib/"),
+    ];
+    let upper = [
+        bulk(),
+        Item::file("lib/x", "kept"),
+        Item::file("lib/gone", "x"),
+        Item::file("lib/other", "x"),
+        Item::file("top/y", "kept"),
+    ];
+    write(dir.path(), "old", &[&lower, &upper]);
+    let whiteout = [Item::whiteout("usr/lib/gone"), Item::file("usr/lib/other", "new")];
+    write(dir.path(), "new", &[&lower, &upper, &whiteout]);
+    let options = ["--max-dead", "100%", "--purge", "lib/x", "--purge", "top/y"];
+    let report = split(&at("new"), Some(&at("old")), &at("out"), &options);
+    let update = &report["images"][0]["update"];
+    assert_eq!(verdicts(&report["images"][0]), ["kept", "kept"]);
+    let deleted: Vec<_> =
+        update["deleted"].as_array().unwrap().iter().map(|d| d["path"].clone()).collect();
+    assert_eq!(deleted, ["/lib/gone"], "{update}");
+    verify(&at("new"), &at("out"), &[]);
+}
