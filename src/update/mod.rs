@@ -167,12 +167,16 @@ pub fn update(
         live: offer.live_bytes(keep | bit(i)).get(i).copied().unwrap_or(0),
         bytes: layer.blob_bytes,
     });
-    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones());
+    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
     let layers = if keep == 0 {
-        let options = plan::Options { target: new.target, only: None };
-        plan(new.files, new.analysis, new.estimates, &options).layers
+        let afresh = |target| {
+            let options = plan::Options { target, only: None };
+            plan(new.files, new.analysis, new.estimates, &options).layers
+        };
+        let layers = afresh(new.target);
+        if layers.len() > room as usize { afresh(Target::Layers(room)) } else { layers }
     } else {
-        new_layers(new, &rest, &changed, room.max(1))
+        new_layers(new, &rest, &changed, room)
     };
     Ok(Update {
         fates: fates.collect(),
@@ -198,7 +202,8 @@ fn piece(new: New<'_>) -> u64 {
 
 fn choose(new: New<'_>, offer: &Offer, allowed: Layers, prices: &Prices) -> Layers {
     let piece = piece(new);
-    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece) as u32)
+    // One at least: there may be whiteouts.
+    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece).max(1) as u32)
 }
 
 /// What the kept layers leave to be written. Layers that can't be applied without others are

@@ -185,6 +185,8 @@ proptest! {
                 }
             }
             next.extend(update.plan.layers.iter().map(|l| written(&files, l)));
+            let many = next.len() as u32;
+            prop_assert!(update.plan.layers.is_empty() || many <= options.prices.max_layers);
             let layers = next.iter().map(|l| (l.name.as_str(), l.changes.clone()));
             let (got, _) = flatten::apply(layers).unwrap();
             let differences = compare(&files, &got);

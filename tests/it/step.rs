@@ -122,3 +122,25 @@ fn a_file_behind_a_symlink_is_not_dead() {
     assert_eq!(deleted, ["/lib/gone"], "{update}");
     verify(&at("new"), &at("out"), &[]);
 }
+
+#[test]
+fn there_are_never_more_layers_than_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = |seed: u8| -> Vec<Item> {
+        (0..8).map(|i| Item::file(format!("f{i}"), noise(seed + i, 100_000))).collect()
+    };
+    let count = |image: &Value| image["layers"].as_array().unwrap().len();
+    // Nothing is worth keeping.
+    for target in [&["--target", "8"][..], &["--layer-size", "100kB"]] {
+        let options = [target, &["--max-layers", "3"]].concat();
+        let image = step(dir.path(), &files(10), &files(20), &[], &options);
+        assert!(verdicts(&image).iter().all(|v| *v != "kept"));
+        assert_eq!(count(&image), 3, "{options:?}");
+    }
+    // All is, and something goes.
+    let (old, mut new) = (files(10), files(10));
+    new.pop();
+    let options = ["--max-layers", "4", "--beta", "0"];
+    let image = step(dir.path(), &old, &new, &["--target", "4"], &options);
+    assert!(count(&image) <= 4, "{image}");
+}
