@@ -8,6 +8,7 @@ use serde_json::json;
 use super::load::{Loaded, load};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::error::{Error, Result};
+use crate::mtime::MtimePolicy;
 use crate::oci::Platform;
 use crate::report::SCHEMA;
 use crate::transport::Reference;
@@ -65,7 +66,7 @@ impl Verify {
             };
             if self.allow.is_some() {
                 // What B took over from its previous image is what A would take over from B.
-                let one = even_out(a, contents, &b.files, &b.contents)?;
+                let one = even_out(a, contents, &b.files, &b.contents, MtimePolicy::Preserve)?;
                 evened.files += one.files;
                 evened.bytes += one.bytes;
                 evened.directories += one.directories;

@@ -80,7 +80,8 @@ impl<'a> Previous<'a> {
         let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
         let sources = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
         let evened = if even {
-            update::even_out(&mut new.files, &mut new.contents, &files, &sources)?
+            let Flattened { files: now, contents, .. } = new;
+            update::even_out(now, contents, &files, &sources, options.mtime)?
         } else {
             Evened::default()
         };

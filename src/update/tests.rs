@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::analyze::{Component, ComponentKind, Learned};
 use crate::content::Contents;
-use crate::fileset::{Entry, FileData, InodeId, Location, Mtime};
+use crate::fileset::{Entry, InodeId, Location, Mtime};
+use crate::mtime::MtimePolicy;
 use crate::verify::compare;
 
 /// What is at a path: a directory, a symlink, or a file of this content; the mode, the time, and
@@ -167,7 +168,8 @@ proptest! {
         for step in steps {
             tree = evolve(tree, step);
             let mut files = build(&tree);
-            even_out(&mut files, &mut Contents::default(), &old, &Contents::default()).unwrap();
+            let (mut now, before) = (Contents::default(), Contents::default());
+            even_out(&mut files, &mut now, &old, &before, MtimePolicy::Preserve).unwrap();
             let (analysis, estimates) = (analysis(&files), estimates(&files));
             let new = New { files: &files, analysis: &analysis, estimates: &estimates, target };
             let update = update(new, &old, &stack, &options).unwrap();

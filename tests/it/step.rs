@@ -144,3 +144,36 @@ fn there_are_never_more_layers_than_allowed() {
     let image = step(dir.path(), &old, &new, &["--target", "4"], &options);
     assert!(count(&image) <= 4, "{image}");
 }
+
+#[test]
+fn times_are_what_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    // Python 3.11: magic, flags, time and size of the source.
+    let compiled = |stamp: u32| {
+        [&3495u16.to_le_bytes()[..], b"\r\n\0\0\0\0", &stamp.to_le_bytes(), b"\x01\0\0\0code"]
+            .concat()
+    };
+    let version = |source: u32, other: u32| {
+        vec![
+            bulk().mtime(&other.to_string()),
+            Item::dir("p/").mtime(&other.to_string()),
+            Item::file("p/x.py", "x").mtime(&source.to_string()),
+            Item::file("p/x.pyc", compiled(source)).mtime(&other.to_string()),
+        ]
+    };
+    write(dir.path(), "old", &[&version(80, 2000)]);
+    write(dir.path(), "new", &[&version(90, 3000)]);
+    split(&at("old"), None, &at("first"), &[]);
+    let on_top = |options: &[&str]| split(&at("new"), Some(&at("first")), &at("out"), options);
+    for policy in ["zero", "clamp:@1000"] {
+        on_top(&["--mtime", policy]);
+        split(&at("new"), None, &at("alone"), &["--mtime", policy]);
+        verify(&at("alone"), &at("out"), &[]);
+    }
+    // What the policy allows is still carried over.
+    let report = on_top(&["--mtime", "clamp:@2500"]);
+    let image = &report["images"][0];
+    assert_eq!(image["update"]["evened"]["bytecode"], 1, "{image}");
+    assert!(verdicts(image).iter().all(|v| *v == "kept"), "{image}");
+}
