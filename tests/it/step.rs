@@ -124,6 +124,34 @@ fn a_file_behind_a_symlink_is_not_dead() {
 }
 
 #[test]
+fn images_of_one_platform_are_taken_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    let manifests: Vec<Value> = ["amd64", "arm64", "amd64"]
+        .iter()
+        .enumerate()
+        .map(|(i, arch)| {
+            let file = Item::file("number", i.to_string());
+            let mut image = Image::new(vec![layer(&[bulk(), file])]);
+            image.config["architecture"] = (*arch).into();
+            let mut d = image.oci_blobs(Codec::Gzip, &mut files);
+            d["platform"] = json!({"os": "linux", "architecture": arch});
+            d
+        })
+        .collect();
+    let mut index = image::add_index(&manifests, &mut files);
+    index["annotations"] = json!({"org.opencontainers.image.ref.name": "x"});
+    image::finish_layout(&[index], &mut files);
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    image::write_files(&input, &files);
+    verify(&input, &input, &[]);
+    let report = split(&input, Some(&input), &out, &[]);
+    for (i, image) in report["images"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(image["manifest"], manifests[i]["digest"], "image {i}");
+    }
+}
+
+#[test]
 fn there_are_never_more_layers_than_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let files = |seed: u8| -> Vec<Item> {
