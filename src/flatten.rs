@@ -23,7 +23,7 @@ use crate::error::{Context, Error, Result};
 use crate::fileset::{
     Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts,
 };
-use crate::layer::{Change, LayerContent, Limits, What, read_layer};
+use crate::layer::{Change, LayerContent, Limits, MAX_PATH, What, read_layer};
 use crate::progress::Progress;
 use crate::transport::open::LayerBlob;
 
@@ -346,24 +346,30 @@ impl Tree {
     /// Makes the directories above `path` that are missing. A lower layer's file in their place
     /// gives way, as on an overlay; one of the same layer is a contradiction.
     fn make_parents(&mut self, path: &[u8]) -> Result<()> {
-        let Some(dir) = parent(path).filter(|dir| !dir.is_empty()) else { return Ok(()) };
-        match self.names.get(dir) {
-            Some(id) if matches!(self.inodes[*id as usize].kind, Kind::Dir) => return Ok(()),
-            Some(id) if self.made_in[*id as usize] == self.layer => {
-                return Err(Error::malformed(format!(
-                    "it lies below {}, which the same layer makes a {}",
-                    display(dir),
-                    self.inodes[*id as usize].kind.word()
-                )));
+        let mut missing = Vec::new();
+        let mut up = parent(path);
+        while let Some(dir) = up.filter(|dir| !dir.is_empty()) {
+            match self.names.get(dir) {
+                Some(id) if matches!(self.inodes[*id as usize].kind, Kind::Dir) => break,
+                Some(id) if self.made_in[*id as usize] == self.layer => {
+                    return Err(Error::malformed(format!(
+                        "it lies below {}, which the same layer makes a {}",
+                        display(dir),
+                        self.inodes[*id as usize].kind.word()
+                    )));
+                }
+                _ => {}
             }
-            _ => {}
+            missing.push(dir);
+            up = parent(dir);
         }
-        self.make_parents(dir)?;
-        self.hidden.implied_directories += 1;
-        let mtime = Mtime::default();
-        let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
-        let id = self.add(made);
-        self.name(dir.into(), id);
+        for dir in missing.into_iter().rev() {
+            self.hidden.implied_directories += 1;
+            let mtime = Mtime::default();
+            let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
+            let id = self.add(made);
+            self.name(dir.into(), id);
+        }
         Ok(())
     }
 
@@ -386,7 +392,7 @@ impl Tree {
         }
         let name = &path[dir.len() + 1..];
         let Some(at) = self.resolve(dir, replaced)? else { return Ok(None) };
-        Ok(Some(if at.is_empty() { name.into() } else { [&at, name].join(&b'/').into() }))
+        Ok(Some(join(&at, name)?.into()))
     }
 
     /// The path with all symlinks followed inside the root; parts that are not there stay as they
@@ -400,11 +406,7 @@ impl Tree {
                 done.truncate(parent(&done).unwrap_or_default().len());
                 continue;
             }
-            let mut next = done.clone();
-            if !next.is_empty() {
-                next.push(b'/');
-            }
-            next.extend_from_slice(part);
+            let next = join(&done, part)?;
             let Some(Inode { kind: Kind::Symlink { target }, .. }) = self.get(&next) else {
                 done = next;
                 continue;
@@ -465,6 +467,17 @@ impl Tree {
         let set = FileSet::new(entries, inodes.into_iter().flatten().collect())?;
         Ok((set, self.hidden, list))
     }
+}
+
+/// A name in a directory, as symlinks led there.
+fn join(dir: &[u8], name: &[u8]) -> Result<Vec<u8>> {
+    let path = if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') };
+    if path.len() > MAX_PATH {
+        return Err(Error::malformed(
+            "symlinks make a path longer than the 4,095 bytes that Linux allows",
+        ));
+    }
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ use crate::transport::open::LayerBlob;
 /// take gigabytes.
 pub const MAX_ENTRIES: u64 = 10_000_000;
 
+/// Bytes of the longest path that Linux takes: `PATH_MAX` less the NUL at its end.
+pub(crate) const MAX_PATH: usize = 4095;
+
 /// How much an image may unfold to; shared by all of its layers.
 pub struct Limits {
     bytes: AtomicU64,
@@ -255,6 +258,11 @@ fn change_of<R: tar::Forward>(
             target: clean(target).context(|| "hard link target")?,
             like: inode(Kind::Fifo),
         },
+        EntryKind::Symlink { target } if target.len() > MAX_PATH => {
+            return Err(Error::malformed(
+                "a symlink's target is longer than the 4,095 bytes that Linux allows",
+            ));
+        }
         EntryKind::Symlink { target } => What::Put(inode(Kind::Symlink { target: target.clone() })),
         EntryKind::Dir => What::Put(inode(Kind::Dir)),
         EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
@@ -271,15 +279,22 @@ fn change_of<R: tar::Forward>(
 /// A path as clients take it: `./`, doubled and leading slashes mean nothing.
 ///
 /// # Errors
-/// `..`, which could lead out of the root and which no layer needs; names longer than Linux allows.
+/// `..`, which could lead out of the root and which no layer needs; names and paths longer than
+/// Linux allows. A whiteout's is that of what it hides: clients make no file of its own name.
 fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     let mut kept = Vec::with_capacity(path.len());
     for part in parts(path) {
         if part == b".." {
             return Err(Error::malformed("a path in a layer must not contain `..`"));
         }
-        if part.len() > 255 {
+        let name = part.strip_prefix(b".wh.").unwrap_or(part);
+        if name.len() > 255 {
             return Err(Error::malformed("a name is longer than the 255 bytes that Linux allows"));
+        }
+        if kept.len() + usize::from(!kept.is_empty()) + name.len() > MAX_PATH {
+            return Err(Error::malformed(
+                "a path is longer than the 4,095 bytes that Linux allows",
+            ));
         }
         if !kept.is_empty() {
             kept.push(b'/');
@@ -405,6 +420,13 @@ mod tests {
         assert!(clean(b"a/../b").is_err());
         assert!(clean(&[b'n'; 256]).is_err());
         assert!(clean(&[b'n'; 255]).is_ok());
+        // Clients never make a file of a whiteout's name.
+        assert!(clean(&[b".wh.", &[b'n'; 255][..]].concat()).is_ok());
+        assert!(clean(&[b".wh.", &[b'n'; 256][..]].concat()).is_err());
+        let deep = |n: usize, name: &[u8]| [&b"a/".repeat(n)[..], name].concat();
+        assert_eq!(clean(&deep(2047, b"a")).unwrap().len(), 4095);
+        assert!(clean(&deep(2047, b".wh.a")).is_ok());
+        assert!(clean(&deep(2047, b"aa")).is_err() && clean(&deep(20_000, b"a")).is_err());
     }
 
     #[test]

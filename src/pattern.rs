@@ -14,13 +14,19 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct PathPattern {
     text: String,
-    matcher: GlobMatcher,
+    /// None for a plain path.
+    glob: Option<GlobMatcher>,
 }
 
 impl PathPattern {
     /// Whether it matches a path without leading slash.
     pub fn matches(&self, path: &[u8]) -> bool {
-        self.matcher.is_match(OsStr::from_bytes(path))
+        match &self.glob {
+            Some(glob) => glob.is_match(OsStr::from_bytes(path)),
+            None => path
+                .strip_prefix(self.text.trim_matches('/').as_bytes())
+                .is_some_and(|below| below.is_empty() || below[0] == b'/'),
+        }
     }
 }
 
@@ -33,9 +39,8 @@ impl FromStr for PathPattern {
         if trimmed.is_empty() {
             return Err(Error::malformed(format!("{text:?} is no pattern of paths")));
         }
-        let glob = if plain { format!("{{{trimmed},{trimmed}/**}}") } else { trimmed.to_owned() };
-        let matcher = glob_matcher(&glob, true)?;
-        Ok(Self { text: text.to_owned(), matcher })
+        let glob = if plain { None } else { Some(glob_matcher(trimmed, true)?) };
+        Ok(Self { text: text.to_owned(), glob })
     }
 }
 
@@ -65,6 +70,10 @@ mod tests {
         assert!(p.matches(b"a/b/c.pem") && p.matches(b"c.pem") && !p.matches(b"c.pem/x"));
         let p: PathPattern = "/a/*.pem".parse().unwrap();
         assert!(p.matches(b"a/c.pem") && !p.matches(b"a/b/c.pem"));
+        for text in ["a/data,zzz", "a/da}ta", "a/b]", "a/!b"] {
+            let p: PathPattern = text.parse().unwrap();
+            assert!(p.matches(text.as_bytes()) && !p.matches(b"a/data"), "{text}");
+        }
         assert!("/".parse::<PathPattern>().is_err() && "[".parse::<PathPattern>().is_err());
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::load::{Loaded, load};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
 use crate::error::{Error, Result};
+use crate::mtime::MtimePolicy;
 use crate::oci::Platform;
 use crate::report::SCHEMA;
 use crate::transport::Reference;
@@ -55,17 +56,17 @@ impl Verify {
         }
         let mut paths = 0;
         let mut evened = Evened::default();
-        for Loaded { platform, files: a, contents, .. } in &mut first {
-            // A single image is compared whatever it says it runs on.
-            let b = match second.as_slice() {
-                [one] => one,
-                all => all.iter().find(|i| i.platform == *platform).ok_or_else(|| {
-                    Error::not_found(format!("{} has no image for {platform}", self.second))
-                })?,
-            };
+        let platforms =
+            |images: &[Loaded]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
+        let (here, there) = (platforms(&first), platforms(&second));
+        for (at, Loaded { platform, files: a, contents, .. }) in first.iter_mut().enumerate() {
+            let b =
+                Platform::counterpart(&here, at, &there).map(|b| &second[b]).ok_or_else(|| {
+                    Error::not_found(format!("{} has fewer images for {platform}", self.second))
+                })?;
             if self.allow.is_some() {
                 // What B took over from its previous image is what A would take over from B.
-                let one = even_out(a, contents, &b.files, &b.contents)?;
+                let one = even_out(a, contents, &b.files, &b.contents, MtimePolicy::Preserve)?;
                 evened.files += one.files;
                 evened.bytes += one.bytes;
                 evened.directories += one.directories;

@@ -82,6 +82,13 @@ fn types_swap_and_only_directories_merge() {
 }
 
 #[test]
+fn directories_that_are_missing_are_made_however_many() {
+    let deep = vec!["a"; 2000].join("/");
+    let (set, hidden) = flat(vec![vec![file("a/a", 1)], vec![file(&deep, 2)]]).unwrap();
+    assert_eq!((set.entries().len(), hidden.implied_directories), (2000, 1999));
+}
+
+#[test]
 fn the_last_of_several_entries_wins() {
     assert_eq!(show(vec![vec![file("a", 1), file("a", 2)]]), "a=2");
     assert_eq!(show(vec![vec![file("a", 1), link("b", "a"), file("a", 2)]]), "a=2 b=1");

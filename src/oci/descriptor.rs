@@ -90,6 +90,20 @@ impl Platform {
             && (wanted.variant.is_none() || self.variant == wanted.variant)
     }
 
+    /// Which of the images `there` goes with the one `at` of those `here`: the first for a platform
+    /// with the first for it, the second with the second. Single images go together whatever they
+    /// run on.
+    pub fn counterpart(here: &[Self], at: usize, there: &[Self]) -> Option<usize> {
+        if here.len() == 1 && there.len() == 1 {
+            return Some(0);
+        }
+        let of = |all: &[Self]| -> Vec<usize> {
+            all.iter().enumerate().filter(|(_, p)| **p == here[at]).map(|(i, _)| i).collect()
+        };
+        let nth = of(here).iter().position(|i| *i == at)?;
+        of(there).get(nth).copied()
+    }
+
     /// The platform that `BuildKit` gives attestations
     /// (<https://docs.docker.com/build/metadata/attestations/attestation-storage/>).
     pub fn is_unknown(&self) -> bool {

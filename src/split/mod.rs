@@ -144,8 +144,8 @@ pub fn split(
     let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
     let mut reports = Vec::new();
     let mut descriptors = Vec::new();
-    for image in &opened.images {
-        let before = previous.and_then(|p| previous::of_platform(p, image, opened.images.len()));
+    for (at, image) in opened.images.iter().enumerate() {
+        let before = previous.and_then(|p| previous::of_platform(p, &opened.images, at));
         let (descriptor, mut report) = job
             .image(image, before, &mut bundle)
             .context(|| format!("image {}", image.platform))?;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::fileset::{FileSet, Inode, Kind};
 use crate::flatten::{self, Flattened};
 use crate::layer::{Change, Limits, MAX_ENTRIES, What};
-use crate::oci::{self, Descriptor, Manifest};
+use crate::oci::{self, Descriptor, Manifest, Platform};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::pull;
@@ -20,17 +20,15 @@ use crate::transport::bundle;
 use crate::transport::open::{Image, Opened};
 use crate::update::{self, Evened, OldLayer, Update, Verdict};
 
-/// The image of `opened` that `image` is the next version of; `images` is how many there are.
+/// The image of `opened` that the one at `at` in `images` is the next version of.
 pub(super) fn of_platform<'a>(
     opened: &'a Opened,
-    image: &Image,
-    images: usize,
+    images: &[Image],
+    at: usize,
 ) -> Option<&'a Image> {
-    match opened.images.as_slice() {
-        // A single image is taken whatever it says it runs on.
-        [one] if images == 1 => Some(one),
-        all => all.iter().find(|i| i.platform == image.platform),
-    }
+    let here: Vec<_> = images.iter().map(|i| i.platform.clone()).collect();
+    let there: Vec<_> = opened.images.iter().map(|i| i.platform.clone()).collect();
+    Platform::counterpart(&here, at, &there).map(|at| &opened.images[at])
 }
 
 /// A layer of the previous image that is kept.
@@ -80,7 +78,8 @@ impl<'a> Previous<'a> {
         let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
         let sources = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
         let evened = if even {
-            update::even_out(&mut new.files, &mut new.contents, &files, &sources)?
+            let Flattened { files: now, contents, .. } = new;
+            update::even_out(now, contents, &files, &sources, options.mtime)?
         } else {
             Evened::default()
         };

@@ -11,12 +11,14 @@ mod needs;
 mod noise;
 mod rest;
 
+use std::collections::BTreeMap;
+
 pub use choose::{Client, Prices};
 pub use noise::{Evened, even_out, has_bytecode};
 
 use crate::analyze::Analysis;
 use crate::error::Result;
-use crate::fileset::{FileSet, Inode, Kind, display, parent};
+use crate::fileset::{FileData, FileSet, Inode, Kind, base_name, display, parent};
 use crate::flatten;
 use crate::layer::{Change, What};
 use crate::pattern::PathPattern;
@@ -131,14 +133,20 @@ pub fn update(
     let offer = needs::offer(new.files, new.estimates, previous);
     let dead = dead(new.files, previous);
     let purge = |d: &Dead| options.purge.iter().any(|p| p.matches(&d.path));
-    let mut allowed = offer.all();
     let mut purged: Layers = 0;
-    for d in dead.iter().filter(|d| purge(d) || !rest::can_be_whited_out(&d.path)) {
-        allowed &= !bit(d.layer);
-        purged |= if purge(d) { bit(d.layer) } else { 0 };
+    for d in dead.iter().filter(|d| purge(d)) {
+        purged |= bit(d.layer);
+    }
+    let mut barred = purged;
+    if new.files.get(b"").is_none() {
+        // What a layer says of the root can't be unsaid.
+        let root = |c: &Change| c.path.is_empty() && matches!(c.what, What::Put(_));
+        for (i, _) in previous.iter().enumerate().filter(|(_, l)| l.changes.iter().any(root)) {
+            barred |= bit(i);
+        }
     }
     let changed = rest::rest(old, new.files);
-    if allowed == offer.all() && changed.is_empty() {
+    if barred == 0 && changed.is_empty() {
         // Whatever is dead in it: nobody has to load anything.
         let live = offer.live_bytes(offer.all());
         let fates = previous.iter().zip(live).map(|(layer, live)| Fate {
@@ -148,7 +156,7 @@ pub fn update(
         });
         return Ok(Update { fates: fates.collect(), plan: Plan::default(), dead });
     }
-    let keep = choose(new, &offer, allowed, &options.prices);
+    let keep = choose(new, &offer, offer.all() & !barred, &options.prices);
     let (keep, rest) = base(new.files, previous, keep)?;
     let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
         verdict: match keep & bit(i) {
@@ -159,12 +167,16 @@ pub fn update(
         live: offer.live_bytes(keep | bit(i)).get(i).copied().unwrap_or(0),
         bytes: layer.blob_bytes,
     });
-    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones());
+    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
     let layers = if keep == 0 {
-        let options = plan::Options { target: new.target, only: None };
-        plan(new.files, new.analysis, new.estimates, &options).layers
+        let afresh = |target| {
+            let options = plan::Options { target, only: None };
+            plan(new.files, new.analysis, new.estimates, &options).layers
+        };
+        let layers = afresh(new.target);
+        if layers.len() > room as usize { afresh(Target::Layers(room)) } else { layers }
     } else {
-        new_layers(new, &rest, &changed, room.max(1))
+        new_layers(new, &rest, &changed, room)
     };
     Ok(Update {
         fates: fates.collect(),
@@ -173,8 +185,9 @@ pub fn update(
     })
 }
 
+/// A layer's bit; all that can't be kept for their number share the last one.
 fn bit(layer: usize) -> Layers {
-    if layer < choose::MOST_LAYERS { 1 << layer } else { 0 }
+    1 << layer.min(choose::MOST_LAYERS)
 }
 
 /// Compressed bytes that a new layer should have.
@@ -189,7 +202,8 @@ fn piece(new: New<'_>) -> u64 {
 
 fn choose(new: New<'_>, offer: &Offer, allowed: Layers, prices: &Prices) -> Layers {
     let piece = piece(new);
-    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece) as u32)
+    // One at least: there may be whiteouts.
+    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece).max(1) as u32)
 }
 
 /// What the kept layers leave to be written. Layers that can't be applied without others are
@@ -263,27 +277,55 @@ fn take_away(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>])
 /// Files in old layers that are not what the new file set has there.
 fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
     let mut dead = Vec::new();
+    // The file at each path, the layer that has its bytes, and whether it is dead there.
+    let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
     for (layer, old) in previous.iter().enumerate() {
         for Change { path, what } in &old.changes {
-            let now = new.get(path);
-            let (bytes, same) = match what {
+            let now = at(new, path);
+            let shown = |file: &FileData| {
+                now.is_some_and(|now| {
+                    matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
+                })
+            };
+            let (bytes, file) = match what {
                 What::Put(Inode { kind: Kind::File(file), .. }) => {
-                    let same = now.is_some_and(|now| {
-                        matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
-                    });
-                    (file.size, same)
+                    (file.size, Some((file, layer, !shown(file))))
                 }
                 // Its bytes count under the first name; but this one may be the one that is known.
-                What::Link { .. } => (0, now.is_some()),
-                _ => continue,
+                What::Link { target, .. } => (0, known.get(&**target).copied()),
+                What::Put(_) => {
+                    known.remove(&**path);
+                    continue;
+                }
+                // Links of this layer may still point at what it takes away.
+                What::Whiteout | What::Opaque => continue,
             };
-            if !same {
-                let (path, deleted) = (path.clone(), now.is_none());
-                dead.push(Dead { path, bytes, layer, deleted });
+            if file.map_or(now.is_none(), |(file, ..)| !shown(file)) {
+                let found =
+                    |layer| Dead { path: path.clone(), bytes, layer, deleted: now.is_none() };
+                dead.push(found(layer));
+                if let Some((_, below, true)) = file
+                    && below != layer
+                {
+                    dead.push(found(below));
+                }
             }
+            match file {
+                Some(file) => known.insert(path, file),
+                None => known.remove(&**path),
+            };
         }
     }
     dead
+}
+
+/// What a path names, with symlinks followed in its directory part.
+fn at<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
+    set.get(path).or_else(|| {
+        let dir = set.resolve(parent(path)?)?;
+        let path = [&dir, base_name(path)].join(&b'/');
+        set.get(path.strip_prefix(b"/").unwrap_or(&path))
+    })
 }
 
 impl Dead {

@@ -12,6 +12,7 @@ use super::bytecode::{HEADER, Stamp, source_of};
 use crate::content::Contents;
 use crate::error::{Context, Result};
 use crate::fileset::{FileData, FileSet, InodeId, Kind, Location, Mtime, display};
+use crate::mtime::MtimePolicy;
 
 /// How much was evened out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -31,12 +32,14 @@ pub fn has_bytecode(files: &FileSet) -> bool {
     files.entries().iter().any(|e| source_of(&e.path).is_some())
 }
 
-/// Evens out `new` against `old`. The contents of `old` are added to `contents` if needed.
+/// Evens out `new` against `old`, but for times that `policy` would change. The contents of `old` are
+/// added to `contents` if needed.
 pub fn even_out(
     new: &mut FileSet,
     contents: &mut Contents,
     old: &FileSet,
     old_contents: &Contents,
+    policy: MtimePolicy,
 ) -> Result<Evened> {
     let twins = twins(new, old);
     let mut evening = Evening {
@@ -44,6 +47,7 @@ pub fn even_out(
         contents,
         old,
         old_contents,
+        policy,
         mtimes: BTreeMap::new(),
         bytecode: BTreeMap::new(),
     };
@@ -52,7 +56,8 @@ pub fn even_out(
     for (id, twin) in twins.iter().enumerate() {
         let Some(twin) = *twin else { continue };
         let (a, b) = (&evening.new.inodes()[id], &old.inodes()[twin as usize]);
-        if !held[id] && a.mtime != b.mtime && a.kind.same(&b.kind) && a.same_metadata(b) {
+        let other = a.mtime != b.mtime && evening.allowed(b.mtime);
+        if !held[id] && other && a.kind.same(&b.kind) && a.same_metadata(b) {
             evening.mtimes.insert(id as InodeId, b.mtime);
         }
     }
@@ -106,12 +111,18 @@ struct Evening<'a> {
     contents: &'a Contents,
     old: &'a FileSet,
     old_contents: &'a Contents,
+    policy: MtimePolicy,
     mtimes: BTreeMap<InodeId, Mtime>,
     /// New inodes that take an old file's bytes.
     bytecode: BTreeMap<InodeId, FileData>,
 }
 
 impl Evening<'_> {
+    /// Whether this time may be carried over.
+    fn allowed(&self, old: Mtime) -> bool {
+        self.policy.apply(old) == old
+    }
+
     /// Decides on sources that have compiled files, and marks those that must stay as they are.
     fn bytecode(&mut self, twins: &[Option<InodeId>], held: &mut [bool]) -> Result<()> {
         let mut by_source: BTreeMap<InodeId, Vec<InodeId>> = BTreeMap::new();
@@ -149,7 +160,7 @@ impl Evening<'_> {
         if new.mtime == old.mtime {
             return Ok(Some(Vec::new()));
         }
-        if !new.kind.same(&old.kind) || !new.same_metadata(old) {
+        if !new.kind.same(&old.kind) || !new.same_metadata(old) || !self.allowed(old.mtime) {
             return Ok(None);
         }
         let mut exchanged = Vec::new();
@@ -169,6 +180,7 @@ impl Evening<'_> {
                     let old = &self.old.inodes()[old as usize];
                     let Kind::File(old_file) = &old.kind else { return Ok(None) };
                     if !old.same_metadata(&self.new.inodes()[*id as usize])
+                        || !self.allowed(old.mtime)
                         || !self.equal_but_stamp(file, old_file, at, before)?
                     {
                         return Ok(None);

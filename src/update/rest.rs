@@ -1,6 +1,6 @@
 //! What new layers must carry on top of the ones that are kept.
 
-use crate::fileset::{FileSet, InodeId, Kind, base_name, parent};
+use crate::fileset::{FileSet, InodeId, Kind, parent};
 
 /// The difference from one file set to another, as layers can say it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,11 +61,6 @@ pub(super) fn rest(base: &FileSet, new: &FileSet) -> Rest {
         new.position(&e.path).is_none() && parent(&e.path).is_some_and(is_dir)
     });
     Rest { write, whiteouts: gone.map(|e| e.path.clone()).collect() }
-}
-
-/// Whether a whiteout can name this path: its own name is `.wh.` longer, and Linux allows 255.
-pub(super) fn can_be_whited_out(path: &[u8]) -> bool {
-    base_name(path).len() + ".wh.".len() <= 255
 }
 
 #[cfg(test)]

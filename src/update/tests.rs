@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::analyze::{Component, ComponentKind, Learned};
 use crate::content::Contents;
-use crate::fileset::{Entry, FileData, InodeId, Location, Mtime};
+use crate::fileset::{Entry, InodeId, Location, Mtime};
+use crate::mtime::MtimePolicy;
 use crate::verify::compare;
 
 /// What is at a path: a directory, a symlink, or a file of this content; the mode, the time, and
@@ -31,7 +32,12 @@ fn things() -> impl Strategy<Value = Thing> {
 fn trees() -> impl Strategy<Value = Tree> {
     let name = prop::sample::select(vec!["a", "b", "c", "d"]);
     let path = prop::collection::vec(name, 1..4).prop_map(|parts| parts.join("/"));
-    prop::collection::btree_map(path, things(), 0..20)
+    // An image may have attributes for its root.
+    let root = prop::option::weighted(0.3, things());
+    (prop::collection::btree_map(path, things(), 0..20), root).prop_map(|(mut tree, root)| {
+        tree.extend(root.map(|thing| (String::new(), Thing { kind: 0, ..thing })));
+        tree
+    })
 }
 
 /// The next version: some things go, some come, some change.
@@ -162,7 +168,8 @@ proptest! {
         for step in steps {
             tree = evolve(tree, step);
             let mut files = build(&tree);
-            even_out(&mut files, &mut Contents::default(), &old, &Contents::default()).unwrap();
+            let (mut now, before) = (Contents::default(), Contents::default());
+            even_out(&mut files, &mut now, &old, &before, MtimePolicy::Preserve).unwrap();
             let (analysis, estimates) = (analysis(&files), estimates(&files));
             let new = New { files: &files, analysis: &analysis, estimates: &estimates, target };
             let update = update(new, &old, &stack, &options).unwrap();
@@ -171,14 +178,17 @@ proptest! {
                 stack.into_iter().zip(kept).filter(|(_, k)| *k).map(|(l, _)| l).collect();
             for layer in &next {
                 for change in &layer.changes {
+                    let now = files.resolve(&change.path).and_then(|path| files.get(&path));
                     let dead = !matches!(&change.what, What::Put(Inode { kind: Kind::File(f), .. })
-                        if matches!(&files.get(&change.path).map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
+                        if matches!(now.map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
                     let file = matches!(&change.what, What::Put(Inode { kind: Kind::File(_), .. }));
                     let purged = options.purge.iter().any(|p| p.matches(&change.path));
                     prop_assert!(!(file && dead && purged), "{} is to be purged", display(&change.path));
                 }
             }
             next.extend(update.plan.layers.iter().map(|l| written(&files, l)));
+            let many = next.len() as u32;
+            prop_assert!(update.plan.layers.is_empty() || many <= options.prices.max_layers);
             let layers = next.iter().map(|l| (l.name.as_str(), l.changes.clone()));
             let (got, _) = flatten::apply(layers).unwrap();
             let differences = compare(&files, &got);

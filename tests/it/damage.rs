@@ -339,6 +339,7 @@ fn layers_that_lie_are_refused() {
     bad_checksum[512 + 3] ^= 1;
     let mut zero_block = layer(&[Item::file("a", ""), Item::file("b", ""), Item::file("c", "")]);
     zero_block[512..1024].fill(0);
+    let deep = |parts: usize| vec!["a"; parts].join("/");
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("a bad checksum", bad_checksum, "tar entry at byte 512"),
         ("a block of zeros within", zero_block, "single block of zeros"),
@@ -408,6 +409,19 @@ fn layers_that_lie_are_refused() {
         ),
         ("a root that is a file", layer(&[Item::file("./", "x")]), "root"),
         ("a name that is too long", with_pax(&pax_record(b"path", &[b'n'; 256])), "255"),
+        ("a path that is too long", layer(&[Item::file(deep(20_000), "")]), "4,095"),
+        ("a symlink that is too long", layer(&[Item::symlink("a", deep(2049))]), "4,095"),
+        (
+            "a path that symlinks make too long",
+            layer(&[
+                Item::symlink("s", deep(1500)),
+                Item::symlink("t", ["s", &deep(500)].join("/")),
+                Item::file("t/x", ""),
+                Item::symlink("u", ["t", &deep(500)].join("/")),
+                Item::file("u/x", ""),
+            ]),
+            "4,095",
+        ),
         (
             "a sparse map of exabytes",
             with_pax(

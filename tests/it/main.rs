@@ -21,6 +21,7 @@ mod model;
 mod page;
 mod pulls;
 mod recode;
+mod step;
 #[cfg(feature = "store")]
 mod store;
 mod tidy;
