@@ -29,6 +29,8 @@ use crate::transport::open::LayerBlob;
 
 /// More symlinks in one path than this are a loop, as for Linux.
 const MAX_SYMLINKS: usize = 40;
+/// Bytes of paths that entries may imply: one of 4,095 bytes can name two thousand directories.
+const MAX_IMPLIED: usize = 64 << 20;
 
 /// What flattening found beside the file set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -154,6 +156,8 @@ struct Tree {
     /// clients that go entry by entry would have it.
     taken: BTreeMap<Box<[u8]>, InodeId>,
     hidden: Hidden,
+    /// Bytes of the paths of implied directories.
+    implied_bytes: usize,
     /// Regular files and bytes that layers brought in.
     seen: (u64, u64),
     /// Every name of a regular file that was lost, as it happened, if somebody wants to know.
@@ -365,6 +369,12 @@ impl Tree {
         }
         for dir in missing.into_iter().rev() {
             self.hidden.implied_directories += 1;
+            self.implied_bytes += dir.len();
+            if self.implied_bytes > MAX_IMPLIED {
+                return Err(Error::limit(format!(
+                    "paths of directories without an entry come to more than {MAX_IMPLIED} bytes"
+                )));
+            }
             let mtime = Mtime::default();
             let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
             let id = self.add(made);
