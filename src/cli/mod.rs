@@ -77,8 +77,12 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print the manual page, of one command if it is named: `relayer man split >relayer-split.1`
+    Man {
+        /// The command
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+    },
 }
 
 /// Buffers grow with threads.
@@ -226,12 +230,21 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
             clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);
             print(&script)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            print(&page)
-        }
+        Command::Man { command } => man(command.as_deref()),
     }
+}
+
+/// Prints a manual page. Pages refer to those of commands as `relayer-split(1)`.
+fn man(wanted: Option<&str>) -> Result<Outcome> {
+    let mut command = Cli::command();
+    command.build();
+    if let Some(name) = wanted {
+        let found = command.find_subcommand(name).cloned();
+        command = found.ok_or_else(|| Error::not_found(format!("there is no command {name}")))?;
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page)?;
+    print(&page)
 }
 
 /// Writes to standard output, where a closed pipe is an error and no panic.

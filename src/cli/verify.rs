@@ -97,6 +97,12 @@ impl Verify {
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),
             };
+            if !same && self.allow.is_none() && differences.iter().all(|d| d.what == "mtime") {
+                text.push_str(
+                    "all in times only; --allow carried-mtimes passes over those that --previous \
+                     carried over\n",
+                );
+            }
             print(text.as_bytes())?;
         }
         Ok(if same { Outcome::Done } else { Outcome::Differs })

@@ -236,6 +236,9 @@ fn completions_and_the_manual_are_there() {
         assert!(script.contains("layer-size"), "{shell}");
     }
     assert!(tool::ok(relayer().arg("man")).contains(".TH relayer"));
+    let page = tool::ok(relayer().args(["man", "split"]));
+    assert!(page.contains(".TH relayer-split 1") && page.contains("layer\\-size"), "{page}");
+    assert!(!tool::output(relayer().args(["man", "splot"])).status.success());
 }
 
 #[test]
