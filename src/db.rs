@@ -3,6 +3,8 @@
 //! One process writes at a time; others may read what was there when they began. What a batch
 //! holds is there whole or not at all, whatever happens.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -37,6 +39,9 @@ pub(crate) struct Db {
     /// After `rocks`, which is to be closed first.
     fresh: Fresh,
 }
+
+/// Bytes of a block of RocksDB's logs.
+const LOG_BLOCK: u64 = 32 << 10;
 
 /// A folder that was made for a database, and goes again with it unless something is written.
 #[derive(Default)]
@@ -81,6 +86,7 @@ impl Db {
         tables: &dyn Fn(&Kind) -> Vec<ColumnFamilyDescriptor>,
     ) -> Result<Self> {
         let fresh = Fresh::make(dir)?;
+        check_logs(&kind, dir).context(|| place(&kind, dir))?;
         let mut options = options();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -103,6 +109,7 @@ impl Db {
     /// Opens a database for reading, even while another process writes to it.
     pub(crate) fn open_read(kind: Kind, dir: &Path) -> Result<Self> {
         Self::made(&kind, dir)?;
+        check_logs(&kind, dir).context(|| place(&kind, dir))?;
         let db = DB::open_cf_descriptors_read_only(&options(), dir, descriptors(&kind), false);
         Self::checked(db, kind, None).context(|| place(&kind, dir))
     }
@@ -191,8 +198,7 @@ impl Db {
 
     /// Says that something in the database can't be.
     pub(crate) fn damaged(&self, what: &str) -> Error {
-        let Kind { name, mend, .. } = self.kind;
-        Error::malformed(format!("the {name} is damaged: {what}; {mend}"))
+        damaged(&self.kind, what)
     }
 
     fn table(&self, name: &str) -> Result<&ColumnFamily> {
@@ -288,6 +294,42 @@ fn tables(kind: &Kind, options: &Options) -> Vec<ColumnFamilyDescriptor> {
 
 fn place(kind: &Kind, dir: &Path) -> String {
     format!("opening the {} in {}", kind.name, dir.display())
+}
+
+fn damaged(Kind { name, mend, .. }: &Kind, what: &str) -> Error {
+    Error::malformed(format!("the {name} is damaged: {what}; {mend}"))
+}
+
+/// Refuses logs with records of kinds that are not written here: RocksDB 11.8 reads them without end,
+/// and a flipped bit makes them. All else it finds itself
+/// ([format](https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format)).
+fn check_logs(kind: &Kind, dir: &Path) -> Result<()> {
+    let current = std::fs::read_to_string(dir.join("CURRENT")).unwrap_or_default();
+    for file in std::fs::read_dir(dir)? {
+        let name = file?.file_name();
+        let name = name.to_string_lossy();
+        if !name.ends_with(".log") && name != current.trim_end() {
+            continue;
+        }
+        // Another process may remove it meanwhile.
+        let Ok(mut file) = File::open(dir.join(&*name)) else { continue };
+        let mut block = Vec::new();
+        while (&mut file).take(LOG_BLOCK).read_to_end(&mut block)? > 0 {
+            let mut rest = &block[..];
+            while let Some((head, after)) = rest.split_first_chunk::<7>() {
+                // Four bytes of a checksum, two of the size, one of the kind.
+                match head[6] {
+                    0 => break,
+                    1..=4 => {}
+                    _ => return Err(damaged(kind, &format!("{name} has a record of no kind"))),
+                }
+                let size = u16::from_le_bytes([head[4], head[5]]);
+                rest = after.get(usize::from(size)..).unwrap_or_default();
+            }
+            block.clear();
+        }
+    }
+    Ok(())
 }
 
 fn failed(kind: &Kind, e: &rocksdb::Error) -> Error {

@@ -24,6 +24,6 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = flatten(&image.layers, Some(&budget), &Limits::new(MAX, 10_000), &Silent);
     }
     if let Ok(bundle) = Bundle::unchanged(&opened) {
-        let _ = write_archive(&bundle, &bundle.names, Form::Universal, std::io::sink(), &Silent);
+        let _ = write_archive(&bundle, &bundle.names, None, Form::Universal, std::io::sink(), &Silent);
     }
 });

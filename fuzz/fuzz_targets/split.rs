@@ -47,7 +47,7 @@ fn opened(layers: Vec<LayerBlob>) -> Opened {
 
 fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
     let mut out = Vec::new();
-    write_archive(bundle, &bundle.names, Form::Universal, &mut out, &Silent).unwrap();
+    write_archive(bundle, &bundle.names, None, Form::Universal, &mut out, &Silent).unwrap();
     open_archive(Arc::new(out), None, None, None, budget, MAX).unwrap()
 }
 

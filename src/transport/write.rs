@@ -384,8 +384,9 @@ fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
 }
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
-/// early, then the blobs by digest.
-fn write_archive(
+/// early, then the blobs by digest. A `tag` is what the layout in it calls the image; else that is
+/// the tag of the first of `names`.
+pub fn write_archive(
     bundle: &Bundle,
     names: &[String],
     tag: Option<&str>,

@@ -270,7 +270,12 @@ fn a_flipped_bit_is_found() {
         let name = file.file_name().unwrap().to_str().unwrap();
         let whole = fs::read(file).unwrap();
         let mut bytes = whole.clone();
-        let (at, bit) = (random.below(bytes.len() as u64), random.below(8));
+        let (at, bit) = if flip < 8 * files.len() && name.starts_with("MANIFEST") {
+            // Each bit of the kind of the first record: RocksDB reads on for ever with some.
+            (6, (flip / files.len()) as u64)
+        } else {
+            (random.below(bytes.len() as u64), random.below(8))
+        };
         bytes[at as usize] ^= 1 << bit;
         fs::write(file, &bytes).unwrap();
         let out = tool::output(&mut store(dir, &["check"]));
