@@ -256,11 +256,7 @@ impl FileSet {
                 done.truncate(up);
                 continue;
             }
-            let mut next = done.clone();
-            if !next.is_empty() {
-                next.push(b'/');
-            }
-            next.extend_from_slice(&part);
+            let next = join(&done, &part);
             match &self.get(&next)?.kind {
                 Kind::Symlink { target } => {
                     links += 1;
@@ -339,6 +335,11 @@ pub fn parent(path: &[u8]) -> Option<&[u8]> {
         return None;
     }
     Some(path.iter().rposition(|b| *b == b'/').map_or(&[], |i| &path[..i]))
+}
+
+/// A name in a directory, the opposite of [`parent`] and [`base_name`].
+pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
 
 /// The last part of a path.

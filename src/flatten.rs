@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use crate::content::{Budget, Contents};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{
-    Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, parent, parts,
+    Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts,
 };
 use crate::layer::{Change, LayerContent, Limits, MAX_PATH, What, read_layer};
 use crate::progress::Progress;
@@ -402,7 +402,7 @@ impl Tree {
         }
         let name = &path[dir.len() + 1..];
         let Some(at) = self.resolve(dir, replaced)? else { return Ok(None) };
-        Ok(Some(join(&at, name)?.into()))
+        Ok(Some(follow(&at, name)?.into()))
     }
 
     /// The path with all symlinks followed inside the root; parts that are not there stay as they
@@ -416,7 +416,7 @@ impl Tree {
                 done.truncate(parent(&done).unwrap_or_default().len());
                 continue;
             }
-            let next = join(&done, part)?;
+            let next = follow(&done, part)?;
             let Some(Inode { kind: Kind::Symlink { target }, .. }) = self.get(&next) else {
                 done = next;
                 continue;
@@ -480,8 +480,8 @@ impl Tree {
 }
 
 /// A name in a directory, as symlinks led there.
-fn join(dir: &[u8], name: &[u8]) -> Result<Vec<u8>> {
-    let path = if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') };
+fn follow(dir: &[u8], name: &[u8]) -> Result<Vec<u8>> {
+    let path = join(dir, name);
     if path.len() > MAX_PATH {
         return Err(Error::malformed(
             "symlinks make a path longer than the 4,095 bytes that Linux allows",

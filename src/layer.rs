@@ -12,7 +12,7 @@ use crate::codec::{self, Format};
 use crate::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, base_name, display, parts};
+use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, base_name, display, join, parts};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind, Streaming};
 use crate::transport::open::LayerBlob;
@@ -336,12 +336,8 @@ fn marker(path: &[u8]) -> Result<Marker> {
     if hidden.is_empty() || hidden == b"." || hidden == b".." {
         return Err(Error::malformed("a whiteout that names nothing"));
     }
-    let mut path = dir.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(hidden);
-    Ok(Marker::Change(Change { path: path.into(), what: What::Whiteout }))
+    let path = join(dir, hidden).into();
+    Ok(Marker::Change(Change { path, what: What::Whiteout }))
 }
 
 /// BLAKE3 of a file's bytes, holes as zeros.

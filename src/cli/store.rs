@@ -108,7 +108,7 @@ mod run {
     use super::super::copy::Copy;
     use super::super::load::open;
     use super::super::table::{lines, number, share, table};
-    use super::super::{print, print_json};
+    use super::super::{output, print};
     use super::{Add, Command, Extract, Global, Outcome, StoreArgs, Terminal};
     use crate::content::Budget;
     use crate::digest::Digest;
@@ -324,10 +324,7 @@ mod run {
         mut value: serde_json::Value,
         text: impl FnOnce() -> String,
     ) -> Result<Outcome> {
-        if global.json {
-            value["schema"] = SCHEMA.into();
-            return print_json(&value);
-        }
-        if global.quiet { Ok(Outcome::Done) } else { print(text().as_bytes()) }
+        value["schema"] = SCHEMA.into();
+        output::tell(global, false, &value, text)
     }
 }

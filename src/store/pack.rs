@@ -179,20 +179,11 @@ impl Packs {
     }
 
     fn join(&self, db: &Db, chunks: &Runs, limit: u64, depth: u64) -> Result<Vec<u8>> {
-        let (mut bytes, mut now) = (Vec::new(), None::<Arc<Pack>>);
-        for number in chunks.numbers() {
-            let pack = match now.take().filter(|pack| pack.has(number)) {
-                Some(pack) => pack,
-                None => self.at_depth(db, number, depth)?,
-            };
-            let place = pack.place(number);
-            let (start, size) = (bytes.len(), place.end - place.start);
-            if start as u64 + size > limit {
-                return Err(db.damaged(&format!("more than {limit} bytes are named together")));
-            }
-            bytes.resize(start + size as usize, 0);
-            pack.read(&mut bytes[start..], place.start)?;
-            now = Some(pack);
+        let mut bytes = Vec::new();
+        let chunks = ChunkReader { depth, ..ChunkReader::new(self, db, chunks.clone()) };
+        chunks.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(db.damaged(&format!("more than {limit} bytes are named together")));
         }
         Ok(bytes)
     }
@@ -229,6 +220,8 @@ pub(super) fn encode(bytes: &[u8], reference: &[u8], level: i32) -> Result<Vec<u
 pub(super) struct ChunkReader<'a> {
     packs: &'a Packs,
     db: &'a Db,
+    /// How many packs deep references may go.
+    depth: u64,
     runs: std::vec::IntoIter<(u64, u64)>,
     /// Numbers that are left of the current run.
     left: Range<u64>,
@@ -238,7 +231,7 @@ pub(super) struct ChunkReader<'a> {
 
 impl<'a> ChunkReader<'a> {
     pub(super) fn new(packs: &'a Packs, db: &'a Db, chunks: Runs) -> Self {
-        Self { packs, db, runs: chunks.0.into_iter(), left: 0..0, now: None }
+        Self { packs, db, depth: 2 * DEPTH, runs: chunks.0.into_iter(), left: 0..0, now: None }
     }
 
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
@@ -259,7 +252,7 @@ impl<'a> ChunkReader<'a> {
             let known = self.now.take().map(|(pack, _)| pack).filter(|p| p.has(number));
             let pack = match known {
                 Some(pack) => pack,
-                None => self.packs.of(self.db, number)?,
+                None => self.packs.at_depth(self.db, number, self.depth)?,
             };
             let place = pack.place(number);
             self.now = Some((pack, place));

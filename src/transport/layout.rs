@@ -75,14 +75,8 @@ fn read_root(files: &dyn Files) -> Result<Index> {
 /// The descriptors that make up one image: one, or several that differ only in platform.
 fn choose<'a>(root: &'a Index, tag: Option<&str>) -> Result<Vec<&'a Descriptor>> {
     let all: Vec<_> = root.manifests.iter().filter(|d| !is_attestation(d)).collect();
-    let has_tag = |d: &&Descriptor, tag: &str| {
-        [name::REF_NAME, name::CONTAINERD_NAME]
-            .iter()
-            .filter_map(|key| d.annotation(key))
-            .any(|n| name::matches(n, tag))
-    };
     let mut chosen: Vec<_> = match tag {
-        Some(tag) => all.iter().copied().filter(|d| has_tag(d, tag)).collect(),
+        Some(tag) => all.iter().copied().filter(|d| name::is_of(d, tag)).collect(),
         None => all.clone(),
     };
     // One image under several names is one image.

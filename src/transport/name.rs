@@ -13,6 +13,12 @@ pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Option<&str> {
     descriptor.annotation(CONTAINERD_NAME).or_else(|| descriptor.annotation(REF_NAME))
 }
 
+/// Whether one of a descriptor's names [is](matches) what a user asked for.
+pub(crate) fn is_of(descriptor: &Descriptor, wanted: &str) -> bool {
+    let names = [REF_NAME, CONTAINERD_NAME].into_iter();
+    names.filter_map(|key| descriptor.annotation(key)).any(|name| matches(name, wanted))
+}
+
 /// `repository:tag` with the registry and `library/` filled in as Docker does; `None` for what
 /// is no such name, a bare tag for example.
 pub(crate) fn full(name: &str) -> Option<String> {

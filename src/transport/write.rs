@@ -129,10 +129,7 @@ impl Target {
             let Some(tag) = old.annotation(name::REF_NAME).filter(|tag| tags.contains(tag)) else {
                 continue;
             };
-            let full = name::of_descriptor(old).unwrap_or(tag);
-            let read = |input: &Option<String>| {
-                input.as_ref().is_none_or(|i| name::matches(tag, i) || name::matches(full, i))
-            };
+            let read = |input: &Option<String>| input.as_ref().is_none_or(|i| name::is_of(old, i));
             if self.inputs.iter().any(read) {
                 return Err(Error::refused(format!(
                     "{tag} is the input, which is never overwritten; name another tag"

@@ -18,7 +18,7 @@ pub use noise::{Evened, even_out, has_bytecode};
 
 use crate::analyze::Analysis;
 use crate::error::Result;
-use crate::fileset::{FileData, FileSet, Inode, Kind, base_name, display, parent};
+use crate::fileset::{FileData, FileSet, Inode, Kind, base_name, display, join, parent};
 use crate::flatten;
 use crate::layer::{Change, What};
 use crate::pattern::PathPattern;
@@ -323,8 +323,7 @@ fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
 fn at<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
     set.get(path).or_else(|| {
         let dir = set.resolve(parent(path)?)?;
-        let path = [&dir, base_name(path)].join(&b'/');
-        set.get(path.strip_prefix(b"/").unwrap_or(&path))
+        set.get(&join(&dir, base_name(path)))
     })
 }
 
