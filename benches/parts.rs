@@ -69,13 +69,8 @@ fn decode_layer(bencher: Bencher<'_, '_>, name: &str) {
 #[divan::bench(sample_count = 5)]
 fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
     let data = layer();
-    let blob = LayerBlob {
-        name: "layer".into(),
-        media_type: String::new(),
-        digest: None,
-        diff_id: Digest::of(&data),
-        source: Arc::new(data.clone()),
-    };
+    let (diff_id, source) = (Digest::of(&data), Arc::new(data.clone()));
+    let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX).unwrap();
     let budget = Budget::new(1 << 30, None);
     bencher.counter(BytesCount::new(data.len())).bench(|| {
         let limits = Limits::new(1 << 40, 1 << 30);

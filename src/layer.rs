@@ -156,21 +156,7 @@ fn read(
     let mut raw = Hashing::new(counted);
     let read = read_tar(&mut raw, number, budget, limits)?;
     let (_, digest, _) = raw.finish();
-    if let Some(stated) = layer.digest
-        && stated != digest
-    {
-        return Err(Error::mismatch(format!(
-            "the bytes have digest {digest}, not {stated}; the image is damaged, make or fetch it \
-             again"
-        )));
-    }
-    if read.diff_id != layer.diff_id {
-        return Err(Error::mismatch(format!(
-            "the uncompressed layer has digest {}, but the config states diff ID {}; the \
-             image is damaged, make or fetch it again",
-            read.diff_id, layer.diff_id
-        )));
-    }
+    layer.verify(digest, read.diff_id)?;
     let source: Source = match read.spool {
         Some(spool) => Arc::new(spool),
         None if read.format == Format::Plain => Arc::clone(&layer.source),

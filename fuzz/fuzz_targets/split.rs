@@ -60,16 +60,14 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first() else { return };
     let cut = (usize::from(*cut) * 512).min(bytes.len());
     let (lower, upper) = bytes.split_at(cut);
-    let layers: Vec<LayerBlob> = [lower, upper]
+    let layers: Result<Vec<LayerBlob>, _> = [lower, upper]
         .iter()
-        .map(|tar| LayerBlob {
-            name: "layer".into(),
-            media_type: String::new(),
-            digest: None,
-            diff_id: Digest::of(tar),
-            source: Arc::new(tar.to_vec()),
+        .map(|tar| {
+            let source = Arc::new(tar.to_vec());
+            LayerBlob::undescribed("layer".into(), Digest::of(tar), source, MAX)
         })
         .collect();
+    let Ok(layers) = layers else { return };
     let budget = Budget::new(MAX, None);
     let Ok(want) = files(&layers) else { return };
     let lower = opened(layers[..1].to_vec());

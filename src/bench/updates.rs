@@ -117,7 +117,7 @@ impl Sequence {
                 (bundle, previous) = (next, stack(&report));
                 dead_bytes = report.update.map_or(0, |u| u.dead_bytes);
             }
-            let built = built(image, &alone);
+            let built = built(image, &alone)?;
             followed.push(Version {
                 stacks: Forms { built, split: split_alone, previous },
                 dead_bytes,
@@ -178,10 +178,10 @@ impl Held {
     }
 }
 
-fn built(image: &Image, report: &ImageReport) -> Vec<Held> {
-    let held = image.layers.iter().zip(&report.input).map(|(blob, layer)| Held {
-        identity: Identity { digest: blob.digest.unwrap_or(blob.diff_id), diff_id: blob.diff_id },
-        layer: *layer,
+fn built(image: &Image, report: &ImageReport) -> Result<Vec<Held>> {
+    let held = image.layers.iter().zip(&report.input).map(|(blob, layer)| {
+        let identity = Identity { digest: blob.digest()?, diff_id: blob.diff_id };
+        Ok(Held { identity, layer: *layer })
     });
     held.collect()
 }

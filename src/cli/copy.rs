@@ -36,8 +36,11 @@ impl Copy {
         let budget = Budget::new(global.memory.0, None);
         let opened = open(&self.source, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
-        let bundle = Bundle::unchanged(&opened).context(|| format!("reading {}", self.source))?;
-        global.pool()?.install(|| target.write(&bundle, terminal))?;
+        let pool = global.pool()?;
+        let bundle = pool
+            .install(|| Bundle::unchanged(&opened))
+            .context(|| format!("reading {}", self.source))?;
+        pool.install(|| target.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
         let value = json!({
             "schema": SCHEMA, "input": self.source.to_string(),

@@ -12,6 +12,7 @@ pub(crate) use gzip::WINDOW as GZIP_WINDOW;
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 
+use crate::content::ReadAt;
 use crate::error::{Error, Result};
 use crate::oci::{Annotations, media_type};
 
@@ -49,6 +50,28 @@ impl Format {
         Err(Error::unsupported(format!(
             "it is compressed with {other}; recompress it with gzip or zstd"
         )))
+    }
+}
+
+impl Format {
+    /// Tells the format of `source`.
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect), and when it can't be read.
+    pub fn of(source: &dyn ReadAt) -> Result<Self> {
+        let mut magic = [0; MAGIC];
+        let head = source.size().min(magic.len() as u64) as usize;
+        source.read_exact_at(&mut magic[..head], 0)?;
+        Self::detect(&magic[..head])
+    }
+
+    /// The media type of layers so compressed.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Plain => media_type::LAYER,
+            Self::Gzip => media_type::LAYER_GZIP,
+            Self::Zstd => media_type::LAYER_ZSTD,
+        }
     }
 }
 

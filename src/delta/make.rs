@@ -17,7 +17,7 @@ use crate::progress::{Progress, Silent};
 use crate::recode;
 use crate::recompress;
 use crate::split::noted_compression;
-use crate::transport::bundle::{format_of, new_manifest};
+use crate::transport::bundle::new_manifest;
 use crate::transport::open::{Image, LayerBlob};
 
 /// Corrections are worth their bytes when the blob has so many times more, or they are few.
@@ -91,12 +91,12 @@ pub fn make(
             descriptors.push(descriptors[at].clone());
             continue;
         }
-        let kind = format_of(blob.source.as_ref())?;
+        let kind = Format::of(blob.source.as_ref())?;
         let position = old.layers.iter().position(|l| l.digest == read.digest);
         let (recipe, descriptor) = if let Some(at) = position {
             made.same_layers += 1;
             let bytes = blob.source.size();
-            (Recipe::Old(at as u32), Descriptor::new(media_type_of(kind), read.digest, bytes))
+            (Recipe::Old(at as u32), Descriptor::new(kind.media_type(), read.digest, bytes))
         } else {
             let (packing, descriptor) = again(new.image, blob, read, kind, &mut blobs)?;
             made.other_blobs += u64::from(descriptor.digest != read.digest);
@@ -135,14 +135,6 @@ pub fn make(
     Ok(made)
 }
 
-fn media_type_of(format: Format) -> &'static str {
-    match format {
-        Format::Plain => media_type::LAYER,
-        Format::Gzip => media_type::LAYER_GZIP,
-        Format::Zstd => media_type::LAYER_ZSTD,
-    }
-}
-
 /// The manifest that comes out, and its media type: the image's own if all blobs are.
 fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)> {
     let Some(bytes) = &image.manifest else {
@@ -177,7 +169,7 @@ fn again(
     format: Format,
     blobs: &mut Blobs,
 ) -> Result<(Packing, Descriptor)> {
-    let own = Descriptor::new(media_type_of(format), read.digest, blob.source.size());
+    let own = Descriptor::new(format.media_type(), read.digest, blob.source.size());
     let (noted, workers) =
         (noted_compression(&image.annotations), rayon::current_num_threads() as u32);
     let tar = read.source.as_ref();

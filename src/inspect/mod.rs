@@ -256,10 +256,7 @@ fn layers(
         image.manifest.as_deref().map(|m| oci::parse(m, "the manifest")).transpose()?;
     let mut layers = Vec::new();
     for (i, (blob, content)) in image.layers.iter().zip(read).enumerate() {
-        let mut magic = [0; codec::MAGIC];
-        let head = blob.source.size().min(magic.len() as u64) as usize;
-        blob.source.read_exact_at(&mut magic[..head], 0)?;
-        let format = Format::detect(&magic[..head])?;
+        let format = Format::of(blob.source.as_ref())?;
         let annotations = manifest.as_ref().and_then(|m| m.layers.get(i)?.annotations.as_ref());
         let chunked = annotations
             .is_some_and(|a| a.keys().any(|key| key.starts_with(codec::chunked::ANNOTATION)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::assemble::same_but_layers;
 use super::{Options, PLAN};
 use crate::analyze::Analysis;
+use crate::codec::Format;
 use crate::content::{Budget, Contents, Source};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -16,7 +17,6 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::pull;
 use crate::report::{self, LayerReport, UpdateReport};
-use crate::transport::bundle;
 use crate::transport::open::{Image, Opened};
 use crate::update::{self, Evened, OldLayer, Update, Verdict};
 
@@ -122,7 +122,7 @@ impl<'a> Previous<'a> {
                 continue;
             }
             let layer = &self.image.layers[i];
-            let kind = bundle::layer_media_type(layer.source.as_ref())?;
+            let kind = Format::of(layer.source.as_ref())?.media_type();
             let mut descriptor = Descriptor::new(kind, self.digests[i], layer.source.size());
             // zstd:chunked needs what the descriptor says of the blob.
             let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));

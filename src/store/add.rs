@@ -3,7 +3,7 @@
 //! Packs are written as they fill, the image with everything that names them at the end. Whoever
 //! is interrupted adds again and finds the packs that were written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::progress::{Progress, Silent};
 use crate::recode;
 use crate::recompress;
 use crate::split::noted_compression;
-use crate::transport::bundle::{Bundle, format_of};
+use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
 
 /// How to add.
@@ -153,10 +153,10 @@ impl<'a> Writer<'a> {
         progress: &dyn Progress,
     ) -> Result<u64> {
         let mut fresh: Vec<(usize, LayerBlob)> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (i, layer) in image.layers.iter().enumerate() {
-            let digest = layer.digest.unwrap_or(layer.diff_id);
-            let twice = fresh.iter().any(|(_, l)| l.digest.unwrap_or(l.diff_id) == digest);
-            if !twice && !self.has_blob(&digest)? {
+            let digest = layer.digest()?;
+            if seen.insert(digest) && !self.has_blob(&digest)? {
                 fresh.push((i, layer.clone()));
             }
         }
@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Made> {
-        let format = format_of(layer.source.as_ref())?;
+        let format = Format::of(layer.source.as_ref())?;
         let noted = noted_compression(&image.annotations);
         let workers = rayon::current_num_threads() as u32;
         let tar = read.source.as_ref();

@@ -10,7 +10,7 @@ use crate::content::Budget;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{Mtime, Xattrs};
-use crate::oci::{Annotations, Config, media_type};
+use crate::oci::{Annotations, Config};
 use crate::progress::Silent;
 use crate::tar::{EntryKind, Metadata, Writer};
 use crate::transport::Transport;
@@ -46,13 +46,7 @@ fn image(version: u64) -> Opened {
     );
     let config_bytes = config.into_bytes();
     let config = Config::parse(&config_bytes).unwrap();
-    let blob = LayerBlob {
-        name: "layer 1".into(),
-        media_type: media_type::LAYER.into(),
-        digest: Some(diff_id),
-        diff_id,
-        source: Arc::new(tar),
-    };
+    let blob = LayerBlob::undescribed("layer 1".into(), diff_id, Arc::new(tar), u64::MAX).unwrap();
     Opened {
         images: vec![Image {
             manifest: None,

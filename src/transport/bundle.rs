@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::files::{Files, blob_path};
-use super::open::{Image, Opened};
+use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, layout};
-use crate::codec;
-use crate::content::{ReadAt, Source};
+use crate::content::Source;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::oci::{self, Config, Descriptor, Index, Manifest, media_type};
@@ -109,12 +110,12 @@ impl Bundle {
 
     /// Adds an image as it is, and gives the descriptor of its manifest.
     pub fn add_unchanged(&mut self, image: &Image) -> Result<Descriptor> {
-        let mut layers = Vec::new();
-        for layer in &image.layers {
-            let digest = layer.digest.unwrap_or(layer.diff_id);
-            layers.push(digest);
+        let digests: Vec<_> = image.layers.par_iter().map(LayerBlob::digest).collect();
+        // Of several broken layers the lowest is reported, whichever is found first.
+        let layers: Vec<Digest> = digests.into_iter().collect::<Result<_>>()?;
+        for (layer, digest) in image.layers.iter().zip(&layers) {
             let blob = Blob { source: Arc::clone(&layer.source), verified: false };
-            self.blobs.insert(digest, blob);
+            self.blobs.insert(*digest, blob);
         }
         if let Some(bytes) = &image.manifest {
             let config = self.document(media_type::CONFIG, image.config_bytes.clone());
@@ -124,10 +125,9 @@ impl Bundle {
             return Ok(self.document(kind, bytes.clone()));
         }
         let described = image.layers.iter().zip(&layers).map(|(layer, digest)| {
-            let kind = layer_media_type(layer.source.as_ref())?;
-            Ok(Descriptor::new(kind, *digest, layer.source.size()))
+            Descriptor::new(&layer.media_type, *digest, layer.source.size())
         });
-        let mut manifest = new_manifest(described.collect::<Result<_>>()?);
+        let mut manifest = new_manifest(described.collect());
         manifest.config = self.document(media_type::CONFIG, image.config_bytes.clone());
         self.listed.push(Listed { config: manifest.config.digest, layers });
         Ok(self.document(media_type::MANIFEST, oci::to_json(&manifest)?))
@@ -155,21 +155,4 @@ pub fn new_manifest(layers: Vec<Descriptor>) -> Manifest {
         annotations: None,
         other: serde_json::Map::default(),
     }
-}
-
-/// How a layer's bytes are compressed.
-pub(crate) fn format_of(source: &dyn ReadAt) -> Result<codec::Format> {
-    let mut magic = [0; codec::MAGIC];
-    let head = source.size().min(magic.len() as u64) as usize;
-    source.read_exact_at(&mut magic[..head], 0)?;
-    codec::Format::detect(&magic[..head])
-}
-
-/// The OCI media type of a layer, by how it is compressed.
-pub(crate) fn layer_media_type(source: &dyn ReadAt) -> Result<&'static str> {
-    Ok(match format_of(source)? {
-        codec::Format::Plain => media_type::LAYER,
-        codec::Format::Gzip => media_type::LAYER_GZIP,
-        codec::Format::Zstd => media_type::LAYER_ZSTD,
-    })
 }

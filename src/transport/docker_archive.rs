@@ -9,34 +9,48 @@ use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
-use crate::oci::{self, Annotations, Config, media_type};
+use crate::oci::{self, Annotations, Config};
 
 /// One image in `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(rename_all(serialize = "PascalCase"))]
 pub(crate) struct Item {
     /// Path of the config.
     pub(crate) config: String,
     /// `repository:tag` each.
+    #[serde(rename(deserialize = "repotags"))]
     pub(crate) repo_tags: Option<Vec<String>>,
-    /// Paths of the layers, lowest first.
-    pub(crate) layers: Vec<String>,
+    /// Paths of the layers, lowest first. Go writes an empty list as `null`.
+    pub(crate) layers: Option<Vec<String>>,
+}
+
+/// Reads `manifest.json`. Docker is written in Go, for which the case of a key means nothing, and
+/// some tools write `config`.
+fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
+    type Object = serde_json::Map<String, serde_json::Value>;
+    let items: Option<Vec<Object>> = oci::parse(bytes, "manifest.json")?;
+    let lower = |item: Object| item.into_iter().map(|(k, v)| (k.to_lowercase(), v)).collect();
+    let item = |item| serde_json::from_value(serde_json::Value::Object(lower(item)));
+    let items: serde_json::Result<_> = items.unwrap_or_default().into_iter().map(item).collect();
+    items.map_err(|e| Error::malformed(format!("manifest.json is not valid: {e}")))
 }
 
 /// Reads the image that `tag` names, or the only one there is.
-pub fn open(archive: &Archive, tag: Option<&str>) -> Result<Opened> {
+pub fn open(archive: &Archive, tag: Option<&str>, max_size: u64) -> Result<Opened> {
     let bytes = document(archive, "manifest.json")?
         .ok_or_else(|| Error::not_found("there is no manifest.json, so it is no docker-archive"))?;
-    let items: Vec<Item> = oci::parse(&bytes, "manifest.json")?;
+    let items = read_items(&bytes)?;
     let item = choose(&items, tag)?;
-    let image = read_image(archive, item).context(|| format!("image {}", item.config))?;
+    let mut notes = Vec::new();
+    let image = read_image(archive, item, max_size, &mut notes)
+        .context(|| format!("image {}", item.config))?;
     let names = item.repo_tags.clone().unwrap_or_default();
     Ok(Opened {
         images: vec![image],
         index: None,
         names,
         transport: Transport::DockerArchive,
-        notes: Vec::new(),
+        notes,
     })
 }
 
@@ -59,35 +73,38 @@ fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
     }
 }
 
-fn read_image(archive: &Archive, item: &Item) -> Result<Image> {
+fn read_image(
+    archive: &Archive,
+    item: &Item,
+    max_size: u64,
+    notes: &mut Vec<String>,
+) -> Result<Image> {
     let config_bytes = document(archive, &item.config)?
         .ok_or_else(|| Error::not_found("the config is missing from the archive"))?;
-    if let Some(stated) = digest_in(&item.config) {
-        let found = Digest::of(&config_bytes);
-        if found != stated {
-            return Err(Error::mismatch(format!(
-                "the config has digest {found}; the archive is damaged, make or fetch it again"
-            )));
-        }
+    let found = Digest::of(&config_bytes);
+    // Docker and skopeo don't ask what its name is.
+    if let Some(stated) = digest_in(&item.config).filter(|stated| *stated != found) {
+        notes.push(format!(
+            "the config has digest {found} and not that of its name, {stated}: somebody edited \
+             it, or it is damaged"
+        ));
     }
     let config = Config::parse(&config_bytes)?;
     let diff_ids = config.diff_ids()?;
-    if diff_ids.len() != item.layers.len() {
+    let paths = item.layers.as_deref().unwrap_or_default();
+    if diff_ids.len() != paths.len() {
         return Err(Error::malformed(format!(
             "manifest.json has {} layers, the config {} diff IDs",
-            item.layers.len(),
+            paths.len(),
             diff_ids.len()
         )));
     }
-    let layers = item.layers.iter().zip(&diff_ids).enumerate().map(|(i, (path, diff_id))| {
+    let layers = paths.iter().zip(&diff_ids).enumerate().map(|(i, (path, diff_id))| {
         let name = format!("layer {} ({path})", i + 1);
         let source = archive
             .get(path)?
             .ok_or_else(|| Error::not_found("it is missing from the archive").context(&*name))?;
-        // Blobs are named by the digest of what lies there; `<digest>.tar` names a diff ID.
-        let digest = path.starts_with("blobs/").then(|| digest_in(path)).flatten();
-        let media_type = media_type::LAYER.to_owned();
-        Ok(LayerBlob { name, media_type, digest, diff_id: *diff_id, source })
+        LayerBlob::undescribed(name, *diff_id, source, max_size)
     });
     let layers = layers.collect::<Result<_>>()?;
     Ok(Image {
@@ -101,8 +118,9 @@ fn read_image(archive: &Archive, item: &Item) -> Result<Image> {
     })
 }
 
-/// The digest that a member's name states: `<hex>.json`, `blobs/sha256/<hex>`.
+/// The digest that the name of a config states: `<hex>.json`, `sha256:<hex>`, `blobs/sha256/<hex>`.
 fn digest_in(path: &str) -> Option<Digest> {
     let base = path.rsplit('/').next()?;
-    format!("sha256:{}", base.strip_suffix(".json").unwrap_or(base)).parse().ok()
+    let hex = base.strip_suffix(".json").unwrap_or(base);
+    format!("sha256:{}", hex.strip_prefix("sha256:").unwrap_or(hex)).parse().ok()
 }

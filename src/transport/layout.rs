@@ -193,8 +193,7 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
         media_type::check_layer(&l.media_type)
             .map_err(|why| Error::unsupported(why).context(name.clone()))?;
         let source = blob(files, l).context(|| name.clone())?;
-        let media_type = l.media_type.clone();
-        Ok(LayerBlob { name, media_type, digest: Some(l.digest), diff_id: *diff_id, source })
+        Ok(LayerBlob::described(name, l, *diff_id, source))
     });
     let layers = layers.collect::<Result<_>>()?;
     let platform = d.platform.clone().unwrap_or_else(|| config.platform());

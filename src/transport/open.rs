@@ -3,16 +3,16 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::archive::Archive;
-use super::files::{Files, Folder};
+use super::files::{Files, Folder, document};
 use super::{Reference, Transport, docker_archive, is_image_name, layout, name};
 use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::oci::{Annotations, Config, Index, Platform};
+use crate::oci::{Annotations, Config, Descriptor, Index, Platform};
 
 /// A layer of an image that was opened: its bytes are neither read nor verified yet.
 #[derive(Clone)]
@@ -21,12 +21,101 @@ pub struct LayerBlob {
     pub name: String,
     /// As the manifest states it; told from the first bytes where there is no manifest.
     pub media_type: String,
-    /// Digest of the bytes as they lie there; `None` in a docker-archive, which only has diff IDs.
-    pub digest: Option<Digest>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
     /// The bytes, perhaps compressed.
     pub source: Source,
+    digest: BlobDigest,
+}
+
+/// What is known of the digest of a blob. It is never taken to be the diff ID: many tools put
+/// compressed layers into docker-archives.
+#[derive(Clone)]
+enum BlobDigest {
+    /// A document states it. Whoever reads the blob verifies it.
+    Stated(Digest),
+    /// It comes from the bytes, once somebody has read them, of which there may be as many as this
+    /// uncompressed.
+    Found(Arc<OnceLock<Digest>>, u64),
+}
+
+impl LayerBlob {
+    /// A layer that a manifest describes.
+    pub fn described(name: String, layer: &Descriptor, diff_id: Digest, source: Source) -> Self {
+        let (digest, media_type) = (BlobDigest::Stated(layer.digest), layer.media_type.clone());
+        Self { name, media_type, diff_id, source, digest }
+    }
+
+    /// A layer of which only the diff ID is known. It may unfold to `max_size` bytes.
+    ///
+    /// # Errors
+    /// When it is compressed in a way that layers must not be, or can't be read.
+    pub fn undescribed(
+        name: String,
+        diff_id: Digest,
+        source: Source,
+        max_size: u64,
+    ) -> Result<Self> {
+        let format = codec::Format::of(source.as_ref()).context(|| name.clone())?;
+        let digest = match format {
+            codec::Format::Plain => BlobDigest::Stated(diff_id),
+            _ => BlobDigest::Found(Arc::default(), max_size),
+        };
+        Ok(Self { name, media_type: format.media_type().into(), diff_id, source, digest })
+    }
+
+    /// Digest of the bytes as they lie there. Unless a document states it or it has been found
+    /// before, they are read and must have the diff ID.
+    pub fn digest(&self) -> Result<Digest> {
+        match &self.digest {
+            BlobDigest::Stated(digest) => Ok(*digest),
+            BlobDigest::Found(found, max_size) => match found.get() {
+                Some(digest) => Ok(*digest),
+                None => self.read(*max_size).context(|| self.name.clone()),
+            },
+        }
+    }
+
+    fn read(&self, max_size: u64) -> Result<Digest> {
+        let mut raw = Hashing::new(SourceReader::all(self.source.as_ref()));
+        let (_, decoder) = codec::decode(&mut raw)?;
+        let mut plain = Hashing::new(decoder).take(max_size.saturating_add(1));
+        io::copy(&mut plain, &mut io::sink())?;
+        let (decoder, diff_id, bytes) = plain.into_inner().finish();
+        drop(decoder);
+        if bytes > max_size {
+            return Err(Error::limit(format!(
+                "it unfolds to more than {max_size} bytes; --max-size allows more"
+            )));
+        }
+        self.verify(raw.finish().1, diff_id)
+    }
+
+    /// Compares the digests of bytes that were read with those that are stated, and remembers the
+    /// first.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub(crate) fn verify(&self, digest: Digest, diff_id: Digest) -> Result<Digest> {
+        if diff_id != self.diff_id {
+            return Err(Error::mismatch(format!(
+                "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; \
+                 the image is damaged, make or fetch it again",
+                self.diff_id
+            )));
+        }
+        let stated = match &self.digest {
+            BlobDigest::Stated(digest) => digest,
+            BlobDigest::Found(found, _) => found.get_or_init(|| digest),
+        };
+        if *stated != digest {
+            return Err(Error::mismatch(format!(
+                "the bytes have digest {digest}, not {stated}; the image is damaged, make or \
+                 fetch it again"
+            )));
+        }
+        Ok(digest)
+    }
 }
 
 /// One image for one platform.
@@ -125,7 +214,9 @@ fn open_any(
                 if !matches!(reference.transport, None | Some(Transport::Oci)) {
                     return Err(Error::malformed("this is a folder and no archive"));
                 }
-                return layout::open(&Folder(path.clone()), tag, platform, Transport::Oci);
+                let folder = Folder(path.clone());
+                check_layout(&folder, &path.display().to_string())?;
+                return layout::open(&folder, tag, platform, Transport::Oci);
             }
             if reference.transport == Some(Transport::Oci) {
                 return Err(Error::malformed(
@@ -151,10 +242,7 @@ pub fn open_archive(
     budget: &Arc<Budget>,
     max_size: u64,
 ) -> Result<Opened> {
-    let mut magic = [0; codec::MAGIC];
-    let head = source.size().min(magic.len() as u64) as usize;
-    source.read_exact_at(&mut magic[..head], 0)?;
-    let source = match codec::Format::detect(&magic[..head])? {
+    let source = match codec::Format::of(source.as_ref())? {
         codec::Format::Plain => source,
         format => {
             let (_, plain) = codec::decode(SourceReader::all(source.as_ref()))?;
@@ -166,12 +254,12 @@ pub fn open_archive(
     let (has_layout, has_docker) =
         (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
     match transport {
-        Some(Transport::DockerArchive) => docker_archive::open(&archive, tag),
+        Some(Transport::DockerArchive) => docker_archive::open(&archive, tag, max_size),
         Some(_) => layout::open(&archive, tag, platform, Transport::OciArchive),
         None if has_layout && !(has_docker && layout::is_hollow(&archive)) => {
             layout::open(&archive, tag, platform, Transport::OciArchive)
         }
-        None if has_docker => docker_archive::open(&archive, tag),
+        None if has_docker => docker_archive::open(&archive, tag, max_size),
         None => {
             let names: Vec<_> = archive.names().take(4).collect();
             Err(Error::malformed(format!(
@@ -181,6 +269,25 @@ pub fn open_archive(
             )))
         }
     }
+}
+
+/// Tells who names a folder that another tool wrote how to make an archive of it.
+fn check_layout(folder: &Folder, path: &str) -> Result<()> {
+    if folder.get("index.json")?.is_some() {
+        return Ok(());
+    }
+    let Some(bytes) = document(folder, "manifest.json")? else { return Ok(()) };
+    let what = match bytes.trim_ascii_start().first() {
+        Some(b'[') => format!(
+            "this is what `docker save` writes, unpacked; pack it again: `tar -C {path} -cf \
+             img.tar .`"
+        ),
+        _ => format!(
+            "this is a folder that skopeo calls dir: and no OCI layout; write an archive: `skopeo \
+             copy dir:{path} oci-archive:img.tar`"
+        ),
+    };
+    Err(Error::unsupported(what))
 }
 
 /// Tells who gives an image's name for a file's how to come by a file.

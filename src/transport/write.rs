@@ -374,7 +374,7 @@ fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
         .map(|(i, image)| Item {
             config: blob_path(&image.config),
             repo_tags: (i == 0 && !tags.is_empty()).then(|| tags.clone()),
-            layers: image.layers.iter().map(blob_path).collect(),
+            layers: Some(image.layers.iter().map(blob_path).collect()),
         })
         .collect();
     oci::to_json(&items)

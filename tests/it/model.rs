@@ -194,12 +194,9 @@ fn check(s: &Stack, seed: u64) {
     let blobs: Vec<LayerBlob> = tars
         .iter()
         .enumerate()
-        .map(|(i, tar)| LayerBlob {
-            name: format!("layer {}", i + 1),
-            media_type: String::new(),
-            digest: None,
-            diff_id: digest(tar).parse().unwrap(),
-            source: Arc::new(tar.clone()),
+        .map(|(i, tar)| {
+            let (name, diff_id) = (format!("layer {}", i + 1), digest(tar).parse().unwrap());
+            LayerBlob::undescribed(name, diff_id, Arc::new(tar.clone()), u64::MAX).unwrap()
         })
         .collect();
     let budget = Budget::new(1 << 20, None);
