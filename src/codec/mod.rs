@@ -5,6 +5,7 @@ pub(crate) mod chunked;
 pub(crate) mod frame;
 pub(crate) mod frames;
 mod gzip;
+mod xz;
 mod zstd;
 
 pub(crate) use gzip::WINDOW as GZIP_WINDOW;
@@ -12,7 +13,7 @@ pub(crate) use gzip::WINDOW as GZIP_WINDOW;
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 
-use crate::content::ReadAt;
+use crate::content::{ReadAt, SourceReader};
 use crate::error::{Error, Result};
 use crate::oci::{Annotations, media_type};
 
@@ -111,14 +112,36 @@ pub fn decode<'a>(
     Ok((format, decoder))
 }
 
+/// Decompresses an archive of layers, which may also be xz; `None` when it is not compressed. The
+/// text names the format.
+///
+/// # Errors
+/// When it is compressed in another way, or can't be read.
+pub fn decode_archive(source: &dyn ReadAt) -> Result<Option<(String, Box<dyn Read + '_>)>> {
+    let mut head = [0; xz::MAGIC.len()];
+    if source.size() > head.len() as u64 {
+        source.read_exact_at(&mut head, 0)?;
+    }
+    let reader = SourceReader::all(source);
+    if head == xz::MAGIC {
+        let buffered = BufReader::with_capacity(1 << 17, reader);
+        return Ok(Some(("xz".into(), Box::new(xz::decoder(buffered)))));
+    }
+    match Format::of(source)? {
+        Format::Plain => Ok(None),
+        format => Ok(Some((format.to_string(), decode(reader)?.1))),
+    }
+}
+
 /// Puts a decoder's complaint in our words. Errors of the reader below it stay as they are.
-fn decoding_error(e: io::Error, format: Format) -> io::Error {
+fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
     let inner = e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>);
     if inner || e.raw_os_error().is_some() || e.kind() == io::ErrorKind::Interrupted {
         return e;
     }
     let what = match e.kind() {
         io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
+        io::ErrorKind::OutOfMemory => "needs too much memory to decompress".to_owned(),
         _ => format!("is damaged ({e})"),
     };
     Error::malformed(format!("the {format} data {what}")).into()

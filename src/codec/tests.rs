@@ -170,6 +170,46 @@ fn formats_are_told_by_their_first_bytes() {
 }
 
 #[test]
+fn archives_may_be_xz() {
+    let plain = sample(400_000);
+    let dir = tempfile::tempdir().unwrap();
+    let xz = |args: &[&str]| crate::testing::tool("xz", args, dir.path(), &plain);
+    let decoded = |blob: Vec<u8>| {
+        let (format, mut decoder) = decode_archive(&blob).unwrap().unwrap();
+        let mut out = Vec::new();
+        let result = decoder.read_to_end(&mut out).map_err(|e| Error::from(e).to_string());
+        assert_eq!(format, "xz");
+        result.map(|_| out)
+    };
+    let good = xz(&["-1"]);
+    for args in [
+        &["-9"][..],
+        &["--check=crc32"],
+        &["--check=sha256"],
+        &["-0", "--block-size=100000"],
+        &["--x86", "--lzma2"],
+        &["--delta=dist=4", "--lzma2=preset=1"],
+    ] {
+        assert!(decoded(xz(args)).unwrap() == plain, "{args:?}");
+    }
+    // Two streams, and padding.
+    let twice = decoded([&good[..], &[0; 8], &good].concat()).unwrap();
+    assert!(twice == [&plain[..], &plain].concat());
+    assert!(decoded(xz(&["--lzma2=dict=1GiB"])).unwrap_err().contains("too much memory"));
+    assert!(decoded(good[..good.len() / 2].to_vec()).unwrap_err().contains("cut off"));
+    assert!(decoded([&good[..], b"more"].concat()).unwrap_err().contains("damaged"));
+    for i in 0..200 {
+        let mut bad = good.clone();
+        let at = i * good.len() / 200;
+        bad[at] ^= 1 << (i % 8);
+        // Its magic bytes are no xz, then.
+        if at >= 6 {
+            assert!(decoded(bad).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
 fn options_are_checked() {
     for (name, level, window) in [
         ("zstd", Some(0), None),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::pack::header_of;
@@ -17,8 +18,8 @@ use super::record::{
 use super::table::Store;
 use crate::chunk::{self, chunks};
 use crate::codec::Format;
-use crate::content::{Budget, ReadAt, SourceReader, SpoolWriter};
-use crate::digest::Digest;
+use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::base_name;
 use crate::flatten;
@@ -98,13 +99,13 @@ impl Store {
                 record.diff_ids.extend(image.layers.iter().map(|l| l.diff_id));
                 added.kept += writer.image(image, options, budget, progress)?;
             }
-            for (digest, blob) in &bundle.blobs {
-                if !writer.has_blob(digest)? {
-                    let bytes = blob.source.size();
-                    let chunks = writer.stream(b"", SourceReader::all(blob.source.as_ref()))?;
-                    writer
-                        .blobs
-                        .insert(*digest, BlobRecord { bytes, made: Made::Document(chunks) });
+            let layers = bundle.layers();
+            for (digest, blob) in bundle.blobs.iter().filter(|(d, _)| !layers.contains(d)) {
+                if writer.known(digest)?.is_none() {
+                    let chunks = writer.whole(digest, &blob.source)?;
+                    let record =
+                        BlobRecord { bytes: blob.source.size(), made: Made::Document(chunks) };
+                    writer.blobs.insert(*digest, record);
                 }
             }
         }
@@ -127,6 +128,8 @@ struct Writer<'a> {
     paths: BTreeMap<[u8; 16], Runs>,
     layers: BTreeMap<Digest, LayerRecord>,
     blobs: BTreeMap<Digest, BlobRecord>,
+    /// What was put in as it is, and so must come out.
+    streams: Vec<(Digest, Runs)>,
 }
 
 impl<'a> Writer<'a> {
@@ -141,6 +144,7 @@ impl<'a> Writer<'a> {
             paths: BTreeMap::new(),
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
+            streams: Vec::new(),
         })
     }
 
@@ -156,7 +160,9 @@ impl<'a> Writer<'a> {
         let mut seen = BTreeSet::new();
         for (i, layer) in image.layers.iter().enumerate() {
             let digest = layer.digest()?;
-            if seen.insert(digest) && !self.has_blob(&digest)? {
+            // A relayer of before may have put the bytes of one blob under the digest of another.
+            let document = |record: &BlobRecord| matches!(record.made, Made::Document(_));
+            if seen.insert(digest) && self.known(&digest)?.is_none_or(|r| document(&r)) {
                 fresh.push((i, layer.clone()));
             }
         }
@@ -176,9 +182,12 @@ impl<'a> Writer<'a> {
         Ok(kept)
     }
 
-    fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let known = self.blobs.contains_key(digest);
-        Ok(known || self.store.db.get("blobs", digest.as_bytes())?.is_some())
+    /// How a blob is made, if it is there.
+    fn known(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+        match self.blobs.get(digest) {
+            Some(record) => Ok(Some(record.clone())),
+            None => self.store.db.json("blobs", digest.as_bytes()),
+        }
     }
 
     /// Adds a layer's tar, unless its blob can't be made of that: then the blob.
@@ -203,7 +212,7 @@ impl<'a> Writer<'a> {
             Made::Recoded { diff_id, corrections }
         } else {
             progress.advance(read.tar_bytes);
-            return Ok(Made::Kept(self.stream(b"", SourceReader::all(layer.source.as_ref()))?));
+            return Ok(Made::Kept(self.whole(&read.digest, &layer.source)?));
         };
         let known = self.layers.contains_key(&diff_id)
             || self.store.db.get("layers", diff_id.as_bytes())?.is_some();
@@ -226,15 +235,22 @@ impl<'a> Writer<'a> {
         if format != Format::Gzip {
             return Ok(None);
         }
-        let mut out = SpoolWriter::new(budget);
+        let mut out = Hashing::new(SpoolWriter::new(budget));
         let mut blob = SourceReader::all(layer.source.as_ref());
         match recode::analyze(&mut blob, &mut out, &Silent)? {
             Some(found) if found.plain == layer.diff_id => {
-                let corrections = out.finish()?;
-                self.stream(b"", SourceReader::all(&corrections)).map(Some)
+                let (out, digest, _) = out.finish();
+                self.whole(&digest, &(Arc::new(out.finish()?) as Source)).map(Some)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Adds bytes as they are. They have `digest`.
+    fn whole(&mut self, digest: &Digest, source: &Source) -> Result<Runs> {
+        let chunks = self.stream(b"", SourceReader::all(source.as_ref()))?;
+        self.streams.push((*digest, chunks.clone()));
+        Ok(chunks)
     }
 
     fn tar(
@@ -344,6 +360,33 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Reads what was stored, before anything names it: an image that can't be made again is none.
+    /// That blobs come of their tars was tried when it was decided how they are made.
+    fn verify(&self, image: &ImageRecord) -> Result<()> {
+        let mut tars: BTreeMap<Digest, LayerRecord> = self.layers.clone();
+        for record in self.blobs.values() {
+            if let Some(diff_id) = record.made.diff_id().filter(|d| !tars.contains_key(d)) {
+                tars.insert(*diff_id, self.store.layer(diff_id)?);
+            }
+        }
+        let tars: Vec<_> = tars.iter().collect();
+        let store = self.store;
+        let tars = tars.par_iter().map(|(diff_id, layer)| store.verify_tar(diff_id, layer));
+        let streams = self.streams.par_iter().map(|(digest, c)| store.verify_chunks(digest, c));
+        tars.chain(streams)
+            .with_max_len(1)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect::<Result<()>>()
+            .context(|| "reading what was stored, of which nothing counts")?;
+        for digest in &image.blobs {
+            if self.known(digest)?.is_none() {
+                return Err(self.store.db.damaged(&format!("blob {digest} was not stored")));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes what is left, and last the image: from then on it is there. Gives the names that
     /// were another image's.
     fn finish(
@@ -352,6 +395,7 @@ impl<'a> Writer<'a> {
         images: &[(u64, ImageRecord)],
     ) -> Result<Vec<(String, Digest)>> {
         self.packer.finish()?;
+        self.verify(image)?;
         let mut batch = self.store.db.batch();
         for (hash, chunks) in &self.files {
             batch.put("files", hash, &chunks.to_bytes())?;

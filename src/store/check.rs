@@ -1,15 +1,15 @@
 //! Checking a store: every byte is read, every hash computed, every name followed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::gc::{Marks, count};
-use super::record::{PackHeader, Runs, number_of};
+use super::record::{BlobRecord, PackHeader, Runs, number_of};
 use super::table::Store;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 
 /// What a check found.
@@ -30,8 +30,9 @@ pub struct Checked {
 }
 
 impl Store {
-    /// Reads and hashes every chunk and follows every image to its chunks; with `blobs`, makes
-    /// every blob too and verifies its digest. Damage is listed and is no error.
+    /// Reads and hashes every chunk, follows every image to its chunks, and verifies the digests of
+    /// its documents and uncompressed layers; with `blobs`, compresses those too and verifies the
+    /// digests of the blobs. Damage is listed and is no error.
     pub fn check(&self, blobs: bool, progress: &dyn Progress) -> Result<Checked> {
         let mut checked = Checked::default();
         let packs = self.headers()?;
@@ -59,18 +60,43 @@ impl Store {
         }
         progress.end();
         self.check_names(&packs, &whole, &mut checked)?;
-        let mut used = BTreeSet::new();
         let mut marks = Marks::new(chunks);
-        for (_, image) in self.images()? {
+        let (images, mut broken, mut sound) = (self.images()?, BTreeMap::new(), Vec::new());
+        for digest in images.iter().flat_map(|(_, i)| &i.blobs).collect::<BTreeSet<_>>() {
+            match self.check_blob(digest, &whole, &mut marks) {
+                Ok(record) => sound.push((*digest, record)),
+                Err(e) => drop(broken.insert(*digest, e.to_string())),
+            }
+        }
+        progress.begin("verify", sound.iter().map(|(_, record)| record.bytes).sum());
+        let one = |(digest, record): &(Digest, BlobRecord)| {
+            let result = self.check_contents(digest, record, blobs);
+            progress.advance(record.bytes);
+            result
+        };
+        // Encoders have threads of their own, and memory for each.
+        let results: Vec<Result<()>> = if blobs {
+            sound.iter().map(one).collect()
+        } else {
+            sound.par_iter().with_max_len(1).map(one).collect()
+        };
+        progress.end();
+        for ((digest, _), result) in sound.iter().zip(results) {
+            match result {
+                Ok(()) => checked.blobs += u64::from(blobs),
+                Err(e) => drop(broken.insert(*digest, e.to_string())),
+            }
+        }
+        for (_, image) in images {
             checked.images += 1;
             let name = image.names.first().cloned().unwrap_or_else(|| image.root.digest.short());
-            for digest in &image.blobs {
-                let fresh = used.insert(*digest);
-                match self.check_blob(digest, &whole, &mut marks, blobs && fresh) {
-                    Ok(()) => checked.blobs += u64::from(blobs && fresh),
-                    Err(e) => checked.problems.push(format!("image {name}: {e}")),
-                }
-            }
+            let problems = image.blobs.iter().filter_map(|digest| broken.get(digest));
+            checked.problems.extend(problems.map(|e| {
+                format!(
+                    "image {name} can't be extracted: {e}; take it out with `relayer store rm` \
+                     and `relayer store gc`, and add it again"
+                )
+            }));
         }
         for (first, header) in &packs {
             let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));
@@ -124,13 +150,8 @@ impl Store {
         }
     }
 
-    fn check_blob(
-        &self,
-        digest: &Digest,
-        whole: &Marks,
-        used: &mut Marks,
-        make: bool,
-    ) -> Result<()> {
+    /// Follows a blob to its chunks.
+    fn check_blob(&self, digest: &Digest, whole: &Marks, used: &mut Marks) -> Result<BlobRecord> {
         let record = self.blob(digest)?;
         let mut problem: Option<Error> = None;
         let mut each = |chunks: &Runs| {
@@ -143,13 +164,22 @@ impl Store {
         if let Some(diff_id) = record.made.diff_id() {
             self.layer_chunks(&self.layer(diff_id)?, &mut each)?;
         }
-        if let Some(e) = problem {
-            return Err(e.context(format!("blob {digest}")));
+        match problem {
+            Some(e) => Err(e.context(format!("blob {digest}"))),
+            None => Ok(record),
         }
-        if make {
-            let workers = rayon::current_num_threads() as u32;
-            self.make(digest, &record, workers, std::io::sink())?;
+    }
+
+    /// Makes a blob, or only what it is compressed from unless `blobs` is set.
+    fn check_contents(&self, digest: &Digest, record: &BlobRecord, blobs: bool) -> Result<()> {
+        match record.made.diff_id() {
+            Some(diff_id) if !blobs => {
+                self.verify_tar(diff_id, &self.layer(diff_id)?).context(|| format!("blob {digest}"))
+            }
+            _ => {
+                let workers = rayon::current_num_threads() as u32;
+                self.make(digest, record, workers, std::io::sink()).map(drop)
+            }
         }
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pack::ChunkReader;
-use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, take_step};
+use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, Runs, take_step};
 use super::table::Store;
 use crate::codec::Encoder;
 use crate::content::{Budget, ReadAt, Source, SpoolWriter};
@@ -148,6 +148,26 @@ impl Store {
                 .context(place);
         }
         Ok(out)
+    }
+
+    /// Reads chunks, and verifies that they have `digest`.
+    pub(super) fn verify_chunks(&self, digest: &Digest, chunks: &Runs) -> Result<()> {
+        self.verify(digest, &mut ChunkReader::new(&self.packs, &self.db, chunks.clone()))
+    }
+
+    /// Reads a layer's tar, and verifies its diff ID.
+    pub(super) fn verify_tar(&self, diff_id: &Digest, layer: &LayerRecord) -> Result<()> {
+        self.verify(diff_id, &mut self.tar(layer)?).context(|| format!("layer {diff_id}"))
+    }
+
+    fn verify(&self, digest: &Digest, bytes: &mut impl Read) -> Result<()> {
+        let mut out = Hashing::new(io::sink());
+        copy(bytes, &mut out)?;
+        let (_, found, bytes) = out.finish();
+        if found == *digest {
+            return Ok(());
+        }
+        Err(self.db.damaged(&format!("{bytes} bytes of digest {found} came out")))
     }
 
     /// A layer's tar, as a stream.

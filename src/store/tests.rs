@@ -1,17 +1,18 @@
 //! Values of the store that somebody has been at: nothing may panic, hang or come out wrong.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::record::Made;
+use super::record::{BlobRecord, Made};
 use super::{Options, Store};
-use crate::content::Budget;
+use crate::content::{Budget, ReadAt};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{Mtime, Xattrs};
 use crate::oci::{Annotations, Config};
-use crate::progress::Silent;
+use crate::progress::{Progress, Silent};
 use crate::tar::{EntryKind, Metadata, Writer};
 use crate::transport::Transport;
 use crate::transport::open::{Image, LayerBlob, Opened};
@@ -135,6 +136,89 @@ fn no_room_to_keep_packs_is_no_damage() {
     make_all(&store).unwrap();
     let checked = store.check(true, &Silent).unwrap();
     assert!(checked.problems.is_empty() && checked.blobs > 0, "{:?}", checked.problems);
+}
+
+fn put(store: &Store, digest: &Digest, record: &BlobRecord) {
+    let mut batch = store.db.batch();
+    batch.put_json("blobs", digest.as_bytes(), record).unwrap();
+    batch.write(false).unwrap();
+}
+
+#[test]
+fn a_blob_of_other_bytes_is_found_and_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let opened = image(1);
+    let layer = opened.images[0].layers[0].digest().unwrap();
+    let config = store.blob(&Digest::of(&opened.images[0].config_bytes)).unwrap();
+    put(&store, &layer, &config);
+    for blobs in [false, true] {
+        let problems = store.check(blobs, &Silent).unwrap().problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("image app:v1 can't be extracted: "), "{problems:?}");
+        assert!(problems[0].contains(&layer.to_string()), "{problems:?}");
+    }
+    store.remove(&["v1".into()]).unwrap();
+    let (options, budget) = (Options { level: 1, max_size: 1 << 24 }, Budget::new(1 << 24, None));
+    store.add(&opened, None, options, &budget, &Silent).unwrap();
+    make_all(&store).unwrap();
+    assert!(store.check(true, &Silent).unwrap().problems.is_empty());
+}
+
+/// Other bytes from when they are stored on, as a disk that fails gives them.
+struct Fickle {
+    bytes: Vec<u8>,
+    at: usize,
+    stored: AtomicBool,
+}
+
+impl ReadAt for Fickle {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.bytes.read_exact_at(buf, offset)?;
+        let at = (self.at as u64).checked_sub(offset).map(|at| at as usize);
+        if let Some(byte) = at.and_then(|at| buf.get_mut(at)) {
+            *byte ^= u8::from(self.stored.load(Ordering::Relaxed));
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.size()
+    }
+}
+
+impl Progress for Fickle {
+    fn begin(&self, what: &str, _: u64) {
+        self.stored.store(what == "store", Ordering::Relaxed);
+    }
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+}
+
+#[test]
+fn what_reads_back_otherwise_is_not_added() {
+    let mut opened = image(1);
+    let layer = &opened.images[0].layers[0];
+    let mut bytes = vec![0; layer.source.size() as usize];
+    layer.source.read_exact_at(&mut bytes, 0).unwrap();
+    let end = bytes.len();
+    // In a header, in a large file, in a small one, in the end of the tar.
+    for at in [0, 20_000, end - 2500, end - 1] {
+        let dir = tempfile::tempdir().unwrap();
+        let fickle = Arc::new(Fickle { bytes: bytes.clone(), at, stored: AtomicBool::new(false) });
+        opened.images[0].layers[0].source = fickle.clone();
+        let (options, budget) =
+            (Options { level: 1, max_size: 1 << 24 }, Budget::new(1 << 24, None));
+        let store = Store::open(dir.path(), &budget).unwrap();
+        let e = store.add(&opened, None, options, &budget, &*fickle).unwrap_err();
+        assert!(e.to_string().contains("of which nothing counts"), "{at}: {e}");
+        assert!(store.images().unwrap().is_empty());
+        // What is left of the attempt does no harm to the next.
+        store.add(&image(1), None, options, &budget, &Silent).unwrap();
+        make_all(&store).unwrap();
+        assert!(store.check(true, &Silent).unwrap().problems.is_empty());
+    }
 }
 
 #[test]

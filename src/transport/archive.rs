@@ -68,12 +68,26 @@ impl Archive {
     }
 }
 
+impl Archive {
+    /// What `path` leads to when a folder in it is a symlink.
+    fn behind_link(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
+        slashes.into_iter().find_map(|at| match self.members.get(&path[..at]) {
+            Some(Member::Link(target)) => Some(clean(&path[at..], target)),
+            _ => None,
+        })
+    }
+}
+
 impl Files for Archive {
     fn get(&self, name: &str) -> Result<Option<Source>> {
         let mut at = clean(name.as_bytes(), b"");
         for _ in 0..MAX_LINKS {
             match self.members.get(&at) {
-                None => return Ok(None),
+                None => match self.behind_link(&at) {
+                    Some(path) => at = path,
+                    None => return Ok(None),
+                },
                 Some(Member::Link(target)) => at.clone_from(target),
                 Some(Member::File { offset, size }) => {
                     let region = Region::new(Arc::clone(&self.source), *offset, *size);

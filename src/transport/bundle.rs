@@ -1,6 +1,6 @@
 //! An image ready to be written: its blobs by digest, and the descriptor that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -61,6 +61,12 @@ impl Bundle {
             layers: manifest.layers.iter().map(|l| l.digest).collect(),
         });
         Ok(self.document(media_type::MANIFEST, oci::to_json(manifest)?))
+    }
+
+    /// Digests of the layers of all images.
+    #[cfg(feature = "store")]
+    pub(crate) fn layers(&self) -> BTreeSet<Digest> {
+        self.listed.iter().flat_map(|image| image.layers.iter().copied()).collect()
     }
 
     /// Bytes of all blobs.

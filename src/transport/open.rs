@@ -242,14 +242,12 @@ pub fn open_archive(
     budget: &Arc<Budget>,
     max_size: u64,
 ) -> Result<Opened> {
-    let source = match codec::Format::of(source.as_ref())? {
-        codec::Format::Plain => source,
-        format => {
-            let (_, plain) = codec::decode(SourceReader::all(source.as_ref()))?;
-            spool(plain, budget, max_size)
-                .context(|| format!("decompressing the {format} archive"))?
-        }
-    };
+    let plain = codec::decode_archive(source.as_ref())?
+        .map(|(format, plain)| {
+            spool(plain, budget, max_size).context(|| format!("decompressing the {format} archive"))
+        })
+        .transpose()?;
+    let source = plain.unwrap_or(source);
     let archive = Archive::open(source)?;
     let (has_layout, has_docker) =
         (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
