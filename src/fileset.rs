@@ -320,13 +320,6 @@ impl FileSet {
         }
         Self::new(entries, inodes)
     }
-
-    /// Replaces the modification time of every inode.
-    pub fn set_mtimes(&mut self, new: impl Fn(Mtime) -> Mtime) {
-        for inode in &mut self.inodes {
-            inode.mtime = new(inode.mtime);
-        }
-    }
 }
 
 /// The directory part of a path: `None` for the root, empty for what lies in it.

@@ -62,6 +62,7 @@ pub mod pull;
 mod range;
 pub mod recode;
 pub mod recompress;
+pub mod recorded_times;
 pub mod report;
 pub mod size;
 pub mod split;

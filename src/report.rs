@@ -10,6 +10,7 @@ use crate::fileset::{FileSet, Kind};
 use crate::flatten::Hidden;
 use crate::plan::{self, Plan};
 use crate::pull::{self, Profile};
+use crate::recorded_times::Held;
 use crate::update::{Dead, Evened, Fate, Verdict};
 
 /// Raised when a field changes its meaning or goes.
@@ -183,6 +184,8 @@ pub struct ImageReport {
     pub hidden: Hidden,
     /// Logs and caches left out with `--drop-noise`.
     pub dropped_noise: u64,
+    /// Times that stay because other files remember them.
+    pub held: Held,
     /// Lowest first.
     pub layers: Vec<LayerReport>,
     /// What was kept of the previous image; `None` without one.

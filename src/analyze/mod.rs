@@ -21,6 +21,7 @@ mod state;
 
 pub use churn::ChurnRule;
 pub use estimate::{HEADER_BYTES, estimate};
+pub use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
 pub use state::drop_noise;
 
 use std::collections::BTreeMap;

@@ -9,14 +9,17 @@ use std::io::{Read, Write};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Claims, ComponentKind};
+use crate::content::Contents;
 use crate::error::{Error, Result};
-use crate::fileset::{Inode, Kind};
+use crate::fileset::{FileSet, Inode, Kind};
 
-const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
+/// Where its database lies.
+pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 /// A full workstation's database has some 200 MB.
 const MAX_DATABASE: u64 = 1 << 30;
 
 const NAME: u32 = 1000;
+const FILE_MTIMES: u32 = 1034;
 const SOURCE_RPM: u32 = 1044;
 const DIR_INDEXES: u32 = 1116;
 const BASE_NAMES: u32 = 1117;
@@ -38,7 +41,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         if claims.set.position(&database).is_none() {
             continue;
         }
-        match headers(claims, folder) {
+        match headers(claims.set, claims.contents, folder) {
             Err(e) => claims.note(&database, &format!("is passed over: {e}")),
             Ok(headers) => {
                 let mut broken = 0;
@@ -54,16 +57,16 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
 }
 
 /// All header blobs. The database is copied out, with what is still in its write-ahead log.
-fn headers(claims: &Claims<'_>, folder: &str) -> Result<Vec<Vec<u8>>> {
+fn headers(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<Vec<u8>>> {
     let dir = tempfile::tempdir()?;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
-        let found = claims.set.get(format!("{folder}/{name}").as_bytes());
+        let found = set.get(format!("{folder}/{name}").as_bytes());
         let Some(Inode { kind: Kind::File(file), .. }) = found else { continue };
         if file.size > MAX_DATABASE {
             return Err(Error::limit(format!("{} bytes are too many", file.size)));
         }
         let mut out = std::fs::File::create(dir.path().join(name))?;
-        std::io::copy(&mut claims.contents.open(file).take(MAX_DATABASE), &mut out)?;
+        std::io::copy(&mut contents.open(file).take(MAX_DATABASE), &mut out)?;
         out.flush()?;
     }
     let sql = |e: rusqlite::Error| Error::malformed(format!("SQLite: {e}"));
@@ -86,18 +89,21 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
     };
     let component = claims
         .component(format!("rpm:{}", String::from_utf8_lossy(name)), ComponentKind::OsPackage);
-    // A package without files has none of the three.
-    let (Some(names), Some(dirs), Some(indexes)) =
-        (header.strings(BASE_NAMES), header.strings(DIR_NAMES), header.numbers(DIR_INDEXES))
-    else {
-        return Some(());
-    };
-    let dirs: Vec<&[u8]> = dirs.collect();
-    for (name, index) in names.zip(indexes) {
-        let dir = dirs.get(index as usize)?;
-        claims.claim_listed(&[dir, name].concat(), component);
+    for path in header.paths() {
+        claims.claim_listed(&path?, component);
     }
     Some(())
+}
+
+/// The times that the database in `folder` remembers of files, by path.
+pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
+    let mut all = Vec::new();
+    for blob in headers(set, contents, folder)? {
+        let Some(header) = Header::parse(&blob) else { continue };
+        let Some(times) = header.numbers(FILE_MTIMES) else { continue };
+        all.extend(header.paths().zip(times).filter_map(|(path, time)| Some((path?, time))));
+    }
+    Ok(all)
 }
 
 /// `bash-5.2.15-3.fc38.src.rpm` is of `bash`: version and release have no dashes.
@@ -126,6 +132,18 @@ impl<'a> Header<'a> {
         let entry = self.index.chunks_exact(16).find(|e| be32(e, 0) == Some(tag))?;
         let data = self.data.get(be32(entry, 8)? as usize..)?;
         Some((be32(entry, 4)?, be32(entry, 12)? as usize, data))
+    }
+
+    /// All paths of a package, of which one without files has none; `None` for one whose folder is
+    /// not there.
+    fn paths(&self) -> impl Iterator<Item = Option<Vec<u8>>> + use<'a> {
+        let dirs: Vec<&[u8]> = self.strings(DIR_NAMES).into_iter().flatten().collect();
+        let indexes = self.numbers(DIR_INDEXES).into_iter().flatten();
+        let names = self.strings(BASE_NAMES).into_iter().flatten();
+        names.zip(indexes).map(move |(name, index)| {
+            let dir = dirs.get(index as usize)?;
+            Some([dir, name].concat())
+        })
     }
 
     /// Strings (types 6, 8 and 9); fewer than stated when the data ends.

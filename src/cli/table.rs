@@ -111,6 +111,16 @@ fn one(image: &ImageReport, verbose: bool) -> String {
             time(&pull.after)
         );
     }
+    if image.held.restamped > 0 && image.update.is_none() {
+        let _ = writeln!(
+            text,
+            "{} compiled Python files hold their source's new time",
+            number(image.held.restamped)
+        );
+    }
+    if let Some(note) = image.held.note() {
+        let _ = writeln!(text, "{note}");
+    }
     if image.dropped_noise > 0 {
         let _ = writeln!(text, "left out: {} logs and caches", number(image.dropped_noise));
     }

@@ -7,9 +7,11 @@ use serde_json::json;
 
 use super::load::{Loaded, load};
 use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use crate::content::Budget;
 use crate::error::{Error, Result};
 use crate::mtime::MtimePolicy;
 use crate::oci::Platform;
+use crate::recorded_times::Held;
 use crate::report::SCHEMA;
 use crate::transport::Reference;
 use crate::update::{Evened, even_out};
@@ -37,10 +39,10 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        // Otherwise contents are compared by their hash alone.
-        let contents = self.allow.is_some();
-        let read = |image| load(image, self.platform.as_ref(), contents, global, terminal);
-        let (mut first, second) = (read(&self.first)?, read(&self.second)?);
+        let read =
+            |image, contents| load(image, self.platform.as_ref(), contents, global, terminal);
+        let mut first = read(&self.first, self.allow.is_some())?;
+        let second = read(&self.second, false)?;
         let mut differences = Vec::new();
         let names = |images: &[Loaded]| {
             images.iter().map(|i| i.platform.to_string()).collect::<Vec<_>>().join(", ")
@@ -56,6 +58,9 @@ impl Verify {
         }
         let mut paths = 0;
         let mut evened = Evened::default();
+        let mut held = Held::default();
+        // What is written anew to compare it lies on disk: memory is for the two images.
+        let budget = Budget::new(0, None);
         let platforms =
             |images: &[Loaded]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
         let (here, there) = (platforms(&first), platforms(&second));
@@ -66,7 +71,9 @@ impl Verify {
                 })?;
             if self.allow.is_some() {
                 // What B took over from its previous image is what A would take over from B.
-                let one = even_out(a, contents, &b.files, &b.contents, MtimePolicy::Preserve)?;
+                let policy = MtimePolicy::Preserve;
+                let (one, kept) = even_out(a, contents, &budget, &b.files, policy)?;
+                held.add(&kept);
                 evened.files += one.files;
                 evened.bytes += one.bytes;
                 evened.directories += one.directories;
@@ -78,7 +85,7 @@ impl Verify {
         let same = differences.is_empty();
         if global.json {
             print_json(&json!({
-                "schema": SCHEMA, "same": same, "paths": paths, "evened": evened,
+                "schema": SCHEMA, "same": same, "paths": paths, "evened": evened, "held": held,
                 "differences": differences,
             }))?;
         } else if !global.quiet {
@@ -97,6 +104,9 @@ impl Verify {
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),
             };
+            if let Some(note) = held.note().filter(|_| !same) {
+                let _ = writeln!(text, "{note}");
+            }
             if !same && self.allow.is_none() && differences.iter().all(|d| d.what == "mtime") {
                 text.push_str(
                     "all in times only; --allow carried-mtimes passes over those that --previous \

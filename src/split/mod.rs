@@ -20,6 +20,7 @@ use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
 use crate::pull::{self, Profile};
+use crate::recorded_times::retime;
 use crate::report::{self, ImageReport, PullReport, Totals};
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
@@ -187,14 +188,19 @@ impl Job<'_> {
         let limits = Limits::new(options.max_size, MAX_ENTRIES);
         let mut flat =
             self.pool.install(|| flatten(&image.layers, Some(budget), &limits, *progress))?;
-        flat.files.set_mtimes(|found| options.mtime.apply(found));
         let dropped = if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
+        let after = flat.files.inodes().iter().map(|inode| options.mtime.apply(inode.mtime));
+        let after = after.collect();
+        let mut held = retime(&mut flat.files, &mut flat.contents, budget, after, None)?;
         let mut previous = before
             .map(|before| {
                 let read = || Previous::read(before, &mut flat, options, budget, *progress);
                 self.pool.install(read).context(|| "the previous image")
             })
             .transpose()?;
+        if let Some(previous) = &previous {
+            held.add(previous.held());
+        }
         let (analysis, estimates) = self.pool.install(|| -> Result<_> {
             let mut analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
             for component in &mut analysis.components {
@@ -225,6 +231,7 @@ impl Job<'_> {
             files: report::count(&flat.files),
             hidden: flat.hidden.clone(),
             dropped_noise: dropped,
+            held,
             layers: Vec::new(),
             update: None,
             pull: None,

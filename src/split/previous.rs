@@ -6,7 +6,7 @@ use super::assemble::same_but_layers;
 use super::{Options, PLAN};
 use crate::analyze::Analysis;
 use crate::codec::Format;
-use crate::content::{Budget, Contents, Source};
+use crate::content::{Budget, Source};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{FileSet, Inode, Kind};
@@ -16,6 +16,7 @@ use crate::oci::{self, Descriptor, Manifest, Platform};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::pull;
+use crate::recorded_times::Held;
 use crate::report::{self, LayerReport, UpdateReport};
 use crate::transport::open::{Image, Opened};
 use crate::update::{self, Evened, OldLayer, Update, Verdict};
@@ -53,6 +54,7 @@ pub(super) struct Previous<'a> {
     tar_bytes: Vec<u64>,
     files: FileSet,
     evened: Evened,
+    held: Held,
     kept: Vec<Kept>,
     update: Option<Update>,
     labels: Vec<String>,
@@ -68,20 +70,16 @@ impl<'a> Previous<'a> {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let even = !options.update.exact;
-        // Only compiled Python files are compared byte for byte.
-        let contents = (even && update::has_bytecode(&new.files)).then_some(budget);
         let limits = Limits::new(options.max_size, MAX_ENTRIES);
-        let read = flatten::read(&image.layers, contents, &limits, progress)?;
+        let read = flatten::read(&image.layers, None, &limits, progress)?;
         let changes = |l: &crate::layer::LayerContent| l.changes.clone();
         let named = image.layers.iter().map(|l| l.name.as_str());
         let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
-        let sources = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
-        let evened = if even {
-            let Flattened { files: now, contents, .. } = new;
-            update::even_out(now, contents, &files, &sources, options.mtime)?
+        let (evened, held) = if options.update.exact {
+            Default::default()
         } else {
-            Evened::default()
+            let Flattened { files: now, contents, .. } = new;
+            update::even_out(now, contents, budget, &files, options.mtime)?
         };
         let manifest = image.manifest.as_ref();
         let manifest = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
@@ -102,6 +100,7 @@ impl<'a> Previous<'a> {
                 .collect(),
             files,
             evened,
+            held,
             kept: Vec::new(),
             update: None,
         })
@@ -154,6 +153,11 @@ impl<'a> Previous<'a> {
     /// The layers that are kept, lowest first.
     pub(super) fn kept(&self) -> &[Kept] {
         &self.kept
+    }
+
+    /// What was not evened out because other files remember it.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Whether the new image is the previous one.

@@ -5,7 +5,6 @@
 //! layer of which a part is dead costs those that have nothing yet, giving it up costs those that
 //! hold it: [`update`] weighs the two.
 
-mod bytecode;
 mod choose;
 mod needs;
 mod noise;
@@ -14,7 +13,7 @@ mod rest;
 use std::collections::BTreeMap;
 
 pub use choose::{Client, Prices};
-pub use noise::{Evened, even_out, has_bytecode};
+pub use noise::{Evened, even_out};
 
 use crate::analyze::Analysis;
 use crate::error::Result;

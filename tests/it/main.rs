@@ -25,5 +25,6 @@ mod step;
 #[cfg(feature = "store")]
 mod store;
 mod tidy;
+mod times;
 mod tool;
 mod update;

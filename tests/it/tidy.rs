@@ -29,6 +29,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("flatten", 7),
     ("analyze", 8),
     ("plan", 9),
+    ("recorded_times", 9),
     ("update", 10),
     ("encode", 10),
     ("verify", 2),
