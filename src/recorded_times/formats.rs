@@ -28,7 +28,9 @@ enum Rule {
         /// Whose times they may be.
         of: fn(&Relations<'_>, &Entry) -> bool,
     },
-    /// Its own time must not be older than that of others, or what it says is read.
+    /// Its name, or its place, tells which.
+    Name(fn(&mut Relations<'_>, &Entry, &'static str)),
+    /// It is read for them.
     Read(fn(&mut Relations<'_>, &Entry, &'static str) -> Result<()>),
 }
 
@@ -76,20 +78,18 @@ const FORMATS: &[Format] = &[
     Format {
         by: "icon caches",
         is: |path, _| base_name(path) == b"icon-theme.cache",
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             pairs(r, e, by, parent(&e.path).and_then(|dir| r.at(dir)));
-            Ok(())
         }),
     },
     Format {
         by: "MIME caches",
         is: |path, _| path.ends_with(b"mime/mime.cache"),
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let folder = r.beside(&e.path, b"packages");
             let dir = [parent(&e.path).unwrap_or_default(), b"/packages"].concat();
             let all: Vec<_> = folder.into_iter().chain(r.children(&dir).map(|c| c.inode)).collect();
             pairs(r, e, by, all);
-            Ok(())
         }),
     },
     // GstRegistryChunkPluginElement in gstregistrychunks.h: file_size, file_mtime.
@@ -159,7 +159,7 @@ const FORMATS: &[Format] = &[
     Format {
         by: "npm lockfiles",
         is: |path, _| path.ends_with(b"node_modules/.package-lock.json"),
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let below = r.files.below(parent(&e.path).unwrap_or_default());
             let package = |e: &&Entry| {
                 let dir = parent(&e.path).unwrap_or_default();
@@ -169,13 +169,12 @@ const FORMATS: &[Format] = &[
             };
             let all: Vec<_> = below.iter().filter(package).map(|e| e.inode).collect();
             pairs(r, e, by, all);
-            Ok(())
         }),
     },
     Format {
         by: "rpm's database",
         is: |path, _| parse::is_rpm(path, b"rpmdb.sqlite"),
-        rule: Rule::Read(parse::rpm),
+        rule: Rule::Name(parse::rpm),
     },
     // Berkeley DB and rpm's own: FILEMTIMES is a run of big-endian numbers in each header.
     Format {
@@ -199,13 +198,12 @@ const FORMATS: &[Format] = &[
     Format {
         by: "apt caches",
         is: is_apt_cache,
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let mut all: Vec<_> = r.children(b"etc/apt/sources.list.d").map(|e| e.inode).collect();
             for path in [&b"etc/apt/sources.list"[..], b"etc/apt/sources.list.d"] {
                 all.extend(r.at(path));
             }
             pairs(r, e, by, all);
-            Ok(())
         }),
     },
     Format {
@@ -219,13 +217,13 @@ const FORMATS: &[Format] = &[
             parts_of(path, &[b"ccache", b".ccache"])
                 && matches!(base_name(path), b"ccache.conf" | b"CACHEDIR.TAG" | b"stats")
         },
-        rule: Rule::Read(parse::ccache),
+        rule: Rule::Name(parse::ccache),
     },
     // cmd/go indexes the standard library by the times of its files (modindex/read.go, dirHash).
     Format {
         by: "Go's build cache",
         is: |path, _| path.ends_with(b"go-build/trim.txt"),
-        rule: Rule::Read(parse::go_cache),
+        rule: Rule::Name(parse::go_cache),
     },
     Format {
         by: "build trees",
@@ -235,17 +233,16 @@ const FORMATS: &[Format] = &[
     Format {
         by: "build trees",
         is: |path, _| base_name(path) == b".rustc_info.json",
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let target = parent(&e.path).unwrap_or_default();
             let package = parent(target).filter(|p| !p.is_empty()).unwrap_or(target);
             r.hold_below(package, by);
-            Ok(())
         }),
     },
     Format {
         by: "build trees",
         is: |path, _| parse::is_object(path),
-        rule: Rule::Read(parse::objects),
+        rule: Rule::Name(parse::objects),
     },
     Format {
         by: "build trees",
@@ -257,24 +254,22 @@ const FORMATS: &[Format] = &[
         is: |path, _| {
             contains(path, b"lib/modules/") && base_name(path).starts_with(b"modules.dep")
         },
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let below = r.files.below(parent(&e.path).unwrap_or_default()).iter();
             let modules = below.filter(|m| contains(base_name(&m.path), b".ko"));
             let all: Vec<_> = modules.map(|e| e.inode).collect();
             pairs(r, e, by, all);
-            Ok(())
         }),
     },
     // systemd's ConditionNeedsUpdate= compares /usr with these.
     Format {
         by: "systemd's update marks",
         is: |path, _| matches!(path, b"etc/.updated" | b"var/.updated"),
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             r.hold(e.inode, by);
             if let Some(usr) = r.at(b"usr") {
                 r.hold(usr, by);
             }
-            Ok(())
         }),
     },
     // Qt: CompiledData::Unit::sourceTimeStamp; KDE's service cache lists its folders' times.
@@ -291,32 +286,31 @@ const FORMATS: &[Format] = &[
     Format {
         by: "Emacs's compiled files",
         is: |path, _| path.ends_with(b".eln"),
-        rule: Rule::Read(parse::native_lisp),
+        rule: Rule::Name(parse::native_lisp),
     },
     Format {
         by: "Guile's compiled files",
         is: |path, _| path.ends_with(b".go"),
-        rule: Rule::Read(parse::guile),
+        rule: Rule::Name(parse::guile),
     },
     Format {
         by: "Lisp's compiled files",
         is: |path, _| path.ends_with(b".fasl"),
-        rule: Rule::Read(parse::fasl),
+        rule: Rule::Name(parse::fasl),
     },
     Format {
         by: "zsh's compiled files",
         is: |path, _| path.ends_with(b".zwc"),
-        rule: Rule::Read(parse::zwc),
+        rule: Rule::Name(parse::zwc),
     },
     // What lies beside what it was made of: Emacs, Racket, javac, lib2to3, libselinux, Postfix.
     Format {
         by: "compiled files",
         is: |path, _| !parse::made_of(path).is_empty(),
-        rule: Rule::Read(|r, e, by| {
+        rule: Rule::Name(|r, e, by| {
             let all: Vec<_> =
                 parse::made_of(&e.path).iter().filter_map(|path| r.at(path)).collect();
             pairs(r, e, by, all);
-            Ok(())
         }),
     },
 ];
@@ -332,6 +326,7 @@ pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
                 continue;
             }
             match &format.rule {
+                Rule::Name(find) => find(relations, entry, format.by),
                 Rule::Read(read) => read(relations, entry, format.by)?,
                 Rule::Values { form, begins, most, of } => {
                     if !begins(&relations.head(entry, 16)?) {

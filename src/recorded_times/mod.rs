@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::content::{Budget, Contents, SpoolWriter};
 use crate::error::Result;
 use crate::fileset::{FileSet, Inode, InodeId, Kind, Location, Mtime};
+use crate::mtime::MtimePolicy;
 use relations::Relations;
 
 /// What came of a change of times.
@@ -56,6 +57,18 @@ impl Held {
 /// The time that a compiled Python file takes, given its hash with its source's new time in it;
 /// `None` if it must stay as it is, and its source's time with it.
 pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
+
+/// Gives every inode the time that `policy` makes of its own, but for those that other files
+/// remember.
+pub fn apply(
+    policy: MtimePolicy,
+    files: &mut FileSet,
+    contents: &mut Contents,
+    budget: &Arc<Budget>,
+) -> Result<Held> {
+    let after = files.inodes().iter().map(|inode| policy.apply(inode.mtime)).collect();
+    retime(files, contents, budget, after, None)
+}
 
 /// Gives inodes the times in `after`, but for those that other files remember. Files that have to
 /// hold another time are added to `contents`, and have the time in `after` where there is no `restamp`.

@@ -102,7 +102,7 @@ pub(super) fn is_rpm(path: &[u8], name: &[u8]) -> bool {
 }
 
 /// `rpm -V` compares times of regular files.
-pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let folder = parent(&e.path).unwrap_or_default();
     let Ok(times) = analyze::rpm_times(r.files, r.contents, &String::from_utf8_lossy(folder))
     else {
@@ -115,12 +115,11 @@ pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<
             .collect::<Vec<_>>()
             .into_iter()
             .for_each(|id| r.hold(id, by));
-        return Ok(());
+        return;
     };
     for (path, secs) in times {
         remembered(r, &path, secs, by);
     }
-    Ok(())
 }
 
 /// A package database has this time for a path.
@@ -170,9 +169,9 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 }
 
 /// ccache's keys are hashes, among others of the compiler's time.
-pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
     if !r.once(b"ccache's compilers") {
-        return Ok(());
+        return;
     }
     let compiler = |e: &&Entry| {
         let name = base_name(&e.path);
@@ -182,17 +181,15 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) -> Resu
     };
     let all: Vec<_> = r.files.entries().iter().filter(compiler).map(|e| e.inode).collect();
     all.into_iter().for_each(|id| r.hold(id, by));
-    Ok(())
 }
 
 /// The keys are hashes of names, times and sizes in the standard library's folders.
-pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
     let known = |e: &&Entry| e.path.ends_with(b"/src/runtime/runtime2.go");
     for entry in r.files.entries().iter().filter(known) {
         let source = parent(&entry.path).and_then(parent).unwrap_or_default();
         r.hold_below(source, by);
     }
-    Ok(())
 }
 
 /// What ninja made, and what its log of dependencies names, keeps its time: it holds times of the
@@ -245,10 +242,10 @@ pub(super) fn is_object(path: &[u8]) -> bool {
 }
 
 /// make compares objects with what lies beside them.
-pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let dir = parent(&e.path).unwrap_or_default();
     if !r.once(dir) {
-        return Ok(());
+        return;
     }
     let mut up = Some(dir);
     while let Some(above) = up.filter(|dir| !dir.is_empty()) {
@@ -257,11 +254,10 @@ pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Res
             let siblings = r.children(dir).filter(|c| r.file(c).is_some());
             let siblings = siblings.map(|c| c.inode).collect();
             r.order(siblings, by);
-            return Ok(());
+            return;
         }
         up = parent(above);
     }
-    Ok(())
 }
 
 /// `target: source header …`, as compilers write it for make.
@@ -293,30 +289,29 @@ pub(super) fn dependencies(r: &mut Relations<'_>, e: &Entry, by: &'static str) -
 
 /// `native-lisp/…/NAME-<hash of its path>-<hash of its content>.eln` is not taken when it is older
 /// than `NAME.elc`.
-pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     /// More files of one name are held.
     const MOST: usize = 64;
     let name = base_name(&e.path);
     let mut dashes = name.iter().enumerate().rev().filter(|(_, b)| **b == b'-');
-    let Some((end, _)) = dashes.nth(1) else { return Ok(()) };
+    let Some((end, _)) = dashes.nth(1) else { return };
     let sources = r.lisp(&name[..end]);
     if sources.len() <= MOST {
         pairs(r, e, by, sources);
-        return Ok(());
+        return;
     }
     r.hold(e.inode, by);
     if r.once(&name[..end]) {
         sources.into_iter().for_each(|id| r.hold(id, by));
     }
-    Ok(())
 }
 
 /// `…/guile/3.0/ccache/ice-9/x.go` is of `/usr/share/guile/3.0/ice-9/x.scm`; a user's cache has the
 /// whole path below its version.
-pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
+pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let all: Vec<&[u8]> = e.path.split(|b| *b == b'/').collect();
     let cache = all.iter().rposition(|p| matches!(*p, b"ccache" | b"site-ccache"));
-    let Some(at) = cache.filter(|at| *at > 0 && at + 1 < all.len()) else { return Ok(()) };
+    let Some(at) = cache.filter(|at| *at > 0 && at + 1 < all.len()) else { return };
     let rest = |from: usize| {
         let path = all[from..].join(&b'/');
         path.strip_suffix(b".go").unwrap_or_default().to_vec()
@@ -330,28 +325,25 @@ pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
     }
     let sources: Vec<_> = sources.iter().filter_map(|path| r.at(path)).collect();
     pairs(r, e, by, sources);
-    Ok(())
 }
 
 /// ASDF: `~/.cache/common-lisp/<implementation>/path/of/x.fasl`, or beside `x.lisp`.
-pub(super) fn fasl(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
-    let Some(stem) = e.path.strip_suffix(b".fasl") else { return Ok(()) };
+pub(super) fn fasl(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
+    let Some(stem) = e.path.strip_suffix(b".fasl") else { return };
     let all: Vec<&[u8]> = stem.split(|b| *b == b'/').collect();
     let cache = all.iter().position(|p| *p == b"common-lisp").filter(|at| at + 2 < all.len());
     let stem = cache.map_or_else(|| stem.to_vec(), |at| all[at + 2..].join(&b'/'));
     let names = [&b".lisp"[..], b".lsp", b".cl"].map(|end| [&stem[..], end].concat());
     let sources: Vec<_> = names.iter().filter_map(|path| r.at(path)).collect();
     pairs(r, e, by, sources);
-    Ok(())
 }
 
 /// `x.zwc` is of the file `x`, or of all files in the folder `x`.
-pub(super) fn zwc(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
-    let Some(of) = e.path.strip_suffix(b".zwc") else { return Ok(()) };
+pub(super) fn zwc(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
+    let Some(of) = e.path.strip_suffix(b".zwc") else { return };
     let mut sources: Vec<_> = r.children(of).map(|c| c.inode).collect();
     sources.extend(r.at(of));
     pairs(r, e, by, sources);
-    Ok(())
 }
 
 /// What a file is made of, where its name tells; it counts as old when that is newer.

@@ -221,7 +221,9 @@ impl<'a> Relations<'a> {
                 continue;
             }
             any = true;
-            ids.iter().for_each(|id| self.hold(*id, by));
+            for id in ids {
+                self.hold(id, by);
+            }
         }
         any
     }

@@ -20,7 +20,7 @@ use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
 use crate::pull::{self, Profile};
-use crate::recorded_times::retime;
+use crate::recorded_times;
 use crate::report::{self, ImageReport, PullReport, Totals};
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
@@ -189,9 +189,7 @@ impl Job<'_> {
         let mut flat =
             self.pool.install(|| flatten(&image.layers, Some(budget), &limits, *progress))?;
         let dropped = if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
-        let after = flat.files.inodes().iter().map(|inode| options.mtime.apply(inode.mtime));
-        let after = after.collect();
-        let mut held = retime(&mut flat.files, &mut flat.contents, budget, after, None)?;
+        let mut held = recorded_times::apply(options.mtime, &mut flat.files, &mut flat.contents, budget)?;
         let mut previous = before
             .map(|before| {
                 let read = || Previous::read(before, &mut flat, options, budget, *progress);
