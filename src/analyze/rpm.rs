@@ -241,6 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn times_of_files_are_read() {
+        let strings: [(u32, &[&str]); 3] =
+            [(NAME, &["x"]), (BASE_NAMES, &["a", "b"]), (DIR_NAMES, &["/bin/", "/etc/"])];
+        let numbers: [(u32, &[u32]); 2] =
+            [(DIR_INDEXES, &[0, 1]), (FILE_MTIMES, &[1_700_000_000, 7])];
+        let empty = header(&[(NAME, &["no-files"])], &[]);
+        let database = database(&[header(&strings, &numbers), empty]);
+        let fixture = Fixture::default().file("var/lib/rpm/rpmdb.sqlite", database);
+        let (set, contents) = fixture.build();
+        let times = times(&set, &contents, FOLDERS[0]).unwrap();
+        assert_eq!(times, [(b"/bin/a".to_vec(), 1_700_000_000), (b"/etc/b".to_vec(), 7)]);
+    }
+
+    #[test]
     fn a_database_that_cannot_be_read_is_noted() {
         let (_, notes) = Fixture::default()
             .file("var/lib/rpm/rpmdb.sqlite", "this is no database, but it is long enough")

@@ -107,14 +107,9 @@ pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let Ok(times) = analyze::rpm_times(r.files, r.contents, &String::from_utf8_lossy(folder))
     else {
         // It can't be said which times it has, so none of a file changes.
-        r.files
-            .entries()
-            .iter()
-            .filter(|e| r.file(e).is_some())
-            .map(|e| e.inode)
-            .collect::<Vec<_>>()
-            .into_iter()
-            .for_each(|id| r.hold(id, by));
+        let files = r.files.entries().iter().filter(|e| r.file(e).is_some());
+        let files: Vec<_> = files.map(|e| e.inode).collect();
+        r.hold_all(files, by);
         return;
     };
     for (path, secs) in times {
@@ -180,7 +175,7 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
         is && parent(&e.path).is_some_and(|dir| base_name(dir) == b"bin")
     };
     let all: Vec<_> = r.files.entries().iter().filter(compiler).map(|e| e.inode).collect();
-    all.into_iter().for_each(|id| r.hold(id, by));
+    r.hold_all(all, by);
 }
 
 /// The keys are hashes of names, times and sizes in the standard library's folders.
@@ -302,7 +297,7 @@ pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     }
     r.hold(e.inode, by);
     if r.once(&name[..end]) {
-        sources.into_iter().for_each(|id| r.hold(id, by));
+        r.hold_all(sources, by);
     }
 }
 

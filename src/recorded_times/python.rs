@@ -127,7 +127,7 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
         let plain = r.after[id as usize];
         match stamp {
             Stamp::None => {}
-            Stamp::Unknown => sources.iter().for_each(|source| r.hold(*source, BY)),
+            Stamp::Unknown => r.hold_all(sources, BY),
             Stamp::Mtime { mtime: stamp, at } => {
                 let found = Compiled { id, sources, stamp, at, next: (stamp, plain), plain };
                 all.push(
@@ -182,7 +182,7 @@ impl Compiled {
 
     fn hold(&self, r: &mut Relations<'_>) -> bool {
         let moves = self.sources.iter().any(|source| r.moves(*source));
-        self.sources.iter().for_each(|source| r.hold(*source, BY));
+        r.hold_all(self.sources.iter().copied(), BY);
         moves
     }
 

@@ -136,6 +136,12 @@ impl<'a> Relations<'a> {
         }
     }
 
+    pub(super) fn hold_all(&mut self, ids: impl IntoIterator<Item = InodeId>, by: &'static str) {
+        for id in ids {
+            self.hold(id, by);
+        }
+    }
+
     /// Gives a time that is not held another one.
     pub(super) fn release(&mut self, id: InodeId, time: Mtime) {
         if !self.held.contains_key(&id) {
@@ -195,9 +201,7 @@ impl<'a> Relations<'a> {
         let Some(file) = self.file(entry).filter(|_| !scope.is_empty()) else { return Ok(()) };
         let bytes = self.contents.open(file).take(most);
         scope.scan(bytes, form).context(|| format!("reading {}", display(&entry.path)))?;
-        for id in scope.found().collect::<Vec<_>>() {
-            self.hold(id, by);
-        }
+        self.hold_all(scope.found(), by);
         Ok(())
     }
 
@@ -221,9 +225,7 @@ impl<'a> Relations<'a> {
                 continue;
             }
             any = true;
-            for id in ids {
-                self.hold(id, by);
-            }
+            self.hold_all(ids, by);
         }
         any
     }

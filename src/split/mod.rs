@@ -189,7 +189,8 @@ impl Job<'_> {
         let mut flat =
             self.pool.install(|| flatten(&image.layers, Some(budget), &limits, *progress))?;
         let dropped = if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
-        let mut held = recorded_times::apply(options.mtime, &mut flat.files, &mut flat.contents, budget)?;
+        let mut held =
+            recorded_times::apply(options.mtime, &mut flat.files, &mut flat.contents, budget)?;
         let mut previous = before
             .map(|before| {
                 let read = || Previous::read(before, &mut flat, options, budget, *progress);
