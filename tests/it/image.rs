@@ -238,7 +238,7 @@ impl Image {
         Self { layers, config, tag: "example/app:v1".into() }
     }
 
-    fn config_bytes(&self) -> Vec<u8> {
+    pub fn config_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(&self.config).unwrap()
     }
 
@@ -275,21 +275,27 @@ impl Image {
 
     /// What skopeo writes.
     pub fn docker_skopeo(&self) -> Vec<u8> {
-        let config = self.config_bytes();
-        let name = format!("{}.json", hex(&config));
-        let mut files = Vec::new();
+        archive(&self.docker(Codec::Plain, "HEX.json", "DIFF.tar"))
+    }
+
+    /// The files of a docker-archive, `manifest.json` last. The config's name is of its digest, a
+    /// layer's of its blob's digest or its diff ID.
+    pub fn docker(&self, codec: Codec, config: &str, layer: &str) -> Vec<(String, Vec<u8>)> {
+        let bytes = self.config_bytes();
+        let config = config.replace("HEX", &hex(&bytes));
+        let mut files = vec![(config.clone(), bytes)];
         let mut paths = Vec::new();
         for l in &self.layers {
-            let path = format!("{}.tar", hex(l));
+            let (blob, _) = codec.encode(l);
+            let path = layer.replace("BLOB", &hex(&blob)).replace("DIFF", &hex(l));
             if !paths.contains(&path) {
-                files.push((path.clone(), l.clone()));
+                files.push((path.clone(), blob));
             }
             paths.push(path);
         }
-        let manifest = json!([{"Config": name, "RepoTags": [self.tag], "Layers": paths}]);
-        files.push((name, config));
+        let manifest = json!([{"Config": config, "RepoTags": [self.tag], "Layers": paths}]);
         files.push(("manifest.json".into(), manifest.to_string().into_bytes()));
-        archive(&files)
+        files
     }
 
     /// The files of an OCI layout.
@@ -329,12 +335,13 @@ impl Image {
 
     /// New `docker save`: an OCI layout and manifest.json.
     pub fn docker_new(&self) -> Vec<u8> {
-        let mut files = self.oci_files(Codec::Plain);
-        let config = format!("blobs/sha256/{}", hex(&self.config_bytes()));
-        let layers: Vec<_> =
-            self.layers.iter().map(|l| format!("blobs/sha256/{}", hex(l))).collect();
-        let manifest = json!([{"Config": config, "RepoTags": [self.tag], "Layers": layers}]);
-        files.push(("manifest.json".into(), manifest.to_string().into_bytes()));
+        self.docker_oci(Codec::Plain)
+    }
+
+    /// The same with compressed layers, as containerd and `BuildKit` write it.
+    pub fn docker_oci(&self, codec: Codec) -> Vec<u8> {
+        let mut files = self.oci_files(codec);
+        files.extend(self.docker(codec, "blobs/sha256/HEX", "blobs/sha256/BLOB").pop());
         archive(&files)
     }
 

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "seeds and reasons are for whoever reads the log")]
 #![expect(clippy::needless_pass_by_value, clippy::format_collect, reason = "plain over fast")]
 
+mod archives;
 mod chunked;
 mod cli;
 mod clients;
