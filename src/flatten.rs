@@ -7,8 +7,8 @@
 //!
 //! Where the spec is silent the rule is what containerd and umoci do on disk: symlinks in the
 //! directory part of a path are followed inside the root, a directory on a directory only takes
-//! new attributes, everything else is replaced, and a hard link gives its inode the metadata of
-//! its own header.
+//! new attributes, everything else is replaced, and a hard link's own header sets the metadata of
+//! its inode (`layer::set_by_link`).
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
@@ -23,7 +23,8 @@ use crate::error::{Context, Error, Result};
 use crate::fileset::{
     Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts,
 };
-use crate::layer::{Change, LayerContent, Limits, MAX_PATH, What, read_layer};
+use crate::layer::driver::Attributes;
+use crate::layer::{Change, LayerContent, Limits, MAX_PATH, What, read_layer, set_by_link};
 use crate::progress::Progress;
 use crate::transport::open::LayerBlob;
 
@@ -81,6 +82,8 @@ pub struct Flattened {
     pub hidden: Hidden,
     /// What each layer unpacks to, lowest first.
     pub layers: Vec<Unpacked>,
+    /// What people should know of what the file set lacks.
+    pub notes: Vec<String>,
 }
 
 /// What a layer unpacks to.
@@ -104,10 +107,11 @@ pub fn flatten(
     let unpacked =
         |l: &LayerContent| Unpacked { bytes: l.tar_bytes, entries: l.changes.len() as u64 };
     let unpacked = read.iter().map(unpacked).collect();
+    let notes = Attributes::note(read.iter().map(|l| &l.driver)).into_iter().collect();
     let (sources, changes): (Vec<_>, Vec<_>) =
         read.into_iter().map(|l| (l.source, l.changes)).unzip();
     let (files, hidden) = apply(layers.iter().map(|l| l.name.as_str()).zip(changes))?;
-    Ok(Flattened { files, contents: Contents::new(sources), hidden, layers: unpacked })
+    Ok(Flattened { files, contents: Contents::new(sources), hidden, layers: unpacked, notes })
 }
 
 /// Reads layers in parallel; their files' sources are numbered from 0. See [`flatten`].
@@ -208,7 +212,11 @@ impl Tree {
         for Change { path, what } in changes {
             match what {
                 What::Put(inode) => self.put(&path, inode),
-                What::Link { target, like } => self.link(&path, &target, like),
+                What::Link { target, like } => self.link(&path, &target, &like),
+                What::Unnamed(inode) => {
+                    self.unnamed(&path, inode);
+                    Ok(())
+                }
                 What::Whiteout | What::Opaque => Ok(()),
             }
             .context(|| display(&path))?;
@@ -250,10 +258,6 @@ impl Tree {
         }
         let at = self.place_of(path)?;
         self.make_parents(&at)?;
-        if let Kind::File(file) = &inode.kind {
-            self.seen.0 += 1;
-            self.seen.1 += file.size;
-        }
         // Children stay only when a directory comes upon a directory.
         let keep = matches!(inode.kind, Kind::Dir) && self.is_dir(&at);
         if !keep {
@@ -264,7 +268,7 @@ impl Tree {
         Ok(())
     }
 
-    fn link(&mut self, path: &[u8], target: &[u8], like: Inode) -> Result<()> {
+    fn link(&mut self, path: &[u8], target: &[u8], like: &Inode) -> Result<()> {
         let at = self.place_of(path)?;
         if at.is_empty() {
             return Err(Error::malformed("the root must be a directory"));
@@ -283,11 +287,7 @@ impl Tree {
         if matches!(inode.kind, Kind::Dir) {
             return Err(Error::malformed(format!("a hard link to directory {}", display(target))));
         }
-        if !matches!(inode.kind, Kind::Symlink { .. }) {
-            inode.mode = like.mode;
-        }
-        (inode.uid, inode.gid, inode.mtime) = (like.uid, like.gid, like.mtime);
-        inode.xattrs = like.xattrs;
+        set_by_link(inode, like);
         self.made_in[id as usize] = self.layer;
         self.names.insert(at, id);
         Ok(())
@@ -310,7 +310,18 @@ impl Tree {
         }
     }
 
+    /// Puts a file where only this layer's hard links find it.
+    fn unnamed(&mut self, path: &[u8], inode: Inode) {
+        let id = self.add(inode);
+        self.taken.insert(path.into(), id);
+        self.lose(path, id, How::Deleted);
+    }
+
     fn add(&mut self, inode: Inode) -> InodeId {
+        if let Kind::File(file) = &inode.kind {
+            self.seen.0 += 1;
+            self.seen.1 += file.size;
+        }
         self.inodes.push(inode);
         self.made_in.push(self.layer);
         (self.inodes.len() - 1) as InodeId

@@ -12,10 +12,15 @@ use crate::codec::{self, Format};
 use crate::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, base_name, display, join, parts};
+use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, display};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind, Streaming};
 use crate::transport::open::LayerBlob;
+use driver::{Attributes, Meaning};
+use names::{Marker, clean, marker};
+
+pub(crate) mod driver;
+mod names;
 
 /// An image may have so many entries in all of its layers: with more, the file index alone would
 /// take gigabytes.
@@ -87,12 +92,42 @@ pub enum What {
     Whiteout,
     /// What lower layers have below there is gone.
     Opaque,
+    /// A file that nobody sees at its path; hard links of the same layer name it.
+    Unnamed(Inode),
 }
+
+/// Gives an inode the metadata that a hard link's own header has. Clients only ever set: an
+/// attribute that the header lacks stays, but for capabilities when the owner becomes another,
+/// since chown(2) drops them. Of symlinks they set the owner alone.
+pub(crate) fn set_by_link(inode: &mut Inode, like: &Inode) {
+    let own = |new: u32, old: u32| if new == NO_ID { old } else { new };
+    let owner = (own(like.uid, inode.uid), own(like.gid, inode.gid));
+    let mut xattrs = inode.xattrs.take().map(|x| *x).unwrap_or_default();
+    if !matches!(inode.kind, Kind::Symlink { .. }) {
+        (inode.mode, inode.mtime) = (like.mode, like.mtime);
+        if owner != (inode.uid, inode.gid) {
+            xattrs.retain(|(name, _)| **name != *b"security.capability");
+        }
+    }
+    (inode.uid, inode.gid) = owner;
+    for (name, value) in like.xattrs.iter().flat_map(|x| x.iter()) {
+        match xattrs.binary_search_by(|(old, _)| old.cmp(name)) {
+            Ok(at) => xattrs[at].1.clone_from(value),
+            Err(at) => xattrs.insert(at, (name.clone(), value.clone())),
+        }
+    }
+    inode.xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+}
+
+/// To chown(2) this is no user or group: it leaves what is there.
+const NO_ID: u32 = u32::MAX;
 
 /// A layer's entries, and its bytes.
 pub struct LayerContent {
     /// In the layer's order.
     pub changes: Vec<Change>,
+    /// Attributes of storage drivers that its entries have and the changes do not.
+    pub(crate) driver: Attributes,
     /// Where the [`Location`]s point.
     pub source: Source,
     /// Digest of the blob as it lies there.
@@ -116,7 +151,10 @@ impl LayerContent {
     /// The regular files that the layer puts somewhere, with their paths, in its order.
     pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
         self.changes.iter().filter_map(|c| match &c.what {
-            What::Put(Inode { kind: Kind::File(file), .. }) => Some((&*c.path, file)),
+            What::Put(inode) | What::Unnamed(inode) => match &inode.kind {
+                Kind::File(file) => Some((&*c.path, file)),
+                _ => None,
+            },
             _ => None,
         })
     }
@@ -162,13 +200,15 @@ fn read(
         None if read.format == Format::Plain => Arc::clone(&layer.source),
         None => Arc::new(Vec::new()),
     };
-    Ok(LayerContent { changes: read.changes, source, digest, tar_bytes: read.tar_bytes })
+    let TarContent { changes, driver, tar_bytes, .. } = read;
+    Ok(LayerContent { changes, driver, source, digest, tar_bytes })
 }
 
 /// What is in the stream of a layer.
 struct TarContent {
     format: Format,
     changes: Vec<Change>,
+    driver: Attributes,
     diff_id: Digest,
     tar_bytes: u64,
     /// The uncompressed tar, unless the stream was that or nobody wants it.
@@ -186,144 +226,124 @@ fn read_tar(
     let spool = budget.filter(|_| format != Format::Plain).map(SpoolWriter::new);
     let stream = Tee { inner: Hashing::new(decoder), spool, limits };
     let mut reader = tar::Reader::new(Streaming::new(stream));
-    let mut changes = Vec::new();
-    let mut buf = vec![0; 1 << 17];
+    let (changes, driver, buf) = (Vec::new(), Attributes::default(), vec![0; 1 << 17]);
+    let mut found = Found { number, limits, changes, driver, buf };
     while let Some(entry) = reader.next_entry()? {
         limits.add_entry()?;
         let place =
             || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
-        let change = change_of(&entry, number, limits, &mut reader, &mut buf).context(place)?;
-        changes.extend(change);
+        found.add(&entry, &mut reader).context(place)?;
     }
     // What follows the end marker is padding, but part of the diff ID.
     let mut stream = reader.into_inner().into_inner();
-    while stream.read(&mut buf)? > 0 {}
+    while stream.read(&mut found.buf)? > 0 {}
     let Tee { inner, spool, .. } = stream;
     let (_, diff_id, tar_bytes) = inner.finish();
     let spool = spool.map(SpoolWriter::finish).transpose()?;
-    Ok(TarContent { format, changes, diff_id, tar_bytes, spool })
+    let Found { changes, driver, .. } = found;
+    Ok(TarContent { format, changes, driver, diff_id, tar_bytes, spool })
 }
 
-/// The change that a tar entry stands for; `None` for what clients pass over.
-fn change_of<R: tar::Forward>(
-    entry: &tar::Entry,
+/// What has been found in a layer.
+struct Found<'a> {
     number: u32,
-    limits: &Limits,
-    reader: &mut tar::Reader<R>,
-    buf: &mut [u8],
-) -> Result<Option<Change>> {
-    let path = clean(&entry.path)?;
-    match marker(&path)? {
-        Marker::No => {}
-        Marker::PassedOver => return Ok(None),
-        Marker::Change(change) => return Ok(Some(change)),
-    }
-    let inode = |kind| Inode {
-        // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
-        mode: if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { entry.mode },
-        kind,
-        uid: entry.uid,
-        gid: entry.gid,
-        mtime: entry.mtime,
-        xattrs: (!entry.xattrs.is_empty()).then(|| Box::new(entry.xattrs.clone())),
-    };
-    let what = match &entry.kind {
-        EntryKind::File { size, sparse } => {
-            let location = match sparse {
-                None => Location::Span { source: number, offset: entry.data_offset },
-                Some(runs) => {
-                    limits.add_bytes(*size)?;
-                    let (offset, runs) = (entry.data_offset, runs.clone());
-                    Location::Sparse(Box::new(SparseMap { source: number, offset, runs }))
-                }
-            };
-            let hash = hash(reader.data(), *size, sparse.as_deref(), buf)?;
-            What::Put(inode(Kind::File(FileData { size: *size, hash, location })))
-        }
-        EntryKind::HardLink { target } => What::Link {
-            target: clean(target).context(|| "hard link target")?,
-            like: inode(Kind::Fifo),
-        },
-        EntryKind::Symlink { target } if target.len() > MAX_PATH => {
-            return Err(Error::malformed(
-                "a symlink's target is longer than the 4,095 bytes that Linux allows",
-            ));
-        }
-        EntryKind::Symlink { target } => What::Put(inode(Kind::Symlink { target: target.clone() })),
-        EntryKind::Dir => What::Put(inode(Kind::Dir)),
-        EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
-        EntryKind::CharDevice { major, minor } => {
-            What::Put(inode(Kind::CharDevice { major: *major, minor: *minor }))
-        }
-        EntryKind::BlockDevice { major, minor } => {
-            What::Put(inode(Kind::BlockDevice { major: *major, minor: *minor }))
-        }
-    };
-    Ok(Some(Change { path, what }))
+    limits: &'a Limits,
+    changes: Vec<Change>,
+    driver: Attributes,
+    buf: Vec<u8>,
 }
 
-/// A path as clients take it: `./`, doubled and leading slashes mean nothing.
-///
-/// # Errors
-/// `..`, which could lead out of the root and which no layer needs; names and paths longer than
-/// Linux allows. A whiteout's is that of what it hides: clients make no file of its own name.
-fn clean(path: &[u8]) -> Result<Box<[u8]>> {
-    let mut kept = Vec::with_capacity(path.len());
-    for part in parts(path) {
-        if part == b".." {
-            return Err(Error::malformed("a path in a layer must not contain `..`"));
+impl Found<'_> {
+    /// Adds what a tar entry stands for, which is nothing for what clients pass over.
+    fn add<R: tar::Forward>(
+        &mut self,
+        entry: &tar::Entry,
+        reader: &mut tar::Reader<R>,
+    ) -> Result<()> {
+        let path = clean(&entry.path)?;
+        let unnamed = match marker(&path)? {
+            Marker::No => false,
+            Marker::Unnamed if matches!(entry.kind, EntryKind::File { .. }) => true,
+            Marker::Unnamed | Marker::PassedOver => return Ok(()),
+            Marker::Change(change) => {
+                self.changes.push(change);
+                return Ok(());
+            }
+        };
+        let (xattrs, meaning) = self.driver.take(entry)?;
+        match meaning {
+            Meaning::None => {}
+            Meaning::Opaque => {
+                self.changes.push(Change { path: path.clone(), what: What::Opaque });
+            }
+            Meaning::Whiteout => {
+                self.changes.push(Change { path, what: What::Whiteout });
+                return Ok(());
+            }
         }
-        let name = part.strip_prefix(b".wh.").unwrap_or(part);
-        if name.len() > 255 {
-            return Err(Error::malformed("a name is longer than the 255 bytes that Linux allows"));
-        }
-        if kept.len() + usize::from(!kept.is_empty()) + name.len() > MAX_PATH {
-            return Err(Error::malformed(
-                "a path is longer than the 4,095 bytes that Linux allows",
-            ));
-        }
-        if !kept.is_empty() {
-            kept.push(b'/');
-        }
-        kept.extend_from_slice(part);
+        let own = |id| if id == NO_ID { 0 } else { id };
+        let inode = |kind| Inode {
+            // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
+            mode: if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { entry.mode },
+            kind,
+            uid: own(entry.uid),
+            gid: own(entry.gid),
+            mtime: entry.mtime,
+            xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs.clone())),
+        };
+        let what = match &entry.kind {
+            EntryKind::File { size, sparse } => {
+                let inode =
+                    inode(Kind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
+                if unnamed { What::Unnamed(inode) } else { What::Put(inode) }
+            }
+            EntryKind::HardLink { target } => What::Link {
+                target: clean(target).context(|| "hard link target")?,
+                like: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
+            },
+            EntryKind::Symlink { target } if target.is_empty() => {
+                return Err(Error::malformed("a symlink without a target"));
+            }
+            EntryKind::Symlink { target } if target.len() > MAX_PATH => {
+                return Err(Error::malformed(
+                    "a symlink's target is longer than the 4,095 bytes that Linux allows",
+                ));
+            }
+            EntryKind::Symlink { target } => {
+                What::Put(inode(Kind::Symlink { target: target.clone() }))
+            }
+            EntryKind::Dir => What::Put(inode(Kind::Dir)),
+            EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
+            EntryKind::CharDevice { major, minor } => {
+                What::Put(inode(Kind::CharDevice { major: *major, minor: *minor }))
+            }
+            EntryKind::BlockDevice { major, minor } => {
+                What::Put(inode(Kind::BlockDevice { major: *major, minor: *minor }))
+            }
+        };
+        self.changes.push(Change { path, what });
+        Ok(())
     }
-    Ok(kept.into_boxed_slice())
-}
 
-/// What a name with `.wh.` in it stands for.
-enum Marker {
-    /// Nothing: it is a name like others.
-    No,
-    /// Nothing that clients heed.
-    PassedOver,
-    /// A whiteout.
-    Change(Change),
-}
-
-/// Reads the names that begin with `.wh.`.
-fn marker(path: &[u8]) -> Result<Marker> {
-    if !parts(path).any(|part| part.starts_with(b".wh.")) {
-        return Ok(Marker::No);
+    /// Hashes a file, and tells where its bytes are.
+    fn file<R: tar::Forward>(
+        &mut self,
+        entry: &tar::Entry,
+        size: u64,
+        sparse: Option<&[(u64, u64)]>,
+        reader: &mut tar::Reader<R>,
+    ) -> Result<FileData> {
+        let (source, offset) = (self.number, entry.data_offset);
+        let location = match sparse {
+            None => Location::Span { source, offset },
+            Some(runs) => {
+                self.limits.add_bytes(size)?;
+                Location::Sparse(Box::new(SparseMap { source, offset, runs: runs.to_vec() }))
+            }
+        };
+        let hash = hash(reader.data(), size, sparse, &mut self.buf)?;
+        Ok(FileData { size, hash, location })
     }
-    // AUFS kept its own files under such names; Docker skips them
-    // (moby, pkg/archive/diff.go: WhiteoutMetaPrefix).
-    let name = base_name(path);
-    let dir = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default();
-    if name != b".wh..wh..opq" && parts(path).any(|part| part.starts_with(b".wh..wh.")) {
-        return Ok(Marker::PassedOver);
-    }
-    if parts(dir).any(|part| part.starts_with(b".wh.")) {
-        return Err(Error::malformed("a name below a whiteout"));
-    }
-    if name == b".wh..wh..opq" {
-        return Ok(Marker::Change(Change { path: dir.into(), what: What::Opaque }));
-    }
-    let hidden = &name[b".wh.".len()..];
-    if hidden.is_empty() || hidden == b"." || hidden == b".." {
-        return Err(Error::malformed("a whiteout that names nothing"));
-    }
-    let path = join(dir, hidden).into();
-    Ok(Marker::Change(Change { path, what: What::Whiteout }))
 }
 
 /// BLAKE3 of a file's bytes, holes as zeros.
@@ -393,48 +413,6 @@ impl<R: Read> Read for Tee<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_are_cleaned_and_games_refused() {
-        assert_eq!(&*clean(b"./a//b/./c/").unwrap(), b"a/b/c");
-        assert_eq!(&*clean(b"/etc").unwrap(), b"etc");
-        assert_eq!(&*clean(b"./").unwrap(), b"");
-        assert!(clean(b"a/../b").is_err());
-        assert!(clean(&[b'n'; 256]).is_err());
-        assert!(clean(&[b'n'; 255]).is_ok());
-        // Clients never make a file of a whiteout's name.
-        assert!(clean(&[b".wh.", &[b'n'; 255][..]].concat()).is_ok());
-        assert!(clean(&[b".wh.", &[b'n'; 256][..]].concat()).is_err());
-        let deep = |n: usize, name: &[u8]| [&b"a/".repeat(n)[..], name].concat();
-        assert_eq!(clean(&deep(2047, b"a")).unwrap().len(), 4095);
-        assert!(clean(&deep(2047, b".wh.a")).is_ok());
-        assert!(clean(&deep(2047, b"aa")).is_err() && clean(&deep(20_000, b"a")).is_err());
-    }
-
-    #[test]
-    fn whiteouts_are_told_from_names() {
-        let read = |p: &[u8]| match marker(p) {
-            Ok(Marker::No) => "a name".to_owned(),
-            Ok(Marker::PassedOver) => "nothing".to_owned(),
-            Ok(Marker::Change(c)) => format!("{:?} of {}", c.what, c.path.escape_ascii()),
-            Err(_) => "an error".to_owned(),
-        };
-        for (path, want) in [
-            (&b"a/b"[..], "a name"),
-            (b"a/wh..x", "a name"),
-            (b"a/.wh.b", "Whiteout of a/b"),
-            (b".wh.b", "Whiteout of b"),
-            (b"a/.wh..wh..opq", "Opaque of a"),
-            (b".wh..wh..opq", "Opaque of "),
-            (b".wh..wh.plnk/1.2", "nothing"),
-            (b"a/.wh.", "an error"),
-            (b".wh...", "an error"),
-            (b"a/.wh..", "an error"),
-            (b".wh.a/b", "an error"),
-        ] {
-            assert_eq!(read(path), want, "{}", path.escape_ascii());
-        }
-    }
 
     #[test]
     fn a_sparse_file_hashes_like_its_dense_form() {

@@ -113,13 +113,58 @@ fn a_link_to_a_lower_name_joins_its_group() {
 }
 
 #[test]
-fn a_link_brings_the_metadata_of_its_header() {
-    let mut x = link("x", "a");
-    if let What::Link { like, .. } = &mut x.what {
-        like.uid = 7;
-    }
-    let (set, _) = flat(vec![vec![file("a", 1)], vec![x]]).unwrap();
-    assert_eq!(set.get(b"a").unwrap().uid, 7);
+fn a_links_own_header_only_ever_sets() {
+    const CAP: &str = "security.capability";
+    let linked = |kind: Kind, xattrs: &[(&str, &str)], uid: u32, like: &[(&str, &str)]| {
+        let list = |xattrs: &[(&str, &str)]| {
+            let xattr = |(k, v): &(&str, &str)| (k.as_bytes().into(), v.as_bytes().into());
+            Some(Box::new(xattrs.iter().map(xattr).collect::<Vec<_>>())).filter(|x| !x.is_empty())
+        };
+        let (mut a, mut l) = (put("a", kind), link("l", "a"));
+        let What::Put(inode) = &mut a.what else { unreachable!() };
+        (inode.uid, inode.gid, inode.mtime.secs, inode.xattrs) = (5, 6, 1000, list(xattrs));
+        let What::Link { like: header, .. } = &mut l.what else { unreachable!() };
+        (header.uid, header.gid, header.mtime.secs, header.mode) = (uid, 6, 2000, 0o600);
+        header.xattrs = list(like);
+        let (set, _) = flat(vec![vec![a, l]]).unwrap();
+        let inode = set.get(b"l").unwrap().clone();
+        let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
+        let xattrs = inode.xattrs.iter().flat_map(|x| x.iter());
+        let xattrs: Vec<_> = xattrs.map(|(k, v)| format!("{}={}", text(k), text(v))).collect();
+        (inode.uid, inode.mode, inode.mtime.secs, xattrs.join(" "))
+    };
+    let file = || {
+        let location = Location::Span { source: 0, offset: 0 };
+        Kind::File(FileData { size: 1, hash: [0; 32], location })
+    };
+    let both = [(CAP, "c"), ("user.a", "1")];
+    // GNU tar writes no attributes on links; the file's stay.
+    assert_eq!(linked(file(), &both, 5, &[]), (5, 0o600, 2000, format!("{CAP}=c user.a=1")));
+    // Another owner takes capabilities away, unless the link's header has some.
+    assert_eq!(linked(file(), &both, 7, &[]), (7, 0o600, 2000, "user.a=1".into()));
+    let same = (7, 0o600, 2000, format!("{CAP}=d user.a=1"));
+    assert_eq!(linked(file(), &both, 7, &[(CAP, "d")]), same);
+    // No owner at all leaves the file's.
+    let set = linked(file(), &both, u32::MAX, &[("user.a", "2"), ("user.b", "")]);
+    assert_eq!(set, (5, 0o600, 2000, format!("{CAP}=c user.a=2 user.b=")));
+    assert_eq!(linked(file(), &[], 5, &[]).3, "");
+    // Of a symlink only the owner is set.
+    let symlink = Kind::Symlink { target: b"t"[..].into() };
+    assert_eq!(linked(symlink, &[], 7, &[]), (7, 0o644, 1000, String::new()));
+}
+
+#[test]
+fn a_file_of_aufs_is_there_for_links_alone() {
+    let unnamed = |path: &str| {
+        let What::Put(inode) = file(path, 7).what else { unreachable!() };
+        Change { path: path.as_bytes().into(), what: What::Unnamed(inode) }
+    };
+    let own = ".wh..wh.plnk/1.2";
+    assert_eq!(show(vec![vec![unnamed(own), link("a", own), link("b", own)]]), "a=7+ b=7+");
+    assert!(flat(vec![vec![unnamed(own)], vec![link("a", own)]]).is_err());
+    let layers = [vec![unnamed(own)]];
+    let (_, hidden, list) = apply_and_list(layers.map(|l| ("", l))).unwrap();
+    assert_eq!((hidden.files, list.len()), (1, 1));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fileset::{FileSet, Kind};
 use crate::flatten;
+use crate::layer::driver::Attributes;
 use crate::layer::{self, LayerContent, MAX_ENTRIES};
 use crate::oci::{self, Manifest};
 use crate::plan::{self, Target};
@@ -189,6 +190,8 @@ fn inspect_one(
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read, &patterns)?;
     let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
+    let mut notes: Vec<String> =
+        Attributes::note(read.iter().map(|l| &l.driver)).into_iter().collect();
     let named = image.layers.iter().map(|l| l.name.as_str());
     let (files, _, hidden) =
         flatten::apply_and_list(named.zip(read.into_iter().map(|l| l.changes)))?;
@@ -222,6 +225,7 @@ fn inspect_one(
         manifest_bytes: image.manifest.as_ref().map_or(0, |m| m.len() as u64),
         in_index,
     };
+    notes.extend_from_slice(&analysis.notes);
     Ok(Inspection {
         platform: image.platform.to_string(),
         config: Digest::of(&image.config_bytes),
@@ -239,7 +243,7 @@ fn inspect_one(
         },
         layers,
         waste,
-        notes: analysis.notes,
+        notes,
     })
 }
 

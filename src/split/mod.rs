@@ -236,7 +236,7 @@ impl Job<'_> {
             pull: None,
             manifest: None,
             config: None,
-            notes: analysis.notes.clone(),
+            notes: [&flat.notes[..], &analysis.notes].concat(),
         };
         let encoded = if options.dry_run {
             None

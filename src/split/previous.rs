@@ -94,6 +94,7 @@ impl<'a> Previous<'a> {
                 .zip(&image.layers)
                 .map(|(read, layer)| OldLayer {
                     name: layer.name.clone(),
+                    barred: !read.driver.is_empty(),
                     changes: read.changes,
                     blob_bytes: layer.source.size(),
                 })

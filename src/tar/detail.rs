@@ -1,8 +1,8 @@
 //! What only a description of an archive repeats: fields of a header that unpacking does not need.
 
-use super::read::{Entry, MAGIC, MAJOR, MINOR, MODE, SIZE};
-use super::{BLOCK, EntryKind, number, padding, pax};
-use crate::error::Error;
+use super::header::{Block, Fields};
+use super::read::Entry;
+use super::{BLOCK, EntryKind, padding, pax};
 use crate::fileset::Mtime;
 
 /// Fields as Go's `archive/tar` reads them.
@@ -22,55 +22,32 @@ pub struct Detail {
 /// that build on it would see something else than this entry: sparse files, global headers, sizes
 /// of what has no data, formats of their own.
 pub fn detail(head: &[u8], entry: &Entry) -> Option<Detail> {
-    let (mut accessed, mut changed) = (None, None);
-    let mut size = 0;
+    let mut records = pax::Records::new();
     let mut rest = head;
-    let header = loop {
-        let header = rest.first_chunk::<BLOCK>()?;
-        let bytes = u64::try_from(number::parse(&header[SIZE], "size").ok()?).ok()?;
-        match header[super::read::TYPE] {
-            b'x' => {
-                let data = rest.get(BLOCK..)?.get(..bytes as usize)?;
-                (accessed, changed, size) = (None, None, 0);
-                pax::each(data, |key, value| {
-                    match key {
-                        b"atime" => accessed = pax::time(key, value)?,
-                        b"ctime" => changed = pax::time(key, value)?,
-                        b"size" => size = pax::unsigned(key, value)?.unwrap_or(0),
-                        _ if key == pax::XATTR || key.starts_with(pax::SPARSE) => {
-                            return Err(Error::unsupported("seen in another way"));
-                        }
-                        _ => {}
-                    }
-                    Ok(())
-                })
-                .ok()?;
-            }
+    let fields = loop {
+        let block: &Block = rest.first_chunk()?;
+        let fields = Fields::read(block).ok()?;
+        let bytes = usize::try_from(fields.size).ok()?;
+        match fields.typeflag {
+            b'x' => records = pax::records(rest.get(BLOCK..)?.get(..bytes)?).ok()?,
             b'L' | b'K' => {}
             b'g' | b'S' => return None,
-            _ => {
-                size = size.max(bytes);
-                break header;
-            }
+            _ => break fields,
         }
-        rest = rest.get(BLOCK + (bytes + padding(bytes)) as usize..)?;
+        rest = rest.get(BLOCK..)?.get(bytes + padding(bytes as u64) as usize..)?;
     };
+    let value = |key: &[u8]| records.get(key).filter(|value| !value.is_empty());
+    let odd = records.keys().any(|key| key.starts_with(pax::SPARSE) || key == pax::XATTR);
+    let sized = fields.size != 0 || value(b"size").is_some_and(|size| size != b"0");
     let data = matches!(entry.kind, EntryKind::File { sparse: None, .. });
-    if rest.len() != BLOCK || !data && size != 0 || entry.path.is_empty() {
+    if rest.len() != BLOCK || odd || sized && !data || entry.path.is_empty() || !fields.plain {
         return None;
     }
-    let device = match &header[MAGIC] {
-        b"ustar\0" if !header.ends_with(b"tar\0") => true,
-        // Times stand where other formats have the rest of a long name.
-        b"ustar " if header[345..369] == [0; 24] => header[263..265] == *b" \0",
-        magic if magic.starts_with(b"ustar") => return None,
-        _ => false,
-    };
-    let field = |range, what| number::parse(&header[range], what).ok();
-    let device = if device {
-        (field(MAJOR, "major number")?, field(MINOR, "minor number")?)
-    } else {
-        (0, 0)
-    };
-    Some(Detail { mode: field(MODE, "mode")?, device, accessed, changed })
+    let time = |key: &[u8]| value(key).and_then(|value| pax::time(key, value).ok());
+    Some(Detail {
+        mode: fields.mode,
+        device: fields.device,
+        accessed: time(b"atime"),
+        changed: time(b"ctime"),
+    })
 }

@@ -6,6 +6,7 @@
 //! readers differ the rule is that of Go's `archive/tar`, which every stock client uses.
 
 mod detail;
+mod header;
 mod number;
 mod pax;
 mod read;

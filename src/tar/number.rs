@@ -18,23 +18,20 @@ pub(super) fn parse(field: &[u8], what: &str) -> Result<i64> {
         }
         return Ok(value);
     }
-    let mut value: i64 = 0;
+    octal(field).ok_or_else(bad)
+}
+
+/// Reads octal text with blanks and NULs around it; `None` when it is something else.
+pub(super) fn octal(field: &[u8]) -> Option<i64> {
     let blank = |b: &u8| matches!(b, b' ' | 0);
-    let digits = field.iter().skip_while(|b| blank(b));
-    let mut ended = false;
-    for b in digits {
-        match b {
-            b'0'..=b'7' if !ended => {
-                let next = value.checked_mul(8).and_then(|v| v.checked_add(i64::from(b - b'0')));
-                value = next.ok_or_else(bad)?;
-            }
-            b if blank(b) => ended = true,
-            // Go stops at the first NUL, whatever follows.
-            _ if ended && field.contains(&0) => break,
-            _ => return Err(bad()),
-        }
-    }
-    Ok(value)
+    let Some(first) = field.iter().position(|b| !blank(b)) else { return Some(0) };
+    let last = field.iter().rposition(|b| !blank(b)).unwrap_or(first);
+    // What follows a NUL means nothing.
+    let digits = field[first..=last].split(|b| *b == 0).next().unwrap_or_default();
+    digits.iter().try_fold(0i64, |value, b| match b {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(b - b'0')),
+        _ => None,
+    })
 }
 
 /// Octal digits that fill all but the last byte of `field`, which stays NUL. Gives false and
@@ -60,12 +57,17 @@ mod tests {
         assert_eq!(parse(b"0000644\0", "x").unwrap(), 0o644);
         assert_eq!(parse(b"  644 \0 ", "x").unwrap(), 0o644);
         assert_eq!(parse(b"\0\0\0\0", "x").unwrap(), 0);
+        assert_eq!(parse(b" \x0017\0x 5", "x").unwrap(), 0o17);
         assert_eq!(parse(b"\x80\0\0\0\0\0\0\x02\0\0\0\0", "x").unwrap(), 0x2_0000_0000);
         assert_eq!(parse(&[0xff; 12], "x").unwrap(), -1);
         assert_eq!(parse(b"\xff\xff\xff\xfe", "x").unwrap(), -2);
-        for bad in
-            [&b"12x4"[..], b"-1", b"0009", &[0x80, 255, 255, 255, 255, 255, 255, 255, 255, 255]]
-        {
+        for bad in [
+            &b"12x4"[..],
+            b"12 4",
+            b"-1",
+            b"0009",
+            &[0x80, 255, 255, 255, 255, 255, 255, 255, 255, 255],
+        ] {
             assert!(parse(bad, "x").is_err(), "{}", bad.escape_ascii());
         }
     }

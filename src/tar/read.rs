@@ -2,10 +2,9 @@
 
 use std::io::{self, Read};
 
-use ::tar::Header;
-
-use super::pax::{self, Pax};
-use super::{BLOCK, EntryKind, number, padding, sparse};
+use super::header::{self, Block, Fields, until_nul};
+use super::pax::{self, Pax, Records};
+use super::{BLOCK, EntryKind, padding, sparse};
 use crate::content::SourceReader;
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Mtime, Xattrs, display};
@@ -72,7 +71,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Permission bits: 0 to 0o7777.
     pub mode: u32,
-    /// Owner.
+    /// Owner. Of larger numbers the low 32 bits, as chown(2) takes them.
     pub uid: u32,
     /// Group.
     pub gid: u32,
@@ -103,9 +102,10 @@ pub struct Reader<R> {
 /// What special headers say of the entry after them.
 #[derive(Default)]
 struct Special {
-    pax: Pax,
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
+    pax: Records,
+    /// Empty where there is none.
+    name: Vec<u8>,
+    link: Vec<u8>,
 }
 
 impl<R: Forward> Reader<R> {
@@ -130,131 +130,75 @@ impl<R: Forward> Reader<R> {
     }
 
     /// The next entry; `None` at the end of the archive, which is two blocks of zeros or the end
-    /// of input. Passes over what is left of the entry before.
+    /// of input. Passes over what is left of the entry before, and over special headers that no
+    /// entry follows.
     ///
     /// # Errors
     /// When the archive is cut off or breaks its format; the message has the entry's offset.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let place = |at| move || format!("tar entry at byte {at}");
         self.pass_data()?;
-        if self.done {
-            return Ok(None);
-        }
-        let start = self.at;
+        let mut start = self.at;
         let mut special = Special::default();
-        loop {
+        while !self.done {
             let at = self.at;
-            let Some(header) = self.header().context(place(at))? else {
-                if at != start {
-                    return Err(Error::malformed("an extended header, and no entry after it")
-                        .context(place(start)()));
-                }
-                return Ok(None);
-            };
-            let bytes = header.as_bytes();
-            let kind = bytes[TYPE];
-            let size = field(bytes, SIZE, "size").context(place(at))?;
-            match kind {
+            let Some(block) = self.header().context(place(at))? else { break };
+            let fields = Fields::read(&block).context(place(at))?;
+            match fields.typeflag {
                 b'x' | b'g' | b'L' | b'K' => {
-                    let data = self.special(size).context(place(at))?;
-                    match kind {
-                        b'x' => special.pax = Pax::parse(&data).context(place(at))?,
-                        b'g' => pax::check_global(&data).context(place(at))?,
-                        b'L' => special.name = Some(until_nul(&data).to_vec()),
-                        _ => special.link = Some(until_nul(&data).to_vec()),
+                    let data = self.special(&fields).context(place(at))?;
+                    match fields.typeflag {
+                        b'x' => special.pax = pax::records(&data).context(place(at))?,
+                        b'L' => special.name = until_nul(&data).to_vec(),
+                        b'K' => special.link = until_nul(&data).to_vec(),
+                        _ => {
+                            pax::check_global(&data).context(place(at))?;
+                            // For Go this is an entry, which takes what stands before it.
+                            special = Special::default();
+                            start = self.at;
+                        }
                     }
                 }
-                _ => return self.entry(&header, start, special).map(Some).context(place(start)),
+                _ => {
+                    let entry = self.entry(&block, fields, start, special);
+                    return entry.map(Some).context(place(start));
+                }
             }
         }
+        Ok(None)
     }
 
-    fn entry(&mut self, header: &Header, start: u64, special: Special) -> Result<Entry> {
-        let bytes = header.as_bytes();
-        let Special { pax, name, link } = special;
-        let path = name.or(pax.path).unwrap_or_else(|| header_path(bytes));
+    fn entry(
+        &mut self,
+        block: &Block,
+        fields: Fields,
+        start: u64,
+        special: Special,
+    ) -> Result<Entry> {
+        let pax = Pax::of(&special.pax)?;
+        let said = |text: Vec<u8>| Some(text).filter(|text| !text.is_empty());
+        let path = said(special.name).or(pax.path).unwrap_or(fields.path.clone());
+        let target = said(special.link).or(pax.link_path).unwrap_or(fields.link.clone());
         let place = || display(&path);
-        let link = link.or(pax.link_path).unwrap_or_else(|| until_nul(&bytes[LINK]).to_vec());
-        let link = link.into_boxed_slice();
-        let size = match pax.size {
-            Some(size) => size,
-            None => field(bytes, SIZE, "size").context(place)?,
-        };
-        let device = || -> Result<(u32, u32)> {
-            // The old format has no such fields.
-            if bytes[MAGIC][..5] != *b"ustar" {
-                return Ok((0, 0));
-            }
-            Ok((id(bytes, MAJOR, "major number")?, id(bytes, MINOR, "minor number")?))
-        };
-        let mut kind = match bytes[TYPE] {
-            0 if path.ends_with(b"/") => EntryKind::Dir,
-            0 | b'0' | b'S' => EntryKind::File { size, sparse: None },
-            b'1' => EntryKind::HardLink { target: link },
-            b'2' => EntryKind::Symlink { target: link },
-            b'5' => EntryKind::Dir,
-            b'6' => EntryKind::Fifo,
-            b'3' => {
-                let (major, minor) = device().context(place)?;
-                EntryKind::CharDevice { major, minor }
-            }
-            b'4' => {
-                let (major, minor) = device().context(place)?;
-                EntryKind::BlockDevice { major, minor }
-            }
-            other => {
-                return Err(Error::unsupported(format!(
-                    "type {:?} is none that clients unpack",
-                    char::from(other)
-                ))
-                .context(place()));
-            }
-        };
-        // What has no data has none, whatever its size field says; so do Go and its clients.
-        let mut stored = if let EntryKind::File { size, .. } = kind { size } else { 0 };
+        // The header's own size must be one too, even where an extended header has another.
+        if !fields.header_only() {
+            size_of(fields.size).context(place)?;
+        }
+        let size = pax.size.unwrap_or(fields.size);
+        let kind = kind(&fields, &path, target.into(), size).context(place)?;
+        let stored = if let EntryKind::File { size, .. } = kind { size } else { 0 };
         (self.left, self.pad) = (stored, padding(stored));
-        let mut sparse_name = None;
-        if let EntryKind::File { size, sparse } = &mut kind {
-            if bytes[TYPE] == b'S' {
-                let (mut runs, real, mut more) = sparse::gnu_header(header).context(place)?;
-                while more {
-                    let mut block = [0; BLOCK];
-                    self.read_block(&mut block).context(place)?;
-                    more = sparse::gnu_extension(&mut runs, &block).context(place)?;
-                }
-                *size = real;
-                *sparse = Some(sparse::check(runs, real, stored).context(place)?);
-            } else if let Some(in_data) = sparse::pax_format(&pax.sparse).context(place)? {
-                let real = pax.sparse.size.ok_or_else(|| {
-                    Error::malformed("a sparse file without its real size").context(place())
-                })?;
-                let runs = if in_data {
-                    let (runs, taken) = sparse::data_map(&mut Data(self), stored).context(place)?;
-                    stored -= taken;
-                    runs
-                } else {
-                    sparse::pax_map(&pax.sparse).context(place)?
-                };
-                *size = real;
-                *sparse = Some(sparse::check(runs, real, stored).context(place)?);
-                sparse_name = pax.sparse.name;
-            }
-        }
         if self.at.checked_add(self.left).and_then(|end| end.checked_add(self.pad)).is_none() {
-            return Err(Error::malformed(format!("a size of {} bytes", self.left)).context(place()));
+            return Err(Error::malformed(format!("a size of {stored} bytes")).context(place()));
         }
-        let mtime = match pax.mtime {
-            Some(mtime) => mtime,
-            None => Mtime { secs: number::parse(&bytes[MTIME], "mtime").context(place)?, nanos: 0 },
-        };
-        let own = |pax: Option<u32>, range, what| pax.map_or_else(|| id(bytes, range, what), Ok);
+        let (kind, stored, name) = self.sparse(block, &special.pax, kind, stored).context(place)?;
         Ok(Entry {
-            mode: (number::parse(&bytes[MODE], "mode").context(place)? & 0o7777) as u32,
-            uid: own(pax.uid, UID, "user ID").context(place)?,
-            gid: own(pax.gid, GID, "group ID").context(place)?,
-            path: sparse_name.unwrap_or(path),
+            mode: (fields.mode & 0o7777) as u32,
+            uid: pax.uid.unwrap_or(fields.uid) as u32,
+            gid: pax.gid.unwrap_or(fields.gid) as u32,
+            path: name.unwrap_or(path),
             kind,
-            mtime,
+            mtime: pax.mtime.unwrap_or(Mtime { secs: fields.mtime, nanos: 0 }),
             xattrs: pax.xattrs,
             header_offset: start,
             data_offset: self.at,
@@ -262,45 +206,64 @@ impl<R: Forward> Reader<R> {
         })
     }
 
+    /// Reads the map of a file if it is a sparse one. Gives its kind, how many bytes are stored for
+    /// it, and its path where the map's records have another.
+    fn sparse(
+        &mut self,
+        block: &Block,
+        records: &Records,
+        kind: EntryKind,
+        stored: u64,
+    ) -> Result<(EntryKind, u64, Option<Vec<u8>>)> {
+        let sparse = |runs, size, stored, name| {
+            let (size, runs) = sparse::check(runs, size, stored)?;
+            Ok((EntryKind::File { size, sparse: Some(runs) }, stored, name))
+        };
+        if block[header::TYPE] == b'S' {
+            let (mut runs, size, mut more) = sparse::gnu_header(block)?;
+            while more {
+                let mut block = [0; BLOCK];
+                self.read_block(&mut block)?;
+                more = sparse::gnu_extension(&mut runs, &block)?;
+            }
+            return sparse(runs, size, stored, None);
+        }
+        let Some(found) = sparse::pax_format(records)? else { return Ok((kind, stored, None)) };
+        if !matches!(kind, EntryKind::File { .. }) {
+            return Err(Error::malformed("a sparse map, and it is no file"));
+        }
+        // Without a size of its own it is that of the entry.
+        let size = found.size.unwrap_or(stored.cast_signed());
+        if let Some(runs) = found.runs {
+            return sparse(runs, size, stored, found.name);
+        }
+        let (runs, taken) = sparse::data_map(&mut Data(self), stored)?;
+        sparse(runs, size, stored - taken, found.name)
+    }
+
     /// The next header with a good checksum; `None` at the end.
-    fn header(&mut self) -> Result<Option<Header>> {
-        let mut header = Header::new_old();
-        if !self.try_block(header.as_mut_bytes())? {
+    fn header(&mut self) -> Result<Option<Block>> {
+        let mut block = [0; BLOCK];
+        if !self.try_block(&mut block)? {
             self.done = true;
             return Ok(None);
         }
-        let bytes = header.as_bytes();
-        if bytes.iter().all(|b| *b == 0) {
+        if block == [0; BLOCK] {
             self.done = true;
-            let mut second = [0; BLOCK];
-            if self.try_block(&mut second)? && second != [0; BLOCK] {
+            if self.try_block(&mut block)? && block != [0; BLOCK] {
                 return Err(Error::malformed(
                     "a single block of zeros within the archive; it is damaged",
                 ));
             }
             return Ok(None);
         }
-        // What is no number is as wrong as another number.
-        let stated = number::parse(&bytes[CHECKSUM], "checksum").unwrap_or(-1);
-        let rest = |i: &usize| !CHECKSUM.contains(i);
-        let sum = |value: fn(u8) -> i64| {
-            let others = (0..BLOCK).filter(rest).map(|i| value(bytes[i])).sum::<i64>();
-            others + 8 * i64::from(b' ')
-        };
-        // Some old writers summed signed bytes.
-        let unsigned = sum(i64::from);
-        if stated != unsigned && stated != sum(|b| i64::from(b.cast_signed())) {
-            return Err(Error::malformed(format!(
-                "the header's checksum is {:?}, but its bytes sum up to {unsigned:o}; this is no \
-                 tar archive, or it is damaged",
-                String::from_utf8_lossy(until_nul(&bytes[CHECKSUM]))
-            )));
-        }
-        Ok(Some(header))
+        header::check(&block)?;
+        Ok(Some(block))
     }
 
     /// The data of a special header, all of it.
-    fn special(&mut self, size: u64) -> Result<Vec<u8>> {
+    fn special(&mut self, fields: &Fields) -> Result<Vec<u8>> {
+        let size = size_of(fields.size)?;
         if size > MAX_SPECIAL {
             return Err(Error::limit(format!(
                 "an extended header of {size} bytes; {MAX_SPECIAL} is the limit"
@@ -394,42 +357,32 @@ impl<R: Read> Read for Data<'_, R> {
     }
 }
 
-// Where the fields are: POSIX.1-1988 ustar, and the same places in the formats before and after.
-const NAME: std::ops::Range<usize> = 0..100;
-pub(super) const MODE: std::ops::Range<usize> = 100..108;
-const UID: std::ops::Range<usize> = 108..116;
-const GID: std::ops::Range<usize> = 116..124;
-pub(super) const SIZE: std::ops::Range<usize> = 124..136;
-const MTIME: std::ops::Range<usize> = 136..148;
-const CHECKSUM: std::ops::Range<usize> = 148..156;
-pub(super) const TYPE: usize = 156;
-const LINK: std::ops::Range<usize> = 157..257;
-pub(super) const MAGIC: std::ops::Range<usize> = 257..263;
-pub(super) const MAJOR: std::ops::Range<usize> = 329..337;
-pub(super) const MINOR: std::ops::Range<usize> = 337..345;
-const PREFIX: std::ops::Range<usize> = 345..500;
-
-fn until_nul(field: &[u8]) -> &[u8] {
-    field.split(|b| *b == 0).next().unwrap_or_default()
+/// What a header says the entry is.
+fn kind(fields: &Fields, path: &[u8], target: Box<[u8]>, size: i64) -> Result<EntryKind> {
+    let device = |value: i64| {
+        u32::try_from(value).map_err(|_| {
+            Error::unsupported(format!("device number {value} is out of the range of Linux"))
+        })
+    };
+    let (major, minor) = fields.device;
+    Ok(match fields.typeflag {
+        0 if path.ends_with(b"/") => EntryKind::Dir,
+        0 | b'0' | b'S' => EntryKind::File { size: size_of(size)?, sparse: None },
+        b'1' => EntryKind::HardLink { target },
+        b'2' => EntryKind::Symlink { target },
+        b'3' => EntryKind::CharDevice { major: device(major)?, minor: device(minor)? },
+        b'4' => EntryKind::BlockDevice { major: device(major)?, minor: device(minor)? },
+        b'5' => EntryKind::Dir,
+        b'6' => EntryKind::Fifo,
+        other => {
+            return Err(Error::unsupported(format!(
+                "type {:?} is none that clients unpack",
+                char::from(other)
+            )));
+        }
+    })
 }
 
-fn header_path(bytes: &[u8; BLOCK]) -> Vec<u8> {
-    let name = until_nul(&bytes[NAME]);
-    let prefix = until_nul(&bytes[PREFIX]);
-    // GNU has other fields there.
-    if &bytes[MAGIC] == b"ustar\0" && !prefix.is_empty() {
-        return [prefix, b"/", name].concat();
-    }
-    name.to_vec()
-}
-
-fn field(bytes: &[u8; BLOCK], range: std::ops::Range<usize>, what: &str) -> Result<u64> {
-    let value = number::parse(&bytes[range], what)?;
-    u64::try_from(value).map_err(|_| Error::malformed(format!("a negative {what}: {value}")))
-}
-
-fn id(bytes: &[u8; BLOCK], range: std::ops::Range<usize>, what: &str) -> Result<u32> {
-    let value = number::parse(&bytes[range], what)?;
-    u32::try_from(value)
-        .map_err(|_| Error::malformed(format!("{what} {value} is out of the range of Linux")))
+fn size_of(value: i64) -> Result<u64> {
+    u64::try_from(value).map_err(|_| Error::malformed(format!("a negative size: {value}")))
 }

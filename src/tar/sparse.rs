@@ -2,9 +2,9 @@
 
 use std::io::Read;
 
-use super::BLOCK;
-use super::number;
-use super::pax::SparseKeys;
+use super::header::Block;
+use super::pax::{self, Records};
+use super::{BLOCK, number};
 use crate::error::{Error, Result};
 
 /// More runs than this in one file would take memory without end.
@@ -13,25 +13,48 @@ const MAX_RUNS: usize = 1 << 20;
 /// Runs of stored bytes: `(offset, length)`.
 pub(super) type Runs = Vec<(u64, u64)>;
 
-/// Whether PAX keys make the entry sparse, and if so whether its map stands before its data (1.0).
-pub(super) fn pax_format(keys: &SparseKeys) -> Result<Option<bool>> {
-    match (keys.major, keys.minor) {
-        (None, None) | (Some(0), Some(0 | 1)) => Ok(keys.old.then_some(false)),
-        (Some(1), Some(0)) => Ok(Some(true)),
-        (major, minor) => Err(Error::unsupported(format!(
-            "GNU sparse format {}.{} is not known",
-            major.unwrap_or(0),
-            minor.unwrap_or(0)
-        ))),
-    }
+/// What PAX records say of a sparse file.
+pub(super) struct PaxSparse {
+    /// The path that counts, where there is one.
+    pub(super) name: Option<Vec<u8>>,
+    /// The size with holes, where it is said: `GNU.sparse.size` or `GNU.sparse.realsize`.
+    pub(super) size: Option<i64>,
+    /// The runs of formats 0.0 and 0.1; `None` where they stand before the data (1.0).
+    pub(super) runs: Option<Runs>,
 }
 
-/// The runs of formats 0.0 and 0.1, from the header's keys.
-pub(super) fn pax_map(keys: &SparseKeys) -> Result<Runs> {
-    if !keys.map.len().is_multiple_of(2) {
-        return Err(Error::malformed("a sparse map ends within a pair"));
+/// Reads the records of GNU's formats 0.0, 0.1 and 1.0
+/// (<https://www.gnu.org/software/tar/manual/html_section/Sparse-Formats.html>). As for Go,
+/// records of another version, or without a map, do not make a file sparse.
+pub(super) fn pax_format(records: &Records) -> Result<Option<PaxSparse>> {
+    let text = |key: &str| records.get(key.as_bytes()).map_or(&[][..], Vec::as_slice);
+    let map = text("GNU.sparse.map");
+    let in_data = match (text("GNU.sparse.major"), text("GNU.sparse.minor")) {
+        (b"0", b"0" | b"1") => false,
+        (b"1", b"0") => true,
+        (b"", b"") if !map.is_empty() => false,
+        _ => return Ok(None),
+    };
+    let key = ["GNU.sparse.size", "GNU.sparse.realsize"].into_iter().find(|k| !text(k).is_empty());
+    let size = key.map(|key| pax::number(key.as_bytes(), text(key))).transpose()?;
+    let runs = if in_data { None } else { Some(pax_map(map, text("GNU.sparse.numblocks"))?) };
+    let name = Some(text("GNU.sparse.name").to_vec()).filter(|name| !name.is_empty());
+    Ok(Some(PaxSparse { name, size, runs }))
+}
+
+/// Offsets and lengths in turn, with commas between them.
+fn pax_map(map: &[u8], count: &[u8]) -> Result<Runs> {
+    let wrong = || Error::malformed("a sparse map that does not fit its count, or is no numbers");
+    let numbers: Vec<&[u8]> = match map {
+        b"" => Vec::new(),
+        _ => map.split(|b| *b == b',').collect(),
+    };
+    let count = pax::decimal(count).and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)?;
+    if count.checked_mul(2) != Some(numbers.len()) {
+        return Err(wrong());
     }
-    Ok(keys.map.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    let value = |text| pax::decimal(text).and_then(|n| u64::try_from(n).ok()).ok_or_else(wrong);
+    numbers.chunks_exact(2).map(|pair| Ok((value(pair[0])?, value(pair[1])?))).collect()
 }
 
 /// The map of format 1.0, which stands before the data: numbers, one a line, the count first,
@@ -43,8 +66,9 @@ pub(super) fn data_map(reader: &mut impl Read, stored: u64) -> Result<(Runs, u64
     let mut block = [0; BLOCK];
     let mut at = BLOCK;
     let mut number = || -> Result<u64> {
-        let mut value: u64 = 0;
-        for digit in 0.. {
+        let wrong = || Error::malformed("the sparse map holds something but numbers");
+        let mut value: Option<u64> = None;
+        for place in 0.. {
             if at == BLOCK {
                 taken += BLOCK as u64;
                 if taken > stored {
@@ -56,12 +80,19 @@ pub(super) fn data_map(reader: &mut impl Read, stored: u64) -> Result<(Runs, u64
             let byte = block[at];
             at += 1;
             match byte {
-                b'0'..=b'9' if digit < 19 => value = value * 10 + u64::from(byte - b'0'),
-                b'\n' if digit > 0 => break,
-                _ => return Err(Error::malformed("the sparse map holds something but numbers")),
+                b'0'..=b'9' => {
+                    let next = value.unwrap_or(0).checked_mul(10);
+                    value = Some(
+                        next.and_then(|v| v.checked_add(u64::from(byte - b'0')))
+                            .ok_or_else(wrong)?,
+                    );
+                }
+                b'+' if place == 0 => {}
+                b'\n' => break,
+                _ => return Err(wrong()),
             }
         }
-        Ok(value)
+        value.ok_or_else(wrong)
     };
     let count = number()?;
     if count > MAX_RUNS as u64 {
@@ -73,20 +104,18 @@ pub(super) fn data_map(reader: &mut impl Read, stored: u64) -> Result<(Runs, u64
     Ok((runs, taken))
 }
 
-/// The runs in an old GNU header, and whether another block of them follows.
-pub(super) fn gnu_header(header: &::tar::Header) -> Result<(Runs, u64, bool)> {
-    let gnu = header
+/// The runs in an old GNU header, the size with holes, and whether another block of runs follows.
+pub(super) fn gnu_header(block: &Block) -> Result<(Runs, i64, bool)> {
+    let header = ::tar::Header::from_byte_slice(block)
         .as_gnu()
         .ok_or_else(|| Error::malformed("a sparse entry whose header is not GNU's"))?;
     let mut runs = Runs::new();
-    push_runs(&mut runs, &gnu.sparse)?;
-    let size = number::parse(&gnu.realsize, "real size")?;
-    let size = u64::try_from(size).map_err(|_| Error::malformed("a negative size"))?;
-    Ok((runs, size, gnu.isextended[0] != 0))
+    push_runs(&mut runs, &header.sparse)?;
+    Ok((runs, number::parse(&header.realsize, "real size")?, header.isextended[0] != 0))
 }
 
 /// Adds the runs of an extension block; gives whether another follows.
-pub(super) fn gnu_extension(runs: &mut Runs, block: &[u8; BLOCK]) -> Result<bool> {
+pub(super) fn gnu_extension(runs: &mut Runs, block: &Block) -> Result<bool> {
     let mut extension = ::tar::GnuExtSparseHeader::new();
     extension.as_mut_bytes().copy_from_slice(block);
     push_runs(runs, &extension.sparse)?;
@@ -98,7 +127,7 @@ pub(super) fn gnu_extension(runs: &mut Runs, block: &[u8; BLOCK]) -> Result<bool
 
 fn push_runs(runs: &mut Runs, sparse: &[::tar::GnuSparseHeader]) -> Result<()> {
     for run in sparse {
-        if run.offset[0] == 0 || run.numbytes[0] == 0 {
+        if run.offset[0] == 0 {
             break;
         }
         let value = |field: &[u8]| {
@@ -111,7 +140,9 @@ fn push_runs(runs: &mut Runs, sparse: &[::tar::GnuSparseHeader]) -> Result<()> {
 }
 
 /// Checks runs against the file's size and the bytes stored for them, and drops empty ones.
-pub(super) fn check(runs: Runs, size: u64, stored: u64) -> Result<Runs> {
+pub(super) fn check(runs: Runs, size: i64, stored: u64) -> Result<(u64, Runs)> {
+    let size = u64::try_from(size)
+        .map_err(|_| Error::malformed(format!("a sparse file of {size} bytes")))?;
     let (mut end, mut sum) = (0u64, 0u64);
     for (offset, length) in &runs {
         let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= size);
@@ -124,5 +155,5 @@ pub(super) fn check(runs: Runs, size: u64, stored: u64) -> Result<Runs> {
             "a sparse map of {sum} bytes, but {stored} are stored"
         )));
     }
-    Ok(runs.into_iter().filter(|(_, length)| *length > 0).collect())
+    Ok((size, runs.into_iter().filter(|(_, length)| *length > 0).collect()))
 }

@@ -233,7 +233,9 @@ fn numbers_may_be_base_256_and_times_negative() {
     mtime[11] = 0xfe;
     let e = only(&patched(&m, &[(136, &mtime), (108, b"\x80\0\0\0\x77\x35\x94\0")], b""));
     assert_eq!((e.mtime.secs, e.uid), (-2, 2_000_000_000));
-    fails(&patched(&m, &[(108, &[0xff; 8])], b""), "user ID -1");
+    // The low 32 bits count, as for chown(2).
+    assert_eq!(only(&patched(&m, &[(108, &[0xff; 8])], b"")).uid, u32::MAX);
+    assert_eq!(only(&patched(&m, &[(108, b"\x80\0\0\x07\0\0\0\x05")], b"")).uid, 5);
     fails(&patched(&m, &[(124, &[0xff; 12])], b""), "negative size");
     fails(&patched(&m, &[(100, b"0000q44\0")], b""), "mode");
     fails(&patched(&m, &[(124, b"77777777777\0")], b"abc"), "cut off");
@@ -269,7 +271,6 @@ fn damage_is_an_error_with_its_place() {
     let end = one_zero_block.len() - 512;
     one_zero_block[end] = 1;
     fails(&one_zero_block, "single block of zeros");
-    fails(&pax(&[(b"path", b"x")], b'x'), "no entry after");
     fails(&pax(&[(b"comment", &vec![b'x'; 1 << 20])], b'x'), "limit");
     fails(&[7; 512], "checksum");
     fails(&[7; 100], "cut off");
@@ -369,10 +370,10 @@ fn sparse_maps_that_lie_are_refused() {
     assert!(read_all(&sparse(b"0,3", b"10", b"abc")).is_ok());
     fails(&sparse(b"0,4", b"10", b"abc"), "are stored");
     fails(&sparse(b"8,3", b"10", b"abc"), "leave the file");
-    fails(&sparse(b"2,2,1,1", b"10", b"abc"), "overlap");
-    fails(&sparse(b"18446744073709551615,3", b"10", b"abc"), "no number");
+    fails(&sparse(b"2,2,1,1", b"10", b"abc"), "count");
+    fails(&sparse(b"18446744073709551615,3", b"10", b"abc"), "no numbers");
     fails(&sparse(b"9223372036854775807,3", b"9223372036854775807", b"abc"), "leave the file");
-    fails(&sparse(b"1,2,3", b"10", b"abc"), "within a pair");
+    fails(&sparse(b"1,2,3", b"10", b"abc"), "count");
     let one: &[(&[u8], &[u8])] =
         &[(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")];
     let v1 = |data: &[u8]| {
@@ -384,4 +385,97 @@ fn sparse_maps_that_lie_are_refused() {
     fails(&v1(&block), "limit");
     let block = [&b"1\nx\n"[..], &[0; 508]].concat();
     fails(&v1(&block), "something but numbers");
+}
+
+/// A special header of GNU's or another writer, and its data.
+fn special(typeflag: u8, data: &[u8]) -> Vec<u8> {
+    let size = format!("{:011o}\0", data.len());
+    let patch: &[(usize, &[u8])] = &[(124, size.as_bytes()), (156, &[typeflag])];
+    let mut out = patched(&metadata(b"././@LongLink", EntryKind::Fifo), patch, data);
+    out.truncate(out.len() - 1024);
+    out
+}
+
+#[test]
+fn each_dialect_has_its_own_fields_behind_the_names() {
+    let m = metadata(b"file", EntryKind::Fifo);
+    let path = |patch: &[(usize, &[u8])]| {
+        let read = read_all(&patched(&m, patch, b""));
+        read.map(|mut all| String::from_utf8(all.remove(0).0.path).unwrap())
+    };
+    let (ustar, gnu): ((usize, &[u8]), (usize, &[u8])) =
+        ((257, b"ustar\x0000"), (257, b"ustar  \0"));
+    assert_eq!(path(&[ustar, (345, b"a/b")]).unwrap(), "a/b/file");
+    // Times in GNU's header are no prefix; what Go before 1.8 wrote there is.
+    assert_eq!(path(&[gnu, (345, b"14371573010\x0014371573010\0")]).unwrap(), "file");
+    assert_eq!(path(&[gnu, (345, b"some/folder")]).unwrap(), "some/folder/file");
+    assert_eq!(path(&[gnu, (345, b"caf\xe9/folder")]).unwrap(), "file");
+    // With another version it is a header of version 7, without prefix and devices.
+    assert_eq!(path(&[(257, b"ustar \0\0"), (345, b"a/b"), (329, b"none")]).unwrap(), "file");
+    // star ends its prefix where its times begin.
+    let times: (usize, &[u8]) = (476, b"00000000007 00000000007 ");
+    assert_eq!(path(&[ustar, (508, b"tar\0"), (345, b"a"), times]).unwrap(), "a/file");
+    let long = [b'p'; 131];
+    assert_eq!(path(&[ustar, (508, b"tar\0"), (345, &long), times]).unwrap().len(), 136);
+    assert!(path(&[ustar, (508, b"tar\0"), (476, b"no time")]).is_err());
+    // Every number must be one, whatever the type and whatever PAX says.
+    assert!(path(&[ustar, (329, b"none")]).is_err());
+    let bytes = [pax(&[(b"uid", b"5")], b'x'), patched(&m, &[(108, b"none")], b"")].concat();
+    fails(&bytes, "user ID");
+}
+
+#[test]
+fn special_headers_count_in_every_order() {
+    let m = metadata(b"own", EntryKind::Fifo);
+    let read = |parts: &[Vec<u8>]| {
+        let bytes = [&parts.concat()[..], &patched(&m, &[(108, b"0000007\0")], b"")].concat();
+        let e = only(&bytes);
+        (String::from_utf8(e.path).unwrap(), e.uid)
+    };
+    let x = |records: &[(&[u8], &[u8])]| pax(records, b'x');
+    let name = |text: &[u8]| special(b'L', text);
+    assert_eq!(read(&[name(b"\0")]), ("own".into(), 7));
+    assert_eq!(read(&[name(b"long\0"), name(b"")]), ("own".into(), 7));
+    assert_eq!(read(&[name(b"long\0more"), x(&[(b"path", b"pax")])]), ("long".into(), 7));
+    assert_eq!(read(&[name(b"\0"), x(&[(b"path", b"pax")])]), ("pax".into(), 7));
+    // The last of several counts; a global one takes away what stands before it.
+    assert_eq!(read(&[x(&[(b"uid", b"1")]), x(&[(b"path", b"two")])]), ("two".into(), 7));
+    let global = || pax(&[(b"comment", b"c")], b'g');
+    assert_eq!(read(&[x(&[(b"uid", b"1")]), name(b"long"), global()]), ("own".into(), 7));
+    assert_eq!(read(&[global(), x(&[(b"uid", b"1")])]), ("own".into(), 1));
+}
+
+#[test]
+fn an_archive_may_end_behind_a_special_header() {
+    let file = patched(&metadata(b"f", EntryKind::Fifo), &[], b"");
+    let tails =
+        [pax(&[(b"comment", b"c")], b'g'), pax(&[(b"path", b"x")], b'x'), special(b'L', b"n")];
+    for tail in tails {
+        assert!(read_all(&tail).unwrap().is_empty());
+        for end in [0, 1024] {
+            let bytes = [&file[..file.len() - 1024], &tail, &vec![0; end]].concat();
+            assert_eq!(only(&bytes).path, b"f");
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sparse_map_leaves_a_plain_file() {
+    let m = metadata(b"f", EntryKind::Fifo);
+    let read = |records: &[(&[u8], &[u8])]| {
+        let entry = patched(&m, &[(124, b"00000000003\0")], b"abc");
+        only(&[pax(records, b'x'), entry].concat()).kind
+    };
+    let (blocks, size) =
+        ((&b"GNU.sparse.numblocks"[..], &b"0"[..]), (&b"GNU.sparse.size"[..], &b"9"[..]));
+    assert_eq!(read(&[blocks, size]), file(3));
+    assert_eq!(read(&[(b"GNU.sparse.major", b"2"), (b"GNU.sparse.minor", b"0"), size]), file(3));
+    assert_eq!(read(&[(b"GNU.sparse.major", b"1"), size]), file(3));
+    let map: (&[u8], &[u8]) = (b"GNU.sparse.map", b"0,3");
+    let one: (&[u8], &[u8]) = (b"GNU.sparse.numblocks", b"1");
+    // Without a size of its own it has the entry's.
+    assert_eq!(read(&[map, one]), EntryKind::File { size: 3, sparse: Some(vec![(0, 3)]) });
+    assert_eq!(read(&[map, one, size]), EntryKind::File { size: 9, sparse: Some(vec![(0, 3)]) });
+    let bytes = [pax(&[map, one], b'x'), patched(&m, &[(156, b"5")], b"")].concat();
+    fails(&bytes, "no file");
 }

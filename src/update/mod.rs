@@ -59,6 +59,8 @@ pub struct OldLayer {
     pub changes: Vec<Change>,
     /// Bytes of the blob, as it lies there.
     pub blob_bytes: u64,
+    /// Whether it must go: its entries have attributes by which clients come to different files.
+    pub barred: bool,
 }
 
 /// The new image as it is to be.
@@ -137,6 +139,9 @@ pub fn update(
         purged |= bit(d.layer);
     }
     let mut barred = purged;
+    for (i, _) in previous.iter().enumerate().filter(|(_, l)| l.barred) {
+        barred |= bit(i);
+    }
     if new.files.get(b"").is_none() {
         // What a layer says of the root can't be unsaid.
         let root = |c: &Change| c.path.is_empty() && matches!(c.what, What::Put(_));
@@ -297,7 +302,7 @@ fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
                     continue;
                 }
                 // Links of this layer may still point at what it takes away.
-                What::Whiteout | What::Opaque => continue,
+                What::Whiteout | What::Opaque | What::Unnamed(_) => continue,
             };
             if file.map_or(now.is_none(), |(file, ..)| !shown(file)) {
                 let found =

@@ -6,7 +6,7 @@ use super::OldLayer;
 use super::choose::{Layers, MOST_LAYERS, Need, Offer};
 use crate::analyze::HEADER_BYTES;
 use crate::fileset::{FileSet, Inode, Kind};
-use crate::layer::{Change, What};
+use crate::layer::{Change, What, set_by_link};
 
 /// Tells for everything in the new file set which old layers say something about it, and which
 /// of them what it should be. `estimates` has the expected compressed bytes of each inode.
@@ -106,12 +106,7 @@ fn grouped(changes: &[Change]) -> Vec<(Inode, BTreeSet<&[u8]>)> {
             What::Link { target, like } => {
                 // A link into a lower layer gives nothing that can be counted on.
                 let Some(group) = group_of.get(&**target).copied() else { continue };
-                let inode = &mut groups[group].0;
-                if !matches!(inode.kind, Kind::Symlink { .. }) {
-                    inode.mode = like.mode;
-                }
-                (inode.uid, inode.gid, inode.mtime) = (like.uid, like.gid, like.mtime);
-                inode.xattrs.clone_from(&like.xattrs);
+                set_by_link(&mut groups[group].0, like);
                 group
             }
             _ => continue,

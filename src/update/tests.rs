@@ -152,7 +152,8 @@ fn written(files: &FileSet, layer: &PlannedLayer) -> OldLayer {
         };
         changes.push(Change { path: entry.path.clone(), what });
     }
-    OldLayer { name: layer.label.clone(), changes, blob_bytes: layer.estimate.max(1) }
+    let (name, blob_bytes) = (layer.label.clone(), layer.estimate.max(1));
+    OldLayer { name, changes, blob_bytes, barred: false }
 }
 
 fn options() -> impl Strategy<Value = Options> {

@@ -14,11 +14,13 @@ mod damage;
 mod delta;
 mod determinism;
 mod fidelity;
+mod headers;
 #[cfg(feature = "store")]
 mod history;
 mod image;
 mod inspect;
 mod model;
+mod overlay;
 mod page;
 mod pulls;
 mod recode;
