@@ -93,10 +93,11 @@ impl Attributes {
             let name = name[..name.len().min(60)].escape_ascii();
             format!("{name} of {count} {}", if *count == 1 { "entry" } else { "entries" })
         };
-        let mut text = all.iter().take(SHOWN).map(line).collect::<Vec<_>>().join(", ");
+        let mut shown: Vec<String> = all.iter().take(SHOWN).map(line).collect();
         if all.len() > SHOWN {
-            text += &format!(" and {} more", all.len() - SHOWN);
+            shown.push(format!("{} more", all.len() - SHOWN));
         }
+        let mut text = shown.join(", ");
         let points = |name: &[u8]| name.ends_with(b".redirect") || name.ends_with(b".metacopy");
         if all.keys().any(|name| points(name)) {
             text += "; what redirect and metacopy point at in lower layers is not followed";

@@ -160,7 +160,7 @@ impl<R: Forward> Reader<R> {
                     }
                 }
                 _ => {
-                    let entry = self.entry(&block, fields, start, special);
+                    let entry = self.entry(&block, &fields, start, special);
                     return entry.map(Some).context(place(start));
                 }
             }
@@ -171,21 +171,21 @@ impl<R: Forward> Reader<R> {
     fn entry(
         &mut self,
         block: &Block,
-        fields: Fields,
+        fields: &Fields,
         start: u64,
         special: Special,
     ) -> Result<Entry> {
         let pax = Pax::of(&special.pax)?;
         let said = |text: Vec<u8>| Some(text).filter(|text| !text.is_empty());
-        let path = said(special.name).or(pax.path).unwrap_or(fields.path.clone());
-        let target = said(special.link).or(pax.link_path).unwrap_or(fields.link.clone());
+        let path = said(special.name).or(pax.path).unwrap_or_else(|| fields.path.clone());
+        let target = said(special.link).or(pax.link_path).unwrap_or_else(|| fields.link.clone());
         let place = || display(&path);
         // The header's own size must be one too, even where an extended header has another.
         if !fields.header_only() {
             size_of(fields.size).context(place)?;
         }
         let size = pax.size.unwrap_or(fields.size);
-        let kind = kind(&fields, &path, target.into(), size).context(place)?;
+        let kind = kind(fields, &path, target.into(), size).context(place)?;
         let stored = if let EntryKind::File { size, .. } = kind { size } else { 0 };
         (self.left, self.pad) = (stored, padding(stored));
         if self.at.checked_add(self.left).and_then(|end| end.checked_add(self.pad)).is_none() {

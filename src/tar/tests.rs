@@ -403,8 +403,8 @@ fn each_dialect_has_its_own_fields_behind_the_names() {
         let read = read_all(&patched(&m, patch, b""));
         read.map(|mut all| String::from_utf8(all.remove(0).0.path).unwrap())
     };
-    let (ustar, gnu): ((usize, &[u8]), (usize, &[u8])) =
-        ((257, b"ustar\x0000"), (257, b"ustar  \0"));
+    let ustar: (usize, &[u8]) = (257, b"ustar\x0000");
+    let gnu: (usize, &[u8]) = (257, b"ustar  \0");
     assert_eq!(path(&[ustar, (345, b"a/b")]).unwrap(), "a/b/file");
     // Times in GNU's header are no prefix; what Go before 1.8 wrote there is.
     assert_eq!(path(&[gnu, (345, b"14371573010\x0014371573010\0")]).unwrap(), "file");
