@@ -441,7 +441,7 @@ fn headers_are_read_as_go_reads_them() {
     let dir = tempfile::tempdir().unwrap();
     let told = go(dir.path(), &archives);
     assert_eq!(told.len(), archives.len());
-    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
     for (i, (archive, told)) in archives.iter().zip(&told).enumerate() {
         let (ours, error) = read(archive);
         let verdict = match &error {
@@ -458,9 +458,12 @@ fn headers_are_read_as_go_reads_them() {
             std::fs::write(&file, archive).unwrap();
             panic!("archive {i} is {}\nGo:\n{told}\nrelayer:\n{ours}{error:?}", file.display());
         }
-        *seen.entry(verdict).or_default() += 1;
+        *verdicts.entry(verdict).or_default() += 1;
     }
-    println!("{seen:#?}");
+    println!("{verdicts:#?}");
     // The archives are worth reading: a good part is read, and a good part is refused.
-    assert!(seen["read alike"] * 6 > count && seen["refused by both"] * 10 > count, "{seen:?}");
+    assert!(
+        verdicts["read alike"] * 6 > count && verdicts["refused by both"] * 10 > count,
+        "{verdicts:?}"
+    );
 }
