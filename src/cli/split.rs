@@ -162,7 +162,8 @@ struct Common {
     /// Window of zstd, 2^N bytes, that every client must hold in memory; above 23 some refuse
     #[arg(long, value_name = "N")]
     long: Option<u32>,
-    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`
+    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; those that other
+    /// files remember stay
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,
     /// Only this platform of several, as in linux/arm64 [default: all]
