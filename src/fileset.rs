@@ -354,9 +354,26 @@ pub fn display(path: &[u8]) -> String {
     format!("/{}…{}", &text[..120], &text[text.len() - 60..])
 }
 
+/// A text from an image for people: control characters are escaped, and those that turn the
+/// direction of a text or can't be seen.
+pub fn printable(text: &str) -> String {
+    let hides = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || hides(c) { out.extend(c.escape_debug()) } else { out.push(c) }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(printable("a\x1b[2J\u{9b}\n\u{202e}"), "a\\u{1b}[2J\\u{9b}\\n\\u{202e}");
+        assert_eq!(printable("\"it's\" a\u{308}bc 日本 \\"), "\"it's\" a\u{308}bc 日本 \\");
+    }
 
     fn set(items: &[(&str, Option<&str>)]) -> FileSet {
         let mut entries = Vec::new();

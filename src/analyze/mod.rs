@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use crate::content::Contents;
 use crate::error::Result;
-use crate::fileset::{Entry, FileSet, Inode, Kind, display, parent, parts};
+use crate::fileset::{Entry, FileSet, Inode, Kind, display, parent, parts, printable};
 
 /// What sort of thing a component is. The order is that of stability, steadiest first.
 #[derive(
@@ -132,7 +132,7 @@ impl<'a> Claims<'a> {
     fn component(&mut self, name: String, kind: ComponentKind) -> u32 {
         let next = self.components.len() as u32;
         let components = &mut self.components;
-        *self.by_name.entry(name).or_insert_with_key(|name| {
+        *self.by_name.entry(printable(&name)).or_insert_with_key(|name| {
             let learned = Learned::default();
             components.push(Component { name: name.clone(), kind, churn: None, learned });
             next

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::load::open_one;
 use super::table::{lines, share, table};
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
 use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
 use crate::codec::Compression;
 use crate::content::Budget;
@@ -122,7 +122,7 @@ impl BenchArgs {
             text.push('\n');
             text.push_str(&update_pulls(&updates));
         }
-        print(text.as_bytes())
+        print_text(&text)
     }
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::load::open;
+use super::load::{place, tag};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
@@ -11,8 +11,7 @@ use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
-use crate::transport::bundle::Bundle;
-use crate::transport::{Reference, write};
+use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
@@ -34,12 +33,14 @@ impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
         let budget = Budget::new(global.memory.0, None);
-        let opened = open(&self.source, self.platform.as_ref(), &budget, global)?;
-        opened.notes.iter().for_each(|note| terminal.note(note));
+        let place = place(&self.source, &budget, global)?;
+        let to_docker = self.destination.transport == Some(Transport::DockerArchive);
         let pool = global.pool()?;
-        let bundle = pool
-            .install(|| Bundle::unchanged(&opened))
+        let (tag, platform) = (tag(&self.source), self.platform.as_ref());
+        let (bundle, notes) = pool
+            .install(|| place.unchanged(tag, platform, to_docker, global.max_size.0))
             .context(|| format!("reading {}", self.source))?;
+        notes.iter().for_each(|note| terminal.note(note));
         pool.install(|| target.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
         let value = json!({

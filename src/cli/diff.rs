@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::load::{Loaded, load_one};
 use super::table::{lines, number, table};
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
 use crate::analyze::analyze;
 use crate::diff::{Changes, Diff, Load, Loads, Side, diff};
 use crate::error::Result;
@@ -67,7 +67,7 @@ impl DiffArgs {
             let _ = writeln!(text, "\nall {} steps", steps.len());
             text.push_str(&loads(&total));
         }
-        print(text.as_bytes())
+        print_text(&text)
     }
 
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {

@@ -82,7 +82,7 @@ mod run {
 
     use super::super::load::{Loaded, load_one};
     use super::super::table::{lines, number, share, table};
-    use super::super::{print, print_json};
+    use super::super::{print_json, print_text};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::analyze::{Component, analyze};
     use crate::error::{Error, Result};
@@ -128,7 +128,7 @@ mod run {
                         number(added.seen)
                     )
                 };
-                print(text.as_bytes())?;
+                print_text(&text)?;
             }
             all.push(json!({ "image": image.to_string(), "sequence": name, "added": added }));
         }
@@ -185,7 +185,7 @@ mod run {
         }
         if sequences.is_empty() {
             let text = format!("the history in {} is empty\n", dir.display());
-            return print(text.as_bytes());
+            return print_text(&text);
         }
         let mut text = String::new();
         for (name, images) in sequences {
@@ -213,6 +213,6 @@ mod run {
             }
             let _ = write!(text, "\n{}", lines(&rows));
         }
-        print(text.as_bytes())
+        print_text(&text)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::load::open;
 use super::table::{lines, number, share, table};
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::flatten::How;
@@ -80,7 +80,7 @@ impl InspectArgs {
                 }
                 text.push_str(&one(image, global.verbose));
             }
-            print(text.as_bytes())?;
+            print_text(&text)?;
         }
         for what in &exceeded {
             terminal.failed(what);

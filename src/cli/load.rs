@@ -10,28 +10,40 @@ use crate::fileset::FileSet;
 use crate::flatten;
 use crate::layer::{Limits, MAX_ENTRIES};
 use crate::oci::Platform;
-use crate::transport::open::Opened;
-use crate::transport::{Reference, Transport, open};
+use crate::transport::open::{Opened, Place};
+use crate::transport::{Reference, Transport};
 
-/// Opens what a reference names, in whatever it lies.
+/// Finds what a reference names, in whatever it lies.
+pub(super) fn place(image: &Reference, budget: &Arc<Budget>, global: &Global) -> Result<Place> {
+    match (image.transport, &image.path) {
+        #[cfg(feature = "store")]
+        (Some(Transport::Store), Some(dir)) => {
+            let workers = global.threads() as u32;
+            crate::store::place(dir, image.tag.as_deref(), workers, budget)
+                .context(|| format!("reading {image}"))
+        }
+        #[cfg(not(feature = "store"))]
+        (Some(Transport::Store), _) => Err(without_database().context(format!("reading {image}"))),
+        _ => Place::at(image, budget, global.max_size.0),
+    }
+}
+
+/// Opens the images that a reference names.
 pub(super) fn open(
     image: &Reference,
     platform: Option<&Platform>,
     budget: &Arc<Budget>,
     global: &Global,
 ) -> Result<Opened> {
-    match (image.transport, &image.path) {
-        #[cfg(feature = "store")]
-        (Some(Transport::Store), Some(dir)) => {
-            let workers = global.threads() as u32;
-            crate::store::open(dir, image.tag.as_deref(), platform, workers, budget)
-                .and_then(|opened| opened.only(platform))
-                .context(|| format!("reading {image}"))
-        }
-        #[cfg(not(feature = "store"))]
-        (Some(Transport::Store), _) => Err(without_database().context(format!("reading {image}"))),
-        _ => open::open(image, platform, budget, global.max_size.0),
-    }
+    place(image, budget, global)?
+        .images(tag(image), platform, global.max_size.0)
+        .context(|| format!("reading {image}"))
+}
+
+/// Which of the images in its place a reference means.
+pub(super) fn tag(image: &Reference) -> Option<&str> {
+    // What a store has under a name is one image.
+    image.tag.as_deref().filter(|_| image.transport != Some(Transport::Store))
 }
 
 /// Opens the one image that a reference names.

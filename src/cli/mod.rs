@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::fileset::printable;
 use crate::size::ByteSize;
 use crate::transport::Reference;
 use terminal::Terminal;
@@ -253,6 +254,16 @@ fn print(bytes: &[u8]) -> Result<Outcome> {
     out.write_all(bytes)?;
     out.flush()?;
     Ok(Outcome::Done)
+}
+
+/// Prints a text for people.
+fn print_text(text: &str) -> Result<Outcome> {
+    print(lines_printable(text).as_bytes())
+}
+
+/// A text for people whose lines hold nothing that a terminal obeys.
+fn lines_printable(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a value as JSON.

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use super::{Global, Outcome, json, print};
+use super::{Global, Outcome, json, lines_printable, print};
 use crate::error::{Context, Error, Result};
 use crate::transport::{Reference, write};
 
@@ -46,7 +46,7 @@ pub(super) fn tell(
     let text = match (global.json, global.quiet) {
         (true, _) => json(value)?,
         (false, true) => return Ok(Outcome::Done),
-        (false, false) => text().into_bytes(),
+        (false, false) => lines_printable(&text()).into_bytes(),
     };
     if is_taken {
         io::stderr().write_all(&text)?;

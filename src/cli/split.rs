@@ -20,6 +20,7 @@ use crate::pull::{self, PROFILES, Profile};
 use crate::report::{ImageReport, Report, SCHEMA};
 use crate::size::ByteSize;
 use crate::split::{self, Options};
+use crate::transport::open::Image;
 use crate::transport::{Reference, Transport, write};
 use crate::update::{self, Client, Prices};
 
@@ -299,6 +300,9 @@ impl Common {
                 .context(|| format!("splitting {}", self.image))?;
         for image in &mut images {
             image.notes.extend(remarks(image));
+        }
+        if let (Some(report), false) = (images.first_mut(), self.is_docker()) {
+            report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
         if let Some(file) = &target_file {

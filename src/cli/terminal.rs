@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Error;
+use crate::fileset::printable;
 use crate::progress::Progress;
 
 /// Standard error, with a progress bar when it is a terminal.
@@ -24,13 +25,13 @@ impl Terminal {
     /// Prints an error: one line, for people and for logs.
     pub(super) fn error(&self, e: &Error) {
         self.end();
-        let _ = writeln!(io::stderr(), "relayer: {e}");
+        let _ = writeln!(io::stderr(), "relayer: {}", printable(&e.to_string()));
     }
 
     /// Prints what an image must not have and has; also when only errors are wanted.
     pub(super) fn failed(&self, what: &str) {
         self.end();
-        let _ = writeln!(io::stderr(), "failed: {what}");
+        let _ = writeln!(io::stderr(), "failed: {}", printable(what));
     }
 
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
@@ -72,7 +73,7 @@ impl Progress for Terminal {
 
     fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "note: {text}");
+            let _ = writeln!(io::stderr(), "note: {}", printable(text));
         }
     }
 }

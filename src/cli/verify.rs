@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{Loaded, load};
-use super::{Global, Outcome, print, print_json, terminal::Terminal};
+use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Error, Result};
 use crate::mtime::MtimePolicy;
@@ -113,7 +113,7 @@ impl Verify {
                      carried over\n",
                 );
             }
-            print(text.as_bytes())?;
+            print_text(&text)?;
         }
         Ok(if same { Outcome::Done } else { Outcome::Differs })
     }

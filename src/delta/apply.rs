@@ -119,7 +119,8 @@ pub fn apply(
     progress.end();
     let config = bundle.document(media_type::CONFIG, header.config.clone().into_bytes());
     let layers = header.layers.iter().map(|l| l.digest).collect();
-    bundle.listed.push(Listed { config: config.digest, layers });
+    let platform = Config::parse(header.config.as_bytes())?.platform();
+    bundle.listed.push(Listed { config: config.digest, layers, platform });
     let (kind, text) = &header.manifest;
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);

@@ -17,7 +17,6 @@ use crate::progress::{Progress, Silent};
 use crate::recode;
 use crate::recompress;
 use crate::split::noted_compression;
-use crate::transport::bundle::new_manifest;
 use crate::transport::open::{Image, LayerBlob};
 
 /// Corrections are worth their bytes when the blob has so many times more, or they are few.
@@ -138,8 +137,8 @@ pub fn make(
 /// The manifest that comes out, and its media type: the image's own if all blobs are.
 fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)> {
     let Some(bytes) = &image.manifest else {
-        let mut manifest = new_manifest(layers);
-        manifest.config = Descriptor::of(media_type::CONFIG, &image.config_bytes);
+        let config = Descriptor::of(media_type::CONFIG, &image.config_bytes);
+        let manifest = Manifest::new(config, layers);
         return Ok((media_type::MANIFEST.into(), oci::to_json(&manifest)?));
     };
     let mut manifest: Manifest = oci::parse(bytes, "the manifest")?;

@@ -38,14 +38,14 @@ impl Config {
         to_json(&self.0)
     }
 
-    /// The diff IDs, lowest layer first.
+    /// The diff IDs, lowest layer first; none where the config has no such field.
     ///
     /// # Errors
-    /// When there are none where the spec wants them, or one is no digest.
+    /// When one is no digest.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         let ids = self.0.get("rootfs").and_then(|r| r.get("diff_ids"));
         match ids {
-            Some(Value::Null) => Ok(Vec::new()),
+            None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::Array(ids)) => ids
                 .iter()
                 .map(|id| match id.as_str() {
@@ -53,21 +53,35 @@ impl Config {
                     None => Err(Error::malformed("a diff ID in the image config is no text")),
                 })
                 .collect(),
-            _ => Err(Error::malformed(
-                "the image config has no rootfs.diff_ids; is this a container image?",
-            )),
+            _ => Err(Error::malformed("rootfs.diff_ids in the image config is no list")),
         }
+    }
+
+    /// The diff IDs of so many layers.
+    ///
+    /// # Errors
+    /// When there are more or fewer, or one is no digest.
+    pub fn diff_ids_of(&self, layers: usize) -> Result<Vec<Digest>> {
+        let ids = self.diff_ids()?;
+        if ids.len() == layers {
+            return Ok(ids);
+        }
+        let hint = if ids.is_empty() { "; is this a container image's?" } else { "" };
+        Err(Error::malformed(format!(
+            "the manifest has {layers} layers, its config {} diff IDs (rootfs.diff_ids){hint}",
+            ids.len()
+        )))
     }
 
     /// What the image runs on, as far as the config says.
     pub fn platform(&self) -> Platform {
         let text = |key| self.0.get(key).and_then(Value::as_str).map(str::to_owned);
         Platform {
-            os: text("os").unwrap_or_else(|| "linux".into()),
+            os: text("os").filter(|os| !os.is_empty()).unwrap_or_else(|| "linux".into()),
             architecture: text("architecture").unwrap_or_default(),
             variant: text("variant").filter(|v| !v.is_empty()),
             os_version: text("os.version"),
-            os_features: None,
+            ..Platform::default()
         }
     }
 
@@ -102,6 +116,53 @@ impl Config {
             lines.retain(|line| !ours(line));
         }
         Self(new)
+    }
+
+    /// The same config without the fields and labels that `is_stale` says of their name and text;
+    /// with it come their names.
+    pub(crate) fn without(&self, is_stale: impl Fn(&str, &str) -> bool) -> (Self, Vec<String>) {
+        let mut new = self.0.clone();
+        let mut dropped = Vec::new();
+        let mut drop = |kind: &str, map: &mut Map<String, Value>| {
+            map.retain(|key, value| {
+                let stale = match value {
+                    Value::String(text) => is_stale(key, text),
+                    value => is_stale(key, &value.to_string()),
+                };
+                if stale {
+                    dropped.push(format!("{kind} {key}"));
+                }
+                !stale
+            });
+        };
+        // These are others anyway, or hold the labels.
+        let apart = ["rootfs", "history", "config", "container_config"];
+        let mut fields: Map<_, _> = new.clone();
+        fields.retain(|key, _| !apart.contains(&key.as_str()));
+        drop("config field", &mut fields);
+        new.retain(|key, _| apart.contains(&key.as_str()) || fields.contains_key(key));
+        for holder in ["config", "container_config"] {
+            let labels = new.get_mut(holder).and_then(|config| config.get_mut("Labels"));
+            if let Some(labels) = labels.and_then(Value::as_object_mut) {
+                drop("label", labels);
+            }
+        }
+        dropped.dedup();
+        (Self(new), dropped)
+    }
+
+    /// What of the config Docker's format has and OCI's has not, in a Dockerfile's words.
+    pub fn docker_only(&self) -> Vec<&'static str> {
+        let fields = [("Healthcheck", "HEALTHCHECK"), ("OnBuild", "ONBUILD"), ("Shell", "SHELL")];
+        let empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        };
+        let config = self.0.get("config");
+        let has = |field| config.and_then(|c| c.get(field)).is_some_and(|value| !empty(value));
+        fields.into_iter().filter(|(field, _)| has(*field)).map(|(_, word)| word).collect()
     }
 
     /// The same config for other layers: their diff IDs, and a history with one entry a layer.
@@ -151,7 +212,8 @@ mod tests {
     #[test]
     fn a_document_that_is_no_config_is_refused() {
         assert!(Config::parse(b"[]").is_err());
-        assert!(Config::parse(b"{}").unwrap().diff_ids().is_err());
+        let none = Config::parse(br#"{"rootfs":null}"#).unwrap();
+        assert!(none.diff_ids_of(0).unwrap().is_empty() && none.diff_ids_of(1).is_err());
         assert!(Config::parse(br#"{"rootfs":{"diff_ids":[3]}}"#).unwrap().diff_ids().is_err());
     }
 }

@@ -17,6 +17,8 @@ const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
 /// An index or Docker's manifest list.
 pub fn is_index(media_type: &str) -> bool {
@@ -28,9 +30,22 @@ pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MANIFEST | DOCKER_MANIFEST)
 }
 
-/// The config of a container image, and not of some other artifact.
+/// The config of a container image, and not of some other artifact. Images of 2015 and 2016 have
+/// the types that registries made up for them (distribution/distribution#1621, moby/moby#22378);
+/// docker and podman take them to this day.
 pub fn is_config(media_type: &str) -> bool {
-    matches!(media_type, CONFIG | DOCKER_CONFIG)
+    let untold = ["", "application/octet-stream", "application/json", "text/html"];
+    matches!(media_type, CONFIG | DOCKER_CONFIG) || untold.contains(&media_type)
+}
+
+/// A layer whose bytes need not be in the image, as they are to be had elsewhere.
+pub fn is_foreign(media_type: &str) -> bool {
+    media_type.contains("nondistributable") || media_type.contains("rootfs.foreign")
+}
+
+/// Whether Docker and not OCI defines the type.
+pub fn is_docker(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.")
 }
 
 /// A layer that we can read; its compression is told by its first bytes, as clients do.
@@ -40,13 +55,8 @@ pub fn check_layer(media_type: &str) -> Result<(), String> {
     if media_type.contains("+encrypted") {
         return Err("it is encrypted; decrypt the image first".into());
     }
-    if media_type.contains("nondistributable") || media_type.contains("rootfs.foreign") {
-        return Err("it is a foreign (non-distributable) layer, whose content the image does not \
-                    carry; build the image without it"
-            .into());
-    }
     let docker = base.strip_suffix(".gzip").or(base.strip_suffix(".zstd")).unwrap_or(base);
-    if base == LAYER || docker == DOCKER_LAYER {
+    if matches!(base, LAYER | FOREIGN) || matches!(docker, DOCKER_LAYER | DOCKER_FOREIGN) {
         return Ok(());
     }
     Err(format!("media type {media_type:?} is no image layer"))
@@ -62,9 +72,10 @@ mod tests {
             assert_eq!(check_layer(t), Ok(()), "{t}");
         }
         assert_eq!(check_layer(&format!("{DOCKER_LAYER}.gzip")), Ok(()));
+        for t in [format!("{FOREIGN}+gzip"), format!("{DOCKER_FOREIGN}.gzip")] {
+            assert!(is_foreign(&t) && check_layer(&t).is_ok(), "{t}");
+        }
         for t in [
-            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
             "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
             "application/vnd.in-toto+json",
         ] {

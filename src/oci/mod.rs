@@ -13,8 +13,9 @@ pub use config::{Config, HistoryEntry};
 pub use descriptor::{Annotations, Descriptor, Platform};
 pub use manifest::{Index, Manifest};
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
+use crate::digest::UNSUPPORTED_ALGORITHM;
 use crate::error::{Error, Result};
 
 /// No document may be larger, in bytes. Clients refuse manifests over 4 MiB
@@ -26,7 +27,23 @@ pub const MAX_DOCUMENT: u64 = 8 << 20;
 /// # Errors
 /// [`ErrorKind::Malformed`](crate::error::ErrorKind::Malformed), naming the place in the text.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|e| Error::malformed(format!("{what} is not valid: {e}")))
+    serde_json::from_slice(bytes).map_err(|e| {
+        let text = e.to_string();
+        // Through serde an error keeps its text and nothing else.
+        let unsupported = text.contains(UNSUPPORTED_ALGORITHM);
+        let new = if unsupported { Error::unsupported } else { Error::malformed };
+        new(format!("{what} is not valid: {text}"))
+    })
+}
+
+/// A field's value where `null` means the same as nothing, as it does for every client: Go leaves a
+/// field at its zero value then.
+pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Writes a JSON document in one line.

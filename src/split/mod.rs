@@ -3,6 +3,7 @@
 
 mod assemble;
 mod previous;
+mod stale;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
 use crate::update;
 use previous::Previous;
+use stale::Stale;
 
 /// Digest of the config of the image that was split: the same for every way to store it.
 pub const SOURCE: &str = "io.relayer.source";
@@ -158,7 +160,20 @@ pub fn split(
         descriptors.extend(descriptor);
     }
     if !options.dry_run {
-        bundle.finish(opened.index.as_ref(), descriptors)?;
+        let manifest = |image: &Image| image.manifest.as_deref().map(Digest::of);
+        let unchanged =
+            opened.images.iter().map(manifest).eq(descriptors.iter().map(|d| Some(d.digest)));
+        let mut index = opened.index.clone();
+        if let Some(annotations) =
+            index.as_mut().and_then(|i| i.annotations.as_mut()).filter(|_| !unchanged)
+        {
+            let mut dropped = Vec::new();
+            *annotations = Stale::of_all(&opened.images).annotations(annotations, &mut dropped);
+            if let Some(report) = reports.first_mut() {
+                report.notes.extend(stale::note(&dropped));
+            }
+        }
+        bundle.finish(index.as_ref(), descriptors)?;
     }
     Ok((bundle, reports))
 }
@@ -269,13 +284,14 @@ impl Job<'_> {
             ));
         }
         let Some(encoded) = encoded else { return Ok((None, report)) };
-        let descriptor = match &previous {
+        let notes = &mut report.notes;
+        let mut descriptor = match &previous {
             Some(p) if p.is_unchanged(image, &plan) => bundle.add_unchanged(p.image)?,
-            _ => assemble::assemble(image, bundle, kept, &plan, &encoded, options)?,
+            _ => assemble::assemble(image, bundle, kept, &plan, &encoded, options, notes)?,
         };
-        let mut descriptor = descriptor;
+        let diff_ids: Vec<_> = report.layers.iter().filter_map(|l| l.diff_id).collect();
         descriptor.platform = Some(image.platform.clone());
-        descriptor.annotations = image.index_annotations();
+        descriptor.annotations = assemble::index_annotations(image, &diff_ids, notes);
         report.manifest = Some(descriptor.digest);
         report.config = bundle.listed.last().map(|listed| listed.config);
         Ok((Some(descriptor), report))

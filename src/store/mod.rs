@@ -45,7 +45,7 @@ pub use {
     add::{Added, Options},
     check::Checked,
     gc::Collected,
-    read::open,
+    read::place,
     stats::{ImageStats, Stats},
     table::{Listed, Store},
 };

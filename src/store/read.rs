@@ -12,25 +12,24 @@ use crate::codec::Encoder;
 use crate::content::{Budget, ReadAt, Source, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::oci::{self, Index, Platform};
+use crate::oci::{self, Index};
 use crate::recode;
 use crate::transport::files::{Files, blob_path};
-use crate::transport::open::Opened;
-use crate::transport::{Transport, layout, name};
+use crate::transport::open::Place;
+use crate::transport::{Transport, name};
 
-/// Opens an image of the store in `dir`: `wanted` is its name, tag or digest, which may be left
+/// Finds an image of the store in `dir`: `wanted` is its name, tag or digest, which may be left
 /// out where there is only one. Its blobs go to spools on `budget` when they are read.
-pub fn open(
+pub fn place(
     dir: &Path,
     wanted: Option<&str>,
-    platform: Option<&Platform>,
     workers: u32,
     budget: &Arc<Budget>,
-) -> Result<Opened> {
+) -> Result<Place> {
     let store = Arc::new(Store::open_read(dir, budget)?);
     let (_, image) = store.find(wanted)?;
     let budget = Arc::clone(budget);
-    layout::open(&Stored { store, image, workers, budget }, None, platform, Transport::Store)
+    Ok(Place::new(Stored { store, image, workers, budget }, Transport::Store))
 }
 
 /// One image of a store.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use super::files::{Files, blob_path};
 use super::open::{Image, LayerBlob, Opened};
@@ -11,7 +12,7 @@ use super::{Transport, layout};
 use crate::content::Source;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::oci::{self, Config, Descriptor, Index, Manifest, media_type};
+use crate::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Bytes to write under their digest.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Listed {
     pub config: Digest,
     /// The layers' digests, lowest first.
     pub layers: Vec<Digest>,
+    /// What it runs on.
+    pub platform: Platform,
 }
 
 /// Everything that is written for one name.
@@ -59,6 +62,7 @@ impl Bundle {
         self.listed.push(Listed {
             config: manifest.config.digest,
             layers: manifest.layers.iter().map(|l| l.digest).collect(),
+            platform: config.platform(),
         });
         Ok(self.document(media_type::MANIFEST, oci::to_json(manifest)?))
     }
@@ -74,8 +78,8 @@ impl Bundle {
         self.blobs.values().map(|b| b.source.size()).sum()
     }
 
-    /// What `opened` holds, blob for blob as it is. A docker-archive has no manifest; it is given
-    /// one that describes its blobs.
+    /// The images that `opened` holds, blob for blob as they are. A docker-archive has no manifest;
+    /// it is given one that describes its blobs.
     pub fn unchanged(opened: &Opened) -> Result<Self> {
         let mut bundle = Self { names: opened.names.clone(), ..Self::default() };
         let mut descriptors = Vec::new();
@@ -95,7 +99,11 @@ impl Bundle {
     }
 
     /// Sets the root: the only image, or an index like `index` of all of them.
-    pub fn finish(&mut self, index: Option<&Index>, mut images: Vec<Descriptor>) -> Result<()> {
+    pub fn finish(
+        &mut self,
+        index: Option<&Index<Value>>,
+        mut images: Vec<Descriptor>,
+    ) -> Result<()> {
         self.root = match (index, images.len()) {
             (None, 1) => images.pop().map(|mut d| {
                 d.platform = None;
@@ -103,12 +111,12 @@ impl Bundle {
                 d
             }),
             (index, _) => {
-                let index = Index {
-                    annotations: index.and_then(|i| i.annotations.clone()),
-                    other: index.map(|i| i.other.clone()).unwrap_or_default(),
-                    ..Index::new(images)
-                };
-                Some(self.document(media_type::INDEX, oci::to_json(&index)?))
+                let mut new = Index::new(images);
+                if let Some(index) = index {
+                    new.annotations.clone_from(&index.annotations);
+                    new.other.clone_from(&index.other);
+                }
+                Some(self.document(media_type::INDEX, oci::to_json(&new)?))
             }
         };
         Ok(())
@@ -123,9 +131,10 @@ impl Bundle {
             let blob = Blob { source: Arc::clone(&layer.source), verified: false };
             self.blobs.insert(*digest, blob);
         }
+        let config = self.document(media_type::CONFIG, image.config_bytes.clone());
+        let platform = image.platform.clone();
+        self.listed.push(Listed { config: config.digest, layers: layers.clone(), platform });
         if let Some(bytes) = &image.manifest {
-            let config = self.document(media_type::CONFIG, image.config_bytes.clone());
-            self.listed.push(Listed { config: config.digest, layers });
             let manifest: Manifest = oci::parse(bytes, "the manifest")?;
             let kind = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
             return Ok(self.document(kind, bytes.clone()));
@@ -133,9 +142,7 @@ impl Bundle {
         let described = image.layers.iter().zip(&layers).map(|(layer, digest)| {
             Descriptor::new(&layer.media_type, *digest, layer.source.size())
         });
-        let mut manifest = new_manifest(described.collect());
-        manifest.config = self.document(media_type::CONFIG, image.config_bytes.clone());
-        self.listed.push(Listed { config: manifest.config.digest, layers });
+        let manifest = Manifest::new(config, described.collect());
         Ok(self.document(media_type::MANIFEST, oci::to_json(&manifest)?))
     }
 }
@@ -148,17 +155,5 @@ impl Files for Bundle {
         }
         let found = self.blobs.iter().find(|(digest, _)| blob_path(digest) == name);
         Ok(found.map(|(_, blob)| Arc::clone(&blob.source)))
-    }
-}
-
-/// An OCI manifest of `layers`; the config comes later.
-pub fn new_manifest(layers: Vec<Descriptor>) -> Manifest {
-    Manifest {
-        schema_version: 2,
-        media_type: Some(media_type::MANIFEST.into()),
-        config: Descriptor::of(media_type::CONFIG, b""),
-        layers,
-        annotations: None,
-        other: serde_json::Map::default(),
     }
 }

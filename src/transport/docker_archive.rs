@@ -1,15 +1,17 @@
 //! What `docker save` and `skopeo copy … docker-archive:` write: `manifest.json`, a config and
 //! layers, either in a folder a layer (old Docker) or among an OCI layout's blobs.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
-use super::archive::Archive;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use super::files::{Files, document};
 use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
-use crate::oci::{self, Annotations, Config};
+use crate::oci::{self, Annotations, Config, Index};
 
 /// One image in `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,54 +29,111 @@ pub(crate) struct Item {
 /// Reads `manifest.json`. Docker is written in Go, for which the case of a key means nothing, and
 /// some tools write `config`.
 fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
-    type Object = serde_json::Map<String, serde_json::Value>;
+    type Object = serde_json::Map<String, Value>;
     let items: Option<Vec<Object>> = oci::parse(bytes, "manifest.json")?;
     let lower = |item: Object| item.into_iter().map(|(k, v)| (k.to_lowercase(), v)).collect();
-    let item = |item| serde_json::from_value(serde_json::Value::Object(lower(item)));
+    let item = |item| serde_json::from_value(Value::Object(lower(item)));
     let items: serde_json::Result<_> = items.unwrap_or_default().into_iter().map(item).collect();
     items.map_err(|e| Error::malformed(format!("manifest.json is not valid: {e}")))
 }
 
-/// Reads the image that `tag` names, or the only one there is.
-pub fn open(archive: &Archive, tag: Option<&str>, max_size: u64) -> Result<Opened> {
+/// Reads the image that `tag` names, or the only one there is, for all its platforms.
+pub fn open(archive: &dyn Files, tag: Option<&str>, max_size: u64) -> Result<Opened> {
     let bytes = document(archive, "manifest.json")?
         .ok_or_else(|| Error::not_found("there is no manifest.json, so it is no docker-archive"))?;
     let items = read_items(&bytes)?;
-    let item = choose(&items, tag)?;
     let mut notes = Vec::new();
-    let image = read_image(archive, item, max_size, &mut notes)
-        .context(|| format!("image {}", item.config))?;
-    let names = item.repo_tags.clone().unwrap_or_default();
-    Ok(Opened {
-        images: vec![image],
-        index: None,
-        names,
-        transport: Transport::DockerArchive,
-        notes,
-    })
+    let mut read = |item: &Item| {
+        read_image(archive, item, max_size, &mut notes).context(|| format!("image {}", item.config))
+    };
+    if let (None, Some(named)) = (tag, of_platforms(&items)) {
+        let mut images = items.iter().map(&mut read).collect::<Result<Vec<_>>>()?;
+        let platforms: BTreeSet<_> = images.iter().map(|i| i.platform.to_string()).collect();
+        if platforms.len() == images.len() {
+            images.sort_by_key(|i| i.platform.to_string());
+            let index = Some(Index::new(Vec::new()));
+            return Ok(opened(images, index, named, notes));
+        }
+    }
+    let item = choose(&items, tag)?;
+    let image = read(item)?;
+    Ok(opened(vec![image], None, item, notes))
 }
 
+fn opened(
+    images: Vec<Image>,
+    index: Option<Index<Value>>,
+    named: &Item,
+    notes: Vec<String>,
+) -> Opened {
+    let names = named.names().map(str::to_owned).collect();
+    Opened { images, index, names, transport: Transport::DockerArchive, notes }
+}
+
+/// Whether these may be one image for several platforms: only one has names, as a second would take
+/// them away.
+fn of_platforms(items: &[Item]) -> Option<&Item> {
+    let mut named = items.iter().filter(|item| item.names().next().is_some());
+    let first = named.next().or(items.first())?;
+    (items.len() > 1 && named.next().is_none()).then_some(first)
+}
+
+/// The names that `manifest.json` gives to images with these configs.
+pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Vec<String> {
+    let read = document(files, "manifest.json").ok().flatten();
+    let items = read.and_then(|bytes| read_items(&bytes).ok());
+    let ours =
+        |item: &Item| digest_in(&item.config).is_some_and(|digest| configs.contains(&digest));
+    let names = |item: Item| item.names().map(str::to_owned).collect::<Vec<_>>();
+    items.into_iter().flatten().filter(ours).flat_map(names).collect()
+}
+
+impl Item {
+    /// What it is called.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let all = self.repo_tags.iter().flatten().map(String::as_str);
+        all.filter(|name| name::is_name(name))
+    }
+}
+
+/// The image that `tag` names: by its full name, else by its tag alone.
 fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
-    let tags = |item: &Item| item.repo_tags.clone().unwrap_or_default();
-    let all = || items.iter().flat_map(tags).collect::<Vec<_>>().join(", ");
-    match (items, tag) {
-        ([], _) => Err(Error::not_found("manifest.json names no image")),
-        ([one], None) => Ok(one),
-        (_, None) => Err(Error::refused(format!(
-            "there are {} images; name one by its tag, as in docker-archive:FILE:NAME:TAG: {}",
-            items.len(),
-            all()
-        ))),
-        (_, Some(tag)) => {
-            items.iter().find(|item| tags(item).iter().any(|t| name::matches(t, tag))).ok_or_else(
-                || Error::not_found(format!("no image is tagged {tag:?}; there is {}", all())),
-            )
+    let list = |items: &mut dyn Iterator<Item = &Item>| {
+        items.flat_map(Item::names).collect::<Vec<_>>().join(", ")
+    };
+    let (all, by_tag): (Vec<&Item>, _) = match (items, tag) {
+        ([], _) => return Err(Error::not_found("manifest.json names no image")),
+        ([one], None) => return Ok(one),
+        (_, None) => {
+            return Err(Error::refused(format!(
+                "there are {} images; name one by its tag, as in docker-archive:FILE:NAME:TAG: {}",
+                items.len(),
+                list(&mut items.iter())
+            )));
         }
+        (_, Some(tag)) => {
+            let of = |is: fn(&str, &str) -> bool| {
+                items.iter().filter(|item| item.names().any(|name| is(name, tag))).collect()
+            };
+            let exact: Vec<_> = of(name::is_same);
+            (if exact.is_empty() { of(name::matches) } else { exact }, tag)
+        }
+    };
+    match all.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Error::not_found(format!(
+            "no image is tagged {by_tag:?}; there is {}",
+            list(&mut items.iter())
+        ))),
+        _ => Err(Error::refused(format!(
+            "several images are tagged {by_tag:?}; use a full name: {}",
+            list(&mut all.iter().copied())
+        ))),
     }
 }
 
 fn read_image(
-    archive: &Archive,
+    archive: &dyn Files,
     item: &Item,
     max_size: u64,
     notes: &mut Vec<String>,
@@ -90,15 +149,8 @@ fn read_image(
         ));
     }
     let config = Config::parse(&config_bytes)?;
-    let diff_ids = config.diff_ids()?;
     let paths = item.layers.as_deref().unwrap_or_default();
-    if diff_ids.len() != paths.len() {
-        return Err(Error::malformed(format!(
-            "manifest.json has {} layers, the config {} diff IDs",
-            paths.len(),
-            diff_ids.len()
-        )));
-    }
+    let diff_ids = config.diff_ids_of(paths.len())?;
     let layers = paths.iter().zip(&diff_ids).enumerate().map(|(i, (path, diff_id))| {
         let name = format!("layer {} ({path})", i + 1);
         let source = archive

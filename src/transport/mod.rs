@@ -5,11 +5,14 @@
 
 pub mod archive;
 pub mod bundle;
+mod choose;
 pub mod docker_archive;
 pub mod files;
 pub mod layout;
+mod listing;
 pub mod name;
 pub mod open;
+mod verbatim;
 pub mod write;
 
 use std::fmt;
@@ -40,14 +43,15 @@ const PREFIXES: [(&str, Transport); 4] = [
 ];
 
 /// Where an image is: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe.
+/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. To read, `@sha256:…`
+/// may stand for the tag, and `@N` for the image at place N of an `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// As stated; `None` for a plain path, whose contents tell.
     pub transport: Option<Transport>,
     /// File or folder; `None` for standard input or output.
     pub path: Option<PathBuf>,
-    /// Which image of several.
+    /// Which image of several: a tag, a name, or a digest.
     pub tag: Option<String>,
 }
 
@@ -70,6 +74,11 @@ impl Reference {
             )));
         }
         let mut reference: Self = s.parse()?;
+        if let Some(tag) = reference.tag.as_deref().filter(|tag| !name::is_name(tag)) {
+            return Err(Error::malformed(format!(
+                "{tag:?} is no name for an image that is written; write one as in app:v1"
+            )));
+        }
         if reference.transport == Some(Transport::DockerArchive)
             && let Some(tag) = &mut reference.tag
         {
@@ -129,11 +138,18 @@ impl FromStr for Reference {
         if rest.is_empty() {
             return Err(Error::malformed(format!("{s:?} names no file")));
         }
+        let there = Path::new(rest).exists();
+        // Beside a digest a tag says nothing more.
+        let by_digest = rest.rsplit_once('@').filter(|(_, digest)| name::digest(digest).is_some());
+        let (rest, digest) = match by_digest.filter(|_| !there) {
+            Some((rest, digest)) => (rest, Some(digest.to_owned())),
+            None => (rest, None),
+        };
         let (path, tag) = match rest.split_once(':') {
-            Some((path, tag)) if !path.is_empty() && !Path::new(rest).exists() => {
-                (path, (!tag.is_empty()).then(|| tag.to_owned()))
+            Some((path, tag)) if !path.is_empty() && !there => {
+                (path, digest.or_else(|| (!tag.is_empty()).then(|| tag.to_owned())))
             }
-            _ => (rest, None),
+            _ => (rest, digest),
         };
         let path = (path != "-").then(|| PathBuf::from(path));
         Ok(Self { transport, path, tag })
@@ -175,6 +191,11 @@ mod tests {
         let r: Reference = "oci:dir:v1".parse().unwrap();
         assert_eq!(r.transport, Some(Transport::Oci));
         assert_eq!((r.path, r.tag), (Some("dir".into()), Some("v1".into())));
+        let digest = crate::digest::Digest::of(b"x").to_string();
+        for text in ["oci:dir@D", "oci:dir:@D", "oci:dir:D", "oci:dir:app:v1@D"] {
+            let r: Reference = text.replace('D', &digest).parse().unwrap();
+            assert_eq!((r.path, r.tag), (Some("dir".into()), Some(digest.clone())), "{text}");
+        }
     }
 
     #[test]
@@ -202,6 +223,7 @@ mod tests {
         assert_eq!(tag("docker-archive:x.tar:reg:5000/app"), "reg:5000/app:latest");
         assert_eq!(tag("docker-archive:x.tar:Reg.io/app:V1"), "Reg.io/app:V1");
         assert_eq!(tag("oci-archive:x.tar:v1"), "v1");
+        assert!(Reference::destination("oci:x:@0").is_err());
         for name in ["V1", "App:v1", "app:", "-app", "a//b", "app:v 1"] {
             let text = format!("docker-archive:x.tar:{name}");
             assert!(Reference::destination(&text).is_err(), "{name}");

@@ -1,5 +1,6 @@
 //! Names that images carry inside archives and layouts.
 
+use crate::digest::Digest;
 use crate::oci::Descriptor;
 
 /// The tag in an OCI layout's index
@@ -10,13 +11,32 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// The name that a descriptor in an index gives its image: the full one if there is one.
 pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Option<&str> {
-    descriptor.annotation(CONTAINERD_NAME).or_else(|| descriptor.annotation(REF_NAME))
+    stated(descriptor).find(|name| is_name(name))
 }
 
-/// Whether one of a descriptor's names [is](matches) what a user asked for.
+/// What a descriptor says its image is called, be that a name or not.
+pub(crate) fn stated(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
+    [CONTAINERD_NAME, REF_NAME].into_iter().filter_map(|key| descriptor.annotation(key))
+}
+
+/// Whether one of a descriptor's names [is](matches) what a user asked for, or its digest.
 pub(crate) fn is_of(descriptor: &Descriptor, wanted: &str) -> bool {
-    let names = [REF_NAME, CONTAINERD_NAME].into_iter();
-    names.filter_map(|key| descriptor.annotation(key)).any(|name| matches(name, wanted))
+    match digest(wanted) {
+        Some(digest) => descriptor.digest == digest,
+        None => stated(descriptor).any(|name| matches(name, wanted)),
+    }
+}
+
+/// The digest in `sha256:…`, `@sha256:…` or `app@sha256:…`.
+pub(crate) fn digest(wanted: &str) -> Option<Digest> {
+    wanted.rsplit('@').next()?.parse().ok()
+}
+
+/// Whether this can name an image. An image's digest or ID can't: containerd and CRI note those
+/// where names stand, but they are another image's as soon as anything changes, and docker and
+/// podman refuse them. Docker writes `<none>` where there is no name.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['@', '<', '>']) && digest(name).is_none()
 }
 
 /// `repository:tag` with the registry and `library/` filled in as Docker does; `None` for what
@@ -46,11 +66,14 @@ pub(crate) fn tag(name: &str) -> &str {
 
 /// Whether a name is what a user asked for: the same text, the same full name, or its tag.
 pub(crate) fn matches(name: &str, wanted: &str) -> bool {
+    tag(name) == wanted || is_same(name, wanted)
+}
+
+/// Whether both are one name, however they are written.
+pub(crate) fn is_same(name: &str, wanted: &str) -> bool {
     let latest = format!("{wanted}:latest");
-    name == wanted
-        || tag(name) == wanted
-        || full(name).is_some_and(|n| Some(n) == full(wanted))
-        || full(name).is_some_and(|n| Some(n) == full(&latest))
+    let is = |wanted: &str| full(name).is_some_and(|n| Some(n) == full(wanted));
+    name == wanted || is(wanted) || is(&latest)
 }
 
 fn split(name: &str) -> Option<(&str, &str)> {
@@ -81,5 +104,17 @@ mod tests {
         assert!(!matches("app:v1", "app"));
         assert!(!matches("app:v1", "v2"));
         assert!(matches("2025-10-01", "2025-10-01"));
+    }
+
+    #[test]
+    fn a_digest_is_no_name() {
+        let of = Digest::of(b"x").to_string();
+        for name in [&of, &format!("@{of}"), &format!("docker.io/app@{of}")] {
+            assert!(!is_name(name) && digest(name).is_some(), "{name}");
+        }
+        assert!(!is_name("<none>:<none>"));
+        for name in ["v1", "app:v1", "localhost:5000/a/b:v1", "sha256:beef"] {
+            assert!(is_name(name) && digest(name).is_none(), "{name}");
+        }
     }
 }

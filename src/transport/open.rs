@@ -5,14 +5,17 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
+
 use super::archive::Archive;
+use super::bundle::Bundle;
 use super::files::{Files, Folder, document};
-use super::{Reference, Transport, docker_archive, is_image_name, layout, name};
+use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
 use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::oci::{Annotations, Config, Descriptor, Index, Platform};
+use crate::oci::{self, Annotations, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// A layer of an image that was opened: its bytes are neither read nor verified yet.
 #[derive(Clone)]
@@ -138,6 +141,22 @@ pub struct Image {
 }
 
 impl Image {
+    /// What to tell of an image that is written in OCI's format, where podman does not look for
+    /// parts of Docker's config. Nothing of one that was in that format before.
+    pub fn lost_to_podman(&self) -> Option<String> {
+        let manifest = self.manifest.as_ref();
+        let manifest = manifest.and_then(|bytes| oci::parse::<Manifest>(bytes, "it").ok());
+        let was_oci = manifest.is_some_and(|m| !media_type::is_docker(&m.config.media_type));
+        let words = self.config.docker_only();
+        (!was_oci && !words.is_empty()).then(|| {
+            format!(
+                "podman ignores {} in OCI's format, docker does not; for podman write \
+                 docker-archive:FILE",
+                words.join(", ")
+            )
+        })
+    }
+
     /// What its descriptor says in an index of several images: all but the names, which are the
     /// whole index's.
     pub fn index_annotations(&self) -> Option<Annotations> {
@@ -153,7 +172,7 @@ pub struct Opened {
     /// One image a platform; at least one.
     pub images: Vec<Image>,
     /// The image index that holds them; `None` when the reference names one image.
-    pub index: Option<Index>,
+    pub index: Option<Index<Value>>,
     /// The names it has there: `repository:tag`, or bare tags in some layouts.
     pub names: Vec<String>,
     /// How it was stored.
@@ -162,17 +181,17 @@ pub struct Opened {
     pub notes: Vec<String>,
 }
 
-/// Opens what `reference` names. Archives that come through a pipe or are compressed go to a
-/// spool on `budget`, at most `max_size` bytes of them. Only images that `platform` matches are
-/// kept, when it is given.
+/// Opens what `reference` names: [`Place::at`] and [`Place::images`].
 pub fn open(
     reference: &Reference,
     platform: Option<&Platform>,
     budget: &Arc<Budget>,
     max_size: u64,
 ) -> Result<Opened> {
-    let opened = open_any(reference, platform, budget, max_size);
-    opened.and_then(|opened| opened.only(platform)).context(|| format!("reading {reference}"))
+    let place = Place::at(reference, budget, max_size)?;
+    place
+        .images(reference.tag.as_deref(), platform, max_size)
+        .context(|| format!("reading {reference}"))
 }
 
 impl Opened {
@@ -180,7 +199,10 @@ impl Opened {
     pub fn only(mut self, platform: Option<&Platform>) -> Result<Self> {
         let Some(wanted) = platform else { return Ok(self) };
         let found: Vec<_> = self.images.iter().map(|i| i.platform.to_string()).collect();
-        self.images.retain(|i| i.platform.matches(wanted));
+        // Without a variant any is meant, but rather the usual one.
+        let exact = self.images.iter().any(|i| i.platform.same(wanted));
+        self.images
+            .retain(|i| if exact { i.platform.same(wanted) } else { i.platform.matches(wanted) });
         if self.images.is_empty() {
             return Err(Error::not_found(format!(
                 "no image for platform {wanted}; there is {}",
@@ -195,45 +217,146 @@ impl Opened {
     }
 }
 
-fn open_any(
-    reference: &Reference,
-    platform: Option<&Platform>,
-    budget: &Arc<Budget>,
-    max_size: u64,
-) -> Result<Opened> {
-    let tag = reference.tag.as_deref();
-    let source: Source = match &reference.path {
-        None => stdin(budget, max_size)?,
-        Some(_) if reference.transport == Some(Transport::Store) => {
-            return Err(Error::unsupported("a store is read by the command line only"));
-        }
-        Some(path) => {
-            let file = File::open(path).map_err(|e| missing(e, reference))?;
-            let metadata = file.metadata()?;
-            if metadata.is_dir() {
-                if !matches!(reference.transport, None | Some(Transport::Oci)) {
-                    return Err(Error::malformed("this is a folder and no archive"));
-                }
-                let folder = Folder(path.clone());
-                check_layout(&folder, &path.display().to_string())?;
-                return layout::open(&folder, tag, platform, Transport::Oci);
-            }
-            if reference.transport == Some(Transport::Oci) {
-                return Err(Error::malformed(
-                    "this is a file and no OCI layout folder; did you mean oci-archive: ?",
-                ));
-            }
-            if metadata.is_file() {
-                Arc::new(DiskFile::new(file)?)
-            } else {
-                spool(file, budget, max_size)?
-            }
-        }
-    };
-    open_archive(source, reference.transport, tag, platform, budget, max_size)
+/// An archive, a layout or one image of a store, found but not read.
+pub struct Place {
+    files: Box<dyn Files + Send + Sync>,
+    transport: Transport,
 }
 
-/// Opens an image archive that can be read at any offset, compressed or not.
+impl Place {
+    /// What `files` hold, stored as `transport` has it.
+    pub fn new(files: impl Files + Send + Sync + 'static, transport: Transport) -> Self {
+        Self { files: Box::new(files), transport }
+    }
+
+    /// Finds what `reference` names. Archives that come through a pipe or are compressed go to a
+    /// spool on `budget`, at most `max_size` bytes of them.
+    pub fn at(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
+        Self::find(reference, budget, max_size).context(|| format!("reading {reference}"))
+    }
+
+    fn find(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
+        let source: Source = match &reference.path {
+            None => stdin(budget, max_size)?,
+            Some(_) if reference.transport == Some(Transport::Store) => {
+                return Err(Error::unsupported("a store is read by the command line only"));
+            }
+            Some(path) => {
+                let file = File::open(path).map_err(|e| missing(e, reference))?;
+                let metadata = file.metadata()?;
+                if metadata.is_dir() {
+                    if !matches!(reference.transport, None | Some(Transport::Oci)) {
+                        return Err(Error::malformed("this is a folder and no archive"));
+                    }
+                    let folder = Folder(path.clone());
+                    check_layout(&folder, &path.display().to_string())?;
+                    return Ok(Self::new(folder, Transport::Oci));
+                }
+                if reference.transport == Some(Transport::Oci) {
+                    return Err(Error::malformed(
+                        "this is a file and no OCI layout folder; did you mean oci-archive: ?",
+                    ));
+                }
+                if metadata.is_file() {
+                    Arc::new(DiskFile::new(file)?)
+                } else {
+                    spool(file, budget, max_size)?
+                }
+            }
+        };
+        Self::in_archive(source, reference.transport, budget, max_size)
+    }
+
+    /// An image archive that can be read at any offset, compressed or not.
+    pub fn in_archive(
+        source: Source,
+        transport: Option<Transport>,
+        budget: &Arc<Budget>,
+        max_size: u64,
+    ) -> Result<Self> {
+        let plain = codec::decode_archive(source.as_ref())?
+            .map(|(format, plain)| {
+                spool(plain, budget, max_size)
+                    .context(|| format!("decompressing the {format} archive"))
+            })
+            .transpose()?;
+        let source = plain.unwrap_or(source);
+        let archive = Archive::open(source)?;
+        let (has_layout, has_docker) =
+            (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
+        let transport = match transport {
+            Some(transport) => transport,
+            None if has_layout && !(has_docker && layout::is_hollow(&archive)) => {
+                Transport::OciArchive
+            }
+            None if has_docker => Transport::DockerArchive,
+            None => {
+                let names: Vec<_> = archive.names().take(4).collect();
+                return Err(Error::malformed(format!(
+                    "neither manifest.json nor index.json in the archive, so it is no image; it \
+                     begins with {}; `docker save` and `skopeo copy` write image archives",
+                    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+                )));
+            }
+        };
+        Ok(Self::new(archive, transport))
+    }
+
+    /// Reads the documents of the images that `tag` names, or of the only one there is; of several
+    /// platforms those that `platform` matches, when it is given. Layers may unfold to `max_size`
+    /// bytes.
+    pub fn images(
+        &self,
+        tag: Option<&str>,
+        platform: Option<&Platform>,
+        max_size: u64,
+    ) -> Result<Opened> {
+        if self.transport == Transport::DockerArchive {
+            return docker_archive::open(self.files.as_ref(), tag, max_size)?.only(platform);
+        }
+        let mut opened =
+            layout::open(self.files.as_ref(), tag, platform, self.transport)?.only(platform)?;
+        let configs: Vec<_> = opened.images.iter().map(|i| Digest::of(&i.config_bytes)).collect();
+        self.add_names(&mut opened.names, &configs);
+        Ok(opened)
+    }
+
+    /// What `tag` names, byte for byte and whatever it is, or what `platform` has of it. With it
+    /// come notes for the user, who wants it in a docker-archive or elsewhere.
+    pub fn unchanged(
+        &self,
+        tag: Option<&str>,
+        platform: Option<&Platform>,
+        to_docker: bool,
+        max_size: u64,
+    ) -> Result<(Bundle, Vec<String>)> {
+        if self.transport == Transport::DockerArchive {
+            let mut opened = self.images(tag, platform, max_size)?;
+            if !to_docker {
+                opened.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
+            }
+            return Ok((Bundle::unchanged(&opened)?, opened.notes));
+        }
+        let (mut bundle, notes) = verbatim::collect(self.files.as_ref(), tag, platform)?;
+        let configs: Vec<_> = bundle.listed.iter().map(|listed| listed.config).collect();
+        self.add_names(&mut bundle.names, &configs);
+        Ok((bundle, notes))
+    }
+
+    /// Adds the names that an archive for every client has in `manifest.json` only, since its
+    /// `index.json` must not name an image twice.
+    fn add_names(&self, names: &mut Vec<String>, configs: &[Digest]) {
+        let more = docker_archive::names(self.files.as_ref(), configs);
+        for name in more {
+            if !names.iter().any(|old| name::is_same(old, &name)) {
+                names.push(name);
+            }
+        }
+    }
+}
+
+/// Opens an image archive that can be read at any offset: [`Place::in_archive`] and
+/// [`Place::images`].
 pub fn open_archive(
     source: Source,
     transport: Option<Transport>,
@@ -242,31 +365,7 @@ pub fn open_archive(
     budget: &Arc<Budget>,
     max_size: u64,
 ) -> Result<Opened> {
-    let plain = codec::decode_archive(source.as_ref())?
-        .map(|(format, plain)| {
-            spool(plain, budget, max_size).context(|| format!("decompressing the {format} archive"))
-        })
-        .transpose()?;
-    let source = plain.unwrap_or(source);
-    let archive = Archive::open(source)?;
-    let (has_layout, has_docker) =
-        (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
-    match transport {
-        Some(Transport::DockerArchive) => docker_archive::open(&archive, tag, max_size),
-        Some(_) => layout::open(&archive, tag, platform, Transport::OciArchive),
-        None if has_layout && !(has_docker && layout::is_hollow(&archive)) => {
-            layout::open(&archive, tag, platform, Transport::OciArchive)
-        }
-        None if has_docker => docker_archive::open(&archive, tag, max_size),
-        None => {
-            let names: Vec<_> = archive.names().take(4).collect();
-            Err(Error::malformed(format!(
-                "neither manifest.json nor index.json in the archive, so it is no image; it \
-                 begins with {}; `docker save` and `skopeo copy` write image archives",
-                if names.is_empty() { "nothing".into() } else { names.join(", ") }
-            )))
-        }
-    }
+    Place::in_archive(source, transport, budget, max_size)?.images(tag, platform, max_size)
 }
 
 /// Tells who names a folder that another tool wrote how to make an archive of it.

@@ -4,20 +4,20 @@
 //! A target appears whole or not at all: everything goes under a temporary name beside it, is
 //! synced, and is renamed at the end.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::bundle::{Blob, Bundle};
-use super::docker_archive::Item;
 use super::files::blob_path;
-use super::{Reference, Transport, name};
+use super::{Reference, Transport, listing, name};
 use crate::content::SourceReader;
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Mtime, Xattrs};
-use crate::oci::{self, Annotations, Descriptor, Index};
+use crate::oci::{self, Index};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
 
@@ -118,18 +118,18 @@ impl Target {
         let inputs = within.map(|i| i.tag.clone()).collect();
         let target = Self { force, inputs, form, reference: reference.clone() };
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
-            target.check_tags(&read_index(path).context(place)?, &[tag]).context(place)?;
+            target.check_tags(&listing::read(path).context(place)?, &[tag]).context(place)?;
         }
         Ok(target)
     }
 
     /// Checks that no image of a layout loses its tag unasked.
-    fn check_tags(&self, index: &Index, tags: &[&str]) -> Result<()> {
+    fn check_tags(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
         for old in &index.manifests {
-            let Some(tag) = old.annotation(name::REF_NAME).filter(|tag| tags.contains(tag)) else {
-                continue;
+            let Some(tag) = listing::tag(old).filter(|tag| tags.contains(tag)) else { continue };
+            let read = |input: &Option<String>| {
+                input.as_ref().is_none_or(|input| listing::is_of(old, input))
             };
-            let read = |input: &Option<String>| input.as_ref().is_none_or(|i| name::is_of(old, i));
             if self.inputs.iter().any(read) {
                 return Err(Error::refused(format!(
                     "{tag} is the input, which is never overwritten; name another tag"
@@ -153,6 +153,15 @@ impl Target {
     pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
         let tag = self.reference.tag.as_deref();
         let names = tag.map_or_else(|| bundle.names.clone(), |tag| vec![tag.to_owned()]);
+        if let (Form::Universal | Form::Docker, [first, _, ..]) =
+            (self.form, listing::ordered(bundle).as_slice())
+        {
+            progress.note(&format!(
+                "of several platforms, `docker load` without containerd's image store gives the \
+                 name to {}; --platform writes another alone",
+                first.platform
+            ));
+        }
         progress.begin("write", bundle.bytes());
         let done = match (&self.reference.path, self.reference.transport) {
             (None, _) => {
@@ -182,8 +191,8 @@ impl Target {
         dir: &Path,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let mut root = read_index(dir)?;
-        let new = named_roots(bundle, names, self.reference.tag.as_deref())?;
+        let mut root = listing::read(dir)?;
+        let new = listing::roots(bundle, names, self.reference.tag.as_deref())?;
         let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(name::REF_NAME)).collect();
         self.check_tags(&root, &tags)?;
         let mut added = Added::default();
@@ -205,13 +214,7 @@ impl Target {
             added.files.push(layout.clone());
             replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
         }
-        root.manifests.retain(|old| {
-            !new.iter().any(|n| match n.annotation(name::REF_NAME) {
-                Some(tag) => old.annotation(name::REF_NAME) == Some(tag),
-                None => old.digest == n.digest,
-            })
-        });
-        root.manifests.extend(new);
+        listing::add(&mut root, &new)?;
         replace(&dir.join("index.json"), |file| Ok(file.write_all(&oci::to_json(&root)?)?))?;
         added.keep();
         Ok(())
@@ -341,44 +344,7 @@ fn copy_blob(
     Ok(())
 }
 
-/// The descriptors of an `index.json`: the root, once for each tag. A `tag` that was asked for is
-/// written as it is, as skopeo does and looks for it.
-fn named_roots(bundle: &Bundle, names: &[String], tag: Option<&str>) -> Result<Vec<Descriptor>> {
-    let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
-    let with_name = |n: &String| {
-        let mut d = root.clone();
-        let mut annotations = Annotations::new();
-        annotations.insert(name::REF_NAME.into(), tag.unwrap_or(name::tag(n)).into());
-        if let Some(full) = name::full(n) {
-            annotations.insert(name::CONTAINERD_NAME.into(), full);
-        }
-        d.annotations = Some(annotations);
-        d
-    };
-    // Names that differ only in their repository would be one tag twice.
-    let mut tags = BTreeSet::new();
-    let distinct = names.iter().filter(|n| tags.insert(name::tag(n)));
-    Ok(if names.is_empty() { vec![root] } else { distinct.map(with_name).collect() })
-}
-
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// `manifest.json`: the first platform's image has the names, as a second would take them away.
-fn docker_list(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
-    let tags: Vec<_> =
-        names.iter().filter(|n| name::full(n).is_some()).map(ToString::to_string).collect();
-    let items: Vec<_> = bundle
-        .listed
-        .iter()
-        .enumerate()
-        .map(|(i, image)| Item {
-            config: blob_path(&image.config),
-            repo_tags: (i == 0 && !tags.is_empty()).then(|| tags.clone()),
-            layers: Some(image.layers.iter().map(blob_path).collect()),
-        })
-        .collect();
-    oci::to_json(&items)
-}
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
 /// early, then the blobs by digest. A `tag` is what the layout in it calls the image; else that is
@@ -398,11 +364,17 @@ pub fn write_archive(
         // One name only: with several descriptors skopeo asks which image is meant, although there
         // is one. The other names are in manifest.json.
         let first = &names[..names.len().min(1)];
-        documents
-            .push(("index.json", oci::to_json(&Index::new(named_roots(bundle, first, tag)?))?));
+        let index = Index::new(listing::roots(bundle, first, tag)?);
+        documents.push(("index.json", oci::to_json(&index)?));
     }
-    if form != Form::Oci {
-        documents.push(("manifest.json", docker_list(bundle, names)?));
+    if form == Form::Docker && bundle.listed.is_empty() {
+        return Err(Error::unsupported(
+            "a docker-archive holds container images only, and this is none; write oci:DIR or \
+             oci-archive:FILE",
+        ));
+    }
+    if form != Form::Oci && !bundle.listed.is_empty() {
+        documents.push(("manifest.json", listing::docker(bundle, names)?));
     }
     for (path, bytes) in &documents {
         let mut w = tar.file(&metadata(path, bytes.len() as u64))?;
@@ -433,16 +405,6 @@ fn metadata(path: &str, size: u64) -> tar::Metadata<'_> {
         gid: 0,
         mtime: Mtime::default(),
         xattrs: NO_XATTRS,
-    }
-}
-
-/// The index of a layout, empty if there is none yet.
-fn read_index(dir: &Path) -> Result<Index> {
-    let path = dir.join("index.json");
-    match fs::read(&path) {
-        Ok(bytes) => oci::parse(&bytes, "index.json"),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Index::new(Vec::new())),
-        Err(e) => Err(e).context(|| format!("reading {}", path.display())),
     }
 }
 

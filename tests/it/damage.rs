@@ -217,7 +217,6 @@ fn broken_layouts_are_refused() {
     edit(&mut f, is_manifest, |m| m["config"] = "none".into());
     case(&f, "a manifest of another shape", "manifest");
     for (media_type, fragment) in [
-        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
         ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
         ("text/plain", "no image layer"),
     ] {
@@ -225,6 +224,13 @@ fn broken_layouts_are_refused() {
         edit(&mut f, is_manifest, |m| m["layers"][1]["mediaType"] = media_type.into());
         case(&f, media_type, fragment);
     }
+    let mut f = good();
+    let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    edit(&mut f, is_manifest, |m| m["layers"][1]["mediaType"] = kind.into());
+    let at = blob(&f, gzip);
+    f.remove(at);
+    f.retain(|(_, b)| !gzip(b));
+    case(&f, "a foreign layer elsewhere", "foreign");
     let mut f = good();
     edit(&mut f, is_root, |r| r["manifests"][0]["mediaType"] = "text/plain".into());
     case(&f, "a root of another type", "neither manifest nor index");

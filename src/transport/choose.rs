@@ -1,0 +1,208 @@
+//! Which of the images in an `index.json` a name means.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::files::{Files, document_blob};
+use super::name;
+use crate::error::{Error, Result};
+use crate::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
+
+/// Indexes in indexes, at most so deep.
+pub(super) const MAX_DEPTH: usize = 8;
+/// More images than this in one index are a mistake or an attack.
+pub(super) const MAX_IMAGES: usize = 1000;
+
+/// What a name means.
+pub(super) struct Chosen {
+    /// One image or index, or several images that differ only in platform.
+    pub(super) descriptors: Vec<Descriptor>,
+    /// The names it has.
+    pub(super) names: Vec<String>,
+    /// What a user should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// An entry of an index.
+///
+/// # Errors
+/// When it is no descriptor, or one by another digest than SHA-256.
+pub(super) fn entry(value: &Value) -> Result<Descriptor> {
+    oci::parse(&oci::to_json(value)?, "an entry of the index")
+}
+
+/// An index whose entries are not looked at yet.
+pub(super) fn read_index(files: &dyn Files, d: &Descriptor) -> Result<Index<Value>> {
+    let index: Index<Value> = oci::parse(&document_blob(files, d)?, "the index")?;
+    if index.media_type.as_deref().is_some_and(media_type::is_manifest) {
+        return Err(Error::malformed(
+            "what names it calls it an index, it calls itself a manifest (CVE-2021-41190)",
+        ));
+    }
+    if index.manifests.len() > MAX_IMAGES {
+        return Err(Error::limit(format!("more than {MAX_IMAGES} manifests in one index")));
+    }
+    Ok(index)
+}
+
+/// Attestations describe an image by its digest and so can't follow it to a new one.
+pub(super) fn is_attestation(d: &Descriptor) -> bool {
+    d.platform.as_ref().is_some_and(Platform::is_unknown)
+        || d.annotation("vnd.docker.reference.type") == Some("attestation-manifest")
+}
+
+/// Finds what `tag` means, or the only image there is.
+pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) -> Result<Chosen> {
+    let (mut all, mut unusable) = (Vec::new(), Vec::new());
+    for value in &root.manifests {
+        match entry(value) {
+            Ok(d) if is_attestation(&d) => {}
+            Ok(d) => all.push(d),
+            Err(e) => unusable.push(e),
+        }
+    }
+    let mut notes = Vec::new();
+    let found = match tag {
+        Some(tag) => by_name(files, root, &all, tag)?,
+        None if one_image(&all) => all.clone(),
+        // Signatures, charts and the like may lie beside an image.
+        None => {
+            let (images, others) = all.iter().cloned().partition(|d| !is_artifact(files, d));
+            let others: Vec<Descriptor> = others;
+            notes.extend(others.iter().map(|d| {
+                format!("{} is left out: it is an artifact and no container image", label(d))
+            }));
+            images
+        }
+    };
+    if found.is_empty() || !one_image(&found) {
+        // A broken entry may be what was meant.
+        return Err(match unusable.pop() {
+            Some(e) if found.is_empty() => e,
+            _ => which(&all, &found, tag),
+        });
+    }
+    notes.extend(unusable.iter().map(|e| format!("an entry of index.json is left out: {e}")));
+    let names: BTreeSet<_> =
+        found.iter().filter_map(name::of_descriptor).map(str::to_owned).collect();
+    let mut descriptors = found;
+    descriptors.sort_by_key(|d| d.platform.as_ref().map(ToString::to_string));
+    // Several names of one image, as it is one that is named.
+    descriptors.dedup_by_key(|d| d.digest);
+    Ok(Chosen { descriptors, names: names.into_iter().collect(), notes })
+}
+
+/// The descriptors that `wanted` means: those of that name, of that digest, or at that place; else
+/// those whose tag it is.
+fn by_name(
+    files: &dyn Files,
+    root: &Index<Value>,
+    all: &[Descriptor],
+    wanted: &str,
+) -> Result<Vec<Descriptor>> {
+    if let Some(place) = wanted.strip_prefix('@').and_then(|n| n.parse::<usize>().ok()) {
+        return match root.manifests.get(place) {
+            Some(value) => Ok(vec![entry(value)?]),
+            None => Err(Error::not_found(format!(
+                "index.json has nothing at place {place}; there are {}, from 0",
+                root.manifests.len()
+            ))),
+        };
+    }
+    let mut found: Vec<_> = all.iter().filter(|d| name::is_of(d, wanted)).cloned().collect();
+    if name::digest(wanted).is_some() {
+        if found.is_empty() {
+            for d in all {
+                search(files, d, wanted, 0, &mut found);
+            }
+        }
+        found.truncate(1);
+    } else if !one_image(&found) {
+        let exact = |d: &&Descriptor| name::stated(d).any(|name| name::is_same(name, wanted));
+        let exact: Vec<_> = found.iter().filter(exact).cloned().collect();
+        if !exact.is_empty() {
+            return Ok(exact);
+        }
+    }
+    Ok(found)
+}
+
+/// Looks for a digest in indexes, as far as they can be read.
+fn search(
+    files: &dyn Files,
+    d: &Descriptor,
+    wanted: &str,
+    depth: usize,
+    found: &mut Vec<Descriptor>,
+) {
+    if depth >= MAX_DEPTH || !found.is_empty() || !media_type::is_index(&d.media_type) {
+        return;
+    }
+    let Ok(index) = read_index(files, d) else { return };
+    for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {
+        if name::is_of(&d, wanted) {
+            found.push(d);
+            return;
+        }
+        search(files, &d, wanted, depth + 1, found);
+    }
+}
+
+/// Whether these are one image under whatever names, or one for each of several platforms.
+fn one_image(all: &[Descriptor]) -> bool {
+    let digests: BTreeSet<_> = all.iter().map(|d| d.digest).collect();
+    if digests.len() == 1 && all.iter().all(|d| d.platform == all[0].platform) {
+        return true;
+    }
+    let platforms: BTreeSet<_> =
+        all.iter().filter_map(|d| d.platform.as_ref()).map(ToString::to_string).collect();
+    let one_name = all.windows(2).all(|w| name::of_descriptor(&w[0]) == name::of_descriptor(&w[1]));
+    platforms.len() == all.len() && one_name
+}
+
+/// Whether a manifest is that of a signature, a chart or some other artifact. What can't be read is
+/// none: reading it again says why.
+fn is_artifact(files: &dyn Files, d: &Descriptor) -> bool {
+    if !media_type::is_manifest(&d.media_type) {
+        return !media_type::is_index(&d.media_type);
+    }
+    let manifest =
+        document_blob(files, d).and_then(|bytes| oci::parse::<Manifest>(&bytes, "the manifest"));
+    manifest.is_ok_and(|m| {
+        let layer = |l: &Descriptor| media_type::check_layer(&l.media_type).is_ok();
+        !media_type::is_config(&m.config.media_type)
+            || (!m.layers.is_empty() && !m.layers.iter().any(layer))
+    })
+}
+
+/// What messages call an image, and a user may.
+fn label(d: &Descriptor) -> String {
+    match name::of_descriptor(d) {
+        Some(name) => name.to_owned(),
+        None => format!("@{}", d.digest),
+    }
+}
+
+/// Says that no image was named, or several were.
+fn which(all: &[Descriptor], found: &[Descriptor], tag: Option<&str>) -> Error {
+    let list = |some: &[Descriptor]| some.iter().map(label).collect::<Vec<_>>().join(", ");
+    match tag {
+        _ if all.is_empty() => Error::not_found("index.json names no image"),
+        Some(tag) if found.is_empty() => {
+            Error::not_found(format!("no image is called {tag:?}; there is {}", list(all)))
+        }
+        Some(tag) => Error::refused(format!(
+            "several images are called {tag:?}; use a full name or a digest: {}",
+            list(found)
+        )),
+        None if found.is_empty() => {
+            Error::unsupported(format!("there are artifacts and no container image: {}", list(all)))
+        }
+        None => Error::refused(format!(
+            "there are several images; name one by its tag or digest, as in oci:DIR:TAG or \
+             oci:DIR@sha256:…: {}",
+            list(found)
+        )),
+    }
+}

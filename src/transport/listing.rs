@@ -1,0 +1,101 @@
+//! What names images in what is written: `index.json` and `manifest.json`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::{fs, io};
+
+use serde_json::Value;
+
+use super::bundle::{Bundle, Listed};
+use super::docker_archive::Item;
+use super::files::blob_path;
+use super::{is_image_name, name};
+use crate::error::{Context, Error, Result};
+use crate::oci::{self, Descriptor, Index};
+
+/// The index of a layout, empty if there is none yet. What others wrote into it stays as it is.
+pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
+    let path = dir.join("index.json");
+    match fs::read(&path) {
+        Ok(bytes) => oci::parse(&bytes, "index.json"),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Index::new(Vec::new())),
+        Err(e) => Err(e).context(|| format!("reading {}", path.display())),
+    }
+}
+
+/// The tag of an entry of an index, whatever else it holds.
+pub(super) fn tag(entry: &Value) -> Option<&str> {
+    entry.get("annotations")?.get(name::REF_NAME)?.as_str()
+}
+
+/// Whether an entry is what a user means by `wanted`.
+pub(super) fn is_of(entry: &Value, wanted: &str) -> bool {
+    let known = |d: Descriptor| name::is_of(&d, wanted);
+    serde_json::from_value(entry.clone()).is_ok_and(known)
+}
+
+/// Adds images to an index, in the place of those that have their tags now.
+pub(super) fn add(index: &mut Index<Value>, new: &[Descriptor]) -> Result<()> {
+    index.manifests.retain(|old| {
+        !new.iter().any(|n| match n.annotation(name::REF_NAME) {
+            Some(new) => tag(old) == Some(new),
+            None => old.get("digest").and_then(Value::as_str) == Some(&n.digest.to_string()),
+        })
+    });
+    index.schema_version = 2;
+    for d in new {
+        index.manifests.push(
+            serde_json::to_value(d).map_err(|e| Error::malformed(format!("writing JSON: {e}")))?,
+        );
+    }
+    Ok(())
+}
+
+/// The descriptors of an `index.json`: the root, once for each tag. A `tag` that was asked for is
+/// written as it is, as skopeo does and looks for it.
+pub(super) fn roots(
+    bundle: &Bundle,
+    names: &[String],
+    tag: Option<&str>,
+) -> Result<Vec<Descriptor>> {
+    let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to write"))?;
+    let with_name = |n: &String| {
+        let mut d = root.clone();
+        let mut annotations = d.annotations.take().unwrap_or_default();
+        annotations.insert(name::REF_NAME.into(), tag.unwrap_or(name::tag(n)).into());
+        if let Some(full) = name::full(n).filter(|full| is_image_name(full)) {
+            annotations.insert(name::CONTAINERD_NAME.into(), full);
+        }
+        d.annotations = Some(annotations);
+        d
+    };
+    // Names that differ only in their repository would be one tag twice.
+    let mut tags = BTreeSet::new();
+    let distinct = names.iter().filter(|n| tags.insert(name::tag(n)));
+    Ok(if names.is_empty() { vec![root] } else { distinct.map(with_name).collect() })
+}
+
+/// `manifest.json`: the first image has the names, as a second would take them away. Docker takes
+/// no other names than its own.
+pub(super) fn docker(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
+    let docker = |n: &&String| name::full(n).is_some() && is_image_name(n);
+    let tags: Vec<_> = names.iter().filter(docker).map(ToString::to_string).collect();
+    let items: Vec<_> = ordered(bundle)
+        .into_iter()
+        .enumerate()
+        .map(|(i, image)| Item {
+            config: blob_path(&image.config),
+            repo_tags: (i == 0 && !tags.is_empty()).then(|| tags.clone()),
+            layers: Some(image.layers.iter().map(blob_path).collect()),
+        })
+        .collect();
+    oci::to_json(&items)
+}
+
+/// The images as `manifest.json` lists them. Most machines that load one of several platforms are
+/// of the first kind, and which one writes must not matter.
+pub(super) fn ordered(bundle: &Bundle) -> Vec<&Listed> {
+    let mut all: Vec<_> = bundle.listed.iter().collect();
+    all.sort_by_key(|image| (image.platform.os != "linux", image.platform.architecture != "amd64"));
+    all
+}
