@@ -13,6 +13,7 @@ mod clients;
 mod damage;
 mod delta;
 mod determinism;
+mod documents;
 mod fidelity;
 mod headers;
 #[cfg(feature = "store")]

@@ -1,0 +1,667 @@
+//! Documents, names and copies: what other tools write in indexes, manifests and configs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use super::image::{
+    Codec, Image, Item, add_index, archive, digest, finish_layout, layer, small, write_files,
+};
+use super::tool::{self, relayer};
+
+const REF: &str = "org.opencontainers.image.ref.name";
+const NAME: &str = "io.containerd.image.name";
+
+type Files = Vec<(String, Vec<u8>)>;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs relayer in the folder.
+    fn run(&self, args: &[&str]) -> Output {
+        tool::output(relayer().args(args).current_dir(self.0.path()))
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{args:?}: {said}");
+        said
+    }
+
+    fn refused(&self, args: &[&str], words: &[&str]) {
+        let out = self.run(args);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            words.iter().all(|w| said.contains(w)),
+            "{args:?}: {said:?} lacks one of {words:?}"
+        );
+    }
+}
+
+/// An image of one file, for an architecture.
+fn one(arch: &str) -> Image {
+    let mut image = Image::new(vec![layer(&[Item::file("arch", arch)])]);
+    image.config["architecture"] = arch.into();
+    image
+}
+
+fn for_platform(arch: &str, files: &mut Files) -> Value {
+    let mut d = one(arch).oci_blobs(Codec::Gzip, files);
+    d["platform"] = json!({"os": "linux", "architecture": arch});
+    d
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn roots(layout: &Path) -> Vec<Value> {
+    read_json(&layout.join("index.json"))["manifests"].as_array().unwrap().clone()
+}
+
+fn blob(layout: &Path, d: &Value) -> PathBuf {
+    layout.join("blobs").join(d["digest"].as_str().unwrap().replace(':', "/"))
+}
+
+/// The first image's manifest and config.
+fn documents(layout: &Path) -> (Value, Value) {
+    let mut d = roots(layout)[0].clone();
+    loop {
+        let document = read_json(&blob(layout, &d));
+        if let Some(first) = document["manifests"].get(0) {
+            d = first.clone();
+        } else {
+            let config = read_json(&blob(layout, &document["config"]));
+            return (document, config);
+        }
+    }
+}
+
+fn add_json(value: &Value, kind: &str, files: &mut Files) -> Value {
+    let bytes = serde_json::to_vec_pretty(value).unwrap();
+    let d = json!({"mediaType": kind, "digest": digest(&bytes), "size": bytes.len()});
+    files.push((format!("blobs/sha256/{}", &digest(&bytes)[7..]), bytes));
+    d
+}
+
+fn blobs(layout: &Path) -> Vec<(String, Vec<u8>)> {
+    let list = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|e| e.unwrap());
+    let mut all: Vec<_> =
+        list.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect();
+    all.sort();
+    all
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// An index with white space and unknown fields, an attestation, an artifact and a platform that is
+/// missing, all of it nested once more.
+fn rich_index(files: &mut Files) -> Value {
+    let (amd64, arm64) = (for_platform("amd64", files), for_platform("arm64", files));
+    let mut attestation = small().oci_blobs(Codec::Plain, files);
+    attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    attestation["annotations"] = json!({
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": amd64["digest"],
+    });
+    let chart = json!({"x": 1});
+    let chart = add_json(&chart, "application/vnd.cncf.helm.config.v1+json", files);
+    let artifact = json!({"schemaVersion": 2, "config": chart, "layers": []});
+    let artifact = add_json(&artifact, MANIFEST, files);
+    let missing = json!({
+        "mediaType": MANIFEST, "digest": digest(b"s390x"), "size": 5,
+        "platform": {"os": "linux", "architecture": "s390x"},
+    });
+    let other = json!({"mediaType": MANIFEST, "digest": format!("sha512:{:0128}", 0), "size": 5});
+    let index = json!({
+        "schemaVersion": 2, "mediaType": INDEX, "artifactType": "application/x",
+        "manifests": [amd64, arm64, attestation, artifact, missing, other],
+        "annotations": {"a": "b"}, "z": null,
+    });
+    let inner = add_json(&index, INDEX, files);
+    add_json(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [inner]}), INDEX, files)
+}
+
+fn named(mut d: Value, annotations: Value) -> Value {
+    d["annotations"] = annotations;
+    d
+}
+
+#[test]
+fn copy_keeps_every_byte_of_an_index() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let root = rich_index(&mut files);
+    finish_layout(&[named(root.clone(), json!({REF: "v1", "kept": "x"}))], &mut files);
+    write_files(&p.at("L"), &files);
+    let said = p.ok(&["copy", "oci:L:v1", "oci:M:v1"]);
+    assert!(said.contains("linux/s390x") && said.contains("sha512"), "{said}");
+    assert!(!said.contains("attestation"), "{said}");
+    assert_eq!(roots(&p.at("M"))[0]["digest"], root["digest"]);
+    assert_eq!(roots(&p.at("M"))[0]["annotations"]["kept"], "x");
+    assert_eq!(blobs(&p.at("L")), blobs(&p.at("M")));
+    // Through an archive, too.
+    p.ok(&["copy", "oci:L:v1", "a.tar"]);
+    p.ok(&["copy", "a.tar", "oci:N:v1"]);
+    assert_eq!(blobs(&p.at("L")), blobs(&p.at("N")));
+    // One platform is one manifest, unchanged.
+    p.ok(&["copy", "oci:L:v1", "oci:O:v1", "--platform", "arm64"]);
+    let arm64 = for_platform("arm64", &mut Vec::new());
+    assert_eq!(roots(&p.at("O"))[0]["digest"], arm64["digest"]);
+    assert_eq!(blobs(&p.at("O")).len(), 3);
+    p.refused(&["copy", "oci:L:v1", "oci:P:v1", "--platform", "linux/386"], &["linux/arm64"]);
+    // Split takes the images and says what it leaves.
+    let said = p.ok(&["split", "oci:L:v1", "-o", "oci:Q:v1"]);
+    for word in ["linux/s390x", "sha512", "artifact", "attestation", "--platform linux/amd64"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+#[test]
+fn copy_takes_what_split_can_not() {
+    let p = Place::new();
+    for kind in [
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+        "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ] {
+        let mut files = Vec::new();
+        one("amd64").oci_blobs(Codec::Gzip, &mut files);
+        let is_manifest = |b: &[u8]| {
+            serde_json::from_slice::<Value>(b)
+                .is_ok_and(|v| v.get("config").is_some_and(|c| c.get("digest").is_some()))
+        };
+        let at = files.iter().position(|(_, b)| is_manifest(b)).unwrap();
+        let mut manifest: Value = serde_json::from_slice(&files.remove(at).1).unwrap();
+        manifest["layers"][0]["mediaType"] = kind.into();
+        let foreign = kind.contains("foreign");
+        if foreign {
+            let name = manifest["layers"][0]["digest"].as_str().unwrap()[7..].to_owned();
+            files.retain(|(n, _)| !n.ends_with(&name));
+        }
+        let root = add_json(&manifest, MANIFEST, &mut files);
+        finish_layout(&[named(root.clone(), json!({REF: "v1"}))], &mut files);
+        let _ = fs::remove_dir_all(p.at("L"));
+        let _ = fs::remove_dir_all(p.at("M"));
+        write_files(&p.at("L"), &files);
+        p.refused(&["split", "oci:L:v1", "-o", "o.tar"], &["layer 1"]);
+        p.ok(&["copy", "oci:L:v1", "oci:M:v1"]);
+        assert_eq!(roots(&p.at("M"))[0]["digest"], root["digest"], "{kind}");
+        assert_eq!(blobs(&p.at("L")), blobs(&p.at("M")), "{kind}");
+        p.refused(&["copy", "oci:L:v1", "docker-archive:x.tar"], &["oci:DIR"]);
+    }
+}
+
+#[test]
+fn a_document_of_two_kinds_is_refused() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let d = small().oci_blobs(Codec::Plain, &mut files);
+    let manifest = files.last().unwrap().1.clone();
+    let mut both: Value = serde_json::from_slice(&manifest).unwrap();
+    both["manifests"] = json!([d]);
+    for kind in [MANIFEST, INDEX] {
+        let mut files = files.clone();
+        both["mediaType"] = kind.into();
+        let root = add_json(&both, kind, &mut files);
+        finish_layout(&[root], &mut files);
+        let _ = fs::remove_dir_all(p.at("L"));
+        write_files(&p.at("L"), &files);
+        for command in ["split", "copy"] {
+            let args: &[&str] = if command == "split" {
+                &["split", "oci:L", "-o", "o.tar"]
+            } else {
+                &["copy", "oci:L", "o.tar"]
+            };
+            p.refused(args, &["CVE-2021-41190"]);
+        }
+        p.refused(&["inspect", "oci:L"], &["CVE-2021-41190"]);
+    }
+}
+
+#[test]
+fn images_are_chosen_by_digest_and_place() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let (a, b) = (for_platform("amd64", &mut files), for_platform("s390x", &mut files));
+    let nested = add_index(&[for_platform("arm64", &mut files)], &mut files);
+    let strip = |mut d: Value| {
+        d.as_object_mut().unwrap().remove("platform");
+        d
+    };
+    finish_layout(&[strip(a.clone()), strip(b.clone()), nested], &mut files);
+    write_files(&p.at("L"), &files);
+    let (a, b) = (a["digest"].as_str().unwrap(), b["digest"].as_str().unwrap());
+    let deep = for_platform("arm64", &mut Vec::new());
+    let deep = deep["digest"].as_str().unwrap();
+    p.refused(&["split", "oci:L", "-o", "o.tar"], &[a, b, "oci:DIR@sha256:"]);
+    for (name, arch) in [
+        (format!("oci:L@{b}"), "s390x"),
+        (format!("oci:L:@{a}"), "amd64"),
+        (format!("oci:L:{b}"), "s390x"),
+        (format!("oci:L@{deep}"), "arm64"),
+        ("oci:L:@1".into(), "s390x"),
+    ] {
+        p.ok(&["split", &name, "-f", "-o", "oci:o:v1"]);
+        assert_eq!(documents(&p.at("o")).1["architecture"], arch, "{name}");
+    }
+    p.refused(&["split", "oci:L:@7", "-o", "o.tar"], &["place 7"]);
+    p.refused(&["split", &format!("oci:L@{}", digest(b"?")), "-o", "o.tar"], &[a]);
+}
+
+#[test]
+fn a_shared_tag_is_refused_and_a_full_name_is_not() {
+    let p = Place::new();
+    let (a, b) = (one("amd64"), one("arm64"));
+    let config = |i: &Image| serde_json::to_vec(&i.config).unwrap();
+    let manifest = json!([
+        {"Config": "a.json", "RepoTags": ["one:v1"], "Layers": ["a.tar"]},
+        {"Config": "b.json", "RepoTags": ["two:v1"], "Layers": ["b.tar"]},
+    ]);
+    let files = [
+        ("a.json".into(), config(&a)),
+        ("b.json".into(), config(&b)),
+        ("a.tar".into(), a.layers[0].clone()),
+        ("b.tar".into(), b.layers[0].clone()),
+        ("manifest.json".into(), manifest.to_string().into_bytes()),
+    ];
+    fs::write(p.at("i.tar"), archive(&files)).unwrap();
+    p.refused(&["split", "docker-archive:i.tar:v1", "-o", "o.tar"], &["one:v1", "two:v1"]);
+    p.ok(&["split", "docker-archive:i.tar:two:v1", "-o", "oci:o:v1"]);
+    assert_eq!(documents(&p.at("o")).1["architecture"], "arm64");
+    let mut files = Vec::new();
+    let roots = ["one", "two"].map(|name| {
+        let mut d = one(name).oci_blobs(Codec::Plain, &mut files);
+        d["annotations"] = json!({REF: "v1", NAME: format!("docker.io/library/{name}:v1")});
+        d
+    });
+    finish_layout(&roots, &mut files);
+    write_files(&p.at("L"), &files);
+    p.refused(&["split", "oci:L:v1", "-o", "o.tar"], &["one:v1", "two:v1"]);
+    p.ok(&["split", "oci:L:two:v1", "-o", "o.tar"]);
+}
+
+/// All names in an archive.
+fn archive_names(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut tar = tar::Archive::new(fs::File::open(path).unwrap());
+    for entry in tar.entries().unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.path().unwrap().into_owned();
+        if name == Path::new("manifest.json") {
+            let items: Value = serde_json::from_reader(entry).unwrap();
+            let all = items.as_array().unwrap().iter();
+            let tags = all.filter_map(|i| i["RepoTags"].as_array()).flatten();
+            found.extend(tags.map(|t| t.as_str().unwrap().to_owned()));
+        } else if name == Path::new("index.json") {
+            let index: Value = serde_json::from_reader(entry).unwrap();
+            for d in index["manifests"].as_array().unwrap() {
+                let name = |key: &str| d["annotations"][key].as_str().map(str::to_owned);
+                found.extend([REF, NAME].into_iter().filter_map(name));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_digest_is_written_as_no_name() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let d = small().oci_blobs(Codec::Plain, &mut files);
+    let of = d["digest"].as_str().unwrap();
+    for annotations in [
+        json!({REF: format!("@{of}"), NAME: format!("docker.io/example/app@{of}")}),
+        json!({REF: of, NAME: of}),
+        json!({REF: "<none>:<none>"}),
+    ] {
+        let mut files = files.clone();
+        finish_layout(&[named(d.clone(), annotations)], &mut files);
+        let _ = fs::remove_dir_all(p.at("L"));
+        write_files(&p.at("L"), &files);
+        for command in [&["split", "-o"][..], &["copy"]] {
+            let args = [&[command[0], "-f", "oci:L"], &command[1..], &["o.tar"]].concat();
+            p.ok(&args);
+            assert_eq!(archive_names(&p.at("o.tar")), [""; 0]);
+        }
+        tool::run(
+            "skopeo",
+            &["inspect", "--raw", &format!("docker-archive:{}", p.at("o.tar").display())],
+        );
+        p.ok(&["split", "-f", &format!("oci:L@{of}"), "-o", "o.tar"]);
+    }
+}
+
+#[test]
+fn all_names_survive_an_archive() {
+    let p = Place::new();
+    let image = small();
+    let mut config = Vec::new();
+    serde_json::to_writer(&mut config, &image.config).unwrap();
+    let manifest = json!([{
+        "Config": "c.json", "RepoTags": ["app:v1", "app:latest", "reg:5000/app:v1"],
+        "Layers": ["a.tar", "b.tar"],
+    }]);
+    let files = [
+        ("c.json".into(), config),
+        ("a.tar".into(), image.layers[0].clone()),
+        ("b.tar".into(), image.layers[1].clone()),
+        ("manifest.json".into(), manifest.to_string().into_bytes()),
+    ];
+    fs::write(p.at("i.tar"), archive(&files)).unwrap();
+    let mut input = "i.tar".to_owned();
+    for command in ["split", "copy", "flatten"] {
+        let output = format!("{command}.tar");
+        let args: Vec<&str> = match command {
+            "copy" => vec!["copy", &input, &output],
+            _ => vec![command, &input, "-o", &output],
+        };
+        p.ok(&args);
+        let names = archive_names(&p.at(&output));
+        for name in ["app:v1", "app:latest", "reg:5000/app:v1"] {
+            assert_eq!(names.iter().filter(|n| *n == name).count(), 1, "{command}: {names:?}");
+        }
+        input = output;
+    }
+}
+
+#[test]
+fn of_several_platforms_amd64_has_the_name() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let all = [for_platform("arm64", &mut files), for_platform("amd64", &mut files)];
+    let root = add_index(&all, &mut files);
+    finish_layout(&[named(root, json!({REF: "v1", NAME: "docker.io/library/app:v1"}))], &mut files);
+    write_files(&p.at("L"), &files);
+    for (command, form) in [("split", ""), ("split", "docker-archive:"), ("copy", "")] {
+        let output = format!("{form}o.tar");
+        let args: Vec<&str> = match command {
+            "copy" => vec!["copy", "-f", "oci:L:v1", &output],
+            _ => vec!["split", "-f", "oci:L:v1", "-o", &output],
+        };
+        let said = p.ok(&args);
+        assert!(said.contains("linux/amd64") && said.contains("--platform"), "{said}");
+        let names = |arch: &str| {
+            let script = "import sys, tarfile, json
+t = tarfile.open(sys.argv[1])
+items = json.load(t.extractfile('manifest.json'))
+print([i['RepoTags'] for i in items if json.load(t.extractfile(i['Config']))['architecture'] == sys.argv[2]])";
+            tool::run("python3", &["-c", script, p.at("o.tar").to_str().unwrap(), arch])
+        };
+        assert!(names("amd64").contains("app:v1"), "{form}");
+        assert!(names("arm64").contains("None"), "{form}");
+        p.ok(&["verify", &output, "oci:L:v1"]);
+        p.ok(&["inspect", &output]);
+        p.ok(&["verify", "docker-archive:o.tar", "oci:L:v1"]);
+        p.ok(&["inspect", "docker-archive:o.tar", "--platform", "linux/arm64/v8"]);
+    }
+}
+
+#[test]
+fn foreign_entries_of_a_layout_stay_as_they_are() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let mut other = small().oci_blobs(Codec::Plain, &mut files);
+    other["platform"] =
+        json!({"os": "linux", "architecture": "amd64", "features": ["sse4"], "x": {"y": 1.50}});
+    other["annotations"] = json!({REF: "other"});
+    other["urls"] = Value::Null;
+    let odd = json!({"mediaType": "a/b", "digest": "sha512:00", "size": 1, "data": "eA=="});
+    finish_layout(&[other.clone(), odd.clone()], &mut files);
+    write_files(&p.at("L"), &files);
+    fs::write(p.at("i.tar"), one("amd64").docker_skopeo()).unwrap();
+    p.ok(&["split", "i.tar", "-o", "oci:L:new"]);
+    let roots = roots(&p.at("L"));
+    assert_eq!(roots.len(), 3);
+    assert_eq!(roots[..2], [other, odd]);
+}
+
+#[test]
+fn what_describes_old_layers_goes_and_is_told() {
+    let p = Place::new();
+    let names = ["a", "b", "c"];
+    let layers = names.map(|n| layer(&[Item::file(n, n.repeat(5000))]));
+    let mut image = Image::new(layers.to_vec());
+    let ids: Vec<String> = layers.iter().map(|l| digest(l)).collect();
+    image.config["moby.buildkit.cache.v0"] = "eyJsYXllciI6MH0=".into();
+    image.config["moby.buildkit.buildinfo.v1"] = "kept".into();
+    image.config["config"]["Labels"] = json!({
+        "ostree.final-diffid": ids[1], "ostree.commit": "0".repeat(64),
+        "io.buildpacks.lifecycle.metadata": json!({"app": [{"sha": ids[2]}]}).to_string(),
+        "io.buildpacks.rebasable": "true", "io.buildpacks.build.metadata": "{}",
+        "org.opencontainers.image.base.digest": digest(b"base"),
+        "com.example.layer": format!("it is {}.", ids[0]), "maintainer": "me",
+    });
+    let mut files = Vec::new();
+    let mut d = image.oci_blobs(Codec::Gzip, &mut files);
+    let (name, bytes) = files.pop().unwrap();
+    assert!(name.ends_with(&d["digest"].as_str().unwrap()[7..]));
+    let mut manifest: Value = serde_json::from_slice(&bytes).unwrap();
+    let blob = manifest["layers"][0]["digest"].clone();
+    manifest["annotations"] = json!({
+        "org.opencontainers.image.base.name": "debian", "com.amazon.soci.index-digest": "x",
+        "com.example.blob": blob, "kept": "yes",
+    });
+    d = add_json(&manifest, MANIFEST, &mut files);
+    finish_layout(&[named(d, json!({REF: "v1"}))], &mut files);
+    write_files(&p.at("L"), &files);
+    let gone = [
+        "moby.buildkit.cache.v0",
+        "ostree.final-diffid",
+        "io.buildpacks.lifecycle.metadata",
+        "io.buildpacks.rebasable",
+        "org.opencontainers.image.base.digest",
+        "org.opencontainers.image.base.name",
+        "com.example.layer",
+        "com.amazon.soci.index-digest",
+        "com.example.blob",
+    ];
+    let kept = [
+        "moby.buildkit.buildinfo.v1",
+        "ostree.commit",
+        "maintainer",
+        "io.buildpacks.build.metadata",
+        "kept",
+    ];
+    for command in ["split", "flatten"] {
+        let out = p.run(&[command, "oci:L:v1", "-f", "-o", "oci:o:v1", "--json"]);
+        assert!(out.status.success());
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let notes = report["images"][0]["notes"].to_string();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let (manifest, config) = documents(&p.at("o"));
+        let text = format!("{manifest}{config}");
+        for key in gone {
+            assert!(notes.contains(key) && said.contains(key), "{command}: {key}: {said}");
+            assert!(!text.contains(key), "{command}: {key}: {text}");
+        }
+        for key in kept {
+            assert!(text.contains(key), "{command}: {key}: {text}");
+        }
+    }
+    // A label that names a layer of the result stays with it, and a copy changes nothing.
+    let diff_id = documents(&p.at("o")).1["rootfs"]["diff_ids"][0].clone();
+    let mut image = Image::new(vec![layer(&[Item::file("a", "b")])]);
+    image.config["config"]["Labels"] = json!({"ostree.final-diffid": diff_id});
+    fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
+    p.ok(&["flatten", "i.tar", "-o", "oci:f:v1"]);
+    assert!(!documents(&p.at("f")).1.to_string().contains("final-diffid"));
+    let own = documents(&p.at("f")).1["rootfs"]["diff_ids"][0].clone();
+    image.config["config"]["Labels"] = json!({"ostree.final-diffid": own});
+    fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
+    let said = p.ok(&["flatten", "i.tar", "-f", "-o", "oci:f:v1"]);
+    assert!(documents(&p.at("f")).1.to_string().contains("final-diffid"), "{said}");
+    p.ok(&["copy", "oci:L:v1", "oci:M:v1"]);
+    assert_eq!(blobs(&p.at("L")), blobs(&p.at("M")));
+}
+
+#[test]
+fn an_unchanged_update_is_unchanged_with_or_without_stale_fields() {
+    let p = Place::new();
+    let mut image = small();
+    image.config["config"]["Labels"] =
+        json!({"ostree.final-diffid": digest(&image.layers[0]), "a": "b"});
+    fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
+    p.ok(&["split", "i.tar", "-o", "oci:o:v1"]);
+    p.ok(&["split", "i.tar", "--previous", "oci:o:v1", "-o", "oci:o:v2"]);
+    let roots = roots(&p.at("o"));
+    assert_eq!(roots[0]["digest"], roots[1]["digest"]);
+}
+
+#[test]
+fn what_podman_ignores_is_told() {
+    let p = Place::new();
+    let mut image = small();
+    image.config["config"]["Healthcheck"] = json!({"Test": ["CMD", "true"]});
+    image.config["config"]["OnBuild"] = json!([]);
+    fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
+    let told = |said: &str| said.contains("HEALTHCHECK") && said.contains("docker-archive:");
+    assert!(told(&p.ok(&["split", "i.tar", "-o", "a.tar"])));
+    assert!(!p.ok(&["split", "i.tar", "-o", "b.tar"]).contains("ONBUILD"));
+    assert!(told(&p.ok(&["copy", "i.tar", "oci:c:v1"])));
+    assert!(!told(&p.ok(&["split", "i.tar", "-o", "docker-archive:d.tar"])));
+    assert!(!told(&p.ok(&["split", "oci:c:v1", "-o", "e.tar"])), "it was in OCI's format before");
+    assert_eq!(
+        fs::read(p.at("a.tar")).unwrap(),
+        fs::read(p.at("b.tar")).unwrap(),
+        "a note changes nothing"
+    );
+}
+
+#[test]
+fn json_is_read_as_go_reads_it() {
+    let p = Place::new();
+    let edits: &[(&str, fn(&mut Value), fn(&mut Value))] = &[
+        ("no schema version", |m| drop(m.as_object_mut().unwrap().remove("schemaVersion")), |_| ()),
+        ("no media type", |m| m["mediaType"] = Value::Null, |_| ()),
+        ("nulls", |m| m["layers"][0]["urls"] = Value::Null, |c| c["history"] = Value::Null),
+        (
+            "config of 2015",
+            |m| m["config"]["mediaType"] = "application/octet-stream".into(),
+            |_| (),
+        ),
+        ("config without a type", |m| m["config"]["mediaType"] = Value::Null, |_| ()),
+        ("no processor", |_| (), |c| drop(c.as_object_mut().unwrap().remove("architecture"))),
+        (
+            "null annotations",
+            |m| m["annotations"] = json!({"a": null}),
+            |c| c["config"] = Value::Null,
+        ),
+        (
+            "a foreign layer that is there",
+            |m| {
+                m["layers"][0]["mediaType"] =
+                    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".into();
+            },
+            |_| (),
+        ),
+    ];
+    for (name, manifest, config) in edits {
+        for platform in [None, Some(json!({})), Some(json!({"os": "linux"})), Some(Value::Null)] {
+            let mut image = one("amd64");
+            config(&mut image.config);
+            let mut files = Vec::new();
+            image.oci_blobs(Codec::Gzip, &mut files);
+            let mut document: Value = serde_json::from_slice(&files.pop().unwrap().1).unwrap();
+            manifest(&mut document);
+            let mut d = add_json(&document, MANIFEST, &mut files);
+            if let Some(platform) = platform {
+                d["platform"] = platform;
+            }
+            let root = add_index(&[d], &mut files);
+            finish_layout(&[root], &mut files);
+            let _ = fs::remove_dir_all(p.at("L"));
+            write_files(&p.at("L"), &files);
+            p.ok(&["split", "oci:L", "-f", "-o", "o.tar"]);
+            p.ok(&["verify", "oci:L", "o.tar"]);
+            if *name != "no processor" {
+                p.ok(&["inspect", "o.tar", "--platform", "linux/x86_64"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_of_no_layers_keeps_its_config() {
+    let p = Place::new();
+    for layers in [json!([]), Value::Null] {
+        let mut files = Vec::new();
+        let mut config = Image::new(Vec::new()).config;
+        config["rootfs"] = json!({"type": "layers"});
+        let config = add_json(&config, "application/vnd.oci.image.config.v1+json", &mut files);
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+        let root = add_json(&manifest, MANIFEST, &mut files);
+        finish_layout(&[root], &mut files);
+        let _ = fs::remove_dir_all(p.at("L"));
+        write_files(&p.at("L"), &files);
+        p.ok(&["split", "oci:L", "-f", "-o", "oci:o:v1"]);
+        let (manifest, config) = documents(&p.at("o"));
+        assert_eq!(manifest["layers"], json!([]));
+        assert_eq!(config["config"]["Env"][0], "B=2");
+    }
+}
+
+#[test]
+fn nothing_from_an_image_reaches_the_terminal_raw() {
+    let p = Place::new();
+    let odd = "\x1b[31mRED\x07\r\u{9b}2J\u{202e}\n";
+    let file = |path: String| Item::file(path, "x".repeat(5000));
+    let mut image = Image::new(vec![
+        layer(&[
+            Item::dir(format!("d{odd}")),
+            file(format!("d{odd}/f")),
+            file(format!("{odd}.jar")),
+        ]),
+        layer(&[file(format!("e{odd}"))]),
+    ]);
+    image.config["history"] = json!([{"created_by": odd}, {"created_by": format!("RUN {odd}")}]);
+    image.config["config"]["Labels"] = json!({"com.amazon.soci.\u{1b}": odd});
+    image.config["architecture"] = format!("amd64{odd}").into();
+    fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
+    for args in [
+        &["split", "-v", "i.tar", "-f", "-o", "o.tar"][..],
+        &["split", "i.tar", "--previous", "i.tar", "-f", "-v", "-o", "p.tar"],
+        &["flatten", "i.tar", "-f", "-o", "o.tar"],
+        &["inspect", "-v", "i.tar"],
+        &["diff", "i.tar", "o.tar"],
+        &["split", "i.tar", "--platform", "linux/arm64", "-o", "n.tar"],
+    ] {
+        let out = p.run(args);
+        let text = [out.stdout, out.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        let raw = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(raw), "{args:?}: {text:?}");
+    }
+}
+
+#[test]
+fn an_image_beside_its_signature_is_the_image() {
+    let p = Place::new();
+    let mut files = Vec::new();
+    let image = one("amd64").oci_blobs(Codec::Gzip, &mut files);
+    let payload =
+        add_json(&json!({}), "application/vnd.dev.cosign.simplesigning.v1+json", &mut files);
+    let config = json!({"rootfs": {"diff_ids": [digest(b"x")]}});
+    let config = add_json(&config, "application/vnd.oci.image.config.v1+json", &mut files);
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [payload]});
+    let signature = add_json(&manifest, MANIFEST, &mut files);
+    finish_layout(&[image.clone(), signature.clone()], &mut files);
+    write_files(&p.at("L"), &files);
+    let said = p.ok(&["split", "oci:L", "-o", "o.tar"]);
+    assert!(said.contains(signature["digest"].as_str().unwrap()), "{said}");
+    p.ok(&["copy", &format!("oci:L@{}", signature["digest"].as_str().unwrap()), "oci:S:sig"]);
+    assert_eq!(roots(&p.at("S"))[0]["digest"], signature["digest"]);
+}
