@@ -129,10 +129,10 @@ impl<'a> Claims<'a> {
     }
 
     /// The component of this name; made if there is none.
-    fn component(&mut self, name: String, kind: ComponentKind) -> u32 {
+    fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> u32 {
         let next = self.components.len() as u32;
         let components = &mut self.components;
-        *self.by_name.entry(printable(&name)).or_insert_with_key(|name| {
+        *self.by_name.entry(printable(name.as_ref())).or_insert_with_key(|name| {
             let learned = Learned::default();
             components.push(Component { name: name.clone(), kind, churn: None, learned });
             next

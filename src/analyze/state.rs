@@ -74,7 +74,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             claims.claim(entry, component);
         }
     }
-    let component = claims.component("state:databases".into(), ComponentKind::State);
+    let component = claims.component("state:databases", ComponentKind::State);
     for path in FILES {
         if let Some(i) = set.position(path) {
             claims.claim(&set.entries()[i], component);

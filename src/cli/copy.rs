@@ -40,7 +40,9 @@ impl Copy {
         let (bundle, notes) = pool
             .install(|| place.unchanged(tag, platform, to_docker, global.max_size.0))
             .context(|| format!("reading {}", self.source))?;
-        notes.iter().for_each(|note| terminal.note(note));
+        for note in &notes {
+            terminal.note(note);
+        }
         pool.install(|| target.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
         let value = json!({

@@ -21,7 +21,7 @@ pub(super) struct HistoryArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Add images, oldest first: each is compared with the one before it
-    Add(Add),
+    Add(Box<Add>),
     /// Show what changes most and least often
     Show(Show),
 }

@@ -123,11 +123,9 @@ impl Platform {
             ("x86_64" | "x86-64", variant) => ("amd64", variant),
             ("arm64" | "aarch64", "" | "8" | "v8") => ("arm64", ""),
             ("aarch64", variant) => ("arm64", variant),
-            ("armhf", "") => ("arm", "v7"),
-            ("armel", "") => ("arm", "v6"),
+            ("armhf", "") | ("arm", "7") => ("arm", "v7"),
+            ("armel", "") | ("arm", "6") => ("arm", "v6"),
             ("arm", "5") => ("arm", "v5"),
-            ("arm", "6") => ("arm", "v6"),
-            ("arm", "7") => ("arm", "v7"),
             ("arm", "8") => ("arm", "v8"),
             pair => pair,
         };

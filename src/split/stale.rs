@@ -80,13 +80,13 @@ impl Stale {
         if self.unchanged {
             return false;
         }
-        let about = |name: &&str| {
-            if name.ends_with(['.', '/']) { key.starts_with(*name) } else { key == *name }
+        let about = |name: &str| {
+            if name.ends_with(['.', '/']) { key.starts_with(name) } else { key == name }
         };
         if DIFF_IDS.contains(&key) {
             return !value.parse().is_ok_and(|id| self.layers.contains(&id));
         }
-        ABOUT_LAYERS.iter().any(|name| about(&name))
+        ABOUT_LAYERS.iter().any(|name| about(name))
             || (!key.starts_with("io.relayer.") && self.names_gone(value))
     }
 

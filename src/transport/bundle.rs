@@ -1,6 +1,6 @@
 //! An image ready to be written: its blobs by digest, and the descriptor that names it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -69,7 +69,7 @@ impl Bundle {
 
     /// Digests of the layers of all images.
     #[cfg(feature = "store")]
-    pub(crate) fn layers(&self) -> BTreeSet<Digest> {
+    pub(crate) fn layers(&self) -> std::collections::BTreeSet<Digest> {
         self.listed.iter().flat_map(|image| image.layers.iter().copied()).collect()
     }
 

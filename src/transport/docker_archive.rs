@@ -66,8 +66,8 @@ fn opened(
     named: &Item,
     notes: Vec<String>,
 ) -> Opened {
-    let names = named.names().map(str::to_owned).collect();
-    Opened { images, index, names, transport: Transport::DockerArchive, notes }
+    let all = named.names().map(str::to_owned).collect();
+    Opened { images, index, names: all, transport: Transport::DockerArchive, notes }
 }
 
 /// Whether these may be one image for several platforms: only one has names, as a second would take

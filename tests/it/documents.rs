@@ -545,7 +545,8 @@ fn what_podman_ignores_is_told() {
 #[test]
 fn json_is_read_as_go_reads_it() {
     let p = Place::new();
-    let edits: &[(&str, fn(&mut Value), fn(&mut Value))] = &[
+    type Edit = fn(&mut Value);
+    let edits: &[(&str, Edit, Edit)] = &[
         ("no schema version", |m| drop(m.as_object_mut().unwrap().remove("schemaVersion")), |_| ()),
         ("no media type", |m| m["mediaType"] = Value::Null, |_| ()),
         ("nulls", |m| m["layers"][0]["urls"] = Value::Null, |c| c["history"] = Value::Null),
