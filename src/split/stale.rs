@@ -65,9 +65,11 @@ impl Stale {
 
     /// The same for annotations of an image whose manifest has these layers.
     fn with_blobs(&self, manifest: &Manifest, blobs: &[Digest]) -> Self {
-        let old = manifest.layers.iter().map(|l| l.digest).filter(|d| !blobs.contains(d));
+        let old = manifest.layers.iter().map(|l| l.digest);
+        let unchanged = self.unchanged && old.clone().eq(blobs.iter().copied());
+        let old = old.filter(|d| !blobs.contains(d));
         let gone = self.gone.iter().copied().chain(old).collect();
-        Self { gone, layers: self.layers.clone(), unchanged: self.unchanged }
+        Self { gone, layers: self.layers.clone(), unchanged }
     }
 
     /// For an index of these images, whose layers have all been replaced.
