@@ -498,7 +498,7 @@ fn what_describes_old_layers_goes_and_is_told() {
     }
     // A label that names a layer of the result stays with it, and a copy changes nothing.
     let diff_id = documents(&p.at("o")).1["rootfs"]["diff_ids"][0].clone();
-    let mut image = Image::new(vec![layer(&[Item::file("a", "b")])]);
+    let mut image = Image::new(vec![layer(&two("a"))]);
     image.config["config"]["Labels"] = json!({"ostree.final-diffid": diff_id});
     fs::write(p.at("i.tar"), image.docker_skopeo()).unwrap();
     p.ok(&["flatten", "i.tar", "-o", "oci:f:v1"]);
