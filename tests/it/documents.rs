@@ -435,8 +435,7 @@ fn what_describes_old_layers_goes_and_is_told() {
     let p = Place::new();
     let names = ["a", "b", "c"];
     // Not in relayer's order, so that no layer stays.
-    let files =
-        |n: &str| [format!("{n}2"), format!("{n}1")].map(|n| Item::file(&n, n.repeat(5000)));
+    let two = |n: &str| [format!("{n}2"), format!("{n}1")].map(|n| Item::file(&n, n.repeat(5000)));
     let layers = names.map(|n| layer(&two(n)));
     let mut image = Image::new(layers.to_vec());
     let ids: Vec<String> = layers.iter().map(|l| digest(l)).collect();
