@@ -11,6 +11,7 @@ use crate::encode::EncodedLayer;
 use crate::error::Result;
 use crate::oci::{Annotations, Config, Descriptor, HistoryEntry, Manifest, media_type};
 use crate::plan::Plan;
+use crate::report::LayerReport;
 use crate::transport::bundle::{Blob, Bundle};
 use crate::transport::open::Image;
 
@@ -70,11 +71,12 @@ pub(super) fn assemble(
 /// What the index says of an image that has these layers now.
 pub(super) fn index_annotations(
     image: &Image,
-    diff_ids: &[Digest],
+    layers: &[LayerReport],
     notes: &mut Vec<String>,
 ) -> Option<Annotations> {
     let mut dropped = Vec::new();
-    let kept = Stale::of(image, diff_ids).annotations(&image.index_annotations()?, &mut dropped);
+    let diff_ids: Vec<_> = layers.iter().filter_map(|l| l.diff_id).collect();
+    let kept = Stale::of(image, &diff_ids).annotations(&image.index_annotations()?, &mut dropped);
     notes.extend(note(&dropped));
     (!kept.is_empty()).then_some(kept)
 }

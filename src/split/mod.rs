@@ -289,9 +289,8 @@ impl Job<'_> {
             Some(p) if p.is_unchanged(image, &plan) => bundle.add_unchanged(p.image)?,
             _ => assemble::assemble(image, bundle, kept, &plan, &encoded, options, notes)?,
         };
-        let diff_ids: Vec<_> = report.layers.iter().filter_map(|l| l.diff_id).collect();
         descriptor.platform = Some(image.platform.clone());
-        descriptor.annotations = assemble::index_annotations(image, &diff_ids, notes);
+        descriptor.annotations = assemble::index_annotations(image, &report.layers, notes);
         report.manifest = Some(descriptor.digest);
         report.config = bundle.listed.last().map(|listed| listed.config);
         Ok((Some(descriptor), report))

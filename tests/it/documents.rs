@@ -15,6 +15,7 @@ const REF: &str = "org.opencontainers.image.ref.name";
 const NAME: &str = "io.containerd.image.name";
 
 type Files = Vec<(String, Vec<u8>)>;
+type Edit = fn(&mut Value);
 
 struct Place(tempfile::TempDir);
 
@@ -547,7 +548,6 @@ fn what_podman_ignores_is_told() {
 #[test]
 fn json_is_read_as_go_reads_it() {
     let p = Place::new();
-    type Edit = fn(&mut Value);
     let edits: &[(&str, Edit, Edit)] = &[
         ("no schema version", |m| drop(m.as_object_mut().unwrap().remove("schemaVersion")), |_| ()),
         ("no media type", |m| m["mediaType"] = Value::Null, |_| ()),
