@@ -24,7 +24,7 @@ pub struct Item {
     pub mode: u32,
     pub owner: (u64, u64),
     pub mtime: String,
-    pub xattrs: Vec<(&'static str, Vec<u8>)>,
+    pub xattrs: Vec<(String, Vec<u8>)>,
     pub link: Vec<u8>,
     pub device: (u32, u32),
     pub data: Vec<u8>,
@@ -86,8 +86,8 @@ impl Item {
         self
     }
 
-    pub fn xattr(mut self, name: &'static str, value: &[u8]) -> Self {
-        self.xattrs.push((name, value.to_vec()));
+    pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
+        self.xattrs.push((name.to_owned(), value.to_vec()));
         self
     }
 

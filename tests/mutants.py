@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Makes deliberate faults in relayer, one at a time, and says which of them the tests do not notice.
+
+    tests/mutants.py [NAME ...]
+
+All faults below (or those whose names begin with NAME) go into one copy of the tree, each behind a
+switch, so that it is built once, in target/mutants. First every test must pass with all switches
+off; then each fault is switched on, and its test must fail. The status is 1 if one survives.
+"""
+import json, os, shutil, subprocess, sys, tempfile
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MODEL = "it model::every_output"
+# A fault: its name, file, text, and what stands there instead, where MUTANT is true when the fault
+# is switched on; and the test that must notice.
+FAULTS = [
+    ("flatten: an opaque marker takes its folder away", "src/flatten.rs",
+     "What::Opaque => false,", "What::Opaque => MUTANT,", MODEL),
+    ("flatten: a whiteout hides what its own layer has put", "src/flatten.rs",
+     "What::Whiteout | What::Opaque => Ok(())",
+     "What::Whiteout if MUTANT => self.whiteout(&path, true, &|_| false),\n"
+     "What::Whiteout | What::Opaque => Ok(())", MODEL),
+    ("flatten: a folder upon a folder loses its children", "src/flatten.rs",
+     "let keep = matches!", "let keep = !MUTANT && matches!", MODEL),
+    ("flatten: what lay below a replaced folder stays", "src/flatten.rs",
+     "if !keep {", "if !keep && !MUTANT {", MODEL),
+    ("layer: a hard link's mode is not applied", "src/layer.rs",
+     "(inode.mode, inode.mtime) = (like.mode, like.mtime);", "if !MUTANT { inode.mode = like.mode; }\ninode.mtime = like.mtime;", MODEL),
+    ("layer: a hard link's header takes attributes away", "src/layer.rs",
+     "inode.xattrs.take()", "inode.xattrs.take().filter(|_| !MUTANT)", MODEL),
+    ("layer: a capability survives another owner", "src/layer.rs",
+     "if owner != (inode.uid, inode.gid) {", "if owner != (inode.uid, inode.gid) && !MUTANT {", MODEL),
+    ("layer: attributes of storage drivers are content", "src/layer/driver.rs",
+     "if !is_drivers(name) {", "if !is_drivers(name) || MUTANT {", MODEL),
+    ("flatten: a hard link is a copy", "src/flatten.rs",
+     "self.made_in[id as usize] = self.layer;",
+     "let id = if MUTANT { let copy = self.inodes[id as usize].clone(); self.add(copy) } else { id };\n"
+     "self.made_in[id as usize] = self.layer;", MODEL),
+    ("flatten: an absolute symlink is followed from where it lies", "src/flatten.rs",
+     "done.clear();", "if !MUTANT { done.clear(); }", MODEL),
+    ("flatten: a symlink's .. goes nowhere", "src/flatten.rs",
+     "done.truncate(parent(&done).unwrap_or_default().len());",
+     "if !MUTANT { done.truncate(parent(&done).unwrap_or_default().len()); }", MODEL),
+    ("flatten: a folder without an entry has another mode", "src/flatten.rs",
+     "mode: 0o755, uid: 0", "mode: if MUTANT { 0o700 } else { 0o755 }, uid: 0", MODEL),
+    ("tar: the header's path wins over PAX", "src/tar/read.rs",
+     ".or(pax.path)", ".or(pax.path.filter(|_| !MUTANT))", MODEL),
+    ("tar: the header's time wins over PAX", "src/tar/read.rs",
+     "mtime: pax.mtime", "mtime: pax.mtime.filter(|_| !MUTANT)", MODEL),
+    ("tar: the header's size wins over PAX", "src/tar/read.rs",
+     "let size = pax.size", "let size = pax.size.filter(|_| !MUTANT)", MODEL),
+    ("tar: base 256 has no sign", "src/tar/number.rs",
+     "let negative = first & 0x40 != 0;", "let negative = first & 0x40 != 0 && !MUTANT;", MODEL),
+    ("tar: a sparse file's map ends with the second block", "src/tar/sparse.rs",
+     "Ok(extension.isextended[0] != 0)", "Ok(extension.isextended[0] != 0 && !MUTANT)", MODEL),
+    ("tar: a fraction before 1970 counts forwards", "src/tar/pax.rs",
+     "secs.checked_sub(1)", "secs.checked_sub(i64::from(!MUTANT))", MODEL),
+    ("tar: nanoseconds are not written", "src/tar/write.rs",
+     "m.mtime.nanos > 0", "(m.mtime.nanos > 0 && !MUTANT)", MODEL),
+    ("tar: a name of 101 bytes is cut off", "src/tar/write.rs",
+     "path.len() <= 100", "path.len() <= 100 + usize::from(MUTANT)", MODEL),
+    ("layer: an opaque marker is a whiteout", "src/layer.rs",
+     "what: What::Opaque }", "what: if MUTANT { What::Whiteout } else { What::Opaque } }", MODEL),
+    ("encode: hard links are files", "src/encode.rs",
+     "(first.path != entry.path)", "(first.path != entry.path && !MUTANT)", MODEL),
+    ("encode: parents have the usual mode", "src/encode.rs",
+     "mode: inode.mode,",
+     "mode: if MUTANT && matches!(inode.kind, Kind::Dir) { 0o755 } else { inode.mode },", MODEL),
+    ("encode: whiteouts stand at the end", "src/encode.rs",
+     "m.as_slice() < &*entry.path", "!MUTANT && m.as_slice() < &*entry.path", MODEL),
+    ("plan: parents are left out", "src/plan/place.rs",
+     "entries.push(dir as u32);", "if !MUTANT { entries.push(dir as u32); }", MODEL),
+    ("plan: the order is that of the sequence", "src/plan/place.rs",
+     "layer.entries.sort_unstable();", "if !MUTANT { layer.entries.sort_unstable(); }", MODEL),
+    ("update: what went stays", "src/update/rest.rs",
+     "new.position(&e.path).is_none()", "!MUTANT && new.position(&e.path).is_none()", MODEL),
+    ("update: a name less in a hard-link group is no difference", "src/update/rest.rs",
+     "base_counts[twin as usize] as usize == names[id].len()",
+     "(MUTANT || base_counts[twin as usize] as usize == names[id].len())", MODEL),
+    ("update: times are carried over where the mode changed", "src/update/noise.rs",
+     "now.same_metadata(twin)", "(MUTANT || now.same_metadata(twin))", MODEL),
+    ("update: times are carried over where a hard-link group changed", "src/update/noise.rs",
+     "old_counts[*id as usize] as usize == names.len()",
+     "MUTANT || old_counts[*id as usize] as usize == names.len()", MODEL),
+    ("update: dead bytes cost nothing", "src/update/choose.rs",
+     "self.beta * cost.dead", "f64::from(u8::from(!MUTANT)) * self.beta * cost.dead",
+     "lib update::choose::"),
+    ("update: an upper layer is kept whatever changed below", "src/update/choose.rs",
+     "if i >= prefix {", "if i >= prefix && !MUTANT {", "lib update::choose::"),
+    ("mtime: a clamp sets all times", "src/mtime.rs",
+     "found.min(latest)", "(if MUTANT { latest } else { found.min(latest) })", MODEL),
+    ("documents: new layers have no line of history", "src/split/assemble.rs",
+     "history.push(line(&planned.label));", "if !MUTANT { history.push(line(&planned.label)); }", MODEL),
+    ("documents: old lines of history are dropped", "src/split/assemble.rs",
+     ".with_layers(&diff_ids, &history)",
+     ".with_layers(&diff_ids, if MUTANT { &history[..0] } else { &history })", MODEL),
+    ("transport: what is copied is not verified", "src/transport/bundle.rs",
+     "verified: false }", "verified: MUTANT }", "it damage::"),
+    ("delta: a step is counted from the wrong place", "src/delta/ops.rs",
+     "self.end = (offset + bytes).cast_signed();",
+     "self.end = (offset + bytes + u64::from(MUTANT)).cast_signed();", "lib delta::ops::"),
+    ("delta: what comes out is not verified", "src/delta/apply.rs",
+     "if stated == found {", "if stated == found || MUTANT {", "it delta::"),
+    ("codec: the size at the end of gzip is wrong", "src/codec/gzip.rs",
+     "self.crc.amount()", "(self.crc.amount() + u32::from(MUTANT))", MODEL),
+    ("codec: skippable frames are counted as content", "src/codec/frames.rs",
+     "found.skippable += 1;", "if MUTANT { found.content += 1; } else { found.skippable += 1; }",
+     "lib codec::frames::"),
+    ("secrets: one public name makes all names public", "src/inspect/secrets/mod.rs",
+     "item.names.iter().all(", "item.names.iter().filter(|_| !MUTANT).all(", "it inspect::"),
+]
+SWITCH = """//! Which fault is switched on.
+pub(crate) fn on(n: u32) -> bool {
+    static ON: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *ON.get_or_init(|| std::env::var("MUTANT").map_or(0, |n| n.parse().unwrap_or(0))) == n
+}
+"""
+
+
+def copy_with(faults, tree):
+    """The tree with all faults in it; each text must be found once."""
+    shutil.copytree(HERE, tree, ignore=shutil.ignore_patterns("target", ".git", "fuzz"))
+    for n, (name, path, old, new, _) in faults:
+        with open(f"{tree}/{path}") as f:
+            text = f.read()
+        code, tests = text.split("#[cfg(test)]", 1) if "#[cfg(test)]" in text else (text, None)
+        if code.count(old) != 1:
+            sys.exit(f"{name}: {old!r} is {code.count(old)} times in {path}; the table needs care")
+        code = code.replace(old, new.replace("MUTANT", f"crate::mutants::on({n})"))
+        with open(f"{tree}/{path}", "w") as f:
+            f.write(code if tests is None else code + "#[cfg(test)]" + tests)
+    with open(f"{tree}/src/mutants.rs", "w") as f:
+        f.write(SWITCH)
+    with open(f"{tree}/src/lib.rs", "a") as f:
+        f.write("\nmod mutants;\n")
+
+
+def build(tree):
+    """The test programs, by the first word of a test."""
+    command = ["cargo", "test", "--quiet", "--no-run", "--lib", "--test", "it", "--message-format=json"]
+    target = f"{HERE}/target/mutants"
+    if not os.path.exists(target) and os.path.exists(f"{HERE}/target/debug"):
+        # Dependencies are the same: they need not be built again.
+        os.makedirs(f"{target}/debug")
+        for part in ["deps", "build", ".fingerprint"]:
+            subprocess.run(["cp", "-al", f"{HERE}/target/debug/{part}", f"{target}/debug/"], check=True)
+    env = {**os.environ, "CARGO_TARGET_DIR": target}
+    out = subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, check=True).stdout
+    programs = {}
+    for line in out.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["profile"]["test"]:
+            programs["it" if message["target"]["name"] == "it" else "lib"] = message["executable"]
+    return programs
+
+
+def fails(programs, tree, test, n):
+    program, name = test.split()
+    env = {**os.environ, "MUTANT": str(n), "RELAYER_SEED": "1", "RELAYER_STACKS": "300", "RUST_BACKTRACE": "0"}
+    command = [programs[program], name]
+    try:
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=600)
+    except subprocess.TimeoutExpired:
+        return True
+    if "running 0 tests" in done.stdout:
+        sys.exit(f"{test}: there is no such test")
+    return done.returncode != 0
+
+
+def main():
+    wanted = tuple(sys.argv[1:])
+    faults = [(n, f) for n, f in enumerate(FAULTS, 1) if not wanted or f[0].startswith(wanted)]
+    with tempfile.TemporaryDirectory(prefix="relayer-mutants-") as work:
+        tree = f"{work}/tree"
+        copy_with(faults, tree)
+        programs = build(tree)
+        for test in sorted({f[4] for _, f in faults}):
+            if fails(programs, tree, test, 0):
+                sys.exit(f"{test} fails without any fault")
+        alive = 0
+        for n, (name, _, _, _, test) in faults:
+            caught = fails(programs, tree, test, n)
+            alive += not caught
+            print(f"{'caught  ' if caught else 'SURVIVED'}  {name}  ({test})", flush=True)
+    print(f"{len(faults)} faults, {alive} survived")
+    sys.exit(bool(alive))
+
+
+if __name__ == "__main__":
+    main()
