@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::load::open_one;
 use super::table::{lines, share, table};
-use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
 use crate::codec::Compression;
 use crate::content::Budget;
@@ -105,7 +105,7 @@ impl BenchArgs {
         let steps = sequence.steps();
         let updates = sequence.pulls(&self.client, &self.link, &machine);
         if global.json {
-            return print_json(&json!({
+            return output::print_json(&json!({
                 "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "forms": forms,
                 "machine": machine, "cold_pulls": cold, "updates": steps, "update_pulls": updates,
             }));
@@ -122,7 +122,7 @@ impl BenchArgs {
             text.push('\n');
             text.push_str(&update_pulls(&updates));
         }
-        print_text(&text)
+        output::say(&text)
     }
 }
 

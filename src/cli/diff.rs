@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::load::{Loaded, load_one};
 use super::table::{lines, number, table};
-use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::analyze::analyze;
 use crate::diff::{Changes, Diff, Load, Loads, Side, diff};
 use crate::error::Result;
@@ -50,7 +50,9 @@ impl DiffArgs {
                 .iter()
                 .map(|(from, to, diff)| json!({ "from": from, "to": to, "diff": diff }))
                 .collect();
-            return print_json(&json!({ "schema": SCHEMA, "steps": steps, "total": total }));
+            return output::print_json(
+                &json!({ "schema": SCHEMA, "steps": steps, "total": total }),
+            );
         }
         if global.quiet {
             return Ok(Outcome::Done);
@@ -67,7 +69,7 @@ impl DiffArgs {
             let _ = writeln!(text, "\nall {} steps", steps.len());
             text.push_str(&loads(&total));
         }
-        print_text(&text)
+        output::say(&text)
     }
 
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {

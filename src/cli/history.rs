@@ -81,8 +81,8 @@ mod run {
     use serde_json::json;
 
     use super::super::load::{Loaded, load_one};
+    use super::super::output;
     use super::super::table::{lines, number, share, table};
-    use super::super::{print_json, print_text};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::analyze::{Component, analyze};
     use crate::error::{Error, Result};
@@ -128,12 +128,12 @@ mod run {
                         number(added.seen)
                     )
                 };
-                print_text(&text)?;
+                output::say(&text)?;
             }
             all.push(json!({ "image": image.to_string(), "sequence": name, "added": added }));
         }
         if global.json {
-            return print_json(&json!({ "schema": SCHEMA, "images": all }));
+            return output::print_json(&json!({ "schema": SCHEMA, "images": all }));
         }
         Ok(Outcome::Done)
     }
@@ -179,13 +179,13 @@ mod run {
                 .collect();
             let sequences: Vec<_> =
                 sequences.iter().map(|(name, n)| json!({ "name": name, "images": n })).collect();
-            return print_json(&json!({
+            return output::print_json(&json!({
                 "schema": SCHEMA, "sequences": sequences, "components": components, "files": files,
             }));
         }
         if sequences.is_empty() {
             let text = format!("the history in {} is empty\n", dir.display());
-            return print_text(&text);
+            return output::say(&text);
         }
         let mut text = String::new();
         for (name, images) in sequences {
@@ -213,6 +213,6 @@ mod run {
             }
             let _ = write!(text, "\n{}", lines(&rows));
         }
-        print_text(&text)
+        output::say(&text)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::load::open;
 use super::table::{lines, number, share, table};
-use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::flatten::How;
@@ -69,7 +69,7 @@ impl InspectArgs {
             .collect();
         if global.json {
             let input = self.image.to_string();
-            print_json(&json!({
+            output::print_json(&json!({
                 "schema": SCHEMA, "input": input, "images": images, "exceeded": exceeded,
             }))?;
         } else if !global.quiet {
@@ -80,7 +80,7 @@ impl InspectArgs {
                 }
                 text.push_str(&one(image, global.verbose));
             }
-            print_text(&text)?;
+            output::say(&text)?;
         }
         for what in &exceeded {
             terminal.failed(what);

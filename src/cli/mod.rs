@@ -15,14 +15,13 @@ mod table;
 mod terminal;
 mod verify;
 
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::fileset::printable;
 use crate::size::ByteSize;
 use crate::transport::Reference;
 use terminal::Terminal;
@@ -153,22 +152,27 @@ enum Outcome {
 pub fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => {
-            // Help and version are no errors; a closed pipe is not worth a word.
-            let _ = e.print();
-            return ExitCode::from(e.exit_code() as u8);
-        }
+        Err(e) => return unparsed(&e),
     };
     let terminal = Terminal::new(cli.global.quiet || cli.global.json, cli.global.quiet);
     match run(&cli, &terminal) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Differs) => ExitCode::FAILURE,
-        // Whoever read our output has seen enough.
-        Err(e) if e.io_kind() == Some(io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(e) => {
             terminal.error(&e);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn unparsed(e: &clap::Error) -> ExitCode {
+    match output::forgive_closed(e.print().and_then(|()| io::stdout().flush())) {
+        Err(lost) if !e.use_stderr() => {
+            Terminal::new(true, true).error(&output::not_printed(lost));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(e.exit_code() as u8),
     }
 }
 
@@ -229,7 +233,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);
-            print(&script)
+            output::print(&script)
         }
         Command::Man { command } => man(command.as_deref()),
     }
@@ -245,35 +249,5 @@ fn man(wanted: Option<&str>) -> Result<Outcome> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page)?;
-    print(&page)
-}
-
-/// Writes to standard output, where a closed pipe is an error and no panic.
-fn print(bytes: &[u8]) -> Result<Outcome> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(Outcome::Done)
-}
-
-/// Prints a text for people.
-fn print_text(text: &str) -> Result<Outcome> {
-    print(lines_printable(text).as_bytes())
-}
-
-/// A text for people whose lines hold nothing that a terminal obeys.
-fn lines_printable(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
-}
-
-/// Prints a value as JSON.
-fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
-    print(&json(value)?)
-}
-
-/// A value as JSON, with a line end.
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
-    text.push(b'\n');
-    Ok(text)
+    output::print(&page)
 }

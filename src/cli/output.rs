@@ -1,11 +1,16 @@
-//! Files other than images, which may go to standard output, and what is said when something was
-//! written.
+//! What goes to standard output: files other than images, documents for machines, and what is said
+//! to people.
+//!
+//! A file or document that is cut off there is an error, also where only its reader went away. What
+//! is said to people may be lost so: whoever stops reading has seen enough. What a command found
+//! is told by its status in any case.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use super::{Global, Outcome, json, lines_printable, print};
+use super::{Global, Outcome};
 use crate::error::{Context, Error, Result};
+use crate::fileset::printable;
 use crate::transport::{Reference, write};
 
 /// Whether a file is standard input or output.
@@ -32,7 +37,7 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
         return write::file(path, fill);
     }
     let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-    fill(&mut out).and_then(|()| Ok(out.flush()?)).context(|| "writing to standard output")
+    fill(&mut out).and_then(|()| Ok(out.flush()?)).context(|| STDOUT)
 }
 
 /// Says what was done, as JSON or for people: on standard output, unless that `is_taken` by what
@@ -43,14 +48,63 @@ pub(super) fn tell(
     value: &impl serde::Serialize,
     text: impl FnOnce() -> String,
 ) -> Result<Outcome> {
-    let text = match (global.json, global.quiet) {
-        (true, _) => json(value)?,
-        (false, true) => return Ok(Outcome::Done),
-        (false, false) => lines_printable(&text()).into_bytes(),
+    let mut out: Box<dyn Write> =
+        if is_taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+    let told = match (global.json, global.quiet) {
+        (true, _) => put(&mut out, &json(value)?),
+        (false, true) => Ok(()),
+        (false, false) => forgive_closed(put(&mut out, lines_printable(&text()).as_bytes())),
     };
-    if is_taken {
-        io::stderr().write_all(&text)?;
-        return Ok(Outcome::Done);
+    told.context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
+    Ok(Outcome::Done)
+}
+
+const STDOUT: &str = "writing to standard output";
+
+/// Prints a document, which is of no use without its end.
+pub(super) fn print(bytes: &[u8]) -> Result<Outcome> {
+    put(&mut io::stdout(), bytes).map_err(not_printed)?;
+    Ok(Outcome::Done)
+}
+
+/// Prints a value as JSON.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
+    print(&json(value)?)
+}
+
+/// Prints what people read.
+pub(super) fn say(text: &str) -> Result<Outcome> {
+    forgive_closed(put(&mut io::stdout(), lines_printable(text).as_bytes()))
+        .map_err(not_printed)?;
+    Ok(Outcome::Done)
+}
+
+/// A text for people whose lines hold nothing that a terminal obeys.
+fn lines_printable(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// Takes it for no error that nobody reads any more.
+pub(super) fn forgive_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
-    print(&text)
+}
+
+/// Why standard output does not have all.
+pub(super) fn not_printed(e: io::Error) -> Error {
+    Error::from(e).context(STDOUT)
+}
+
+fn put(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// A value as JSON, with a line end.
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
+    text.push(b'\n');
+    Ok(text)
 }

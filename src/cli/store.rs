@@ -107,8 +107,8 @@ mod run {
 
     use super::super::copy::Copy;
     use super::super::load::open;
+    use super::super::output;
     use super::super::table::{lines, number, share, table};
-    use super::super::{output, print_text};
     use super::{Add, Command, Extract, Global, Outcome, StoreArgs, Terminal};
     use crate::content::Budget;
     use crate::digest::Digest;
@@ -174,7 +174,7 @@ mod run {
                         start.elapsed().as_secs_f64()
                     )
                 };
-                print_text(&format!("{}: {what}\n", named(&added.names, added.digest)))?;
+                output::say(&format!("{}: {what}\n", named(&added.names, added.digest)))?;
             }
             all.push(json!({
                 "image": image.to_string(), "added": added,

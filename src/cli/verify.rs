@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{Loaded, load};
-use super::{Global, Outcome, print_json, print_text, terminal::Terminal};
+use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Error, Result};
 use crate::mtime::MtimePolicy;
@@ -84,7 +84,7 @@ impl Verify {
         }
         let same = differences.is_empty();
         if global.json {
-            print_json(&json!({
+            output::print_json(&json!({
                 "schema": SCHEMA, "same": same, "paths": paths, "evened": evened, "held": held,
                 "differences": differences,
             }))?;
@@ -113,7 +113,7 @@ impl Verify {
                      carried over\n",
                 );
             }
-            print_text(&text)?;
+            output::say(&text)?;
         }
         Ok(if same { Outcome::Done } else { Outcome::Differs })
     }

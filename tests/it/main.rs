@@ -28,6 +28,7 @@ mod recode;
 mod step;
 #[cfg(feature = "store")]
 mod store;
+mod streams;
 mod tidy;
 mod times;
 mod tool;
