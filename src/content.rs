@@ -55,7 +55,12 @@ impl DiskFile {
 
 impl ReadAt for DiskFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        let read = self.file.read_exact_at(buf, offset);
+        let cut = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+        if read.as_ref().is_err_and(cut) && offset.saturating_add(buf.len() as u64) <= self.size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
+        }
+        read
     }
 
     fn size(&self) -> u64 {
@@ -324,18 +329,20 @@ impl Contents {
         first
     }
 
-    /// Reads a file from front to back, holes as zeros.
+    /// Reads a file from front to back, holes as zeros. The last byte comes only if all are those
+    /// that were read first.
     pub fn open<'a>(&'a self, file: &'a FileData) -> FileReader<'a> {
-        FileReader { contents: self, file, at: 0 }
+        FileReader { contents: self, file, at: 0, hasher: blake3::Hasher::new() }
     }
 
-    /// All bytes of a file, unless there are more than `limit`.
+    /// All bytes of a file, unless there are more than `limit`, or others than were read first.
     pub fn read(&self, file: &FileData, limit: u64) -> Result<Vec<u8>> {
         if file.size > limit {
             return Err(Error::limit(format!("{} bytes are more than {limit}", file.size)));
         }
         let mut bytes = vec![0; file.size as usize];
         self.read_at(file, &mut bytes, 0)?;
+        unchanged(file, blake3::hash(&bytes))?;
         Ok(bytes)
     }
 
@@ -370,18 +377,37 @@ impl Contents {
     }
 }
 
+/// Why bytes that are read again are not those that were read first.
+pub(crate) const CHANGED: &str =
+    "the input changed while it was read, or the disk under TMPDIR is bad";
+
+/// Checks that what is read again of a file is what was read first.
+fn unchanged(file: &FileData, hash: blake3::Hash) -> Result<()> {
+    if hash == blake3::Hash::from_bytes(file.hash) {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!(
+        "its content is no longer what was read first: {CHANGED}; nothing was written"
+    )))
+}
+
 /// Reads one file from front to back.
 pub struct FileReader<'a> {
     contents: &'a Contents,
     file: &'a FileData,
     at: u64,
+    hasher: blake3::Hasher,
 }
 
 impl Read for FileReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = (self.file.size - self.at).min(buf.len() as u64) as usize;
         self.contents.read_at(self.file, &mut buf[..n], self.at)?;
+        self.hasher.update(&buf[..n]);
         self.at += n as u64;
+        if n > 0 && self.at == self.file.size {
+            unchanged(self.file, self.hasher.finalize())?;
+        }
         Ok(n)
     }
 }
@@ -429,7 +455,8 @@ mod tests {
     fn sparse_files_read_as_zeros_between_their_runs() {
         let contents = Contents::new(vec![Arc::new(b"xxABCDE".to_vec())]);
         let map = SparseMap { source: 0, offset: 2, runs: vec![(3, 2), (8, 3)] };
-        let file = FileData { size: 12, hash: [0; 32], location: Location::Sparse(Box::new(map)) };
+        let hash = *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes();
+        let file = FileData { size: 12, hash, location: Location::Sparse(Box::new(map)) };
         assert_eq!(contents.read(&file, 100).unwrap(), b"\0\0\0AB\0\0\0CDE\0");
         let mut two = [9; 2];
         contents.read_at(&file, &mut two, 4).unwrap();
@@ -438,5 +465,28 @@ mod tests {
         contents.open(&file).read_to_end(&mut all).unwrap();
         assert_eq!(all.len(), 12);
         assert!(contents.read(&file, 5).is_err());
+    }
+
+    #[test]
+    fn content_that_is_not_what_was_read_first_is_an_error() {
+        let location = Location::Span { source: 0, offset: 1 };
+        let file = FileData { size: 4, hash: *blake3::hash(b"abcd").as_bytes(), location };
+        for (now, same) in [(b"xabcd", true), (b"yabcd", true), (b"xabce", false)] {
+            let contents = Contents::new(vec![Arc::new(now.to_vec())]);
+            let all = contents.open(&file).read_to_end(&mut Vec::new());
+            assert_eq!((all.is_ok(), contents.read(&file, 4).is_ok()), (same, same));
+            let told = contents.read(&file, 4).map_or_else(|e| e.to_string(), |_| CHANGED.into());
+            assert!(told.contains(CHANGED), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_said_to() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 100]).unwrap();
+        let disk = DiskFile::new(file.try_clone().unwrap()).unwrap();
+        file.set_len(50).unwrap();
+        let told = disk.read_exact_at(&mut [0; 60], 0).unwrap_err().to_string();
+        assert_eq!(told, "the file became shorter");
     }
 }

@@ -3,14 +3,15 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::describe::tars;
 use super::ops::{Op, OpReader};
 use super::told::Remake;
-use super::{Delta, PART, Packing, Part, REFERENCE, Recipe, TIMES, reference};
+use super::{Delta, LayerHeader, PART, Packing, Part, REFERENCE, Recipe, TIMES, reference};
 use crate::codec::{Compression, Encoder};
-use crate::content::{Budget, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::layer::LayerContent;
@@ -83,19 +84,9 @@ pub fn apply(
                 };
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
             }
-            Recipe::Rebuild { tar_bytes, packing, ops, heads, data, fresh, told } => {
+            Recipe::Rebuild { tar_bytes, packing, ops, .. } => {
                 let ops = delta.blob(*ops, &[]).context(place)?;
-                let stream = |parts| Stream::new(delta, &tars, parts, *tar_bytes);
-                let tar = Rebuild {
-                    ops: OpReader::new(&ops),
-                    now: None,
-                    heads: stream(heads)?,
-                    data: stream(data)?,
-                    fresh: stream(fresh)?,
-                    told: Remake::new(delta, &tars, told),
-                    tars: &tars,
-                    progress,
-                };
+                let tar = Rebuild::new(delta, &tars, &layer.recipe, &ops, progress)?;
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
                 let mut tar = Timed { inner: tar, spent: Timespec::default() };
                 let out = Hashing::new(SpoolWriter::new(budget));
@@ -125,6 +116,28 @@ pub fn apply(
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);
     Ok((bundle, applied))
+}
+
+/// Checks that a delta just made gives the tars that were read: what it was made of is read a second
+/// time, and may have changed since.
+pub(super) fn verify(delta: &Delta, tars: &[Source], progress: &dyn Progress) -> Result<()> {
+    let rebuilt = |(_, l): &(usize, &LayerHeader)| matches!(l.recipe, Recipe::Rebuild { .. });
+    let layers: Vec<_> = delta.header.layers.iter().enumerate().filter(rebuilt).collect();
+    layers.into_par_iter().with_max_len(1).try_for_each(|(i, layer)| {
+        let Recipe::Rebuild { tar_bytes, ops, .. } = &layer.recipe else { return Ok(()) };
+        let ops = delta.blob(*ops, &[])?;
+        let tar = Rebuild::new(delta, tars, &layer.recipe, &ops, progress)?;
+        let mut tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
+        let copied =
+            io::copy(&mut io::BufReader::with_capacity(1 << 17, &mut tar), &mut io::sink());
+        match (copied, tar.finish().1) {
+            (Ok(_), found) if found == layer.diff_id => Ok(()),
+            _ => Err(Error::mismatch(format!(
+                "layer {} of the new image does not come out of the delta: {CHANGED}",
+                i + 1
+            ))),
+        }
+    })
 }
 
 /// Makes a blob of its tar, which is read to its end.
@@ -180,7 +193,9 @@ fn check(stated: Digest, found: Digest) -> Result<()> {
     if stated == found {
         return Ok(());
     }
-    Err(Error::mismatch(format!("it came out as {found} and not {stated}; the delta is damaged")))
+    Err(Error::mismatch(format!(
+        "it came out as {found} and not {stated}: the delta is damaged, or {CHANGED}"
+    )))
 }
 
 fn short() -> Error {
@@ -258,7 +273,31 @@ pub(super) struct Rebuild<'a> {
     pub(super) progress: &'a dyn Progress,
 }
 
-impl Rebuild<'_> {
+impl<'a> Rebuild<'a> {
+    /// Follows the recipe of a layer that is rebuilt, with these instructions.
+    fn new(
+        delta: &'a Delta,
+        tars: &'a [Source],
+        recipe: &'a Recipe,
+        ops: &'a [u8],
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        let Recipe::Rebuild { tar_bytes, heads, data, fresh, told, .. } = recipe else {
+            return Err(Error::malformed("a layer of the old image is not rebuilt"));
+        };
+        let stream = |parts| Stream::new(delta, tars, parts, *tar_bytes);
+        Ok(Self {
+            ops: OpReader::new(ops),
+            now: None,
+            heads: stream(heads)?,
+            data: stream(data)?,
+            fresh: stream(fresh)?,
+            told: Remake::new(delta, tars, told),
+            tars,
+            progress,
+        })
+    }
+
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
             let Some(op) = self.now.take() else {

@@ -49,12 +49,7 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
         layers: Vec::new(),
         blobs: blobs.headers,
     };
-    let (mut starts, mut end) = (Vec::new(), 0);
-    for frame in &blobs.frames {
-        starts.push(end);
-        end += frame.len() as u64;
-    }
-    let delta = Delta { header, source: Arc::new(blobs.frames.concat()), starts };
+    let delta = Delta::new(header, Arc::new(blobs.frames), 0)?;
     let tars: [Source; 1] = [Arc::new(old)];
     let stream = || Stream::new(&delta, &tars, &parts, most);
     let tar = Rebuild {

@@ -1,14 +1,15 @@
 //! Making a delta.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::describe::{Old, Streams, layer, rebuild, tars};
 use super::index::Index;
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
-use super::{compress, write};
+use super::{Blobs, Delta, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
+use super::{apply, compress, write};
 use crate::codec::{Compression, Encoder, Format, chunked};
-use crate::content::SourceReader;
+use crate::content::{CHANGED, Source, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Error, Result};
 use crate::layer::LayerContent;
@@ -128,9 +129,15 @@ pub fn make(
         manifest: (kind, text(&manifest, "manifest")?),
         config: text(&new.image.config_bytes, "config")?,
         layers,
-        blobs: Vec::new(),
+        blobs: blobs.headers,
     };
-    made.bytes = write(header, blobs, out)?;
+    // The other layers come as they are.
+    let frames = Arc::new(blobs.frames);
+    let delta = Delta::new(header, Arc::clone(&frames) as Source, 0)?;
+    progress.begin("check", made.tars);
+    apply::verify(&delta, known.tars, progress)?;
+    progress.end();
+    made.bytes = write(&delta.header, &frames, out)?;
     Ok(made)
 }
 
@@ -178,11 +185,14 @@ fn again(
     }
     if format == Format::Gzip {
         let mut corrections = Vec::new();
-        let mut bytes = SourceReader::all(blob.source.as_ref());
+        let mut bytes = Hashing::new(SourceReader::all(blob.source.as_ref()));
         let found = recode::analyze(&mut bytes, &mut corrections, &Silent)?;
         // Others can be of any size, and then it is not the blob that matters.
         let small = |n: u64| n <= (blob.source.size() / FEW).clamp(LITTLE, MOST_HEADER);
         if found.is_some_and(|f| f.plain == blob.diff_id && small(f.corrections)) {
+            if bytes.finish().1 != read.digest {
+                return Err(changed());
+            }
             let frame = compress(&corrections, &[], LEVEL)?;
             let blob = blobs.add(frame, corrections.len() as u64);
             return Ok((Packing::Corrections { blob, bytes: own.size }, own));
@@ -190,7 +200,7 @@ fn again(
     }
     let name = if format == Format::Gzip { "gzip" } else { "zstd" };
     let compression = Compression::new(name, None, None)?;
-    Ok((packing(compression), encode(read, compression)?))
+    Ok((packing(compression), encode(read, blob.diff_id, compression)?))
 }
 
 fn packing(compression: Compression) -> Packing {
@@ -198,15 +208,22 @@ fn packing(compression: Compression) -> Packing {
     Packing::Compression(name, level, window_log)
 }
 
-fn encode(read: &LayerContent, compression: Compression) -> Result<Descriptor> {
+fn encode(read: &LayerContent, diff_id: Digest, compression: Compression) -> Result<Descriptor> {
     let workers = rayon::current_num_threads() as u32;
     let out = Hashing::new(std::io::sink());
     let mut encoder = Encoder::new(out, &compression, workers, read.tar_bytes)?;
-    let mut tar = SourceReader::new(read.source.as_ref(), 0, read.tar_bytes);
+    let mut tar = Hashing::new(SourceReader::new(read.source.as_ref(), 0, read.tar_bytes));
     std::io::copy(&mut tar, &mut encoder)?;
+    if tar.finish().1 != diff_id {
+        return Err(changed());
+    }
     let (out, annotations) = encoder.finish()?;
     let (_, digest, bytes) = out.finish();
     let mut descriptor = Descriptor::new(compression.media_type(), digest, bytes);
     descriptor.annotations = Some(annotations).filter(|all| !all.is_empty());
     Ok(descriptor)
+}
+
+fn changed() -> Error {
+    Error::mismatch(format!("a layer of the new image is no longer what was read first: {CHANGED}"))
 }

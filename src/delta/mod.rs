@@ -202,8 +202,13 @@ impl Delta {
         let header = decompress(&frame, &[], plain).context(|| "the delta's header")?;
         let header: Header = serde_json::from_slice(&header)
             .map_err(|e| Error::malformed(format!("the delta's header: {e}")))?;
+        Self::new(header, source, 8 + 16 + packed + 32)
+    }
+
+    /// A delta whose blobs lie in `source` from `start` on.
+    fn new(header: Header, source: Source, start: u64) -> Result<Self> {
         let mut starts = Vec::with_capacity(header.blobs.len());
-        let mut end = Some(8 + 16 + packed + 32);
+        let mut end = Some(start);
         for blob in &header.blobs {
             starts.extend(end);
             end = end.and_then(|end| end.checked_add(blob.bytes));
@@ -258,7 +263,7 @@ impl Delta {
 /// Blobs in the making.
 #[derive(Default)]
 struct Blobs {
-    frames: Vec<Vec<u8>>,
+    frames: Vec<u8>,
     headers: Vec<BlobHeader>,
 }
 
@@ -266,8 +271,8 @@ impl Blobs {
     fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
         let hash = hex(blake3::hash(&frame).as_bytes());
         self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
-        self.frames.push(frame);
-        self.frames.len() as u32 - 1
+        self.frames.extend(frame);
+        self.headers.len() as u32 - 1
     }
 }
 
@@ -286,21 +291,16 @@ fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn write(mut header: Header, blobs: Blobs, out: &mut dyn Write) -> Result<u64> {
-    header.blobs = blobs.headers;
-    let plain = serde_json::to_vec(&header).map_err(std::io::Error::from)?;
+fn write(header: &Header, frames: &[u8], out: &mut dyn Write) -> Result<u64> {
+    let plain = serde_json::to_vec(header).map_err(std::io::Error::from)?;
     let frame = compress(&plain, &[], LEVEL)?;
     let mut sizes = (frame.len() as u64).to_le_bytes().to_vec();
     sizes.extend((plain.len() as u64).to_le_bytes());
     let hash = blake3::hash(&[&sizes[..], &frame].concat());
     let mut written = 0;
-    for bytes in [&MAGIC[..], &sizes, &frame, hash.as_bytes()] {
+    for bytes in [&MAGIC[..], &sizes, &frame, hash.as_bytes(), frames] {
         out.write_all(bytes)?;
         written += bytes.len() as u64;
-    }
-    for frame in blobs.frames {
-        out.write_all(&frame)?;
-        written += frame.len() as u64;
     }
     Ok(written)
 }

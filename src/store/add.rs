@@ -18,7 +18,7 @@ use super::record::{
 use super::table::Store;
 use crate::chunk::{self, chunks};
 use crate::codec::Format;
-use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, CHANGED, ReadAt, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::base_name;
@@ -208,7 +208,7 @@ impl<'a> Writer<'a> {
         let found = recompress::find(noted, format, &layer.source, tar, read.tar_bytes, workers)?;
         let made = if let Some(compression) = found {
             Made::Compressed { diff_id, compression: compression.parts() }
-        } else if let Some(corrections) = self.corrections(layer, format, budget)? {
+        } else if let Some(corrections) = self.corrections(layer, &read.digest, format, budget)? {
             Made::Recoded { diff_id, corrections }
         } else {
             progress.advance(read.tar_bytes);
@@ -229,6 +229,7 @@ impl<'a> Writer<'a> {
     fn corrections(
         &mut self,
         layer: &LayerBlob,
+        digest: &Digest,
         format: Format,
         budget: &Arc<Budget>,
     ) -> Result<Option<Runs>> {
@@ -236,9 +237,14 @@ impl<'a> Writer<'a> {
             return Ok(None);
         }
         let mut out = Hashing::new(SpoolWriter::new(budget));
-        let mut blob = SourceReader::all(layer.source.as_ref());
+        let mut blob = Hashing::new(SourceReader::all(layer.source.as_ref()));
         match recode::analyze(&mut blob, &mut out, &Silent)? {
             Some(found) if found.plain == layer.diff_id => {
+                if blob.finish().1 != *digest {
+                    return Err(Error::mismatch(format!(
+                        "it is no longer what was read first: {CHANGED}"
+                    )));
+                }
                 let (out, digest, _) = out.finish();
                 self.whole(&digest, &(Arc::new(out.finish()?) as Source)).map(Some)
             }

@@ -19,7 +19,8 @@ use crate::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type
 pub struct Blob {
     /// The bytes.
     pub source: Source,
-    /// Whether they are known to have the digest; if not, that is verified while writing.
+    /// Whether they had the digest when they were read first. It is verified while writing in any
+    /// case.
     pub verified: bool,
 }
 

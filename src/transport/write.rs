@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
 use super::{Reference, Transport, listing, name};
-use crate::content::SourceReader;
+use crate::content::{CHANGED, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Mtime, Xattrs};
@@ -314,7 +314,7 @@ fn sync_folder(dir: &Path) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
 }
 
-/// Copies a blob and verifies its digest unless that is known.
+/// Copies a blob and verifies its digest: also where that was known, as it is read again.
 fn copy_blob(
     digest: &Digest,
     blob: &Blob,
@@ -324,10 +324,8 @@ fn copy_blob(
     let place = || format!("blob {digest}");
     let mut reader = Hashing::new(SourceReader::all(blob.source.as_ref()));
     let mut buf = vec![0; 1 << 18];
-    let mut plain = SourceReader::all(blob.source.as_ref());
     loop {
-        let n = if blob.verified { plain.read(&mut buf) } else { reader.read(&mut buf) };
-        let n = n.context(place)?;
+        let n = reader.read(&mut buf).context(place)?;
         if n == 0 {
             break;
         }
@@ -335,11 +333,13 @@ fn copy_blob(
         progress.advance(n as u64);
     }
     let (_, found, _) = reader.finish();
-    if !blob.verified && found != *digest {
-        return Err(Error::mismatch(format!(
-            "the bytes have digest {found}; the image is damaged, make or fetch it again"
-        ))
-        .context(place()));
+    if found != *digest {
+        let why = match blob.verified {
+            true => CHANGED,
+            false => "the image is damaged, make or fetch it again",
+        };
+        let what = format!("the bytes have digest {found}: {why}");
+        return Err(Error::mismatch(what).context(place()));
     }
     Ok(())
 }
