@@ -64,6 +64,7 @@ pub mod recode;
 pub mod recompress;
 pub mod recorded_times;
 pub mod report;
+pub mod secrets;
 pub mod size;
 pub mod split;
 pub mod store;

@@ -8,12 +8,16 @@ use std::str::FromStr;
 use globset::{GlobBuilder, GlobMatcher};
 
 use crate::error::{Error, Result};
+use crate::fileset::{base_name, parts};
 
 /// A glob on paths of an image. `*` stays within a folder, `**` does not; without `*`, `?` or
-/// `[` it also covers all that lies below.
+/// `[` it also covers all that lies below. A name, without `/` but at its end, is found in any
+/// folder, as in [`.gitignore`](https://git-scm.com/docs/gitignore#_pattern_format).
 #[derive(Debug, Clone)]
 pub struct PathPattern {
     text: String,
+    /// Whether it is a name and no path.
+    anywhere: bool,
     /// None for a plain path.
     glob: Option<GlobMatcher>,
 }
@@ -21,11 +25,14 @@ pub struct PathPattern {
 impl PathPattern {
     /// Whether it matches a path without leading slash.
     pub fn matches(&self, path: &[u8]) -> bool {
-        match &self.glob {
-            Some(glob) => glob.is_match(OsStr::from_bytes(path)),
-            None => path
-                .strip_prefix(self.text.trim_matches('/').as_bytes())
-                .is_some_and(|below| below.is_empty() || below[0] == b'/'),
+        let plain = self.text.trim_matches('/').as_bytes();
+        match (&self.glob, self.anywhere) {
+            (Some(glob), true) => glob.is_match(OsStr::from_bytes(base_name(path))),
+            (Some(glob), false) => glob.is_match(OsStr::from_bytes(path)),
+            (None, true) => parts(path).any(|part| part == plain),
+            (None, false) => {
+                path.strip_prefix(plain).is_some_and(|below| below.is_empty() || below[0] == b'/')
+            }
         }
     }
 }
@@ -40,7 +47,8 @@ impl FromStr for PathPattern {
             return Err(Error::malformed(format!("{text:?} is no pattern of paths")));
         }
         let glob = if plain { None } else { Some(glob_matcher(trimmed, true)?) };
-        Ok(Self { text: text.to_owned(), glob })
+        let anywhere = !text.trim_end_matches('/').contains('/');
+        Ok(Self { text: text.to_owned(), anywhere, glob })
     }
 }
 
@@ -74,6 +82,15 @@ mod tests {
             let p: PathPattern = text.parse().unwrap();
             assert!(p.matches(text.as_bytes()) && !p.matches(b"a/data"), "{text}");
         }
+        let p: PathPattern = "id_rsa".parse().unwrap();
+        assert!(p.matches(b"id_rsa") && p.matches(b"root/.ssh/id_rsa") && p.matches(b"id_rsa/x"));
+        assert!(!p.matches(b"root/id_rsa.pub") && !p.matches(b"my_id_rsa"));
+        let p: PathPattern = ".ssh/".parse().unwrap();
+        assert!(p.matches(b"root/.ssh/id_rsa") && !p.matches(b"root/.sshrc"));
+        let p: PathPattern = "*.pem".parse().unwrap();
+        assert!(p.matches(b"c.pem") && p.matches(b"a/b/c.pem") && !p.matches(b"c.pem/x"));
+        let p: PathPattern = "/id_rsa".parse().unwrap();
+        assert!(p.matches(b"id_rsa") && !p.matches(b"root/id_rsa"));
         assert!("/".parse::<PathPattern>().is_err() && "[".parse::<PathPattern>().is_err());
     }
 }

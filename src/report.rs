@@ -112,6 +112,17 @@ pub struct DeadFile {
     pub layer: usize,
 }
 
+/// A deleted file that is likely a secret, in a layer that was given up for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct LostSecret {
+    /// Number of the layer in the previous image, from 1.
+    pub layer: usize,
+    /// Its path; odd bytes are escaped.
+    pub path: String,
+    /// What sort of secret it is.
+    pub rule: &'static str,
+}
+
 /// How the new image follows the previous one. Bytes are estimates when nothing was encoded.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpdateReport {
@@ -127,6 +138,8 @@ pub struct UpdateReport {
     pub dead_bytes: u64,
     /// What was evened out against the previous image.
     pub evened: Evened,
+    /// Deleted files for which layers were given up.
+    pub secrets: Vec<LostSecret>,
     /// Files in kept layers that have been overwritten.
     pub overwritten: u64,
     /// Files in kept layers whose path is gone, largest first.
@@ -302,6 +315,7 @@ pub fn update<'a>(
     fates: impl Iterator<Item = (&'a Fate, &'a String)>,
     dead: impl Iterator<Item = &'a Dead>,
     evened: Evened,
+    secrets: Vec<LostSecret>,
     layers: &[LayerReport],
 ) -> UpdateReport {
     let previous: Vec<_> = fates
@@ -337,6 +351,7 @@ pub fn update<'a>(
         total_bytes: layers.iter().map(LayerReport::stored).sum(),
         dead_bytes: layers.iter().filter_map(|l| Some(l.stored().saturating_sub(l.live?))).sum(),
         evened,
+        secrets,
         overwritten,
         deleted,
     }

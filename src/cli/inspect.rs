@@ -11,10 +11,11 @@ use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
 use crate::error::{Context, Result};
 use crate::flatten::How;
-use crate::inspect::{self, Client, Inspection, Layer, Limits, Options, Secret, Warning, inspect};
+use crate::inspect::{self, Client, Inspection, Layer, Limits, Options, Warning, inspect};
 use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::report::SCHEMA;
+use crate::secrets::Secret;
 use crate::size::ByteSize;
 use crate::transport::Reference;
 

@@ -75,10 +75,14 @@ struct Update {
     #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous",
           value_parser = price)]
     beta: f64,
-    /// Give up layers that hold paths which match and are no longer in use (secrets); may be
-    /// repeated
+    /// Give up layers that hold files which match and are no longer in use (secrets): a name as
+    /// id_rsa in any folder, a path as /root/.ssh with all below it, or a glob as /srv/**/*.key;
+    /// may be repeated
     #[arg(long, value_name = "PATTERN", requires = "previous")]
     purge: Vec<PathPattern>,
+    /// Keep layers that hold deleted files which are likely secrets; by default they are given up
+    #[arg(long, requires = "previous")]
+    keep_secrets: bool,
     /// Whose updates are to be small: docker skips layers by chain ID, containerd and podman by
     /// digest [default: the mean of both]
     #[arg(long, value_name = "CLIENT", value_parser = ["docker", "containerd", "podman"],
@@ -135,7 +139,8 @@ impl Update {
             max_dead: self.max_dead.0,
             max_layers: self.max_layers,
         };
-        update::Options { prices, purge: self.purge.clone(), exact: self.exact }
+        let purge = self.purge.clone();
+        update::Options { prices, purge, keep_secrets: self.keep_secrets, exact: self.exact }
     }
 }
 

@@ -196,6 +196,7 @@ fn update_lines(update: &UpdateReport) -> String {
         for (i, layer) in given_up {
             let why = match layer.verdict {
                 Verdict::Purged => "holds what is to be purged",
+                Verdict::Secret => "holds a deleted file that is likely a secret",
                 _ if layer.live == 0 => "nothing of it is in use",
                 _ => "cheaper to load again than to keep",
             };

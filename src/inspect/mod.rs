@@ -3,12 +3,10 @@
 
 mod clients;
 mod limits;
-mod secrets;
 mod waste;
 
 pub use clients::{Client, Outcome, Warning};
 pub use limits::{Limit, Limits};
-pub use secrets::{MOST_OF_A_FILE, Scanned, Secret};
 pub use waste::{Duplicate, Hidden, Place, Waste};
 
 use std::sync::Arc;
@@ -28,6 +26,7 @@ use crate::oci::{self, Manifest};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
 use crate::report::{self, Counts};
+use crate::secrets::{self, Scanned, Secret};
 use crate::transport::open::{Image, Opened};
 
 /// How to inspect.

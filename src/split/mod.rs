@@ -3,6 +3,7 @@
 
 mod assemble;
 mod previous;
+mod secrets;
 mod stale;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
 use crate::update;
 use previous::Previous;
+use secrets::Purge;
 use stale::Stale;
 
 /// Digest of the config of the image that was split: the same for every way to store it.
@@ -147,10 +149,11 @@ pub fn split(
     let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
     let mut reports = Vec::new();
     let mut descriptors = Vec::new();
+    let mut purge = Purge::new(&options.update.purge, opened.images.len());
     for (at, image) in opened.images.iter().enumerate() {
         let before = previous.and_then(|p| previous::of_platform(p, &opened.images, at));
         let (descriptor, mut report) = job
-            .image(image, before, &mut bundle)
+            .image(image, before, &mut purge, &mut bundle)
             .context(|| format!("image {}", image.platform))?;
         if previous.is_some() && before.is_none() {
             let platform = &image.platform;
@@ -191,6 +194,7 @@ impl Job<'_> {
         &self,
         image: &Image,
         before: Option<&Image>,
+        purge: &mut Purge<'_>,
         bundle: &mut Bundle,
     ) -> Result<(Option<Descriptor>, ImageReport)> {
         let Self { options, budget, progress, .. } = self;
@@ -225,11 +229,17 @@ impl Job<'_> {
             Ok((analysis, estimates))
         })?;
         let plan = if let Some(previous) = &mut previous {
-            previous.decide(&flat.files, &analysis, &estimates, options)?
+            let (files, contents) = (&flat.files, &flat.contents);
+            let now = secrets::New { files, contents, analysis: &analysis };
+            let decide = || previous.decide(&now, &estimates, purge, options, *progress);
+            self.pool.install(decide)?
         } else {
             let options = plan::Options { target: options.target, only: None };
             plan::plan(&flat.files, &analysis, &estimates, &options)
         };
+        let mut notes = [&flat.notes[..], &analysis.notes].concat();
+        notes.extend(previous.iter().flat_map(Previous::notes));
+        notes.extend(purge.end_of_image()?);
         let input = pulled(image, &flat, &estimates);
         drop(estimates);
         let mut report = ImageReport {
@@ -251,7 +261,7 @@ impl Job<'_> {
             pull: None,
             manifest: None,
             config: None,
-            notes: [&flat.notes[..], &analysis.notes].concat(),
+            notes,
         };
         let encoded = if options.dry_run {
             None

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::assemble::same_but_layers;
+use super::secrets::{self, Purge};
 use super::{Options, PLAN};
-use crate::analyze::Analysis;
 use crate::codec::Format;
-use crate::content::{Budget, Source};
+use crate::content::{Budget, Contents, Source};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{FileSet, Inode, Kind};
@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::pull;
 use crate::recorded_times::Held;
-use crate::report::{self, LayerReport, UpdateReport};
+use crate::report::{self, LayerReport, LostSecret, UpdateReport};
 use crate::transport::open::{Image, Opened};
 use crate::update::{self, Evened, OldLayer, Update, Verdict};
 
@@ -53,8 +53,10 @@ pub(super) struct Previous<'a> {
     digests: Vec<Digest>,
     tar_bytes: Vec<u64>,
     files: FileSet,
+    contents: Contents,
     evened: Evened,
     held: Held,
+    secrets: Vec<LostSecret>,
     kept: Vec<Kept>,
     update: Option<Update>,
     labels: Vec<String>,
@@ -70,8 +72,10 @@ impl<'a> Previous<'a> {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
+        // What is gone is looked through for secrets.
+        let contents = (!options.update.keep_secrets).then_some(budget);
         let limits = Limits::new(options.max_size, MAX_ENTRIES);
-        let read = flatten::read(&image.layers, None, &limits, progress)?;
+        let read = flatten::read(&image.layers, contents, &limits, progress)?;
         let changes = |l: &crate::layer::LayerContent| l.changes.clone();
         let named = image.layers.iter().map(|l| l.name.as_str());
         let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
@@ -85,6 +89,7 @@ impl<'a> Previous<'a> {
         let manifest = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
         Ok(Self {
             image,
+            contents: Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect()),
             digests: read.iter().map(|l| l.digest).collect(),
             tar_bytes: read.iter().map(|l| l.tar_bytes).collect(),
             labels: labels(image, manifest.as_ref()),
@@ -102,6 +107,7 @@ impl<'a> Previous<'a> {
             files,
             evened,
             held,
+            secrets: Vec::new(),
             kept: Vec::new(),
             update: None,
         })
@@ -110,13 +116,24 @@ impl<'a> Previous<'a> {
     /// Decides what is kept, and gives the plan of the new layers.
     pub(super) fn decide(
         &mut self,
-        files: &FileSet,
-        analysis: &Analysis,
+        now: &secrets::New<'_>,
         estimates: &[u64],
+        purge: &mut Purge<'_>,
         options: &Options,
+        progress: &dyn Progress,
     ) -> Result<Plan> {
+        let (files, analysis) = (now.files, now.analysis);
+        let dead = update::dead(files, &self.layers);
+        purge.meet(files, &self.layers, &dead);
+        let old = std::mem::take(&mut self.contents);
+        if !options.update.keep_secrets {
+            self.secrets = secrets::lost(now, &dead, &old, progress)?;
+        }
+        drop(old);
+        let secret = self.secrets.iter().map(|s| s.layer - 1);
         let new = update::New { files, analysis, estimates, target: options.target };
-        let mut update = update::update(new, &self.files, &self.layers, &options.update)?;
+        let mut update =
+            update::update(new, &self.files, &self.layers, dead, secret, &options.update)?;
         for (i, fate) in update.fates.iter().enumerate() {
             if fate.verdict != Verdict::Kept {
                 continue;
@@ -172,7 +189,25 @@ impl<'a> Previous<'a> {
     pub(super) fn report(&self, layers: &[LayerReport]) -> UpdateReport {
         let fates = self.update.iter().flat_map(|u| &u.fates).zip(&self.labels);
         let dead = self.update.iter().flat_map(|u| &u.dead);
-        report::update(fates, dead, self.evened, layers)
+        report::update(fates, dead, self.evened, self.secrets.clone(), layers)
+    }
+
+    /// What is said of layers that are given up for secrets.
+    pub(super) fn notes(&self) -> Vec<String> {
+        const NAMED: usize = 5;
+        let layers = self.secrets.chunk_by(|a, b| a.layer == b.layer);
+        let note = |secrets: &[LostSecret]| {
+            let named = secrets.iter().take(NAMED).map(|s| format!("{} ({})", s.path, s.rule));
+            let more = secrets.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!(
+                "layer {} of the previous image is given up: it holds deleted files that are likely \
+                 secrets: {}{more}; --keep-secrets keeps such layers",
+                secrets[0].layer,
+                named.collect::<Vec<_>>().join(", ")
+            )
+        };
+        layers.map(note).collect()
     }
 }
 

@@ -6,18 +6,18 @@
 //! hold it: [`update`] weighs the two.
 
 mod choose;
+mod dead;
 mod needs;
 mod noise;
 mod rest;
 
-use std::collections::BTreeMap;
-
 pub use choose::{Client, Prices};
+pub use dead::{Dead, Met, at, dead, met};
 pub use noise::{Evened, even_out};
 
 use crate::analyze::Analysis;
 use crate::error::Result;
-use crate::fileset::{FileData, FileSet, Inode, Kind, base_name, display, join, parent};
+use crate::fileset::{FileSet, parent};
 use crate::flatten;
 use crate::layer::{Change, What};
 use crate::pattern::PathPattern;
@@ -39,6 +39,8 @@ pub struct Options {
     pub prices: Prices,
     /// Layers in which something is dead that one of these matches are given up.
     pub purge: Vec<PathPattern>,
+    /// Layers are kept though a deleted file in them is likely a secret.
+    pub keep_secrets: bool,
     /// Nothing is evened out.
     pub exact: bool,
 }
@@ -47,7 +49,7 @@ impl Default for Options {
     /// Any client, some cold pulls for every update, 19 % dead, 64 layers.
     fn default() -> Self {
         let prices = Prices { client: Client::Any, beta: 0.6, max_dead: 0.19, max_layers: 64 };
-        Self { prices, purge: Vec::new(), exact: false }
+        Self { prices, purge: Vec::new(), keep_secrets: false, exact: false }
     }
 }
 
@@ -109,39 +111,26 @@ pub enum Verdict {
     GivenUp,
     /// Something that `--purge` names is dead in it.
     Purged,
+    /// A deleted file in it is likely a secret.
+    Secret,
 }
 
-/// A file that is not seen any more, in a layer that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dead {
-    /// Its path.
-    pub path: Box<[u8]>,
-    /// Its bytes.
-    pub bytes: u64,
-    /// Position of its layer in the previous image.
-    pub layer: usize,
-    /// Whether the path is gone, and not just something else now.
-    pub deleted: bool,
-}
-
-/// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest.
+/// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest. `dead` are the
+/// [dead] files in it, and `secret` the layers that are not to be seen again for one of those.
 pub fn update(
     new: New<'_>,
     old: &FileSet,
     previous: &[OldLayer],
+    dead: Vec<Dead>,
+    secret: impl IntoIterator<Item = usize>,
     options: &Options,
 ) -> Result<Update> {
     let offer = needs::offer(new.files, new.estimates, previous);
-    let dead = dead(new.files, previous);
-    let purge = |d: &Dead| options.purge.iter().any(|p| p.matches(&d.path));
-    let mut purged: Layers = 0;
-    for d in dead.iter().filter(|d| purge(d)) {
-        purged |= bit(d.layer);
-    }
-    let mut barred = purged;
-    for (i, _) in previous.iter().enumerate().filter(|(_, l)| l.barred) {
-        barred |= bit(i);
-    }
+    let purge = |d: &&Dead| options.purge.iter().any(|p| p.matches(&d.path));
+    let purged = bits(dead.iter().filter(purge).map(|d| d.layer));
+    let secret = bits(secret);
+    let unfit = previous.iter().enumerate().filter(|(_, l)| l.barred).map(|(i, _)| i);
+    let mut barred = purged | secret | bits(unfit);
     if new.files.get(b"").is_none() {
         // What a layer says of the root can't be unsaid.
         let root = |c: &Change| c.path.is_empty() && matches!(c.what, What::Put(_));
@@ -165,6 +154,7 @@ pub fn update(
     let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
         verdict: match keep & bit(i) {
             0 if purged & bit(i) != 0 => Verdict::Purged,
+            0 if secret & bit(i) != 0 => Verdict::Secret,
             0 => Verdict::GivenUp,
             _ => Verdict::Kept,
         },
@@ -192,6 +182,10 @@ pub fn update(
 /// A layer's bit; all that can't be kept for their number share the last one.
 fn bit(layer: usize) -> Layers {
     1 << layer.min(choose::MOST_LAYERS)
+}
+
+fn bits(layers: impl IntoIterator<Item = usize>) -> Layers {
+    layers.into_iter().fold(0, |all, layer| all | bit(layer))
 }
 
 /// Compressed bytes that a new layer should have.
@@ -276,66 +270,6 @@ fn take_away(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>])
     layer.entries.sort_unstable();
     layer.entries.dedup();
     layer.whiteouts = whiteouts.to_vec();
-}
-
-/// Files in old layers that are not what the new file set has there.
-fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
-    let mut dead = Vec::new();
-    // The file at each path, the layer that has its bytes, and whether it is dead there.
-    let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
-    for (layer, old) in previous.iter().enumerate() {
-        for Change { path, what } in &old.changes {
-            let now = at(new, path);
-            let shown = |file: &FileData| {
-                now.is_some_and(|now| {
-                    matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
-                })
-            };
-            let (bytes, file) = match what {
-                What::Put(Inode { kind: Kind::File(file), .. }) => {
-                    (file.size, Some((file, layer, !shown(file))))
-                }
-                // Its bytes count under the first name; but this one may be the one that is known.
-                What::Link { target, .. } => (0, known.get(&**target).copied()),
-                What::Put(_) => {
-                    known.remove(&**path);
-                    continue;
-                }
-                // Links of this layer may still point at what it takes away.
-                What::Whiteout | What::Opaque | What::Unnamed(_) => continue,
-            };
-            if file.map_or(now.is_none(), |(file, ..)| !shown(file)) {
-                let found =
-                    |layer| Dead { path: path.clone(), bytes, layer, deleted: now.is_none() };
-                dead.push(found(layer));
-                if let Some((_, below, true)) = file
-                    && below != layer
-                {
-                    dead.push(found(below));
-                }
-            }
-            match file {
-                Some(file) => known.insert(path, file),
-                None => known.remove(&**path),
-            };
-        }
-    }
-    dead
-}
-
-/// What a path names, with symlinks followed in its directory part.
-fn at<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
-    set.get(path).or_else(|| {
-        let dir = set.resolve(parent(path)?)?;
-        set.get(&join(&dir, base_name(path)))
-    })
-}
-
-impl Dead {
-    /// For people.
-    pub fn path(&self) -> String {
-        display(&self.path)
-    }
 }
 
 #[cfg(test)]

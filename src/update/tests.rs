@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::analyze::{Component, ComponentKind, Learned};
 use crate::content::{Budget, Contents, ReadAt};
-use crate::fileset::{Entry, InodeId, Location, Mtime};
+use crate::fileset::{Entry, FileData, Inode, InodeId, Kind, Location, Mtime, display};
 use crate::mtime::MtimePolicy;
 use crate::verify::compare;
 
@@ -163,7 +163,7 @@ fn options() -> impl Strategy<Value = Options> {
         |(client, beta, max_dead, max_layers, purge)| Options {
             prices: Prices { client, beta, max_dead, max_layers },
             purge: purge.iter().map(|p| p.parse().unwrap()).collect(),
-            exact: false,
+            ..Options::default()
         },
     )
 }
@@ -188,7 +188,7 @@ proptest! {
             even_out(&mut files, &mut now, &budget, &old, MtimePolicy::Preserve).unwrap();
             let (analysis, estimates) = (analysis(&files), estimates(&files));
             let new = New { files: &files, analysis: &analysis, estimates: &estimates, target };
-            let update = update(new, &old, &stack, &options).unwrap();
+            let update = super::update(new, &old, &stack, dead(&files, &stack), [], &options).unwrap();
             let kept = update.fates.iter().map(|f| f.verdict == Verdict::Kept);
             let mut next: Vec<OldLayer> =
                 stack.into_iter().zip(kept).filter(|(_, k)| *k).map(|(l, _)| l).collect();
@@ -210,7 +210,9 @@ proptest! {
             let differences = compare(&files, &got);
             prop_assert!(differences.is_empty(), "{}", differences[0]);
             // An image on top of itself is itself.
-            let again = super::update(new, &files, &next, &Options { purge: Vec::new(), ..options.clone() }).unwrap();
+            let options = Options { purge: Vec::new(), ..options.clone() };
+            let dead = dead(&files, &next);
+            let again = super::update(new, &files, &next, dead, [], &options).unwrap();
             prop_assert!(again.plan.layers.is_empty());
             prop_assert!(again.fates.iter().all(|f| f.verdict == Verdict::Kept));
             (old, stack) = (files, next);

@@ -26,6 +26,7 @@ mod overlay;
 mod page;
 mod pulls;
 mod recode;
+mod secrets;
 mod step;
 #[cfg(feature = "store")]
 mod store;

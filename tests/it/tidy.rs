@@ -28,6 +28,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("layer", 6),
     ("flatten", 7),
     ("analyze", 8),
+    ("secrets", 9),
     ("plan", 9),
     ("recorded_times", 9),
     ("update", 10),

@@ -10,8 +10,8 @@ mod config;
 mod names;
 mod patterns;
 
-pub(super) use config::{redact, scan_config};
-pub(super) use patterns::Patterns;
+pub(crate) use config::{redact, scan_config};
+pub(crate) use patterns::Patterns;
 
 use std::io::Read;
 
@@ -85,7 +85,7 @@ struct Item<'a> {
 
 /// Looks through the files that an image shows and those that it hides. Runs on the current rayon
 /// pool.
-pub(super) fn scan(
+pub(crate) fn scan(
     set: &FileSet,
     analysis: &Analysis,
     hidden: &[HiddenFile],
@@ -121,6 +121,24 @@ pub(super) fn scan(
     let key = |s: &Secret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
     secrets.sort_by_cached_key(key);
     Ok((secrets, scanned))
+}
+
+/// Looks through a file that an image does not show, or would not, unless everybody can have what is
+/// there anyway. `owner` is what has its path in the image.
+pub(crate) fn scan_file(
+    path: &[u8],
+    file: &FileData,
+    owner: Option<ComponentKind>,
+    deleted: bool,
+    contents: &Contents,
+    patterns: &Patterns,
+) -> Result<Vec<Secret>> {
+    if file.size == 0 || is_public(path, owner) {
+        return Ok(Vec::new());
+    }
+    let item = Item { names: vec![path], file, hidden_by: None, deleted };
+    let found = item.scan(patterns, contents);
+    Ok(found.context(|| format!("looking for secrets in {}", display(path)))?.0)
 }
 
 /// The files to look at, and how many are passed over.

@@ -9,7 +9,7 @@ use super::patterns::{Hit, Patterns, addresses, is_secret};
 use crate::oci::Config;
 
 /// Finds the secrets in a config.
-pub(in crate::inspect) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {
+pub(crate) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {
     let mut secrets = Vec::new();
     let mut add = |place: String, text: &str| {
         let hits = find(patterns, text);
@@ -70,7 +70,7 @@ fn walk(place: &str, value: &Value, add: &mut impl FnMut(String, &str)) {
 }
 
 /// The same text with its secrets as `***`.
-pub(in crate::inspect) fn redact(text: &str, patterns: &Patterns) -> String {
+pub(crate) fn redact(text: &str, patterns: &Patterns) -> String {
     let mut out = String::new();
     let mut at = 0;
     for hit in find(patterns, text) {

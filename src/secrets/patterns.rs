@@ -119,10 +119,10 @@ const TOKENS: [Token; 37] = {
 const PEM: &str = "-----BEGIN ";
 
 /// Finds secrets in texts.
-pub(in crate::inspect) struct Patterns(AhoCorasick);
+pub(crate) struct Patterns(AhoCorasick);
 
 impl Patterns {
-    pub(in crate::inspect) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         AhoCorasick::new(TOKENS.iter().map(|t| t.start))
             .map(Self)
             .map_err(|e| Error::unsupported(format!("the patterns of secrets: {e}")))
