@@ -75,9 +75,9 @@ struct Update {
     #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous",
           value_parser = price)]
     beta: f64,
-    /// Give up layers that hold files which match and are no longer in use (secrets): a name as
-    /// id_rsa in any folder, a path as /root/.ssh with all below it, or a glob as /srv/**/*.key;
-    /// may be repeated
+    /// Give up layers that hold files which match and are no longer in use (secrets): `id_rsa`
+    /// in any folder, `/root/.ssh` with all below it, or a glob as `/srv/**/*.key`; may be
+    /// repeated
     #[arg(long, value_name = "PATTERN", requires = "previous")]
     purge: Vec<PathPattern>,
     /// Keep layers that hold deleted files which are likely secrets; by default they are given up

@@ -229,8 +229,7 @@ impl Job<'_> {
             Ok((analysis, estimates))
         })?;
         let plan = if let Some(previous) = &mut previous {
-            let (files, contents) = (&flat.files, &flat.contents);
-            let now = secrets::New { files, contents, analysis: &analysis };
+            let now = secrets::New::of(&flat, &analysis);
             let decide = || previous.decide(&now, &estimates, purge, options, *progress);
             self.pool.install(decide)?
         } else {

@@ -9,6 +9,7 @@ use crate::analyze::Analysis;
 use crate::content::Contents;
 use crate::error::{Error, Result};
 use crate::fileset::{FileSet, Kind};
+use crate::flatten::Flattened;
 use crate::pattern::PathPattern;
 use crate::progress::Progress;
 use crate::report::LostSecret;
@@ -105,7 +106,11 @@ pub(super) fn lost(
     Ok(found)
 }
 
-impl New<'_> {
+impl<'a> New<'a> {
+    pub(super) fn of(flat: &'a Flattened, analysis: &'a Analysis) -> Self {
+        Self { files: &flat.files, contents: &flat.contents, analysis }
+    }
+
     fn lost(&self, dead: &Dead, old: &Contents, patterns: &Patterns) -> Result<Vec<LostSecret>> {
         let Some(file) = &dead.file else { return Ok(Vec::new()) };
         let Self { files, contents, analysis } = *self;

@@ -334,10 +334,8 @@ fn copy_blob(
     }
     let (_, found, _) = reader.finish();
     if found != *digest {
-        let why = match blob.verified {
-            true => CHANGED,
-            false => "the image is damaged, make or fetch it again",
-        };
+        let damaged = "the image is damaged, make or fetch it again";
+        let why = if blob.verified { CHANGED } else { damaged };
         let what = format!("the bytes have digest {found}: {why}");
         return Err(Error::mismatch(what).context(place()));
     }
