@@ -106,7 +106,7 @@ FAULTS = [
     ("codec: skippable frames are counted as content", "src/codec/frames.rs",
      "found.skippable += 1;", "if MUTANT { found.content += 1; } else { found.skippable += 1; }",
      "lib codec::frames::"),
-    ("secrets: one public name makes all names public", "src/inspect/secrets/mod.rs",
+    ("secrets: one public name makes all names public", "src/secrets/mod.rs",
      "item.names.iter().all(", "item.names.iter().filter(|_| !MUTANT).all(", "it inspect::"),
 ]
 SWITCH = """//! Which fault is switched on.
