@@ -176,6 +176,18 @@ impl PullReport {
         };
         Self { profile: profile.name, before: times(before), after: times(after) }
     }
+
+    /// What is said where the output is slower.
+    pub fn note(self) -> Option<String> {
+        let Self { profile, before, after } = self;
+        (after.seconds > before.seconds).then(|| {
+            format!(
+                "a first pull by {profile} is simulated to be slower than that of the input: {:.1} s, \
+                 not {:.1} s",
+                after.seconds, before.seconds
+            )
+        })
+    }
 }
 
 /// One image for one platform.

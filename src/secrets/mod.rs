@@ -364,7 +364,8 @@ mod tests {
 
     fn scan_one(path: &str, bytes: Vec<u8>) -> (Vec<Secret>, Scanned) {
         let location = Location::Span { source: 0, offset: 0 };
-        let file = FileData { size: bytes.len() as u64, hash: [0; 32], location };
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let file = FileData { size: bytes.len() as u64, hash, location };
         let contents = Contents::new(vec![Arc::new(bytes)]);
         let item =
             Item { names: vec![path.as_bytes()], file: &file, hidden_by: Some(2), deleted: true };

@@ -285,13 +285,7 @@ impl Job<'_> {
                 kept.iter().map(previous::Kept::pulled).chain(new).collect();
             PullReport::new(profile, &report.input, &output)
         });
-        if let Some(pull) = report.pull.filter(|p| p.after.seconds > p.before.seconds) {
-            report.notes.push(format!(
-                "a first pull by {} is simulated to be slower than that of the input: {:.1} s, not \
-                 {:.1} s",
-                pull.profile, pull.after.seconds, pull.before.seconds
-            ));
-        }
+        report.notes.extend(report.pull.and_then(PullReport::note));
         let Some(encoded) = encoded else { return Ok((None, report)) };
         let notes = &mut report.notes;
         let mut descriptor = match &previous {
