@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::open;
+use super::load;
 use super::table::{lines, number, share, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::content::Budget;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::flatten::How;
 use crate::inspect::{self, Client, Inspection, Layer, Limits, Options, Warning, inspect};
 use crate::oci::Platform;
@@ -18,6 +18,7 @@ use crate::report::SCHEMA;
 use crate::secrets::Secret;
 use crate::size::ByteSize;
 use crate::transport::Reference;
+use crate::transport::outline::Outline;
 
 /// So many rows of a table are shown to people; `--json` and `-v` have all.
 const SHOWN: usize = 10;
@@ -53,7 +54,15 @@ impl InspectArgs {
             options.clients.retain(|client| self.client.contains(client));
         }
         let budget = Budget::new(global.memory.0 / 8 * 7, None);
-        let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
+        let place = load::place(&self.image, &budget, global)?;
+        let (tag, platform) = (load::tag(&self.image), self.platform.as_ref());
+        let opened = match place.images(tag, platform, global.max_size.0) {
+            Err(e) if e.kind() == ErrorKind::Unsupported && self.fail_on.is_none() => {
+                let outlines = place.outline(tag, platform).unwrap_or_default();
+                return self.outline(&outlines, e, global, terminal);
+            }
+            opened => opened.context(|| format!("reading {}", self.image))?,
+        };
         opened.notes.iter().for_each(|note| terminal.note(note));
         let images = inspect(&opened, &options, &budget, terminal)
             .context(|| format!("inspecting {}", self.image))?;
@@ -88,6 +97,42 @@ impl InspectArgs {
         }
         Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
     }
+
+    /// Shows what the documents say where the files can't be listed, because of `why`.
+    fn outline(
+        &self,
+        outlines: &[Outline],
+        why: Error,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Outcome> {
+        let input = self.image.to_string();
+        if outlines.is_empty() {
+            return Err(why.context(format!("reading {input}")));
+        }
+        terminal.note(&format!("its files can't be listed: {why}"));
+        let value = json!({ "schema": SCHEMA, "input": input, "outlines": outlines });
+        output::tell(global, false, &value, || {
+            outlines.iter().map(outlined).collect::<Vec<_>>().join("\n")
+        })
+    }
+}
+
+/// What the documents say of an image or artifact.
+fn outlined(outline: &Outline) -> String {
+    let what = outline.artifact_type.as_ref().map_or_else(
+        || format!("image for {}", outline.platform.as_deref().unwrap_or("any platform")),
+        |kind| format!("artifact {kind}"),
+    );
+    let mut text = format!("{what}\nmanifest {}\n\n", outline.manifest);
+    let mut rows = table(&["#", "media type", "files", "stored"], 3);
+    for (i, layer) in outline.layers.iter().enumerate() {
+        let files = layer.problem.as_deref().unwrap_or("readable");
+        let number = (i + 1).to_string();
+        rows.add_row([&number, &layer.media_type, files, &size(layer.blob_bytes)]);
+    }
+    text.push_str(&lines(&rows));
+    text
 }
 
 /// All that is said of an image, the worst first.

@@ -12,6 +12,7 @@ pub mod layout;
 mod listing;
 pub mod name;
 pub mod open;
+pub mod outline;
 mod verbatim;
 pub mod write;
 

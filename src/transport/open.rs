@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::archive::Archive;
 use super::bundle::Bundle;
 use super::files::{Files, Folder, document};
+use super::outline::{Outline, outline};
 use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
 use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
@@ -341,6 +342,15 @@ impl Place {
         let configs: Vec<_> = bundle.listed.iter().map(|listed| listed.config).collect();
         self.add_names(&mut bundle.names, &configs);
         Ok((bundle, notes))
+    }
+
+    /// What the documents say of the images and artifacts that [`Place::images`] finds or refuses;
+    /// nothing of a docker-archive, which has no manifests.
+    pub fn outline(&self, tag: Option<&str>, platform: Option<&Platform>) -> Result<Vec<Outline>> {
+        if self.transport == Transport::DockerArchive {
+            return Ok(Vec::new());
+        }
+        outline(self.files.as_ref(), tag, platform)
     }
 
     /// Adds the names that an archive for every client has in `manifest.json` only, since its

@@ -172,7 +172,7 @@ fn copy_keeps_every_byte_of_an_index() {
 }
 
 #[test]
-fn copy_takes_what_split_can_not() {
+fn copy_and_inspect_take_what_split_can_not() {
     let p = Place::new();
     for kind in [
         "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
@@ -199,6 +199,14 @@ fn copy_takes_what_split_can_not() {
         let _ = fs::remove_dir_all(p.at("M"));
         write_files(&p.at("L"), &files);
         p.refused(&["split", "oci:L:v1", "-o", "o.tar"], &["layer 1"]);
+        p.refused(&["inspect", "oci:L:v1", "--fail-on", "secret"], &["layer 1"]);
+        let shown = p.run(&["inspect", "oci:L:v1"]);
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.status.success() && text.contains(kind), "{text}");
+        let json = p.run(&["--json", "inspect", "oci:L:v1"]).stdout;
+        let json: Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["outlines"][0]["manifest"], root["digest"]);
+        assert!(json["outlines"][0]["layers"][0]["problem"].is_string());
         p.ok(&["copy", "oci:L:v1", "oci:M:v1"]);
         assert_eq!(roots(&p.at("M"))[0]["digest"], root["digest"], "{kind}");
         assert_eq!(blobs(&p.at("L")), blobs(&p.at("M")), "{kind}");

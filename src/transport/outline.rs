@@ -1,0 +1,110 @@
+//! What the documents in a layout say of images and artifacts whose layers can't be read here:
+//! encrypted, somewhere else, or no layers of files at all.
+
+use serde::Serialize;
+
+use super::choose::{self, Chosen, MAX_DEPTH, entry, read_index};
+use super::files::{Files, blob};
+use super::layout::{is_unusable, read_manifest, read_root};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::oci::{Descriptor, Platform, media_type};
+
+/// One manifest, without a look into its layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outline {
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// What it runs on, where the index says.
+    pub platform: Option<String>,
+    /// What it is, if it is no container image: the type of the artifact or of its config.
+    pub artifact_type: Option<String>,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// One layer of an [`Outline`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// Digest as stored.
+    pub digest: Digest,
+    /// As the manifest states it.
+    pub media_type: String,
+    /// Bytes as stored, as the manifest states them.
+    pub blob_bytes: u64,
+    /// Why its files can't be listed; `None` if they could be.
+    pub problem: Option<String>,
+}
+
+/// Outlines what `tag` names, or what `platform` has of it.
+pub(super) fn outline(
+    files: &dyn Files,
+    tag: Option<&str>,
+    platform: Option<&Platform>,
+) -> Result<Vec<Outline>> {
+    let Chosen { descriptors, .. } = choose::choose(files, &read_root(files)?, tag)?;
+    let mut found = Vec::new();
+    for d in &descriptors {
+        walk(files, d, platform, 0, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn walk(
+    files: &dyn Files,
+    d: &Descriptor,
+    platform: Option<&Platform>,
+    depth: usize,
+    found: &mut Vec<Outline>,
+) -> Result<()> {
+    if let (Some(wanted), Some(p)) = (platform, &d.platform)
+        && !p.os.is_empty()
+        && !p.matches(wanted)
+    {
+        return Ok(());
+    }
+    if !media_type::is_index(&d.media_type) {
+        found.push(of_manifest(files, d).context(|| format!("manifest {}", d.digest))?);
+        return Ok(());
+    }
+    if depth >= MAX_DEPTH {
+        return Err(Error::limit(format!("more than {MAX_DEPTH} indexes inside one another")));
+    }
+    let index = read_index(files, d).context(|| format!("index {}", d.digest))?;
+    for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {
+        match walk(files, &d, platform, depth + 1, found) {
+            Err(e) if is_unusable(&e) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+fn of_manifest(files: &dyn Files, d: &Descriptor) -> Result<Outline> {
+    let (_, manifest) = read_manifest(files, d)?;
+    let config = &manifest.config.media_type;
+    let stated = manifest.other.get("artifactType").and_then(serde_json::Value::as_str);
+    let artifact_type =
+        (!media_type::is_config(config)).then(|| stated.unwrap_or(config.as_str()).to_owned());
+    let layers = manifest.layers.iter().map(|layer| {
+        let known = media_type::check_layer(&layer.media_type).err();
+        let missing = || match blob(files, layer) {
+            Err(e) if media_type::is_foreign(&layer.media_type) && is_unusable(&e) => {
+                Some("foreign: the image says where it is, and does not have it".into())
+            }
+            done => done.err().map(|e| e.to_string()),
+        };
+        Layer {
+            digest: layer.digest,
+            media_type: layer.media_type.clone(),
+            blob_bytes: layer.size,
+            problem: known.or_else(missing),
+        }
+    });
+    Ok(Outline {
+        manifest: d.digest,
+        platform: d.platform.as_ref().map(ToString::to_string).filter(|p| !p.is_empty()),
+        artifact_type,
+        layers: layers.collect(),
+    })
+}
