@@ -192,7 +192,8 @@ fn what_a_store_has_is_right_or_an_error() {
         let options = store::Options { level: 3, max_size: 1 << 30 };
         let opened = opened(image)?;
         Store::open(dir.path(), &budget)?.add(&opened, None, options, &budget, &Silent)?;
-        bytes(&Bundle::unchanged(&store::open(dir.path(), None, None, 1, &budget)?)?)
+        let place = store::place(dir.path(), None, 1, &budget)?;
+        bytes(&Bundle::unchanged(&place.images(None, None, 1 << 30)?)?)
     };
     for codec in [Codec::Plain, Codec::Gzip, Codec::ZstdFrames] {
         let input = archive(&application(1).oci_files(codec));
