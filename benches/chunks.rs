@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fastcdc::v2020::FastCDC;
 use relayer::content::{Budget, SourceReader};
 use relayer::flatten;
-use relayer::layer::{Limits, MAX_ENTRIES};
+use relayer::layer::Limits;
 use relayer::progress::Silent;
 use relayer::transport::{Reference, open};
 
@@ -87,7 +87,7 @@ fn files(image: &Path, known: &mut BTreeSet<[u8; 32]>, each: &mut dyn FnMut(&[u8
     let budget = Budget::new(1 << 30, None);
     let max = 64 << 30;
     let opened = open::open(&Reference::file(image), None, &budget, max).unwrap();
-    let limits = Limits::new(max, MAX_ENTRIES);
+    let limits = Limits::new(max, &opened.images[0].layers, &budget);
     let layers = flatten::read(&opened.images[0].layers, Some(&budget), &limits, &Silent).unwrap();
     for layer in &layers {
         for span in layer.spans() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use relayer::codec::{self, Compression, Encoder};
-use relayer::content::Budget;
+use relayer::content::{Budget, Windows};
 use relayer::digest::Digest;
 use relayer::fileset::{Mtime, Xattrs};
 use relayer::flatten::flatten;
@@ -61,7 +61,7 @@ fn decode_layer(bencher: Bencher<'_, '_>, name: &str) {
     let data = layer();
     let blob = encode(&data, name, 2);
     bencher.counter(BytesCount::new(data.len())).bench(|| {
-        let mut decoder = codec::decode(&blob[..]).unwrap().1;
+        let mut decoder = codec::decode(&blob[..], &Windows::new(u64::MAX)).unwrap().1;
         std::io::copy(&mut decoder, &mut sink()).unwrap()
     });
 }
@@ -70,10 +70,10 @@ fn decode_layer(bencher: Bencher<'_, '_>, name: &str) {
 fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
     let data = layer();
     let (diff_id, source) = (Digest::of(&data), Arc::new(data.clone()));
-    let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX).unwrap();
     let budget = Budget::new(1 << 30, None);
+    let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX).unwrap();
     bencher.counter(BytesCount::new(data.len())).bench(|| {
-        let limits = Limits::new(1 << 40, 1 << 30);
+        let limits = Limits::new(1 << 40, std::slice::from_ref(&blob), &budget);
         flatten(std::slice::from_ref(&blob), Some(&budget), &limits, &Silent).unwrap().layers[0]
             .bytes
     });

@@ -19,6 +19,7 @@ use crate::oci::Annotations;
 use crate::plan::PlannedLayer;
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
+use crate::threads;
 
 /// An encoded layer.
 pub struct EncodedLayer {
@@ -96,21 +97,17 @@ pub fn encode(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
         layers.iter().map(|_| Mutex::new(None)).collect();
-    std::thread::scope(|scope| {
-        for _ in 0..abreast {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                    let job = Job { files, contents, links: &links, progress };
-                    let done = job
-                        .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
-                        .context(|| format!("encoding layer {}", i + 1));
-                    failed.fetch_or(done.is_err(), Ordering::Relaxed);
-                    if let Ok(mut slot) = results[*i].lock() {
-                        *slot = Some(done);
-                    }
-                }
-            });
+    threads::share(abreast, || {
+        while !failed.load(Ordering::Relaxed) {
+            let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let job = Job { files, contents, links: &links, progress };
+            let done = job
+                .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
+                .context(|| format!("encoding layer {}", i + 1));
+            failed.fetch_or(done.is_err(), Ordering::Relaxed);
+            if let Ok(mut slot) = results[*i].lock() {
+                *slot = Some(done);
+            }
         }
     });
     progress.end();

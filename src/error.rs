@@ -8,6 +8,9 @@
 
 use std::{fmt, io};
 
+use crate::limits::MAX_MESSAGE;
+use crate::text::{escape, shorten};
+
 /// Shorthand for a result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,10 +125,15 @@ impl From<Error> for io::Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for place in self.0.context.iter().rev() {
-            write!(f, "{place}: ")?;
+            write!(f, "{}: ", fit(place))?;
         }
-        f.write_str(&self.0.message)
+        f.write_str(&fit(&self.0.message))
     }
+}
+
+/// A part of a message as a terminal may get it: names in it can be of any length and hold anything.
+fn fit(part: &str) -> String {
+    shorten(&escape(&shorten(part, MAX_MESSAGE), &[]), MAX_MESSAGE).into_owned()
 }
 
 impl fmt::Debug for Error {
@@ -157,6 +165,15 @@ mod tests {
         let e: Result<()> = Err(Error::malformed("no magic"));
         let e = e.context(|| "layer 2").context(|| "reading img.tar").unwrap_err();
         assert_eq!(e.to_string(), "reading img.tar: layer 2: no magic");
+    }
+
+    #[test]
+    fn names_of_any_length_and_kind_make_one_line() {
+        let name = "\x1b[31m\n".repeat(100_000);
+        let e = Error::malformed(format!("no {name}")).context(name);
+        let text = e.to_string();
+        assert!(text.len() <= 2 * MAX_MESSAGE + 2, "{}", text.len());
+        assert!(!text.chars().any(char::is_control), "{text}");
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! group is an inode with several names, so "these names are one file" can't be lost on the way
 //! through the pipeline.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
+use crate::limits::MAX_PATH;
+use crate::text::{escape, shorten};
 
 /// Index of an [`Inode`] in [`FileSet::inodes`].
 pub type InodeId = u32;
@@ -53,8 +57,54 @@ pub struct SparseMap {
     pub source: u32,
     /// First stored byte in it. The runs are stored one after the other.
     pub offset: u64,
-    /// `(offset in the file, length)`, ascending, without overlap, ending within the size.
-    pub runs: Vec<(u64, u64)>,
+    /// For each run where it lies in the file, and how many bytes are stored before it; ascending.
+    runs: Box<[(u64, u64)]>,
+    /// Bytes of all runs.
+    stored: u64,
+}
+
+/// A stored run of a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where it lies in the file.
+    pub at: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Bytes of the runs before it.
+    pub stored: u64,
+}
+
+impl SparseMap {
+    /// Of runs `(offset in the file, length)`: ascending, without overlap, ending within the size.
+    pub fn new(source: u32, offset: u64, mut runs: Vec<(u64, u64)>) -> Self {
+        let mut stored = 0;
+        for (_, len) in &mut runs {
+            stored += std::mem::replace(len, stored);
+        }
+        Self { source, offset, runs: runs.into_boxed_slice(), stored }
+    }
+
+    /// How many runs there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn run(&self, i: usize) -> Run {
+        let (at, stored) = self.runs[i];
+        let end = self.runs.get(i + 1).map_or(self.stored, |next| next.1);
+        Run { at, len: end - stored, stored }
+    }
+
+    /// The runs that have something within `range`, in order; found by halving.
+    pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
+        // The last that begins at or before the range may reach into it.
+        let first = self.runs.partition_point(|run| run.0 <= range.start).saturating_sub(1);
+        (first..self.runs.len())
+            .map(|i| self.run(i))
+            .skip_while(move |run| run.at + run.len <= range.start)
+            .take_while(move |run| run.at < range.end)
+    }
 }
 
 /// A regular file's content.
@@ -247,6 +297,11 @@ impl FileSet {
     /// Follows symlinks in every part of `path`, as a process chrooted into the file set would.
     /// `None` when something on the way is missing, no directory, or a loop.
     pub fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.resolve_within(path, &mut { u64::MAX })
+    }
+
+    /// The same, in so many lookups at most, of which it takes those that it needs.
+    pub fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
@@ -257,6 +312,7 @@ impl FileSet {
                 continue;
             }
             let next = join(&done, &part);
+            *lookups = lookups.checked_sub(1)?;
             match &self.get(&next)?.kind {
                 Kind::Symlink { target } => {
                     links += 1;
@@ -347,22 +403,16 @@ pub fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 
 /// A path for people: `/` before it, odd bytes escaped, at most some 200 characters.
 pub fn display(path: &[u8]) -> String {
-    let text = path.escape_ascii().to_string();
-    if text.len() <= 200 {
-        return format!("/{text}");
-    }
-    format!("/{}…{}", &text[..120], &text[text.len() - 60..])
+    // The longest path is a bounded text; what is longer is no path of an image.
+    let part = if path.len() > 4 * MAX_PATH { &path[..4 * MAX_PATH] } else { path };
+    let text = part.escape_ascii().to_string();
+    format!("/{}", shorten(&text, 183))
 }
 
 /// A text from an image for people: control characters are escaped, and those that turn the
 /// direction of a text or can't be seen.
 pub fn printable(text: &str) -> String {
-    let hides = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || hides(c) { out.extend(c.escape_debug()) } else { out.push(c) }
-    }
-    out
+    escape(text, &[]).into_owned()
 }
 
 #[cfg(test)]

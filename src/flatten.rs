@@ -22,7 +22,8 @@ use crate::content::{Budget, Contents};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{Entry, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts};
 use crate::layer::driver::Attributes;
-use crate::layer::{Change, LayerContent, Limits, MAX_PATH, What, read_layer, set_by_link};
+use crate::layer::{Change, LayerContent, Limits, What, read_layer, set_by_link};
+use crate::limits::{MAX_IMPLIED, MAX_PATH};
 use crate::progress::Progress;
 use crate::transport::open::LayerBlob;
 pub use hidden::{Hidden, HiddenFile, How};
@@ -31,8 +32,9 @@ mod hidden;
 
 /// More symlinks in one path than this are a loop, as for Linux.
 const MAX_SYMLINKS: usize = 40;
-/// Bytes of paths that entries may imply: one of 4,095 bytes can name two thousand directories.
-const MAX_IMPLIED: usize = 64 << 20;
+
+/// A list of changes is made smaller whenever so many are done.
+const FREED: usize = 1 << 14;
 
 /// The result of flattening.
 pub struct Flattened {
@@ -122,7 +124,7 @@ struct Tree {
     /// clients that go entry by entry would have it.
     taken: BTreeMap<Box<[u8]>, InodeId>,
     hidden: Hidden,
-    /// Bytes of the paths of implied directories.
+    /// Bytes of the paths of implied directories, and of what symlinks add to others.
     implied_bytes: usize,
     /// Regular files and bytes that layers brought in.
     seen: (u64, u64),
@@ -171,7 +173,13 @@ impl Tree {
             self.whiteout(&change.path, itself, &puts)
                 .context(|| format!("whiteout of {}", display(&change.path)))?;
         }
-        for Change { path, what } in changes {
+        let mut changes = changes;
+        changes.reverse();
+        while let Some(Change { path, what }) = changes.pop() {
+            // The tree takes as much as the list gives back.
+            if changes.len().is_multiple_of(FREED) {
+                changes.shrink_to(changes.len());
+            }
             match what {
                 What::Put(inode) => self.put(&path, inode),
                 What::Link { target, like } => self.link(&path, &target, &like),
@@ -219,6 +227,7 @@ impl Tree {
             return Err(Error::malformed("the root must be a directory"));
         }
         let at = self.place_of(path)?;
+        self.imply(at.len().saturating_sub(path.len()))?;
         self.make_parents(&at)?;
         // Children stay only when a directory comes upon a directory.
         let keep = matches!(inode.kind, Kind::Dir) && self.is_dir(&at);
@@ -232,6 +241,7 @@ impl Tree {
 
     fn link(&mut self, path: &[u8], target: &[u8], like: &Inode) -> Result<()> {
         let at = self.place_of(path)?;
+        self.imply(at.len().saturating_sub(path.len()))?;
         if at.is_empty() {
             return Err(Error::malformed("the root must be a directory"));
         }
@@ -277,6 +287,18 @@ impl Tree {
         let id = self.add(inode);
         self.taken.insert(path.into(), id);
         self.lose(path, id, How::Deleted);
+    }
+
+    /// Counts bytes of paths that no layer states.
+    fn imply(&mut self, bytes: usize) -> Result<()> {
+        self.implied_bytes += bytes;
+        if self.implied_bytes <= MAX_IMPLIED {
+            return Ok(());
+        }
+        Err(Error::limit(format!(
+            "paths of directories without an entry, and what symlinks make paths longer, come to \
+             more than {MAX_IMPLIED} bytes"
+        )))
     }
 
     fn add(&mut self, inode: Inode) -> InodeId {
@@ -342,12 +364,7 @@ impl Tree {
         }
         for dir in missing.into_iter().rev() {
             self.hidden.implied_directories += 1;
-            self.implied_bytes += dir.len();
-            if self.implied_bytes > MAX_IMPLIED {
-                return Err(Error::limit(format!(
-                    "paths of directories without an entry come to more than {MAX_IMPLIED} bytes"
-                )));
-            }
+            self.imply(dir.len())?;
             let mtime = Mtime::default();
             let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
             let id = self.add(made);

@@ -4,15 +4,20 @@
 //! hashed, and its entries listed with the place of their bytes. The bytes of an uncompressed
 //! layer stay where they lie; those of a compressed one go to a [`Spool`].
 
-use std::io::{self, Read, Write};
+mod limits;
+
+pub use limits::Limits;
+use limits::{Implied, index_bytes};
+
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::codec::{self, Format};
 use crate::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::{FileData, Inode, Kind, Location, SparseMap, display};
+use crate::limits::MAX_PATH;
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind, Streaming};
 use crate::transport::open::LayerBlob;
@@ -21,48 +26,6 @@ use names::{Marker, clean, marker};
 
 pub(crate) mod driver;
 mod names;
-
-/// An image may have so many entries in all of its layers: with more, the file index alone would
-/// take gigabytes.
-pub const MAX_ENTRIES: u64 = 10_000_000;
-
-/// Bytes of the longest path that Linux takes: `PATH_MAX` less the NUL at its end.
-pub(crate) const MAX_PATH: usize = 4095;
-
-/// How much an image may unfold to; shared by all of its layers.
-pub struct Limits {
-    bytes: AtomicU64,
-    entries: AtomicU64,
-    max_bytes: u64,
-    max_entries: u64,
-}
-
-impl Limits {
-    /// At most `max_bytes` of uncompressed layers and sparse files, and `max_entries` entries.
-    pub fn new(max_bytes: u64, max_entries: u64) -> Self {
-        Self { bytes: AtomicU64::new(0), entries: AtomicU64::new(0), max_bytes, max_entries }
-    }
-
-    fn add_bytes(&self, n: u64) -> Result<()> {
-        if self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n) > self.max_bytes {
-            return Err(Error::limit(format!(
-                "the image unfolds to more than {} bytes; --max-size allows more",
-                self.max_bytes
-            )));
-        }
-        Ok(())
-    }
-
-    fn add_entry(&self) -> Result<()> {
-        if self.entries.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
-            return Err(Error::limit(format!(
-                "the image has more than {} entries",
-                self.max_entries
-            )));
-        }
-        Ok(())
-    }
-}
 
 /// One line of a layer's changeset. Paths have no leading slash and no empty, `.` or `..` part;
 /// the root's is empty.
@@ -222,17 +185,21 @@ fn read_tar(
     budget: Option<&Arc<Budget>>,
     limits: &Limits,
 ) -> Result<TarContent> {
-    let (format, decoder) = codec::decode(raw)?;
+    let (format, decoder) = codec::decode(raw, limits.windows())?;
     let spool = budget.filter(|_| format != Format::Plain).map(SpoolWriter::new);
     let stream = Tee { inner: Hashing::new(decoder), spool, limits };
     let mut reader = tar::Reader::new(Streaming::new(stream));
     let (changes, driver, buf) = (Vec::new(), Attributes::default(), vec![0; 1 << 17]);
     let mut found = Found { number, limits, changes, driver, buf };
+    let mut implied = Implied::default();
     while let Some(entry) = reader.next_entry()? {
-        limits.add_entry()?;
         let place =
             || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
+        let before = found.changes.len();
         found.add(&entry, &mut reader).context(place)?;
+        let new = &found.changes[before..];
+        let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
+        limits.add_entry(bytes).context(place)?;
     }
     // What follows the end marker is padding, but part of the diff ID.
     let mut stream = reader.into_inner().into_inner();
@@ -338,44 +305,63 @@ impl Found<'_> {
             None => Location::Span { source, offset },
             Some(runs) => {
                 self.limits.add_bytes(size)?;
-                Location::Sparse(Box::new(SparseMap { source, offset, runs: runs.to_vec() }))
+                Location::Sparse(Box::new(SparseMap::new(source, offset, runs.to_vec())))
             }
         };
-        let hash = hash(reader.data(), size, sparse, &mut self.buf)?;
+        // Runs may be of a byte each.
+        let stored =
+            BufReader::with_capacity(if sparse.is_some() { 1 << 16 } else { 0 }, reader.data());
+        let hash = hash(stored, size, sparse, &mut self.buf)?;
         Ok(FileData { size, hash, location })
     }
 }
 
 /// BLAKE3 of a file's bytes, holes as zeros.
 fn hash(
-    mut data: impl Read,
+    data: impl Read,
     size: u64,
     sparse: Option<&[(u64, u64)]>,
     buf: &mut [u8],
 ) -> Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    let mut feed = |mut left: u64, zeros: bool| -> Result<()> {
-        if zeros {
-            buf.fill(0);
-        }
-        while left > 0 {
-            let n = left.min(buf.len() as u64) as usize;
-            if !zeros {
-                data.read_exact(&mut buf[..n])?;
-            }
-            hasher.update(&buf[..n]);
-            left -= n as u64;
-        }
-        Ok(())
-    };
+    let mut dense = Dense { data, hasher: blake3::Hasher::new(), buf, filled: 0 };
     let mut at = 0;
     for (offset, len) in sparse.unwrap_or(&[(0, size)]) {
-        feed(offset - at, true)?;
-        feed(*len, false)?;
+        dense.take(offset - at, true)?;
+        dense.take(*len, false)?;
         at = offset + len;
     }
-    feed(size - at, true)?;
-    Ok(hasher.finalize().into())
+    dense.take(size - at, true)?;
+    dense.hasher.update(&dense.buf[..dense.filled]);
+    Ok(dense.hasher.finalize().into())
+}
+
+/// Hashes runs of bytes and holes, which may be of a byte each, by the buffer.
+struct Dense<'a, R> {
+    data: R,
+    hasher: blake3::Hasher,
+    buf: &'a mut [u8],
+    filled: usize,
+}
+
+impl<R: Read> Dense<'_, R> {
+    fn take(&mut self, mut left: u64, zeros: bool) -> Result<()> {
+        while left > 0 {
+            let n = left.min((self.buf.len() - self.filled) as u64) as usize;
+            let part = &mut self.buf[self.filled..self.filled + n];
+            if zeros {
+                part.fill(0);
+            } else {
+                self.data.read_exact(part)?;
+            }
+            self.filled += n;
+            left -= n as u64;
+            if self.filled == self.buf.len() {
+                self.hasher.update(self.buf);
+                self.filled = 0;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Tells how many bytes of the input have been read.

@@ -12,7 +12,6 @@
 //!
 //! ```no_run
 //! use relayer::codec::Compression;
-//! use relayer::content::Budget;
 //! use relayer::progress::Silent;
 //! use relayer::transport::{Reference, open, write};
 //!
@@ -22,7 +21,7 @@
 //!     compression: Compression::new("zstd", None, None)?,
 //!     ..Default::default()
 //! };
-//! let budget = Budget::new(options.spool_memory(), None);
+//! let budget = options.budget();
 //! let input: Reference = "img.tar".parse()?;
 //! let opened = open::open(&input, None, &budget, options.max_size)?;
 //! let target = write::Target::new("img.relayer.tar".parse()?, false, &[&input])?;
@@ -51,6 +50,7 @@ pub mod flatten;
 pub mod history;
 pub mod inspect;
 pub mod layer;
+pub mod limits;
 pub mod mtime;
 mod number;
 pub mod oci;
@@ -71,6 +71,8 @@ pub mod store;
 pub mod tar;
 #[cfg(test)]
 mod testing;
+mod text;
+mod threads;
 pub mod transport;
 pub mod update;
 pub mod verify;

@@ -21,3 +21,9 @@ pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &
     assert!(out.status.success(), "{program} failed");
     out.stdout
 }
+
+/// CPU time of this thread in seconds: what something costs, whatever else the machine does.
+pub(crate) fn cpu_seconds() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::ThreadCPUTime).tv_sec.cast_unsigned()
+}

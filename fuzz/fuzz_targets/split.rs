@@ -52,7 +52,8 @@ fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
 }
 
 fn files(layers: &[LayerBlob]) -> relayer::error::Result<FileSet> {
-    Ok(flatten(layers, None, &Limits::new(4 * MAX, 100_000), &Silent)?.files)
+    let budget = Budget::new(MAX, None);
+    Ok(flatten(layers, None, &Limits::new(4 * MAX, layers, &budget), &Silent)?.files)
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -60,6 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first() else { return };
     let cut = (usize::from(*cut) * 512).min(bytes.len());
     let (lower, upper) = bytes.split_at(cut);
+    let budget = Budget::new(MAX, None);
     let layers: Result<Vec<LayerBlob>, _> = [lower, upper]
         .iter()
         .map(|tar| {
@@ -68,7 +70,6 @@ fuzz_target!(|bytes: &[u8]| {
         })
         .collect();
     let Ok(layers) = layers else { return };
-    let budget = Budget::new(MAX, None);
     let Ok(want) = files(&layers) else { return };
     let lower = opened(layers[..1].to_vec());
     let both = opened(layers);

@@ -1,10 +1,9 @@
 //! alpm: the database of Arch Linux, a folder a package with `desc` and `files`.
 
-use super::{Claims, ComponentKind};
+use super::{Claims, ComponentKind, Owner};
 use crate::fileset::parent;
 
 const LOCAL: &[u8] = b"var/lib/pacman/local";
-const MAX_DATABASE: u64 = 64 << 20;
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     let set = claims.set;
@@ -13,14 +12,13 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         else {
             continue;
         };
-        let Some(desc) = claims.read(&entry.path, MAX_DATABASE) else { continue };
+        let Some(desc) = claims.text(&entry.path) else { continue };
         let base = section(&desc, b"%BASE%").next();
         let Some(name) = base.or_else(|| section(&desc, b"%NAME%").next()) else { continue };
-        let name = format!("alpm:{}", String::from_utf8_lossy(name));
-        if let Some(files) = claims.read(&[dir, b"/files"].concat(), MAX_DATABASE) {
-            let component = claims.component(name, ComponentKind::OsPackage);
+        let Some(mut owner) = Owner::new("alpm", name, ComponentKind::OsPackage) else { continue };
+        if let Some(files) = claims.text(&[dir, b"/files"].concat()) {
             for path in section(&files, b"%FILES%") {
-                claims.claim_listed(path, component);
+                claims.claim_listed(b"", path, &mut owner);
             }
         }
     }

@@ -3,26 +3,27 @@
 //! Lines of `LETTER:value`, a blank line after each package: `P` name, `o` origin (the source),
 //! `F` a folder, `R` a file in it.
 
-use super::{Claims, ComponentKind};
+use super::{Claims, ComponentKind, Owner};
+use crate::limits::MAX_PACKAGES;
 
 const DATABASES: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
-const MAX_DATABASE: u64 = 256 << 20;
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     for path in DATABASES {
-        let Some(database) = claims.read(path, MAX_DATABASE) else { continue };
-        for package in split_blank_lines(&database) {
+        let Some(database) = claims.text(path) else { continue };
+        for package in split_blank_lines(&database).take(MAX_PACKAGES) {
             let field = |key: &[u8]| package.iter().find_map(|line| line.strip_prefix(key));
             let Some(name) = field(b"o:").or_else(|| field(b"P:")) else { continue };
-            let name = String::from_utf8_lossy(name);
-            let component = claims.component(format!("apk:{name}"), ComponentKind::OsPackage);
+            let Some(mut owner) = Owner::new("apk", name, ComponentKind::OsPackage) else {
+                continue;
+            };
             let mut folder: &[u8] = b"";
             for line in &package {
                 if let Some(f) = line.strip_prefix(b"F:") {
                     folder = f;
-                    claims.claim_listed(f, component);
+                    claims.claim_listed(f, b"", &mut owner);
                 } else if let Some(file) = line.strip_prefix(b"R:") {
-                    claims.claim_listed(&[folder, file].join(&b'/'), component);
+                    claims.claim_listed(folder, file, &mut owner);
                 }
             }
         }

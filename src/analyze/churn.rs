@@ -76,9 +76,8 @@ pub(super) fn apply(claims: &mut Claims<'_>, rules: &[ChurnRule]) {
                 }
             }
             Of::Components(glob) => {
-                let found = claims.components.iter_mut().filter(|c| glob.is_match(&c.name));
-                for component in found {
-                    component.churn = Some(rule.rate);
+                for (_, i) in claims.by_name.iter().filter(|(name, _)| glob.is_match(name)) {
+                    claims.components[*i as usize].churn = Some(rule.rate);
                     matched = true;
                 }
             }

@@ -4,53 +4,53 @@
 
 use std::collections::BTreeMap;
 
-use super::{Claims, ComponentKind};
+use super::{Claims, ComponentKind, Owner};
 use crate::fileset::base_name;
+use crate::limits::MAX_PACKAGES;
 
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 const INFO: &[u8] = b"var/lib/dpkg/info";
 const DISTROLESS: &[u8] = b"var/lib/dpkg/status.d";
-/// A full system's status file has some 5 MB.
-const MAX_DATABASE: u64 = 256 << 20;
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     let set = claims.set;
-    if let Some(status) = claims.read(STATUS, MAX_DATABASE) {
+    if let Some(status) = claims.text(STATUS) {
         let sources = sources(&status);
         for entry in set.below(INFO) {
             let Some(list) = base_name(&entry.path).strip_suffix(b".list") else { continue };
             // `libc6:amd64.list` where a package may be installed for several architectures.
             let package = list.split(|b| *b == b':').next().unwrap_or(list);
             let Some(source) = sources.get(package) else { continue };
-            if let Some(paths) = claims.read(&entry.path, MAX_DATABASE) {
-                let component = claims.component(format!("deb:{source}"), ComponentKind::OsPackage);
+            let Some(mut owner) = owner(source) else { continue };
+            if let Some(paths) = claims.text(&entry.path) {
                 for path in paths.split(|b| *b == b'\n') {
-                    claims.claim_listed(path, component);
+                    claims.claim_listed(b"", path, &mut owner);
                 }
             }
         }
     }
     for entry in set.below(DISTROLESS) {
         let Some(base) = entry.path.strip_suffix(b".md5sums") else { continue };
-        let (Some(sums), Some(status)) =
-            (claims.read(&entry.path, MAX_DATABASE), claims.read(base, MAX_DATABASE))
-        else {
+        let (Some(sums), Some(status)) = (claims.text(&entry.path), claims.text(base)) else {
             continue;
         };
-        for source in sources(&status).values() {
-            let component = claims.component(format!("deb:{source}"), ComponentKind::OsPackage);
-            for line in sums.split(|b| *b == b'\n') {
-                // 32 digits, two blanks, the path.
-                if let Some(path) = line.get(34..) {
-                    claims.claim_listed(path, component);
-                }
+        let first = sources(&status).into_values().next();
+        let Some(mut owner) = first.and_then(owner) else { continue };
+        for line in sums.split(|b| *b == b'\n') {
+            // 32 digits, two blanks, the path.
+            if let Some(path) = line.get(34..) {
+                claims.claim_listed(b"", path, &mut owner);
             }
         }
     }
 }
 
+fn owner(source: &[u8]) -> Option<Owner> {
+    Owner::new("deb", source, ComponentKind::OsPackage)
+}
+
 /// Package name to source name, from paragraphs of `Field: value` lines.
-fn sources(status: &[u8]) -> BTreeMap<Vec<u8>, String> {
+fn sources(status: &[u8]) -> BTreeMap<&[u8], &[u8]> {
     let mut found = BTreeMap::new();
     let (mut package, mut source): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     for line in status.split(|b| *b == b'\n').chain([&b""[..]]) {
@@ -59,7 +59,10 @@ fn sources(status: &[u8]) -> BTreeMap<Vec<u8>, String> {
                 // `Source: gcc-12 (12.2.0-14)` when its version is another.
                 let source = source.unwrap_or(package);
                 let name = source.split(|b| *b == b' ').next().unwrap_or(source);
-                found.insert(package.to_vec(), String::from_utf8_lossy(name).into_owned());
+                found.insert(package, name);
+                if found.len() == MAX_PACKAGES {
+                    break;
+                }
             }
             source = None;
         } else if let Some(value) = line.strip_prefix(b"Package:") {

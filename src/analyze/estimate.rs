@@ -8,6 +8,7 @@
 use std::io::Read;
 
 use rayon::prelude::*;
+use zstd::bulk::Compressor;
 
 use super::Analysis;
 use crate::content::Contents;
@@ -42,8 +43,9 @@ pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Resu
     let window = (STRIDE * ENOUGH / total.max(ENOUGH)).max(STRIDE / PART);
     let ratios: Vec<Result<f64>> = batches
         .par_iter()
-        .map(|batch| {
-            ratio(batch, window, contents).context(|| {
+        .map_init(compressor, |compressor, batch| {
+            let compressor = compressor.as_mut().map_err(|e| Error::malformed(e.to_string()))?;
+            ratio(batch, window, contents, compressor).context(|| {
                 let first = batch.files.first().map(|f| f.0);
                 let name = set.entries().iter().find(|e| Some(e.inode) == first);
                 format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
@@ -58,6 +60,10 @@ pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Resu
         }
     }
     Ok(estimates)
+}
+
+fn compressor() -> Result<Compressor<'static>> {
+    Ok(Compressor::new(LEVEL)?)
 }
 
 /// All files with content, in the order of components and paths, small ones in batches.
@@ -92,11 +98,16 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
 }
 
 /// Compressed by plain bytes of a batch's samples.
-fn ratio(batch: &Batch<'_>, window: u64, contents: &Contents) -> Result<f64> {
+fn ratio(
+    batch: &Batch<'_>,
+    window: u64,
+    contents: &Contents,
+    compressor: &mut Compressor<'_>,
+) -> Result<f64> {
     let mut sample = vec![0; window.min(batch.bytes) as usize];
     let (mut plain, mut compressed) = (0, 0);
     let mut take = |sample: &[u8]| -> Result<()> {
-        let done = zstd::bulk::compress(sample, LEVEL).map_err(Error::from)?;
+        let done = compressor.compress(sample)?;
         plain += sample.len();
         // A frame's header and checks would count again and again.
         compressed += done.len().saturating_sub(12);

@@ -28,7 +28,10 @@ use std::collections::BTreeMap;
 
 use crate::content::Contents;
 use crate::error::Result;
-use crate::fileset::{Entry, FileSet, Inode, Kind, display, parent, parts, printable};
+use crate::fileset::{
+    Entry, FileSet, Inode, Kind, base_name, display, join, parent, parts, printable,
+};
+use crate::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
 
 /// What sort of thing a component is. The order is that of stability, steadiest first.
 #[derive(
@@ -110,10 +113,38 @@ const NOBODY: u32 = u32::MAX;
 struct Claims<'a> {
     set: &'a FileSet,
     contents: &'a Contents,
-    components: Vec<Component>,
+    components: Vec<Traits>,
     by_name: BTreeMap<String, u32>,
     owner: Vec<u32>,
     notes: Vec<String>,
+    /// Bytes of texts that may still be read.
+    texts: u64,
+    /// Parts of listed paths that may still be looked up.
+    lookups: u64,
+    /// Notes beyond the first.
+    more_notes: u64,
+}
+
+/// What is known of a component beside its name.
+#[derive(Clone, Copy)]
+struct Traits {
+    kind: ComponentKind,
+    churn: Option<f64>,
+}
+
+/// A component that is made when the first thing is found that belongs to it.
+struct Owner {
+    name: String,
+    kind: ComponentKind,
+    id: Option<u32>,
+}
+
+impl Owner {
+    /// The component of a package; `None` for a name that no package has.
+    fn new(system: &str, package: &[u8], kind: ComponentKind) -> Option<Self> {
+        let name = format!("{system}:{}", String::from_utf8_lossy(package));
+        (name.len() <= MAX_COMPONENT).then_some(Self { name, kind, id: None })
+    }
 }
 
 impl<'a> Claims<'a> {
@@ -125,6 +156,9 @@ impl<'a> Claims<'a> {
             by_name: BTreeMap::new(),
             owner: vec![NOBODY; set.inodes().len()],
             notes: Vec::new(),
+            texts: MAX_TEXTS,
+            lookups: MAX_LOOKUPS,
+            more_notes: 0,
         }
     }
 
@@ -132,9 +166,8 @@ impl<'a> Claims<'a> {
     fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> u32 {
         let next = self.components.len() as u32;
         let components = &mut self.components;
-        *self.by_name.entry(printable(name.as_ref())).or_insert_with_key(|name| {
-            let learned = Learned::default();
-            components.push(Component { name: name.clone(), kind, churn: None, learned });
+        *self.by_name.entry(printable(name.as_ref())).or_insert_with(|| {
+            components.push(Traits { kind, churn: None });
             next
         })
     }
@@ -151,28 +184,52 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Gives what a package database calls `path` to a component. Databases may name a file
-    /// through a folder that is a symlink today (`/bin/sh` for `/usr/bin/sh`).
-    fn claim_listed(&mut self, path: &[u8], component: u32) {
-        let path: Vec<&[u8]> = parts(path).collect();
-        if path.contains(&&b".."[..]) {
+    /// Gives what a package database calls `name` in folder `dir` to a component. Databases may
+    /// name a file through a folder that is a symlink today (`/bin/sh` for `/usr/bin/sh`).
+    fn claim_listed(&mut self, dir: &[u8], name: &[u8], owner: &mut Owner) {
+        // Nothing has a longer path, and to put one together takes time for each name.
+        if dir.len() + name.len() > 2 * MAX_PATH || !self.afford(1) {
             return;
         }
-        let path = path.join(&b'/');
+        let path: Vec<&[u8]> = parts(dir).chain(parts(name)).collect();
+        if path.is_empty() || path.contains(&&b".."[..]) {
+            return;
+        }
         let set = self.set;
+        let path = path.join(&b'/');
         let found = set.position(&path).or_else(|| {
             let dir = parent(&path).unwrap_or_default();
-            let name = &path[dir.len()..];
-            let real = set.resolve(dir)?;
-            let name = name.strip_prefix(b"/").unwrap_or(name);
-            let joined = if real.is_empty() { name.to_vec() } else { [&real, name].join(&b'/') };
-            set.position(&joined)
+            let real = set.resolve_within(dir, &mut self.lookups)?;
+            set.position(&join(&real, base_name(&path)))
         });
-        if let Some(i) = found
-            && !path.is_empty()
-        {
-            self.claim(&set.entries()[i], component);
+        if let Some(i) = found {
+            self.claim_for(&set.entries()[i], owner);
         }
+    }
+
+    /// Whether so many lookups may still be made; then they are.
+    fn afford(&mut self, lookups: usize) -> bool {
+        let left = self.lookups.checked_sub(lookups as u64);
+        self.lookups = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Gives an entry to a component, which is made when it has something.
+    fn claim_for(&mut self, entry: &Entry, owner: &mut Owner) {
+        if self.is_free(entry) {
+            let id = owner.id.unwrap_or_else(|| self.component(&owner.name, owner.kind));
+            owner.id = Some(id);
+            self.claim(entry, id);
+        }
+    }
+
+    /// A text of a package system, followed through symlinks; `None`, with a note, when it is too
+    /// large or can't be read, and without one when it is not there.
+    fn text(&mut self, path: &[u8]) -> Option<Vec<u8>> {
+        let left = self.texts;
+        let text = self.read(path, MAX_TEXT.min(left))?;
+        self.texts -= text.len() as u64;
+        Some(text)
     }
 
     /// The bytes of a file, followed through symlinks; `None`, with a note, when it is too large
@@ -191,26 +248,41 @@ impl<'a> Claims<'a> {
     }
 
     fn note(&mut self, path: &[u8], what: &str) {
-        self.notes.push(format!("{} {what}", display(path)));
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(format!("{} {what}", display(path)));
+        } else {
+            self.more_notes += 1;
+        }
     }
 
     /// Drops components without anything, sorts the others.
-    fn finish(self) -> Analysis {
+    fn finish(mut self) -> Analysis {
+        if self.lookups == 0 {
+            self.notes.push(format!(
+                "its package databases list more than {MAX_LOOKUPS} paths: the rest is grouped by \
+                 folder"
+            ));
+        }
+        if self.more_notes > 0 {
+            self.notes.push(format!("{} more notes like these", self.more_notes));
+        }
         let mut used = vec![false; self.components.len()];
         for owner in &self.owner {
             used[*owner as usize] = true;
         }
-        let mut order: Vec<usize> = (0..self.components.len()).filter(|i| used[*i]).collect();
-        order.sort_by(|a, b| self.components[*a].name.cmp(&self.components[*b].name));
         let mut new_index = vec![0; self.components.len()];
-        for (new, old) in order.iter().enumerate() {
-            new_index[*old] = new as u32;
+        let mut components = Vec::new();
+        for (name, old) in self.by_name {
+            if used[old as usize] {
+                new_index[old as usize] = components.len() as u32;
+                let Traits { kind, churn } = self.components[old as usize];
+                components.push(Component { name, kind, churn, learned: Learned::default() });
+            }
         }
-        Analysis {
-            components: order.iter().map(|i| self.components[*i].clone()).collect(),
-            owner: self.owner.iter().map(|old| new_index[*old as usize]).collect(),
-            notes: self.notes,
+        for owner in &mut self.owner {
+            *owner = new_index[*owner as usize];
         }
+        Analysis { components, owner: self.owner, notes: self.notes }
     }
 }
 
@@ -225,7 +297,7 @@ fn xattrs(claims: &mut Claims<'_>) {
         let get = |name: &[u8]| {
             let list = inode.xattrs.iter().flat_map(|x| x.iter());
             let value = list.filter(|x| &*x.0 == name).map(|x| &*x.1).next()?;
-            std::str::from_utf8(value).ok().filter(|v| !v.is_empty())
+            std::str::from_utf8(value).ok().filter(|v| (1..=MAX_COMPONENT).contains(&v.len()))
         };
         let Some(name) = get(b"user.component") else { continue };
         let component = claims.component(format!("xattr:{name}"), ComponentKind::Application);
@@ -329,6 +401,7 @@ pub(crate) mod fixture {
 mod tests {
     use super::fixture::Fixture;
     use super::*;
+    use crate::testing::cpu_seconds;
 
     #[test]
     fn attributes_name_components_before_anything_else() {
@@ -341,6 +414,27 @@ mod tests {
         let a = analyze(&set, &contents, &[]).unwrap();
         let names: Vec<_> = a.components.iter().map(|c| (c.name.as_str(), c.churn)).collect();
         assert!(names.contains(&("xattr:model", Some(30.0 / 365.0))), "{names:?}");
+    }
+
+    #[test]
+    fn what_lists_may_cost_is_bounded() {
+        // Each line would go through all files; each path through forty links of two thousand parts.
+        let mut fixture = Fixture::default()
+            .file("v/x.egg-info/top_level.txt", "f\n".repeat(4_000_000))
+            .file("var/lib/dpkg/status", "Package: a\n")
+            .file("var/lib/dpkg/info/a.list", "/l0/x\n".repeat(5_000_000));
+        for i in 0..20_000 {
+            fixture = fixture.file(&format!("v/f/{i}"), "");
+        }
+        for i in 0..40 {
+            fixture =
+                fixture.symlink(&format!("l{i}"), &format!("{}l{}", "v/../".repeat(800), i + 1));
+        }
+        let begin = cpu_seconds();
+        let (owners, notes) = fixture.owners(&[]);
+        assert!(cpu_seconds() - begin < 40);
+        assert!(notes.iter().any(|n| n.contains("more than 10000000 paths")), "{notes:?}");
+        assert!(owners.contains(&"v/f/1=dir:v/f".to_owned()));
     }
 
     #[test]

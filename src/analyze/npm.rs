@@ -16,7 +16,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         }
     }
     // The deepest first: what is inside another package is no longer free for it.
-    folders.sort_by_key(|dir| (std::cmp::Reverse(parts(dir).count()), *dir));
+    folders.sort_by_cached_key(|dir| (std::cmp::Reverse(parts(dir).count()), *dir));
     for dir in folders {
         let Some(name) = package(dir) else { continue };
         let name = format!("npm:{}", String::from_utf8_lossy(name));

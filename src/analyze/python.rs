@@ -1,10 +1,8 @@
 //! Python packages, by the lists that installers leave in `*.dist-info/RECORD`, and compiled
 //! modules, which go with their sources.
 
-use super::{Claims, ComponentKind, NOBODY};
+use super::{Claims, ComponentKind, NOBODY, Owner};
 use crate::fileset::{base_name, parent};
-
-const MAX_RECORD: u64 = 16 << 20;
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     let set = claims.set;
@@ -15,27 +13,31 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         // `numpy-2.1.0`, or without a version; the version has no dash.
         let package = stem.split(|b| *b == b'-').next().unwrap_or(stem);
         let site = parent(&entry.path).unwrap_or_default();
-        let component =
-            claims.component(format!("python:{}", normal(package)), ComponentKind::LanguagePackage);
-        claims.claim(entry, component);
+        let name = normal(package);
+        let kind = ComponentKind::LanguagePackage;
+        let Some(mut owner) = Owner::new("python", name.as_bytes(), kind) else { continue };
+        claims.claim_for(entry, &mut owner);
         for file in set.below(&entry.path) {
-            claims.claim(file, component);
+            claims.claim_for(file, &mut owner);
         }
         let below = |name: &[u8]| [&entry.path[..], name].join(&b'/');
-        if let Some(record) = claims.read(&below(b"RECORD"), MAX_RECORD) {
+        if let Some(record) = claims.text(&below(b"RECORD")) {
             for line in record.split(|b| *b == b'\n') {
                 if let Some(path) = first_field(line).and_then(|field| join(site, &field)) {
-                    claims.claim_listed(&path, component);
+                    claims.claim_listed(b"", &path, &mut owner);
                 }
             }
-        } else if let Some(top) = claims.read(&below(b"top_level.txt"), MAX_RECORD) {
+        } else if let Some(top) = claims.text(&below(b"top_level.txt")) {
             for module in top.split(|b| *b == b'\n').map(<[u8]>::trim_ascii) {
                 let Some(path) = join(site, module).filter(|_| !module.is_empty()) else {
                     continue;
                 };
-                claims.claim_listed(&[&path[..], b".py"].concat(), component);
-                for file in set.below(&path) {
-                    claims.claim(file, component);
+                claims.claim_listed(b"", &[&path[..], b".py"].concat(), &mut owner);
+                let below = set.below(&path);
+                if claims.afford(below.len()) {
+                    for file in below {
+                        claims.claim_for(file, &mut owner);
+                    }
                 }
             }
         }

@@ -6,17 +6,23 @@
 
 use std::io::{Read, Write};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::{Claims, ComponentKind};
+use super::{Claims, ComponentKind, Owner};
 use crate::content::Contents;
 use crate::error::{Error, Result};
 use crate::fileset::{FileSet, Inode, Kind};
+use crate::limits::{
+    MAX_PACKAGES, MAX_PATH, MAX_RPM_DATABASE, MAX_RPM_HEADER, MAX_SQLITE_HEAP, MAX_SQLITE_STEPS,
+    MAX_TEXT,
+};
 
 /// Where its database lies.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
-/// A full workstation's database has some 200 MB.
-const MAX_DATABASE: u64 = 1 << 30;
+
+/// Folders of one package.
+const MAX_FOLDERS: usize = 1 << 20;
 
 const NAME: u32 = 1000;
 const FILE_MTIMES: u32 = 1034;
@@ -41,44 +47,102 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         if claims.set.position(&database).is_none() {
             continue;
         }
-        match headers(claims.set, claims.contents, folder) {
-            Err(e) => claims.note(&database, &format!("is passed over: {e}")),
-            Ok(headers) => {
-                let mut broken = 0;
-                for header in headers {
-                    broken += usize::from(claim_package(claims, &header).is_none());
-                }
-                if broken > 0 {
-                    claims.note(&database, &format!("has {broken} entries that can't be read"));
-                }
-            }
+        let mut broken = 0;
+        let (set, contents) = (claims.set, claims.contents);
+        let read = headers(set, contents, folder, &mut |header| {
+            broken += usize::from(claim_package(claims, header).is_none());
+        });
+        if let Err(e) = read {
+            claims.note(&database, &format!("is not read to its end: {e}"));
+        }
+        if broken > 0 {
+            claims.note(&database, &format!("has {broken} entries that can't be read"));
         }
     }
 }
 
-/// All header blobs. The database is copied out, with what is still in its write-ahead log.
-fn headers(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<Vec<u8>>> {
+/// Gives each header blob to `take`. The database is copied out, with what is still in its
+/// write-ahead log.
+fn headers(
+    set: &FileSet,
+    contents: &Contents,
+    folder: &str,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
     let dir = tempfile::tempdir()?;
+    let mut size = 0;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
         let found = set.get(format!("{folder}/{name}").as_bytes());
         let Some(Inode { kind: Kind::File(file), .. }) = found else { continue };
-        if file.size > MAX_DATABASE {
+        if file.size > MAX_RPM_DATABASE {
             return Err(Error::limit(format!("{} bytes are too many", file.size)));
         }
+        size += file.size;
         let mut out = std::fs::File::create(dir.path().join(name))?;
-        std::io::copy(&mut contents.open(file).take(MAX_DATABASE), &mut out)?;
+        std::io::copy(&mut contents.open(file).take(MAX_RPM_DATABASE), &mut out)?;
         out.flush()?;
     }
-    let sql = |e: rusqlite::Error| Error::malformed(format!("SQLite: {e}"));
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(dir.path().join("rpmdb.sqlite"), flags).map_err(sql)?;
-    // The schema comes with the image: nothing in it may run.
-    connection.pragma_update(None, "trusted_schema", false).map_err(sql)?;
-    connection.pragma_update(None, "query_only", true).map_err(sql)?;
+    let mut connection = connect(&dir.path().join("rpmdb.sqlite")).map_err(sql)?;
+    let mut steps = 0;
+    let watch = move || {
+        steps += 1;
+        steps > MAX_SQLITE_STEPS / STEP
+    };
+    connection.progress_handler(STEP as i32, Some(watch)).map_err(sql)?;
+    if !is_plain(&connection).map_err(sql)? {
+        return Err(Error::malformed("it has no table Packages with a column blob"));
+    }
     let mut query = connection.prepare("SELECT blob FROM Packages").map_err(sql)?;
-    let rows = query.query_map([], |row| row.get::<_, Vec<u8>>(0)).map_err(sql)?;
-    rows.collect::<Result<_, _>>().map_err(sql)
+    let mut rows = query.query([]).map_err(sql)?;
+    let (mut count, mut left) = (0, size);
+    while let Some(row) = rows.next().map_err(sql)? {
+        count += 1;
+        if count > MAX_PACKAGES {
+            return Err(Error::limit(format!("it has more than {MAX_PACKAGES} packages")));
+        }
+        let header = row.get_ref(0).map_err(sql)?.as_blob().unwrap_or_default();
+        // Rows may share pages.
+        left = left
+            .checked_sub(header.len() as u64)
+            .ok_or_else(|| Error::malformed("its entries have more bytes than the file"))?;
+        take(header);
+    }
+    Ok(())
+}
+
+/// Instructions of SQLite's machine from one look at how many there were to the next.
+const STEP: u64 = 10_000;
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+fn sql(e: rusqlite::Error) -> Error {
+    Error::malformed(format!("SQLite: {e}"))
+}
+
+/// Opens a database that may be anything: its schema comes with the image, and nothing in it may
+/// run, nor take memory without end.
+fn connect(path: &std::path::Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RPM_HEADER as i32)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, 10_000)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.pragma_update(None, "hard_heap_limit", MAX_SQLITE_HEAP)?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Whether `Packages` is a table whose pages hold the blobs. A view, a virtual table or a generated
+/// column would be a program that the image brings along.
+fn is_plain(connection: &Connection) -> rusqlite::Result<bool> {
+    // What SQLite made of the schema, and not what that says of itself.
+    let table = "SELECT 1 FROM pragma_table_list('Packages') \
+                 WHERE schema = 'main' AND type = 'table'";
+    let column = "SELECT 1 FROM pragma_table_xinfo('Packages') WHERE name = 'blob' AND hidden = 0";
+    let is = |query| connection.query_row(query, [], |_| Ok(())).optional();
+    Ok(is(table)?.is_some() && is(column)?.is_some())
 }
 
 fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
@@ -87,22 +151,31 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
         Some(source) => source_name(source),
         None => header.strings(NAME)?.next()?,
     };
-    let component = claims
-        .component(format!("rpm:{}", String::from_utf8_lossy(name)), ComponentKind::OsPackage);
+    let mut package = Owner::new("rpm", name, ComponentKind::OsPackage)?;
     for path in header.paths() {
-        claims.claim_listed(&path?, component);
+        let (dir, name) = path?;
+        claims.claim_listed(dir, name, &mut package);
     }
     Some(())
 }
 
 /// The times that the database in `folder` remembers of files, by path.
 pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
-    let mut all = Vec::new();
-    for blob in headers(set, contents, folder)? {
-        let Some(header) = Header::parse(&blob) else { continue };
-        let Some(times) = header.numbers(FILE_MTIMES) else { continue };
-        all.extend(header.paths().zip(times).filter_map(|(path, time)| Some((path?, time))));
-    }
+    let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
+    headers(set, contents, folder, &mut |header| {
+        let Some(header) = Header::parse(header) else { return };
+        let Some(times) = header.numbers(FILE_MTIMES) else { return };
+        for (path, time) in header.paths().zip(times) {
+            let Some((dir, name)) = path.filter(|(dir, name)| dir.len() + name.len() <= MAX_PATH)
+            else {
+                continue;
+            };
+            // What its list of paths may come to; one without end remembers nothing of use.
+            let Some(rest) = left.checked_sub(dir.len() + name.len()) else { return };
+            left = rest;
+            all.push(([dir, name].concat(), time));
+        }
+    })?;
     Ok(all)
 }
 
@@ -134,15 +207,16 @@ impl<'a> Header<'a> {
         Some((be32(entry, 4)?, be32(entry, 12)? as usize, data))
     }
 
-    /// All paths of a package, of which one without files has none; `None` for one whose folder is
+    /// All paths of a package, folder and name, of which one without files has none; `None` where the folder is
     /// not there.
-    fn paths(&self) -> impl Iterator<Item = Option<Vec<u8>>> + use<'a> {
-        let dirs: Vec<&[u8]> = self.strings(DIR_NAMES).into_iter().flatten().collect();
+    fn paths(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
+        let dirs = self.strings(DIR_NAMES).into_iter().flatten();
+        let dirs: Vec<&[u8]> = dirs.take(MAX_FOLDERS).collect();
         let indexes = self.numbers(DIR_INDEXES).into_iter().flatten();
         let names = self.strings(BASE_NAMES).into_iter().flatten();
         names.zip(indexes).map(move |(name, index)| {
             let dir = dirs.get(index as usize)?;
-            Some([dir, name].concat())
+            Some((*dir, name))
         })
     }
 
@@ -169,6 +243,7 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
+    use crate::testing::cpu_seconds;
 
     /// A header of string arrays and number arrays.
     fn header(strings: &[(u32, &[&str])], numbers: &[(u32, &[u32])]) -> Vec<u8> {
@@ -238,6 +313,71 @@ mod tests {
         }
         assert_eq!(notes.len(), 1);
         assert!(notes[0].contains("3 entries"), "{notes:?}");
+    }
+
+    /// Schemas that would have SQLite work or fill memory without end.
+    #[test]
+    fn a_database_can_run_nothing() {
+        const ENDLESS: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
+        let made = |sql: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("db");
+            let c = Connection::open(&path).unwrap();
+            c.execute_batch(sql).unwrap();
+            drop(c);
+            std::fs::read(path).unwrap()
+        };
+        let view = format!("CREATE VIEW Packages AS {ENDLESS} SELECT x'00' AS blob FROM c");
+        let rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 300000)";
+        for (sql, why) in [
+            (view.clone(), "no table Packages"),
+            // A view that calls itself a table.
+            (
+                format!(
+                    "{view}; PRAGMA writable_schema = 1; \
+                     UPDATE sqlite_schema SET type = 'table', rootpage = 2"
+                ),
+                "SQLite: ",
+            ),
+            (
+                "CREATE TABLE Packages (x, blob AS (hex(zeroblob(8000000)))); \
+                 INSERT INTO Packages (x) VALUES (1)"
+                    .into(),
+                "no table Packages",
+            ),
+            ("CREATE VIRTUAL TABLE Packages USING fts5(blob)".into(), "no table Packages"),
+            (
+                format!(
+                    "CREATE TABLE Packages (blob); INSERT INTO Packages {rows} SELECT x'' FROM c"
+                ),
+                "more than 200000 packages",
+            ),
+            (
+                "CREATE TABLE Packages (blob); INSERT INTO Packages VALUES (zeroblob(17000000))"
+                    .into(),
+                "too big",
+            ),
+        ] {
+            let begin = cpu_seconds();
+            let (_, notes) =
+                Fixture::default().file("var/lib/rpm/rpmdb.sqlite", made(&sql)).owners(&[]);
+            assert!(notes[0].contains(why), "{sql}: {notes:?}");
+            assert!(cpu_seconds() - begin < 20, "{sql}");
+        }
+    }
+
+    #[test]
+    fn names_are_put_together_in_no_more_time_than_there_are_bytes() {
+        let names: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let long = "d".repeat(4_000_000);
+        let one = header(
+            &[(NAME, &["x"]), (BASE_NAMES, &names), (DIR_NAMES, &[&long])],
+            &[(DIR_INDEXES, &vec![0; names.len()])],
+        );
+        let begin = cpu_seconds();
+        Fixture::default().file("var/lib/rpm/rpmdb.sqlite", database(&[one])).owners(&[]);
+        assert!(cpu_seconds() - begin < 10);
     }
 
     #[test]

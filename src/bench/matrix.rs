@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Subject;
 use super::sample::Sample;
 use crate::codec::{self, Compression, Encoder, frames};
-use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
 use crate::encode;
 use crate::error::{Context, Result};
 use crate::plan::{self, Target};
@@ -225,7 +225,7 @@ fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<
     let blob = spool.finish()?;
     let window = window(compression, &blob);
     let start = Instant::now();
-    let (_, mut decoder) = codec::decode(SourceReader::all(&blob))?;
+    let (_, mut decoder) = codec::decode(SourceReader::all(&blob), &Windows::new(u64::MAX))?;
     let tar_bytes = copy(&mut decoder, &mut io::sink(), &mut buf)?;
     drop(decoder);
     let decode = start.elapsed();
@@ -316,7 +316,14 @@ mod tests {
             .build();
         let analysis = analyze(&files, &contents, &[]).unwrap();
         let estimates = estimate(&files, &contents, &analysis).unwrap();
-        let subject = Subject { files, contents, analysis, estimates, built: Vec::new() };
+        let subject = Subject {
+            files,
+            contents,
+            analysis,
+            estimates,
+            built: Vec::new(),
+            limits: crate::layer::Limits::new(0, &[], &Budget::new(0, None)),
+        };
         let wanted =
             ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());
         let options = Options::new(&wanted, &[1, 2], u64::MAX).unwrap();

@@ -7,7 +7,7 @@ use crate::content::{Budget, Contents};
 use crate::error::Result;
 use crate::fileset::FileSet;
 use crate::flatten::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::layer::Limits;
 use crate::progress::Progress;
 use crate::pull;
 use crate::split;
@@ -25,6 +25,8 @@ pub struct Subject {
     pub estimates: Vec<u64>,
     /// The layers as they were built, lowest first; see [`split::pulled`].
     pub built: Vec<pull::Layer>,
+    /// What the file set takes is counted as long as it lives.
+    pub limits: Limits,
 }
 
 impl Subject {
@@ -35,12 +37,12 @@ impl Subject {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let limits = Limits::new(max_size, MAX_ENTRIES);
+        let limits = Limits::new(max_size, &image.layers, budget);
         let flat = flatten(&image.layers, Some(budget), &limits, progress)?;
         let analysis = analyze::analyze(&flat.files, &flat.contents, &[])?;
         let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
         let built = split::pulled(image, &flat, &estimates);
         let (files, contents) = (flat.files, flat.contents);
-        Ok(Self { files, contents, analysis, estimates, built })
+        Ok(Self { files, contents, analysis, estimates, built, limits })
     }
 }

@@ -1,6 +1,5 @@
 //! `relayer delta` and `relayer apply`.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,11 +13,12 @@ use crate::content::{Budget, DiskFile, Source};
 use crate::delta::{self, Delta, Side};
 use crate::error::{Context, Error, Result};
 use crate::flatten;
-use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
+use crate::layer::{LayerContent, Limits};
 use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::report::SCHEMA;
 use crate::size::ByteSize;
+use crate::transport::files::open_regular;
 use crate::transport::open::{Image, stdin};
 use crate::transport::{Reference, write};
 
@@ -71,15 +71,16 @@ impl DeltaArgs {
         let budget = Budget::new(global.memory.0, None);
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
-        let read = |image: &Image, name: &Reference| -> Result<Vec<LayerContent>> {
-            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
-            flatten::read(&image.layers, Some(&budget), &limits, terminal)
+        let limits = |image: &Image| Limits::new(global.max_size.0, &image.layers, &budget);
+        let read = |image: &Image, limits: &Limits, name| -> Result<Vec<LayerContent>> {
+            flatten::read(&image.layers, Some(&budget), limits, terminal)
                 .context(|| format!("reading {name}"))
         };
         let made = global.pool()?.install(|| {
             let (old, new_image) = (&old.images[0], &new.images[0]);
-            let old_layers = read(old, &self.old)?;
-            let new_layers = read(new_image, &self.new)?;
+            let (of_old, of_new) = (limits(old), limits(new_image));
+            let old_layers = read(old, &of_old, &self.old)?;
+            let new_layers = read(new_image, &of_new, &self.new)?;
             let mut made = delta::Made::default();
             output::write(&self.output, |out| {
                 let old = Side { image: old, layers: &old_layers };
@@ -124,12 +125,12 @@ impl Apply {
             &[&self.old, &Reference::file(&self.delta)],
         )?;
         let place = || format!("reading {}", self.delta.display());
-        let budget = Budget::new(SPOOL.min(global.memory.0), None);
+        let budget = Budget::beside(global.memory.0, global.memory.0.saturating_sub(SPOOL), None);
         let file = || -> Result<Source> {
             if output::is_standard(&self.delta) {
                 return stdin(&budget, global.max_size.0);
             }
-            Ok(Arc::new(DiskFile::new(File::open(&self.delta)?)?))
+            Ok(Arc::new(DiskFile::new(open_regular(&self.delta)?)?))
         };
         let delta = file().and_then(Delta::open).context(place)?;
         let opened = open(&self.old, None, &budget, global)?;
@@ -143,7 +144,7 @@ impl Apply {
             ))
         })?;
         let (bundle, applied) = global.pool()?.install(|| {
-            let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+            let limits = Limits::new(global.max_size.0, &old.layers, &budget);
             let layers = flatten::read(&old.layers, Some(&budget), &limits, terminal)
                 .context(|| format!("reading {}", self.old))?;
             let workers = rayon::current_num_threads() as u32;

@@ -53,7 +53,7 @@ impl InspectArgs {
         if !self.client.is_empty() {
             options.clients.retain(|client| self.client.contains(client));
         }
-        let budget = Budget::new(global.memory.0 / 8 * 7, None);
+        let budget = Budget::new(global.memory.0, None);
         let place = load::place(&self.image, &budget, global)?;
         let (tag, platform) = (load::tag(&self.image), self.platform.as_ref());
         let opened = match place.images(tag, platform, global.max_size.0) {

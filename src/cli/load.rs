@@ -8,7 +8,7 @@ use crate::diff::Layer;
 use crate::error::{Context, Error, Result};
 use crate::fileset::FileSet;
 use crate::flatten;
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::layer::Limits;
 use crate::oci::Platform;
 use crate::transport::open::{Opened, Place};
 use crate::transport::{Reference, Transport};
@@ -81,6 +81,8 @@ pub(super) struct Loaded {
     /// What files hold; nothing of compressed layers unless it was asked for.
     pub(super) contents: Contents,
     pub(super) layers: Vec<Layer>,
+    /// What the file set takes is counted as long as it lives.
+    _limits: Limits,
 }
 
 /// Reads all images that a reference names, with `contents` if those are wanted too.
@@ -96,7 +98,7 @@ pub(super) fn load(
     let opened = open(image, platform, &budget, global)?;
     let pool = global.pool()?;
     let images = opened.images.iter().map(|one| {
-        let limits = Limits::new(global.max_size.0, MAX_ENTRIES);
+        let limits = Limits::new(global.max_size.0, &one.layers, &budget);
         let read = pool.install(|| {
             flatten::read(&one.layers, contents.then_some(&budget), &limits, terminal)
         })?;
@@ -111,7 +113,7 @@ pub(super) fn load(
         let listed = one.layers.iter().map(|l| l.name.as_str());
         let (files, _) = flatten::apply(listed.zip(read.into_iter().map(|l| l.changes)))?;
         let (platform, names) = (one.platform.clone(), opened.names.clone());
-        Ok(Loaded { platform, names, files, contents, layers })
+        Ok(Loaded { platform, names, files, contents, layers, _limits: limits })
     });
     images.collect::<Result<_>>().context(|| format!("reading {image}"))
 }

@@ -23,6 +23,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::error::{Error, Result};
 use crate::size::ByteSize;
+use crate::threads;
 use crate::transport::Reference;
 use terminal::Terminal;
 
@@ -105,7 +106,7 @@ struct Global {
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     threads: Option<u16>,
-    /// Memory for contents, beside the index of files
+    /// Memory for contents, the index of files and what decoders hold
     #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
     memory: ByteSize,
     /// Refuse images that unfold to more bytes
@@ -133,10 +134,7 @@ impl Global {
 
     /// Threads for what is done in parallel.
     fn pool(&self) -> Result<rayon::ThreadPool> {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads())
-            .build()
-            .map_err(|e| Error::refused(format!("starting threads: {e}")))
+        threads::pool(self.threads())
     }
 }
 
@@ -150,6 +148,7 @@ enum Outcome {
 /// Runs the command line of this process. The status is 0 when all went well, 1 when something
 /// failed, images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
+    heed_file_limit();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => return unparsed(&e),
@@ -174,6 +173,14 @@ fn unparsed(e: &clap::Error) -> ExitCode {
         }
         _ => ExitCode::from(e.exit_code() as u8),
     }
+}
+
+/// A file that grows beyond the limit of its size (`ulimit -f`) is an error like a full disk. Without
+/// a handler the system ends the process, and what it was writing is left behind.
+fn heed_file_limit() {
+    let seen = std::sync::Arc::default();
+    // Where that can't be done all is as it was.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
 }
 
 /// Parses the command line, and refuses what is wrong whatever the images are.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::{Global, Outcome};
 use crate::error::{Context, Error, Result};
-use crate::fileset::printable;
+use crate::text::{escape, escape_json};
 use crate::transport::{Reference, write};
 
 /// Whether a file is standard input or output.
@@ -81,7 +81,7 @@ pub(super) fn say(text: &str) -> Result<Outcome> {
 
 /// A text for people whose lines hold nothing that a terminal obeys.
 fn lines_printable(text: &str) -> String {
-    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+    escape(text, &['\n']).into_owned()
 }
 
 /// Takes it for no error that nobody reads any more.
@@ -104,7 +104,6 @@ fn put(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
 
 /// A value as JSON, with a line end.
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from)?;
-    text.push(b'\n');
-    Ok(text)
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    Ok(format!("{}\n", escape_json(&text)).into_bytes())
 }

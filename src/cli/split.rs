@@ -9,7 +9,6 @@ use super::load::open;
 use super::{Global, Outcome, output, table, terminal::Terminal};
 use crate::analyze::ChurnRule;
 use crate::codec::Compression;
-use crate::content::Budget;
 use crate::error::{Context, Error, Result};
 use crate::mtime::MtimePolicy;
 use crate::oci::{Platform, media_type};
@@ -295,7 +294,7 @@ impl Common {
             ..options
         };
         self.warn(&options, terminal);
-        let budget = Budget::new(options.spool_memory(), None);
+        let budget = options.budget();
         let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let before =

@@ -7,7 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Error;
 use crate::fileset::printable;
+use crate::limits::MAX_MESSAGE;
 use crate::progress::Progress;
+use crate::text::shorten;
 
 /// Standard error, with a progress bar when it is a terminal.
 pub(super) struct Terminal {
@@ -73,7 +75,7 @@ impl Progress for Terminal {
 
     fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "note: {}", printable(text));
+            let _ = writeln!(io::stderr(), "note: {}", printable(&shorten(text, 4 * MAX_MESSAGE)));
         }
     }
 }

@@ -34,61 +34,90 @@ struct Headers<'a> {
 }
 
 impl Headers<'_> {
-    /// Little-endian number of `N` bytes.
-    fn number<const N: usize>(&mut self, at: u64) -> Option<u64> {
-        let end = at.checked_add(N as u64).filter(|end| *end <= self.blob.size())?;
+    /// So many bytes from `at` on; fewer where the blob ends.
+    fn bytes(&mut self, at: u64, most: usize) -> Option<&[u8]> {
+        let left = self.blob.size().checked_sub(at)?;
+        let end = at + left.min(most as u64);
         if at < self.start || end > self.start + self.page.len() as u64 {
-            self.page.resize((self.blob.size() - at).min(1 << 12) as usize, 0);
+            self.page.resize(left.min(1 << 12) as usize, 0);
             self.start = at;
             self.blob.read_exact_at(&mut self.page, at).ok()?;
         }
-        let from = (at - self.start) as usize;
-        let mut bytes = [0; 8];
-        bytes[..N].copy_from_slice(&self.page[from..from + N]);
-        Some(u64::from_le_bytes(bytes))
+        self.page.get((at - self.start) as usize..(end - self.start) as usize)
+    }
+}
+
+/// What the first bytes of a frame say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    /// Content, behind a header of `bytes` bytes.
+    Content {
+        bytes: u64,
+        /// Bytes that a decoder must hold of what it has decoded.
+        window: u64,
+        checksum: bool,
+    },
+    /// So many bytes that decoders pass over, header included.
+    Skippable(u64),
+}
+
+impl Head {
+    /// The longest header of a frame with content.
+    pub(super) const MOST: usize = 18;
+
+    /// Reads a header; `None` when there is none, or not all of it.
+    pub(super) fn parse(head: &[u8]) -> Option<Self> {
+        let number = |at: usize, bytes: usize| {
+            let mut number = [0; 8];
+            number[..bytes].copy_from_slice(head.get(at..at + bytes)?);
+            Some(u64::from_le_bytes(number))
+        };
+        let magic = number(0, 4)?;
+        if magic & !15 == 0x184d_2a50 {
+            return Some(Self::Skippable(8 + number(4, 4)?));
+        }
+        if magic != 0xfd2f_b528 {
+            return None;
+        }
+        let flags = number(4, 1)?;
+        let (single, checksum) = ((flags >> 5 & 1) as usize, flags >> 2 & 1 == 1);
+        let dictionary = [0, 1, 2, 4][(flags & 3) as usize];
+        let size_bytes = match flags >> 6 {
+            0 => single,
+            1 => 2,
+            2 => 4,
+            _ => 8,
+        };
+        let descriptor = number(5, 1)?;
+        let at = 6 - single + dictionary;
+        let size = number(at, size_bytes)? + if size_bytes == 2 { 256 } else { 0 };
+        let base = 1 << (10 + (descriptor >> 3));
+        let window = if single == 1 { size } else { base + base / 8 * (descriptor & 7) };
+        Some(Self::Content { bytes: (at + size_bytes) as u64, window, checksum })
     }
 }
 
 /// Follows one frame; gives where it ends.
 fn frame(blob: &mut Headers<'_>, start: u64, found: &mut Frames) -> Option<u64> {
-    let magic = blob.number::<4>(start)?;
-    if magic & !15 == 0x184d_2a50 {
-        found.skippable += 1;
-        return Some(start + 8 + blob.number::<4>(start + 4)?);
-    }
-    if magic != 0xfd2f_b528 {
-        return None;
-    }
-    let flags = blob.number::<1>(start + 4)?;
-    let (single, checksum) = (flags >> 5 & 1, flags >> 2 & 1);
-    let dictionary = [0, 1, 2, 4][(flags & 3) as usize];
-    let size_bytes = match flags >> 6 {
-        0 => single,
-        1 => 2,
-        2 => 4,
-        _ => 8,
+    let (bytes, checksum) = match Head::parse(blob.bytes(start, Head::MOST)?)? {
+        Head::Skippable(bytes) => {
+            found.skippable += 1;
+            return start.checked_add(bytes);
+        }
+        Head::Content { bytes, window, checksum } => {
+            found.window = found.window.max(window);
+            (bytes, checksum)
+        }
     };
-    let mut at = start + 5;
-    let window = blob.number::<1>(at)?;
-    at += 1 - single + dictionary;
-    let content = match size_bytes {
-        0 => 0,
-        1 => blob.number::<1>(at)?,
-        2 => blob.number::<2>(at)? + 256,
-        4 => blob.number::<4>(at)?,
-        _ => blob.number::<8>(at)?,
-    };
-    at += size_bytes;
-    let base = 1 << (10 + (window >> 3));
-    let window = if single == 1 { content } else { base + base / 8 * (window & 7) };
     found.content += 1;
-    found.window = found.window.max(window);
+    let mut at = start + bytes;
     loop {
-        let header = blob.number::<3>(at)?;
+        let [a, b, c] = *blob.bytes(at, 3)?.first_chunk()?;
+        let header = u64::from(u32::from_le_bytes([a, b, c, 0]));
         let bytes = if header >> 1 & 3 == 1 { 1 } else { header >> 3 };
         at += 3 + bytes;
         if header & 1 == 1 {
-            return Some(at + 4 * checksum);
+            return Some(at + if checksum { 4 } else { 0 });
         }
     }
 }

@@ -2,11 +2,14 @@
 //! members.
 
 use std::io::{self, BufRead, Read, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::{Compress, Crc, FlushCompress, Status};
 
 use super::{Format, decoding_error};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Each block is deflated on its own, primed with the end of the one before, as pigz does. Larger
 /// blocks lose less at their ends; this loses about 0.02 %.
@@ -63,27 +66,21 @@ impl<W: Write> Encoder<W> {
         }
         let count = blocks.len();
         let level = self.level;
-        let jobs: Vec<_> = blocks
-            .iter()
-            .enumerate()
-            .map(|(i, block)| {
+        let next = AtomicUsize::new(0);
+        let slots: Vec<OnceLock<Result<Vec<u8>>>> =
+            blocks.iter().map(|_| OnceLock::new()).collect();
+        threads::share(count, || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(block) = blocks.get(i) else { break };
                 let before: &[u8] = if i == 0 { &self.before } else { blocks[i - 1] };
                 let dictionary = &before[before.len().saturating_sub(WINDOW)..];
-                move || deflate(block, dictionary, level, last && i + 1 == count)
-            })
-            .collect();
-        let deflated: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
-            let mut jobs = jobs.into_iter();
-            let here = jobs.next();
-            let others: Vec<_> = jobs.map(|job| scope.spawn(job)).collect();
-            let first = here.map(|job| job());
-            let rest = others.into_iter().map(|thread| {
-                let died = |_| Err(Error::malformed("a compressing thread died"));
-                thread.join().unwrap_or_else(died)
-            });
-            first.into_iter().chain(rest).collect()
+                slots[i].get_or_init(|| deflate(block, dictionary, level, last && i + 1 == count));
+            }
         });
-        for block in deflated {
+        let died = || Err(Error::malformed("a compressing thread died"));
+        let deflated = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(died));
+        for block in deflated.collect::<Vec<_>>() {
             self.out.write_all(&block?)?;
         }
         let keep = self.pending.len().saturating_sub(WINDOW);

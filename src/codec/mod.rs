@@ -12,8 +12,9 @@ pub(crate) use gzip::WINDOW as GZIP_WINDOW;
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
+use std::sync::Arc;
 
-use crate::content::{ReadAt, SourceReader};
+use crate::content::{ReadAt, SourceReader, Windows};
 use crate::error::{Error, Result};
 use crate::oci::{Annotations, media_type};
 
@@ -86,10 +87,11 @@ impl fmt::Display for Format {
     }
 }
 
-/// Decompresses whatever `reader` holds. Once the decoder has come to its end, `reader` has come
-/// to its end as well.
+/// Decompresses whatever `reader` holds, with `windows` as the room for what zstd must hold. Once
+/// the decoder has come to its end, `reader` has come to its end as well.
 pub fn decode<'a>(
     mut reader: impl Read + Send + 'a,
+    windows: &Arc<Windows>,
 ) -> Result<(Format, Box<dyn Read + Send + 'a>)> {
     let mut head = [0; MAGIC];
     let mut filled = 0;
@@ -107,7 +109,7 @@ pub fn decode<'a>(
     let decoder: Box<dyn Read + Send + 'a> = match format {
         Format::Plain => Box::new(buffered),
         Format::Gzip => Box::new(gzip::Decoder::new(buffered)),
-        Format::Zstd => Box::new(zstd::decoder(buffered)?),
+        Format::Zstd => Box::new(zstd::Decoder::new(buffered, windows)?),
     };
     Ok((format, decoder))
 }
@@ -117,7 +119,10 @@ pub fn decode<'a>(
 ///
 /// # Errors
 /// When it is compressed in another way, or can't be read.
-pub fn decode_archive(source: &dyn ReadAt) -> Result<Option<(String, Box<dyn Read + '_>)>> {
+pub fn decode_archive<'a>(
+    source: &'a dyn ReadAt,
+    windows: &Arc<Windows>,
+) -> Result<Option<(String, Box<dyn Read + 'a>)>> {
     let mut head = [0; xz::MAGIC.len()];
     if source.size() > head.len() as u64 {
         source.read_exact_at(&mut head, 0)?;
@@ -125,11 +130,11 @@ pub fn decode_archive(source: &dyn ReadAt) -> Result<Option<(String, Box<dyn Rea
     let reader = SourceReader::all(source);
     if head == xz::MAGIC {
         let buffered = BufReader::with_capacity(1 << 17, reader);
-        return Ok(Some(("xz".into(), Box::new(xz::decoder(buffered)))));
+        return Ok(Some(("xz".into(), Box::new(xz::Decoder::new(buffered, windows)?))));
     }
     match Format::of(source)? {
         Format::Plain => Ok(None),
-        format => Ok(Some((format.to_string(), decode(reader)?.1))),
+        format => Ok(Some((format.to_string(), decode(reader, windows)?.1))),
     }
 }
 
@@ -141,7 +146,9 @@ fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
     }
     let what = match e.kind() {
         io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
-        io::ErrorKind::OutOfMemory => "needs too much memory to decompress".to_owned(),
+        io::ErrorKind::OutOfMemory => {
+            "takes too much memory to decompress; a larger --memory allows more".to_owned()
+        }
         _ => format!("is damaged ({e})"),
     };
     Error::malformed(format!("the {format} data {what}")).into()
@@ -301,7 +308,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
         let out = match self {
             Self::Plain(out) => out,
             Self::Gzip(encoder) => encoder.finish()?,
-            Self::Zstd(encoder) => encoder.finish()?,
+            Self::Zstd(encoder) => encoder.finish().map_err(zstd::encoding_error)?,
             Self::Chunked(encoder) => return encoder.finish(),
         };
         Ok((out, Annotations::new()))
@@ -313,7 +320,7 @@ impl<W: Write + Send + 'static> Write for Encoder<W> {
         match self {
             Self::Plain(out) => out.write(buf),
             Self::Gzip(encoder) => encoder.write(buf),
-            Self::Zstd(encoder) => encoder.write(buf),
+            Self::Zstd(encoder) => encoder.write(buf).map_err(zstd::encoding_error),
             Self::Chunked(encoder) => encoder.write(buf),
         }
     }

@@ -17,16 +17,17 @@ use crate::analyze::{self, ComponentKind};
 use crate::codec::{self, Format, frames};
 use crate::content::{Budget, Contents};
 use crate::digest::Digest;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Result};
 use crate::fileset::{FileSet, Kind};
 use crate::flatten;
 use crate::layer::driver::Attributes;
-use crate::layer::{self, LayerContent, MAX_ENTRIES};
+use crate::layer::{self, LayerContent};
 use crate::oci::{self, Manifest};
 use crate::plan::{self, Target};
 use crate::progress::Progress;
 use crate::report::{self, Counts};
 use crate::secrets::{self, Scanned, Secret};
+use crate::threads;
 use crate::transport::open::{Image, Opened};
 
 /// How to inspect.
@@ -166,10 +167,7 @@ pub fn inspect(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<Inspection>> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build()
-        .map_err(|e| Error::new(ErrorKind::Io, format!("starting threads: {e}")))?;
+    let pool = threads::pool(options.threads)?;
     let one = |image: &Image| {
         pool.install(|| inspect_one(image, opened.index.is_some(), options, budget, progress))
             .context(|| format!("image {}", image.platform))
@@ -184,7 +182,7 @@ fn inspect_one(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Inspection> {
-    let limits = layer::Limits::new(options.max_size, MAX_ENTRIES);
+    let limits = layer::Limits::new(options.max_size, &image.layers, budget);
     let read = flatten::read(&image.layers, Some(budget), &limits, progress)?;
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read, &patterns)?;

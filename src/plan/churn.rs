@@ -122,7 +122,7 @@ impl Hazard {
 
 /// Chances of change, with powers at hand.
 pub(super) struct Chances {
-    /// For each tier, the chance that so many components all stay, given an event.
+    /// For each tier, the chance that so many components all stay, given an event; zero beyond.
     stay: Vec<Vec<f64>>,
 }
 
@@ -130,7 +130,8 @@ impl Chances {
     /// For sets of up to `most` components.
     pub(super) fn new(most: usize) -> Self {
         let powers = |(_, prior): &(_, Prior)| {
-            let next = |power: &f64| Some(power * (1.0 - prior.given));
+            // From some thousands on they are zero.
+            let next = |power: &f64| Some(power * (1.0 - prior.given)).filter(|power| *power > 0.0);
             std::iter::successors(Some(1.0), next).take(most + 1).collect()
         };
         Self { stay: PRIORS.iter().map(powers).collect() }
@@ -140,7 +141,8 @@ impl Chances {
     pub(super) fn of(&self, hazard: &Hazard) -> f64 {
         let mut stays = if hazard.rate > 0.0 { exp_of_minus(hazard.rate) } else { 1.0 };
         for (tier, (_, prior)) in PRIORS.iter().enumerate() {
-            let mut all = self.stay[tier][hazard.counts[tier] as usize];
+            let count = hazard.counts[tier] as usize;
+            let mut all = self.stay[tier].get(count).copied().unwrap_or(0.0);
             if hazard.learned[tier] > 0.0 {
                 all *= exp_of_minus(hazard.learned[tier]);
             }

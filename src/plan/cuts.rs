@@ -13,8 +13,12 @@
 use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
 
-/// No more candidates for cuts than this; the work grows with their square.
+/// No more candidates for cuts than this, unless names want more; the work grows with their square.
 const MOST_BLOCKS: u64 = 768;
+/// No more than this whatever names want. Images of 10,000 components have as many.
+const MOST_NAMED: usize = 4096;
+/// One name in so many begins a block.
+const BEGINS: u64 = 4;
 /// So many blocks a layer at least, so that layers can be made of similar size.
 const BLOCKS_A_LAYER: u64 = 16;
 /// What the worst boundary costs, in mean layers loaded again. Found by adding, removing and
@@ -50,11 +54,16 @@ impl<'a> Cuts<'a> {
         let pieces = (BLOCKS_A_LAYER * layers.max(1) as u64).min(MOST_BLOCKS);
         // To a power of two: a little more or less in all must not move every boundary.
         let mut limit = 1 << (total / pieces).max(1).ilog2();
-        let mut blocks = blocks(sequence, rest, limit);
+        let mut blocks = blocks(sequence, rest, limit, BEGINS);
+        let mut begins = BEGINS;
+        while blocks.len() > MOST_NAMED && begins < 1 << 40 {
+            begins *= 2;
+            blocks = self::blocks(sequence, rest, limit, begins);
+        }
         // Few and large atoms: smaller blocks, so that every layer gets one.
         while blocks.len() < layers.min(rest.len()) {
             limit = if limit > 1 { limit / 2 } else { 0 };
-            blocks = self::blocks(sequence, rest, limit);
+            blocks = self::blocks(sequence, rest, limit, BEGINS);
         }
         let (mut bytes, mut hazards) = (vec![0], vec![Hazard::default()]);
         let (mut sum, mut hazard) = (0, Hazard::default());
@@ -172,8 +181,8 @@ fn component(sequence: &Sequence, rest: &[usize], at: usize) -> usize {
 
 /// Divides atoms into blocks of at most `limit` bytes, unless it is one atom. A component larger
 /// than that is divided by itself, whatever stands before it; smaller ones are joined up to the
-/// limit, beginning anew where the hash of a name says so.
-fn blocks(sequence: &Sequence, rest: &[usize], limit: u64) -> Vec<Block> {
+/// limit, beginning anew where the hash of a name says so, at one in `begins`.
+fn blocks(sequence: &Sequence, rest: &[usize], limit: u64, begins: u64) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut bytes = 0;
     let mut at = 0;
@@ -187,7 +196,7 @@ fn blocks(sequence: &Sequence, rest: &[usize], limit: u64) -> Vec<Block> {
         }
         let hash = sequence.components[this].hash;
         let small = size <= limit;
-        let joins = small && bytes > 0 && bytes + size <= limit && !hash.is_multiple_of(4);
+        let joins = small && bytes > 0 && bytes + size <= limit && !hash.is_multiple_of(begins);
         if joins {
             if let Some(block) = blocks.last_mut() {
                 block.atoms.end = end;

@@ -68,16 +68,12 @@ impl Sequence {
             found.push((component, entry.inode));
         }
         let mut order: Vec<usize> = (0..sizes.len()).filter(|i| sizes[*i] > 0).collect();
-        let key = |i: &usize| {
+        order.sort_by_cached_key(|i| {
             let component = &analysis.components[*i];
             let (tier, hazard) = tier(component);
             // Size over hazard, to a power of two; a hazard of zero is as steady as can be.
             let weight = (sizes[*i] as f64 / hazard.max(1e-6)) as u64;
-            (tier, Reverse(weight.checked_ilog2()))
-        };
-        order.sort_by(|a, b| {
-            let names = || analysis.components[*a].name.cmp(&analysis.components[*b].name);
-            key(a).cmp(&key(b)).then_with(names)
+            (tier, Reverse(weight.checked_ilog2()), &component.name)
         });
         let mut place = vec![0; sizes.len()];
         let mut components = Vec::with_capacity(order.len());

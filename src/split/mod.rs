@@ -13,10 +13,10 @@ use crate::codec::Compression;
 use crate::content::{Budget, Contents};
 use crate::digest::Digest;
 use crate::encode;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::flatten::{Flattened, Unpacked, flatten};
 use crate::history::{self, Rates};
-use crate::layer::{Limits, MAX_ENTRIES};
+use crate::layer::Limits;
 use crate::mtime::MtimePolicy;
 use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::pull::{self, Profile};
 use crate::recorded_times;
 use crate::report::{self, ImageReport, PullReport, Totals};
+use crate::threads;
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
 use crate::update;
@@ -97,15 +98,15 @@ impl Default for Options {
 
 impl Options {
     /// Threads for encoding: what they hold must leave half of the memory to the spools.
-    fn encoding_threads(&self) -> usize {
-        let affordable = self.memory / 2 / (2 * encode::MEMORY_A_WORKER);
+    fn encoding_threads(&self, memory: u64) -> usize {
+        let affordable = memory / 2 / (2 * encode::MEMORY_A_WORKER);
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 
-    /// Memory for the spools: what encoders leave, and an eighth for buffers and the allocator.
-    pub fn spool_memory(&self) -> u64 {
-        let encoders = self.encoding_threads() as u64 * 2 * encode::MEMORY_A_WORKER;
-        self.memory.saturating_sub(encoders) / 8 * 7
+    /// The memory, less what encoders will hold.
+    pub fn budget(&self) -> Arc<Budget> {
+        let encoders = self.encoding_threads(self.memory) as u64 * 2 * encode::MEMORY_A_WORKER;
+        Budget::beside(self.memory, encoders, None)
     }
 
     /// As it is noted on the image.
@@ -141,10 +142,7 @@ pub fn split(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build()
-        .map_err(|e| Error::new(ErrorKind::Io, format!("starting threads: {e}")))?;
+    let pool = threads::pool(options.threads)?;
     let job = Job { options, budget, pool, progress };
     let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
     let mut reports = Vec::new();
@@ -204,7 +202,7 @@ impl Job<'_> {
                  between layers",
             ));
         }
-        let limits = Limits::new(options.max_size, MAX_ENTRIES);
+        let limits = Limits::new(options.max_size, &image.layers, budget);
         let mut flat =
             self.pool.install(|| flatten(&image.layers, Some(budget), &limits, *progress))?;
         let dropped = if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
@@ -266,7 +264,8 @@ impl Job<'_> {
             None
         } else {
             let layers: Vec<_> = plan.layers.iter().map(encode::Layer::from).collect();
-            let (compression, threads) = (options.compression, options.encoding_threads());
+            let (compression, threads) =
+                (options.compression, options.encoding_threads(budget.beside_index()));
             let encoding = encode::Options { compression, threads };
             let (files, contents) = (&flat.files, &flat.contents);
             Some(encode::encode(files, contents, &layers, encoding, budget, *progress)?)

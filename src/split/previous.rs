@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{FileSet, Inode, Kind};
 use crate::flatten::{self, Flattened};
-use crate::layer::{Change, Limits, MAX_ENTRIES, What};
+use crate::layer::{Change, Limits, What};
 use crate::oci::{self, Descriptor, Manifest, Platform};
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -61,6 +61,8 @@ pub(super) struct Previous<'a> {
     update: Option<Update>,
     labels: Vec<String>,
     manifest: Option<Manifest>,
+    /// What the index takes is counted as long as it lives.
+    _limits: Limits,
 }
 
 impl<'a> Previous<'a> {
@@ -74,7 +76,7 @@ impl<'a> Previous<'a> {
     ) -> Result<Self> {
         // What is gone is looked through for secrets.
         let contents = (!options.update.keep_secrets).then_some(budget);
-        let limits = Limits::new(options.max_size, MAX_ENTRIES);
+        let limits = Limits::new(options.max_size, &image.layers, budget);
         let read = flatten::read(&image.layers, contents, &limits, progress)?;
         let changes = |l: &crate::layer::LayerContent| l.changes.clone();
         let named = image.layers.iter().map(|l| l.name.as_str());
@@ -105,6 +107,7 @@ impl<'a> Previous<'a> {
                 })
                 .collect(),
             files,
+            _limits: limits,
             evened,
             held,
             secrets: Vec::new(),

@@ -23,7 +23,7 @@ use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::base_name;
 use crate::flatten;
-use crate::layer::{LayerContent, Limits, MAX_ENTRIES};
+use crate::layer::{LayerContent, Limits};
 use crate::progress::{Progress, Silent};
 use crate::recode;
 use crate::recompress;
@@ -166,8 +166,8 @@ impl<'a> Writer<'a> {
                 fresh.push((i, layer.clone()));
             }
         }
-        let limits = Limits::new(options.max_size, MAX_ENTRIES);
         let layers: Vec<LayerBlob> = fresh.iter().map(|(_, l)| l.clone()).collect();
+        let limits = Limits::new(options.max_size, &layers, budget);
         let read = flatten::read(&layers, Some(budget), &limits, progress)?;
         progress.begin("store", read.iter().map(|l| l.tar_bytes).sum());
         let mut kept = 0;

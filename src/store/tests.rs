@@ -47,7 +47,8 @@ fn image(version: u64) -> Opened {
     );
     let config_bytes = config.into_bytes();
     let config = Config::parse(&config_bytes).unwrap();
-    let blob = LayerBlob::undescribed("layer 1".into(), diff_id, Arc::new(tar), u64::MAX).unwrap();
+    let source = Arc::new(tar);
+    let blob = LayerBlob::undescribed("layer 1".into(), diff_id, source, u64::MAX).unwrap();
     Opened {
         images: vec![Image {
             manifest: None,

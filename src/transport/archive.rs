@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::files::Files;
+use super::files::{Documents, Files};
 use crate::content::{Region, Source, SourceReader};
 use crate::error::{Error, Result};
 use crate::fileset::{self, display};
+use crate::limits::{MAX_MEMBER_NAMES, MAX_MEMBERS};
 use crate::tar::{EntryKind, Reader};
 
-/// More members than this is no image archive.
-const MAX_MEMBERS: usize = 1_000_000;
 /// Links to links to links, at most so deep.
 const MAX_LINKS: usize = 40;
 
@@ -28,6 +27,7 @@ enum Member {
 pub struct Archive {
     source: Source,
     members: BTreeMap<Vec<u8>, Member>,
+    documents: Documents,
 }
 
 impl Archive {
@@ -36,7 +36,7 @@ impl Archive {
     /// # Errors
     /// When it is no whole tar archive.
     pub fn open(source: Source) -> Result<Self> {
-        let mut members = BTreeMap::new();
+        let (mut members, mut bytes) = (BTreeMap::new(), 0);
         let mut reader = Reader::new(SourceReader::all(source.as_ref()));
         while let Some(entry) = reader.next_entry()? {
             let name = clean(&entry.path, b"");
@@ -56,10 +56,16 @@ impl Archive {
                     "more than {MAX_MEMBERS} files; no image archive"
                 )));
             }
+            bytes += name.len() + if let Member::Link(target) = &member { target.len() } else { 0 };
+            if bytes > MAX_MEMBER_NAMES {
+                return Err(Error::limit(format!(
+                    "names of more than {MAX_MEMBER_NAMES} bytes; no image archive"
+                )));
+            }
             // As in unpacking, a later member replaces an earlier one of its name.
             members.insert(name, member);
         }
-        Ok(Self { source, members })
+        Ok(Self { source, members, documents: Documents::default() })
     }
 
     /// Names of the members, for messages.
@@ -96,6 +102,10 @@ impl Files for Archive {
             }
         }
         Err(Error::malformed(format!("{name}: a loop of links in the archive")))
+    }
+
+    fn documents(&self) -> Option<&Documents> {
+        Some(&self.documents)
     }
 }
 

@@ -1,38 +1,110 @@
 //! Named files, in a folder or in an archive: all that reading a layout or a docker-archive needs.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::content::{DiskFile, Source, SourceReader};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
+use crate::limits::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_VALUES};
 use crate::oci::{Descriptor, MAX_DOCUMENT};
 
 /// Files by name, with `/` between the parts.
 pub trait Files {
     /// The file of this name; `None` when there is none.
     fn get(&self, name: &str) -> Result<Option<Source>>;
+
+    /// What has been read of documents, unless they are our own.
+    fn documents(&self) -> Option<&Documents> {
+        None
+    }
 }
 
 /// The files of a folder.
-pub struct Folder(pub PathBuf);
+pub struct Folder {
+    path: PathBuf,
+    documents: Documents,
+}
+
+impl Folder {
+    /// Those of `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, documents: Documents::default() }
+    }
+}
 
 impl Files for Folder {
     fn get(&self, name: &str) -> Result<Option<Source>> {
-        let path = self.0.join(name);
-        let place = || format!("opening {}", path.display());
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).context(place),
-        };
-        if !fs::metadata(&path).context(place)?.is_file() {
-            return Err(Error::malformed("not a regular file").context(place()));
+        match open_regular(&self.path.join(name)) {
+            Ok(file) => Ok(Some(Arc::new(DiskFile::new(file)?))),
+            Err(e) if e.io_kind() == Some(io::ErrorKind::NotFound) => Ok(None),
+            Err(e) => Err(e),
         }
-        Ok(Some(Arc::new(DiskFile::new(file).context(place)?)))
     }
+
+    fn documents(&self) -> Option<&Documents> {
+        Some(&self.documents)
+    }
+}
+
+/// Opens a regular file. Others are not even opened: of a pipe or a device that could wait for ever,
+/// or do something.
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
+    let place = || format!("opening {}", path.display());
+    let regular = |m: &fs::Metadata| {
+        let no = || Error::malformed("it is no regular file").context(place());
+        if m.is_file() { Ok(()) } else { Err(no()) }
+    };
+    regular(&fs::metadata(path).context(place)?)?;
+    // Should it have become another meanwhile.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).context(place)?;
+    regular(&file.metadata().context(place)?)?;
+    Ok(file)
+}
+
+/// How much has been read of documents, which may name one another again and again.
+#[derive(Default)]
+pub struct Documents {
+    count: AtomicU64,
+    bytes: AtomicU64,
+    values: AtomicU64,
+}
+
+impl Documents {
+    fn add(&self, document: &[u8]) -> Result<()> {
+        let add = |sum: &AtomicU64, n, most, what| {
+            if sum.fetch_add(n, Ordering::Relaxed) + n <= most {
+                return Ok(());
+            }
+            Err(Error::limit(format!(
+                "indexes, manifests and configs come to more than {most} {what} when each is read \
+                 as often as another names it"
+            )))
+        };
+        add(&self.count, 1, MAX_DOCUMENTS, "documents")?;
+        add(&self.bytes, document.len() as u64, MAX_DOCUMENT_BYTES, "bytes")?;
+        add(&self.values, values(document), MAX_VALUES, "JSON values")
+    }
+}
+
+/// About as many values as a JSON document has, each of which takes far more memory than its text.
+fn values(json: &[u8]) -> u64 {
+    let (mut count, mut string, mut escaped) = (0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if string => escaped = true,
+            b'"' => string = !string,
+            b',' | b'[' | b'{' if !string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// Where a layout keeps a blob.
@@ -42,13 +114,13 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
 
 /// A document by its file name.
 pub(crate) fn document(files: &dyn Files, name: &str) -> Result<Option<Vec<u8>>> {
-    files.get(name)?.map(|source| read_document(&source).context(|| name)).transpose()
+    files.get(name)?.map(|source| read_document(files, &source).context(|| name)).transpose()
 }
 
 /// A document by its descriptor, with its size and digest verified.
 pub(crate) fn document_blob(files: &dyn Files, d: &Descriptor) -> Result<Vec<u8>> {
     let source = blob(files, d)?;
-    let bytes = read_document(&source)?;
+    let bytes = read_document(files, &source)?;
     let found = Digest::of(&bytes);
     if found != d.digest {
         return Err(Error::mismatch(format!(
@@ -74,7 +146,7 @@ pub(crate) fn blob(files: &dyn Files, d: &Descriptor) -> Result<Source> {
     Ok(source)
 }
 
-fn read_document(source: &Source) -> Result<Vec<u8>> {
+fn read_document(files: &dyn Files, source: &Source) -> Result<Vec<u8>> {
     if source.size() > MAX_DOCUMENT {
         return Err(Error::limit(format!(
             "a document of {} bytes is larger than the limit of {MAX_DOCUMENT}",
@@ -83,5 +155,6 @@ fn read_document(source: &Source) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::with_capacity(source.size() as usize);
     SourceReader::all(source.as_ref()).read_to_end(&mut bytes)?;
+    files.documents().map_or(Ok(()), |read| read.add(&bytes))?;
     Ok(bytes)
 }

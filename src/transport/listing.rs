@@ -2,24 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::{fs, io};
 
 use serde_json::Value;
 
 use super::bundle::{Bundle, Listed};
 use super::docker_archive::Item;
-use super::files::blob_path;
+use super::files::{Folder, blob_path, document};
 use super::{is_image_name, name};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::oci::{self, Descriptor, Index};
 
 /// The index of a layout, empty if there is none yet. What others wrote into it stays as it is.
 pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
-    let path = dir.join("index.json");
-    match fs::read(&path) {
-        Ok(bytes) => oci::parse(&bytes, "index.json"),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Index::new(Vec::new())),
-        Err(e) => Err(e).context(|| format!("reading {}", path.display())),
+    match document(&Folder::new(dir.to_owned()), "index.json")? {
+        Some(bytes) => oci::parse(&bytes, "index.json"),
+        None => Ok(Index::new(Vec::new())),
     }
 }
 

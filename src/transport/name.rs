@@ -64,6 +64,16 @@ pub(crate) fn tag(name: &str) -> &str {
     split(name).map_or(name, |(_, tag)| tag)
 }
 
+/// Whether a name that came with an image can be written: clients make file names of it and print
+/// it, so it is of the characters that references have, and no part of it leads up.
+pub(crate) fn is_sound(name: &str) -> bool {
+    const MOST: usize = 512;
+    let part = |part: &str| !matches!(part, "" | "." | "..");
+    name.len() <= MOST
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+/:@".contains(&b))
+        && name.split('/').all(part)
+}
+
 /// Whether a name is what a user asked for: the same text, the same full name, or its tag.
 pub(crate) fn matches(name: &str, wanted: &str) -> bool {
     tag(name) == wanted || is_same(name, wanted)
@@ -93,6 +103,17 @@ mod tests {
         assert_eq!(full("reg:5000/app:v1").as_deref(), Some("reg:5000/app:v1"));
         assert_eq!(full("v1"), None);
         assert_eq!(full("reg:5000/app"), None);
+    }
+
+    #[test]
+    fn names_that_lead_up_or_hold_anything_are_not_written() {
+        for name in ["app:v1", "reg:5000/a/b:v1", "v1", "a__b/c.d:1.0-rc_1"] {
+            assert!(is_sound(name), "{name}");
+        }
+        let long = "a".repeat(600);
+        for name in ["../../x:y", "a/../b:c", "/etc/x:y", "a//b", "", "a b:c", "a\x1b[31m", &long] {
+            assert!(!is_sound(name), "{name}");
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Reading what a [`Reference`] names into images whose documents are verified and whose layers
 //! are at hand, unread.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
-use std::sync::{Arc, OnceLock};
+use std::os::unix::fs::FileTypeExt;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use serde_json::Value;
 
@@ -13,9 +14,10 @@ use super::files::{Files, Folder, document};
 use super::outline::{Outline, outline};
 use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
 use crate::codec;
-use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter, Windows};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
+use crate::limits::{DEFAULT_MEMORY, MAX_RATIO, RATIO_FLOOR};
 use crate::oci::{self, Annotations, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// A layer of an image that was opened: its bytes are neither read nor verified yet.
@@ -81,9 +83,10 @@ impl LayerBlob {
     }
 
     fn read(&self, max_size: u64) -> Result<Digest> {
+        let most = unfolded(self.source.size());
         let mut raw = Hashing::new(SourceReader::all(self.source.as_ref()));
-        let (_, decoder) = codec::decode(&mut raw)?;
-        let mut plain = Hashing::new(decoder).take(max_size.saturating_add(1));
+        let (_, decoder) = codec::decode(&mut raw, &WINDOWS)?;
+        let mut plain = Hashing::new(decoder).take(max_size.min(most).saturating_add(1));
         io::copy(&mut plain, &mut io::sink())?;
         let (decoder, diff_id, bytes) = plain.into_inner().finish();
         drop(decoder);
@@ -91,6 +94,9 @@ impl LayerBlob {
             return Err(Error::limit(format!(
                 "it unfolds to more than {max_size} bytes; --max-size allows more"
             )));
+        }
+        if bytes > most {
+            return Err(too_dense());
         }
         self.verify(raw.finish().1, diff_id)
     }
@@ -243,13 +249,12 @@ impl Place {
                 return Err(Error::unsupported("a store is read by the command line only"));
             }
             Some(path) => {
-                let file = File::open(path).map_err(|e| missing(e, reference))?;
-                let metadata = file.metadata()?;
+                let metadata = fs::metadata(path).map_err(|e| missing(e, reference))?;
                 if metadata.is_dir() {
                     if !matches!(reference.transport, None | Some(Transport::Oci)) {
                         return Err(Error::malformed("this is a folder and no archive"));
                     }
-                    let folder = Folder(path.clone());
+                    let folder = Folder::new(path.clone());
                     check_layout(&folder, &path.display().to_string())?;
                     return Ok(Self::new(folder, Transport::Oci));
                 }
@@ -258,10 +263,14 @@ impl Place {
                         "this is a file and no OCI layout folder; did you mean oci-archive: ?",
                     ));
                 }
-                if metadata.is_file() {
+                if metadata.file_type().is_char_device() {
+                    return Err(Error::malformed("this is a device and no image"));
+                }
+                let file = File::open(path)?;
+                if file.metadata()?.is_file() {
                     Arc::new(DiskFile::new(file)?)
                 } else {
-                    spool(file, budget, max_size)?
+                    spool(file, budget, max_size, u64::MAX)?
                 }
             }
         };
@@ -275,9 +284,10 @@ impl Place {
         budget: &Arc<Budget>,
         max_size: u64,
     ) -> Result<Self> {
-        let plain = codec::decode_archive(source.as_ref())?
+        let most = unfolded(source.size());
+        let plain = codec::decode_archive(source.as_ref(), budget.windows())?
             .map(|(format, plain)| {
-                spool(plain, budget, max_size)
+                spool(plain, budget, max_size, most)
                     .context(|| format!("decompressing the {format} archive"))
             })
             .transpose()?;
@@ -421,11 +431,32 @@ pub(crate) fn stdin(budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
     if io::stdin().is_terminal() {
         return Err(Error::refused("standard input is a terminal; pipe something in"));
     }
-    spool(io::stdin().lock(), budget, max_size)
+    spool(io::stdin().lock(), budget, max_size, u64::MAX)
 }
 
+/// How many bytes so many stored ones may unfold to, whatever `--max-size` allows.
+pub(crate) fn unfolded(stored: u64) -> u64 {
+    stored.saturating_mul(MAX_RATIO).max(RATIO_FLOOR)
+}
+
+/// What is said beyond that.
+pub(crate) fn too_dense() -> Error {
+    Error::limit(format!(
+        "it unfolds to more than {MAX_RATIO} times its stored bytes, as only what is made to fill \
+         disks does; if it is meant so, compress it with gzip, which can't do that"
+    ))
+}
+
+/// Room for the windows of layers that are read for their digest alone.
+static WINDOWS: LazyLock<Arc<Windows>> = LazyLock::new(|| Windows::new(DEFAULT_MEMORY));
+
 /// Everything from `reader`, to be read at any offset.
-fn spool(mut reader: impl Read, budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
+fn spool(
+    mut reader: impl Read,
+    budget: &Arc<Budget>,
+    max_size: u64,
+    max_unfolded: u64,
+) -> Result<Source> {
     let mut writer = SpoolWriter::new(budget);
     let mut buf = vec![0; 1 << 18];
     loop {
@@ -440,6 +471,9 @@ fn spool(mut reader: impl Read, budget: &Arc<Budget>, max_size: u64) -> Result<S
             return Err(Error::limit(format!(
                 "it is larger than {max_size} bytes; --max-size allows more"
             )));
+        }
+        if writer.size() + n as u64 > max_unfolded {
+            return Err(too_dense());
         }
         writer.write_all(&buf[..n])?;
     }

@@ -20,6 +20,7 @@ use crate::fileset::{Mtime, Xattrs};
 use crate::oci::{self, Index};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
+use crate::text::shorten;
 
 /// What an output archive holds beside the blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,9 @@ impl Target {
             return Err(is_input().context(place()));
         }
         match (fs::metadata(path), reference.transport) {
-            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {}
+            (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {
+                refuse_dangling(path).context(place)?;
+            }
             (Err(e), _) => return Err(e).context(place),
             (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
                 let empty = fs::read_dir(path).context(place)?.next().is_none();
@@ -152,7 +155,13 @@ impl Target {
     /// Writes `bundle`. A tag in the target's name takes the place of the bundle's names.
     pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
         let tag = self.reference.tag.as_deref();
-        let names = tag.map_or_else(|| bundle.names.clone(), |tag| vec![tag.to_owned()]);
+        let (names, unsound) = match tag {
+            Some(tag) => (vec![tag.to_owned()], Vec::new()),
+            None => bundle.names.iter().cloned().partition(|name| name::is_sound(name)),
+        };
+        for name in unsound.iter().map(|name| shorten(name, 200)) {
+            progress.note(&format!("the name {name} is left out: no client takes it"));
+        }
         if let (Form::Universal | Form::Docker, [first, _, ..]) =
             (self.form, listing::ordered(bundle).as_slice())
         {
@@ -231,13 +240,21 @@ pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()>
     if inputs.iter().any(|i| is_part(path, i)) {
         return Err(is_input().context(place()));
     }
-    if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        return Err(Error::refused("something is there that is no file").context(place()));
+    match fs::metadata(path) {
+        Ok(m) if m.is_file() => {}
+        Ok(_) => return Err(Error::refused("something is there that is no file").context(place())),
+        Err(_) => refuse_dangling(path).context(place)?,
     }
     if !force && path.symlink_metadata().is_ok() {
         return Err(Error::refused("it is there already; --force replaces it").context(place()));
     }
     check_folder(path).context(place)
+}
+
+/// Refuses a symlink to nothing: what is written would replace it.
+fn refuse_dangling(path: &Path) -> Result<()> {
+    const WHY: &str = "this is a symlink to something that is not there; remove it, or name that";
+    if path.is_symlink() { Err(Error::refused(WHY)) } else { Ok(()) }
 }
 
 /// Whether `path` is there and is what `input` names, or lies in the layout or store that it names.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Bytes that wait for each worker before they are compressed. Decides nothing about the output.
 const BATCH: usize = 2 << 20;
@@ -94,12 +95,7 @@ impl<W: Write> Frames<W> {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..self.workers.min(slots.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        threads::share(self.workers.min(slots.len()), work);
         for slot in slots {
             let done = slot.into_inner().ok().flatten();
             let done = done.ok_or_else(|| Error::malformed("a compressing thread died"))??;

@@ -16,7 +16,11 @@ use crate::testing::tool;
 const TOOLS: Tools = Tools {
     decode: |bytes| {
         let mut out = Vec::new();
-        decode(bytes).unwrap().1.read_to_end(&mut out).unwrap();
+        decode(bytes, &crate::content::Windows::new(u64::MAX))
+            .unwrap()
+            .1
+            .read_to_end(&mut out)
+            .unwrap();
         out
     },
     sha256: |bytes| Digest::of(bytes).to_string(),

@@ -94,8 +94,13 @@ fn run(
 
 fn read(image: &Opened) -> Vec<relayer::layer::LayerContent> {
     let budget = Budget::new(ROOM, None);
-    flatten::read(&image.images[0].layers, Some(&budget), &Limits::new(ROOM, 1 << 20), &Silent)
-        .unwrap()
+    flatten::read(
+        &image.images[0].layers,
+        Some(&budget),
+        &Limits::new(ROOM, &image.images[0].layers, &budget),
+        &Silent,
+    )
+    .unwrap()
 }
 
 /// The new image, out of the old one and a delta.

@@ -5,14 +5,20 @@
 //! be decompressed, or came through a pipe, lies in a [`Spool`]: in memory while a shared
 //! [`Budget`] lasts, and in an unlinked temporary file beyond that.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod budget;
+mod spool;
+mod windows;
 
-use crate::error::{Context, Error, Result};
+pub use budget::Budget;
+pub use spool::{Spool, SpoolWriter};
+pub use windows::{Window, Windows};
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 use crate::fileset::{FileData, Location};
 
 /// Bytes that can be read from any offset by several threads at once.
@@ -136,180 +142,6 @@ impl Read for SourceReader<'_> {
     }
 }
 
-/// Memory that all spools of a run share, and the temporary file they share beyond it.
-pub struct Budget {
-    left: AtomicU64,
-    dir: Option<PathBuf>,
-    overflow: OnceLock<File>,
-    next: AtomicU64,
-    /// Segments of the file whose spools are gone.
-    free: Mutex<Vec<u64>>,
-}
-
-/// A spool takes memory, or room in the file, by pieces of this size.
-const SEGMENT: usize = 1 << 20;
-
-impl Budget {
-    /// Up to `bytes` of memory in all, and beyond it a temporary file in `dir`; by default in
-    /// `TMPDIR`, else `/var/tmp` (`/tmp` is memory on many systems).
-    pub fn new(bytes: u64, dir: Option<PathBuf>) -> Arc<Self> {
-        Arc::new(Self {
-            left: AtomicU64::new(bytes),
-            dir,
-            overflow: OnceLock::new(),
-            next: AtomicU64::new(0),
-            free: Mutex::default(),
-        })
-    }
-
-    fn take(&self) -> bool {
-        let step = SEGMENT as u64;
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(step))
-            .is_ok()
-    }
-
-    /// Where the next segment in the file goes.
-    fn place(&self) -> u64 {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed))
-    }
-
-    /// The temporary file: it has no name, so nothing is left behind however we end.
-    fn file(&self) -> Result<&File> {
-        if self.overflow.get().is_none() {
-            let dir = self.dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
-                Some(dir) if !dir.is_empty() => dir.into(),
-                _ => "/var/tmp".into(),
-            });
-            let file = tempfile::tempfile_in(&dir)
-                .context(|| format!("creating a temporary file in {}", dir.display()))?;
-            // Another thread may have been first; its file is as good.
-            let _ = self.overflow.set(file);
-        }
-        self.overflow.get().ok_or_else(|| Error::malformed("no temporary file"))
-    }
-}
-
-enum Segment {
-    Memory(Box<[u8]>),
-    File(u64),
-}
-
-/// Bytes written once, front to back, then read at any offset.
-pub struct Spool {
-    budget: Arc<Budget>,
-    segments: Vec<Segment>,
-    size: u64,
-}
-
-impl ReadAt for Spool {
-    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        while !buf.is_empty() {
-            let within = (offset % SEGMENT as u64) as usize;
-            let n = buf.len().min(SEGMENT - within);
-            let (now, later) = buf.split_at_mut(n);
-            match &self.segments[(offset / SEGMENT as u64) as usize] {
-                Segment::Memory(bytes) => now.copy_from_slice(&bytes[within..within + n]),
-                Segment::File(at) => {
-                    self.budget.file()?.read_exact_at(now, at + within as u64)?;
-                }
-            }
-            buf = later;
-            offset += n as u64;
-        }
-        Ok(())
-    }
-
-    fn size(&self) -> u64 {
-        self.size
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        let mut free = self.budget.free.lock().unwrap_or_else(PoisonError::into_inner);
-        for segment in &self.segments {
-            match segment {
-                Segment::Memory(_) => {
-                    self.budget.left.fetch_add(SEGMENT as u64, Ordering::Relaxed);
-                }
-                Segment::File(at) => free.push(*at),
-            }
-        }
-    }
-}
-
-/// Fills a [`Spool`].
-pub struct SpoolWriter {
-    spool: Spool,
-    /// The segment being filled.
-    pending: Vec<u8>,
-}
-
-impl SpoolWriter {
-    /// An empty spool on `budget`.
-    pub fn new(budget: &Arc<Budget>) -> Self {
-        Self {
-            spool: Spool { budget: Arc::clone(budget), segments: Vec::new(), size: 0 },
-            pending: Vec::new(),
-        }
-    }
-
-    /// Bytes written so far.
-    pub fn size(&self) -> u64 {
-        self.spool.size + self.pending.len() as u64
-    }
-
-    /// Everything written, to be read at any offset.
-    pub fn finish(mut self) -> Result<Spool> {
-        self.store()?;
-        Ok(self.spool)
-    }
-
-    fn store(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        self.spool.size += self.pending.len() as u64;
-        let budget = &self.spool.budget;
-        let segment = if budget.take() {
-            Segment::Memory(std::mem::take(&mut self.pending).into_boxed_slice())
-        } else {
-            let at = budget.place();
-            budget
-                .file()?
-                .write_all_at(&self.pending, at)
-                .context(|| "writing to a temporary file; TMPDIR names its folder")?;
-            self.pending.clear();
-            Segment::File(at)
-        };
-        self.spool.segments.push(segment);
-        Ok(())
-    }
-}
-
-impl Write for SpoolWriter {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if self.pending.capacity() == 0 {
-            self.pending.reserve_exact(SEGMENT);
-        }
-        let n = buf.len().min(SEGMENT - self.pending.len());
-        self.pending.extend_from_slice(&buf[..n]);
-        if self.pending.len() == SEGMENT {
-            self.store()?;
-        }
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The sources that a [`FileSet`](crate::fileset::FileSet)'s files lie in.
 #[derive(Clone, Default)]
 pub struct Contents {
@@ -361,15 +193,11 @@ impl Contents {
             Location::Sparse(map) => {
                 buf.fill(0);
                 let end = offset + buf.len() as u64;
-                let mut stored = map.offset;
-                for (at, len) in &map.runs {
-                    let (from, to) = (offset.max(*at), end.min(at + len));
-                    if from < to {
-                        let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
-                        self.sources[map.source as usize]
-                            .read_exact_at(part, stored + from - at)?;
-                    }
-                    stored += len;
+                for run in map.overlapping(offset..end) {
+                    let (from, to) = (offset.max(run.at), end.min(run.at + run.len));
+                    let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
+                    let stored = map.offset + run.stored + from - run.at;
+                    self.sources[map.source as usize].read_exact_at(part, stored)?;
                 }
                 Ok(())
             }
@@ -416,45 +244,12 @@ impl Read for FileReader<'_> {
 mod tests {
     use super::*;
     use crate::fileset::SparseMap;
-
-    fn bytes(n: usize) -> Vec<u8> {
-        (0..n).map(|i| (i % 251) as u8).collect()
-    }
-
-    #[test]
-    fn a_spool_gives_back_what_it_took_in_memory_and_in_the_file() {
-        let budget = Budget::new(2 * SEGMENT as u64, None);
-        let want = bytes(4 * SEGMENT + 77);
-        let mut w = SpoolWriter::new(&budget);
-        for part in want.chunks(300_007) {
-            w.write_all(part).unwrap();
-        }
-        let spool = w.finish().unwrap();
-        assert_eq!(spool.size(), want.len() as u64);
-        assert!(budget.overflow.get().is_some());
-        let mut got = vec![0; want.len()];
-        spool.read_exact_at(&mut got, 0).unwrap();
-        assert!(got == want);
-        let mut part = vec![0; SEGMENT];
-        spool.read_exact_at(&mut part, 2 * SEGMENT as u64 - 5).unwrap();
-        assert!(part == want[2 * SEGMENT - 5..3 * SEGMENT - 5]);
-        assert!(spool.read_exact_at(&mut part, want.len() as u64 - 5).is_err());
-        drop(spool);
-        assert_eq!(budget.left.load(Ordering::Relaxed), 2 * SEGMENT as u64);
-        // Its room in the file is used again.
-        let before = budget.next.load(Ordering::Relaxed);
-        let mut w = SpoolWriter::new(&budget);
-        w.write_all(&want).unwrap();
-        let spool = w.finish().unwrap();
-        assert_eq!(budget.next.load(Ordering::Relaxed), before);
-        spool.read_exact_at(&mut got, 0).unwrap();
-        assert!(got == want);
-    }
+    use crate::testing::cpu_seconds;
 
     #[test]
     fn sparse_files_read_as_zeros_between_their_runs() {
         let contents = Contents::new(vec![Arc::new(b"xxABCDE".to_vec())]);
-        let map = SparseMap { source: 0, offset: 2, runs: vec![(3, 2), (8, 3)] };
+        let map = SparseMap::new(0, 2, vec![(3, 2), (8, 3)]);
         let hash = *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes();
         let file = FileData { size: 12, hash, location: Location::Sparse(Box::new(map)) };
         assert_eq!(contents.read(&file, 100).unwrap(), b"\0\0\0AB\0\0\0CDE\0");
@@ -465,6 +260,30 @@ mod tests {
         contents.open(&file).read_to_end(&mut all).unwrap();
         assert_eq!(all.len(), 12);
         assert!(contents.read(&file, 5).is_err());
+        // Every part of it, as the whole has it.
+        for from in 0..12 {
+            for to in from..=12 {
+                let mut part = vec![9; to - from];
+                contents.read_at(&file, &mut part, from as u64).unwrap();
+                assert_eq!(part, all[from..to], "{from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_of_many_runs_is_read_in_time_that_grows_with_its_bytes() {
+        const RUNS: u64 = 1 << 20;
+        let runs = (0..RUNS).map(|i| (i * 2, 1)).collect();
+        let contents = Contents::new(vec![Arc::new(vec![7; RUNS as usize])]);
+        let location = Location::Sparse(Box::new(SparseMap::new(0, 0, runs)));
+        let file = FileData { size: RUNS * 2, hash: [0; 32], location };
+        let begin = cpu_seconds();
+        let mut buf = [0; 64];
+        for at in (0..RUNS * 2).step_by(64) {
+            contents.read_at(&file, &mut buf, at).unwrap();
+            assert!(buf.chunks(2).all(|pair| pair == [7, 0]));
+        }
+        assert!(cpu_seconds() - begin < 5);
     }
 
     #[test]
@@ -482,6 +301,7 @@ mod tests {
 
     #[test]
     fn a_file_that_becomes_shorter_is_said_to() {
+        use std::io::Write;
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 100]).unwrap();
         let disk = DiskFile::new(file.try_clone().unwrap()).unwrap();

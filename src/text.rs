@@ -1,0 +1,89 @@
+//! What comes from an image, made fit for a terminal and a line of a log.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Whether a character moves the cursor, changes what a terminal does, or is seen as something it is
+/// not: control characters, and those that are invisible or turn the direction of text.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Escapes what a terminal must not get, but for the characters of `keep`.
+pub(crate) fn escape<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
+    let bad = |c: char| is_unsafe(c) && !keep.contains(&c);
+    if !text.chars().any(bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if bad(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// Escapes the same in JSON, where only strings can hold it.
+pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
+    let bad = |c: char| is_unsafe(c) && c != '\n';
+    if !json.chars().any(bad) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if bad(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// At most `most` bytes of a text, some two thirds of them from its beginning and the rest from its
+/// end.
+pub(crate) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let room = most.saturating_sub('…'.len_utf8());
+    let boundary = |at: &usize| text.is_char_boundary(*at);
+    let head = (0..=room / 3 * 2).rev().find(boundary).unwrap_or(0);
+    let tail = (text.len() - (room - room / 3 * 2)..text.len()).find(boundary);
+    let tail = tail.unwrap_or(text.len());
+    Cow::Owned(format!("{}…{}", &text[..head], &text[tail..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_text_only() {
+        assert_eq!(escape("plain é 中", &[]), "plain é 中");
+        let bad = "a\x1b[31m\n\t\u{9b}\u{7f}\u{202e}b";
+        assert_eq!(escape(bad, &['\n']), "a\\u{1b}[31m\n\\t\\u{9b}\\u{7f}\\u{202e}b");
+        let json = serde_json::to_string(bad).unwrap();
+        let escaped = escape_json(&json);
+        assert!(!escaped.chars().any(is_unsafe), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), bad);
+        let far = "\u{e0041}";
+        let json = serde_json::to_string(far).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&escape_json(&json)).unwrap(), far);
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_in_its_middle() {
+        assert_eq!(shorten("short", 5), "short");
+        let long = "é".repeat(1000);
+        for most in [3, 10, 100, 101, 102] {
+            let cut = shorten(&long, most);
+            assert!(cut.len() <= most && cut.contains('…'), "{most}: {cut}");
+        }
+        assert_eq!(shorten("0123456789abcdef", 12), "012345…def");
+    }
+}

@@ -1,0 +1,34 @@
+//! Threads beside the caller's, as many as there are to be had.
+
+use std::thread::{Builder, scope};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Runs `work` on up to `threads` threads at once, the caller's among them, and waits for all. Where
+/// the system has no more threads to give, fewer do the same work: it must be divided as it goes.
+pub(crate) fn share(threads: usize, work: impl Fn() + Sync) {
+    scope(|scope| {
+        for _ in 1..threads {
+            if Builder::new().spawn_scoped(scope, &work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+/// A pool for what is divided by rayon; of fewer threads if there are no more.
+///
+/// # Errors
+/// When there is not a single one.
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
+    let build = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
+    build(threads).or_else(|_| build(1)).map_err(|e| {
+        Error::new(
+            ErrorKind::Io,
+            format!("starting a thread: {e}; the user has too many (ulimit -u) or no memory"),
+        )
+    })
+}
