@@ -107,11 +107,22 @@ impl From<io::Error> for Error {
             Ok(own) => own,
             Err(e) => Self(Box::new(Inner {
                 kind: ErrorKind::Io,
-                message: e.to_string(),
+                message: format!("{e}{}", way_out(e.kind())),
                 context: Vec::new(),
                 source: Some(e),
             })),
         }
+    }
+}
+
+/// What to do about an error of the system, where that does not depend on what was being done.
+fn way_out(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there, or name another place"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; name another place",
+        _ => "",
     }
 }
 

@@ -69,6 +69,7 @@ pub mod size;
 pub mod split;
 pub mod store;
 pub mod tar;
+mod temporary;
 #[cfg(test)]
 mod testing;
 mod text;

@@ -17,6 +17,7 @@ use crate::limits::{
     MAX_PACKAGES, MAX_PATH, MAX_RPM_DATABASE, MAX_RPM_HEADER, MAX_SQLITE_HEAP, MAX_SQLITE_STEPS,
     MAX_TEXT,
 };
+use crate::temporary::Folder;
 
 /// Where its database lies.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
@@ -69,7 +70,7 @@ fn headers(
     folder: &str,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<()> {
-    let dir = tempfile::tempdir()?;
+    let dir = Folder::new()?;
     let mut size = 0;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
         let found = set.get(format!("{folder}/{name}").as_bytes());

@@ -23,6 +23,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::error::{Error, Result};
 use crate::size::ByteSize;
+use crate::temporary::end_at_signals;
 use crate::threads;
 use crate::transport::Reference;
 use terminal::Terminal;
@@ -224,6 +225,7 @@ fn pipes(matches: &ArgMatches) -> usize {
 }
 
 fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
+    end_at_signals()?;
     match &cli.command {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),

@@ -8,6 +8,7 @@ pub mod bundle;
 mod choose;
 pub mod docker_archive;
 pub mod files;
+mod folder;
 pub mod layout;
 mod listing;
 pub mod name;

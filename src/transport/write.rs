@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
-use super::{Reference, Transport, listing, name};
+use super::{Reference, Transport, folder, listing};
 use crate::content::{CHANGED, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
@@ -20,6 +20,7 @@ use crate::fileset::{Mtime, Xattrs};
 use crate::oci::{self, Index};
 use crate::progress::Progress;
 use crate::tar::{self, EntryKind};
+use crate::temporary::{Temporary, folder_of, replace, sweep};
 use crate::text::shorten;
 
 /// What an output archive holds beside the blobs.
@@ -87,12 +88,7 @@ impl Target {
             }
             (Err(e), _) => return Err(e).context(place),
             (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
-                let empty = fs::read_dir(path).context(place)?.next().is_none();
-                if !empty && !path.join("oci-layout").exists() {
-                    return Err(
-                        Error::refused("the folder is there and is no OCI layout").context(place())
-                    );
-                }
+                folder::check(path).context(place)?;
             }
             (Ok(m), _) if m.is_dir() => {
                 return Err(Error::refused(
@@ -178,7 +174,10 @@ impl Target {
                 write_archive(bundle, &names, tag, self.form, &mut out, progress)
                     .and_then(|()| Ok(out.flush()?))
             }
-            (Some(path), Some(Transport::Oci)) => self.write_layout(bundle, &names, path, progress),
+            (Some(path), Some(Transport::Oci)) => {
+                let check = |index: &Index<Value>, tags: &[&str]| self.check_tags(index, tags);
+                folder::write(path, bundle, &names, tag, &check, progress)
+            }
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.
                 let file = fs::OpenOptions::new().write(true).open(path)?;
@@ -190,43 +189,6 @@ impl Target {
         };
         progress.end();
         done.context(|| format!("writing {}", self.reference))
-    }
-
-    /// Writes into an OCI layout folder, new or with other images in it.
-    fn write_layout(
-        &self,
-        bundle: &Bundle,
-        names: &[String],
-        dir: &Path,
-        progress: &dyn Progress,
-    ) -> Result<()> {
-        let mut root = listing::read(dir)?;
-        let new = listing::roots(bundle, names, self.reference.tag.as_deref())?;
-        let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(name::REF_NAME)).collect();
-        self.check_tags(&root, &tags)?;
-        let mut added = Added::default();
-        added.folders(&dir.join("blobs/sha256"))?;
-        let blobs = dir.join("blobs/sha256");
-        for (digest, blob) in &bundle.blobs {
-            let path = dir.join(blob_path(digest));
-            // A blob that is there has been verified by whoever put it there; its size tells a torn one.
-            if fs::metadata(&path).is_ok_and(|m| m.len() == blob.source.size()) {
-                progress.advance(blob.source.size());
-                continue;
-            }
-            added.files.push(path.clone());
-            replace(&path, |file| copy_blob(digest, blob, file, progress))?;
-        }
-        sync_folder(&blobs)?;
-        let layout = dir.join("oci-layout");
-        if !layout.exists() {
-            added.files.push(layout.clone());
-            replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
-        }
-        listing::add(&mut root, &new)?;
-        replace(&dir.join("index.json"), |file| Ok(file.write_all(&oci::to_json(&root)?)?))?;
-        added.keep();
-        Ok(())
     }
 }
 
@@ -288,7 +250,8 @@ fn check_folder(path: &Path) -> Result<()> {
     if !dir.exists() {
         return Err(Error::not_found(format!("the folder {} is not there", dir.display())));
     }
-    temporary_beside(path).map(drop)
+    sweep(dir);
+    Temporary::new(dir).map(drop)
 }
 
 /// Writes a file other than an image: under a temporary name that is then moved to its own.
@@ -301,38 +264,8 @@ pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
     replace(path, fill).context(|| format!("writing {}", path.display()))
 }
 
-/// Writes a file under a temporary name and moves it to its own.
-fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let mut temporary = temporary_beside(path)?;
-    fill(temporary.as_file_mut())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| Error::from(e.error))?;
-    sync_folder(&folder_of(path))
-}
-
-/// An empty file in the same folder, which goes away unless it gets a name.
-fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
-    let dir = folder_of(path);
-    tempfile::Builder::new()
-        .prefix(".relayer-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-        .tempfile_in(&dir)
-        .context(|| format!("creating a file in {}", dir.display()))
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn sync_folder(dir: &Path) -> Result<()> {
-    Ok(File::open(dir)?.sync_all()?)
-}
-
 /// Copies a blob and verifies its digest: also where that was known, as it is read again.
-fn copy_blob(
+pub(super) fn copy_blob(
     digest: &Digest,
     blob: &Blob,
     out: &mut dyn Write,
@@ -359,7 +292,7 @@ fn copy_blob(
     Ok(())
 }
 
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
 /// early, then the blobs by digest. A `tag` is what the layout in it calls the image; else that is
@@ -420,42 +353,5 @@ fn metadata(path: &str, size: u64) -> tar::Metadata<'_> {
         gid: 0,
         mtime: Mtime::default(),
         xattrs: NO_XATTRS,
-    }
-}
-
-/// What was added to a folder so far; taken away again unless it is kept.
-#[derive(Default)]
-struct Added {
-    files: Vec<PathBuf>,
-    dirs: Vec<PathBuf>,
-}
-
-impl Added {
-    fn folders(&mut self, path: &Path) -> Result<()> {
-        let missing: Vec<_> = path.ancestors().take_while(|p| !p.exists()).collect();
-        for dir in missing.into_iter().rev() {
-            if dir.as_os_str().is_empty() {
-                continue;
-            }
-            fs::create_dir(dir).context(|| format!("creating {}", dir.display()))?;
-            self.dirs.push(dir.to_owned());
-        }
-        Ok(())
-    }
-
-    fn keep(mut self) {
-        self.files.clear();
-        self.dirs.clear();
-    }
-}
-
-impl Drop for Added {
-    fn drop(&mut self) {
-        for file in &self.files {
-            let _ = fs::remove_file(file);
-        }
-        for dir in self.dirs.iter().rev() {
-            let _ = fs::remove_dir(dir);
-        }
     }
 }

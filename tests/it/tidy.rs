@@ -15,6 +15,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("range", 0),
     ("digest", 2),
     ("chunk", 2),
+    ("temporary", 2),
     ("size", 2),
     ("progress", 2),
     ("fileset", 2),

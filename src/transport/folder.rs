@@ -1,0 +1,152 @@
+//! Writing into an OCI layout folder, new or with other images in it, alone or not.
+//!
+//! Whoever writes holds a lock on the folder itself (flock(2)), so nothing odd lies in it, and reads
+//! `index.json` when it has that: no image gets lost that somebody else adds meanwhile. `oci-layout` is
+//! written first and `index.json` last. What is killed between leaves a layout that lacks some
+//! images, and blobs that the next one finds.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::bundle::{Blob, Bundle};
+use super::files::blob_path;
+use super::listing;
+use super::write::{LAYOUT, copy_blob};
+use crate::content::{DiskFile, SourceReader};
+use crate::digest::{Digest, Hashing};
+use crate::error::{Context, Error, Result};
+use crate::oci::{self, Index};
+use crate::progress::Progress;
+use crate::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
+
+/// A folder that was just made may go when whoever made it fails: so often in a row is no
+/// coincidence.
+const ATTEMPTS: usize = 100;
+
+/// Checks that a folder is an OCI layout, or has nothing in it.
+pub(super) fn check(dir: &Path) -> Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.push(entry?.file_name());
+    }
+    // Another writer may be about to make it one.
+    if names.iter().any(|name| name == "oci-layout") || names.iter().all(|name| is_temporary(name))
+    {
+        return Ok(());
+    }
+    Err(Error::refused("the folder is there and is no OCI layout"))
+}
+
+/// Writes `bundle` under `names`, or under the `tag` that was asked for. `allow` may refuse tags that
+/// are in the index already.
+pub(super) fn write(
+    dir: &Path,
+    bundle: &Bundle,
+    names: &[String],
+    tag: Option<&str>,
+    allow: &dyn Fn(&Index<Value>, &[&str]) -> Result<()>,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (opened, _lock) = open(dir, progress)?;
+    // Declared behind the lock: when this fails, what was added goes before that.
+    let added = opened;
+    check(dir)?;
+    sweep(dir);
+    let index = dir.join("index.json");
+    added.unless_replaced(&index);
+    let mut root = listing::read(dir)?;
+    let new = listing::roots(bundle, names, tag)?;
+    let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(super::name::REF_NAME)).collect();
+    allow(&root, &tags)?;
+    let layout = dir.join("oci-layout");
+    if !layout.exists() {
+        added.file(&layout);
+        replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
+    }
+    let blobs = dir.join("blobs/sha256");
+    added.folders(&blobs).context(|| format!("creating {}", blobs.display()))?;
+    for (digest, blob) in &bundle.blobs {
+        put(dir, digest, blob, &added, progress)?;
+    }
+    for folder in [&blobs, &dir.join("blobs")] {
+        sync_folder(folder)?;
+    }
+    listing::add(&mut root, &new)?;
+    let mut file = Temporary::new(dir)?;
+    file.file().write_all(&oci::to_json(&root)?)?;
+    file.persist(&index, Some(&added))?;
+    sync_folder(dir)
+}
+
+/// Makes the folder if it is not there, and waits until nobody else writes into it.
+fn open(dir: &Path, progress: &dyn Progress) -> Result<(Added, File)> {
+    let place = || format!("opening the folder {}", dir.display());
+    for _ in 0..ATTEMPTS {
+        let added = Added::new();
+        let folder = match added.folders(dir).and_then(|()| File::open(dir)) {
+            Ok(folder) => folder,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e).context(place),
+        };
+        match folder.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.note(&format!("waiting for who else writes to {}", dir.display()));
+                folder.lock().context(|| format!("locking the folder {}", dir.display()))?;
+            }
+            // Network file systems without locks.
+            Err(TryLockError::Error(e)) => progress.note(&format!(
+                "{} can't be locked ({e}): let nobody else write to it meanwhile",
+                dir.display()
+            )),
+        }
+        // Whoever had it before may have failed, and removed it.
+        let identity = |m: fs::Metadata| (m.dev(), m.ino());
+        let locked = folder.metadata().map(identity).context(place)?;
+        if fs::metadata(dir).is_ok_and(|m| identity(m) == locked) {
+            return Ok((added, folder));
+        }
+    }
+    Err(Error::refused("somebody removes it again and again").context(place()))
+}
+
+/// Writes a blob, unless it is there and whole.
+fn put(
+    dir: &Path,
+    digest: &Digest,
+    blob: &Blob,
+    added: &Added,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let path = dir.join(blob_path(digest));
+    let there = path.symlink_metadata().is_ok();
+    if there && is_whole(&path, digest, blob.source.size()) {
+        progress.advance(blob.source.size());
+        return Ok(());
+    }
+    let mut file = Temporary::new(dir)?;
+    copy_blob(digest, blob, file.file(), progress)?;
+    // What replaces a damaged one is good for whoever counts on that, whatever becomes of this image.
+    if !there {
+        added.file(&path);
+    }
+    file.persist(&path, None)
+}
+
+/// Whether a file has the bytes that its name tells: who wrote it may have been killed, or lied.
+fn is_whole(path: &Path, digest: &Digest, size: u64) -> bool {
+    let fits = |m: fs::Metadata| m.is_file() && m.len() == size;
+    if !fs::metadata(path).is_ok_and(fits) {
+        return false;
+    }
+    // One that can't be read is replaced too.
+    let Ok(source) = File::open(path).map_err(Error::from).and_then(DiskFile::new) else {
+        return false;
+    };
+    let mut reader = Hashing::new(SourceReader::all(&source));
+    io::copy(&mut reader, &mut io::sink()).is_ok() && reader.finish().1 == *digest
+}
