@@ -10,16 +10,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
 use super::listing;
-use super::write::{LAYOUT, copy_blob};
+use super::write::{LAYOUT, Target, copy_blob};
 use crate::content::{DiskFile, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::oci::{self, Index};
+use crate::oci;
 use crate::progress::Progress;
 use crate::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
 
@@ -41,14 +39,12 @@ pub(super) fn check(dir: &Path) -> Result<()> {
     Err(Error::refused("the folder is there and is no OCI layout"))
 }
 
-/// Writes `bundle` under `names`, or under the `tag` that was asked for. `allow` may refuse tags that
-/// are in the index already.
+/// Writes `bundle` under `names` into the folder `dir`, which is `target`'s.
 pub(super) fn write(
+    target: &Target,
     dir: &Path,
     bundle: &Bundle,
     names: &[String],
-    tag: Option<&str>,
-    allow: &dyn Fn(&Index<Value>, &[&str]) -> Result<()>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let (opened, _lock) = open(dir, progress)?;
@@ -59,9 +55,9 @@ pub(super) fn write(
     let index = dir.join("index.json");
     added.unless_replaced(&index);
     let mut root = listing::read(dir)?;
-    let new = listing::roots(bundle, names, tag)?;
+    let new = listing::roots(bundle, names, target.reference().tag.as_deref())?;
     let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(super::name::REF_NAME)).collect();
-    allow(&root, &tags)?;
+    target.check_tags(&root, &tags)?;
     let layout = dir.join("oci-layout");
     if !layout.exists() {
         added.file(&layout);

@@ -123,7 +123,7 @@ impl Target {
     }
 
     /// Checks that no image of a layout loses its tag unasked.
-    fn check_tags(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
+    pub(super) fn check_tags(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
         for old in &index.manifests {
             let Some(tag) = listing::tag(old).filter(|tag| tags.contains(tag)) else { continue };
             let read = |input: &Option<String>| {
@@ -175,8 +175,7 @@ impl Target {
                     .and_then(|()| Ok(out.flush()?))
             }
             (Some(path), Some(Transport::Oci)) => {
-                let check = |index: &Index<Value>, tags: &[&str]| self.check_tags(index, tags);
-                folder::write(path, bundle, &names, tag, &check, progress)
+                folder::write(self, path, bundle, &names, progress)
             }
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.

@@ -36,3 +36,4 @@ mod tidy;
 mod times;
 mod tool;
 mod update;
+mod writers;
