@@ -72,7 +72,7 @@ fuzz_target!(|bytes: &[u8]| {
     let source = Arc::new(tar.clone());
     let blob = LayerBlob::undescribed("layer".into(), Digest::of(&tar), source, MAX).unwrap();
     let budget = Budget::new(MAX, None);
-    let limits = Limits::new(MAX, 10_000);
+    let limits = Limits::new(MAX, std::slice::from_ref(&blob), &budget);
     let mut flat = flatten(&[blob], Some(&budget), &limits, &Silent).unwrap();
     let analysis = analyze(&flat.files, &flat.contents, &[]).unwrap();
     assert_eq!(analysis.owner.len(), flat.files.inodes().len());

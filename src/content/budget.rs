@@ -11,6 +11,7 @@ use super::Windows;
 use super::spool::{SEGMENT, STEP, Segment, Slot};
 use crate::error::{Context, Error, Result};
 use crate::limits::{INDEX_SHARE, MIN_INDEX};
+use crate::temporary;
 
 /// Memory that a run shares: for indexes of files, for windows of decoders, and what is left for
 /// spools. A spool can go to the temporary file, an index can't: when one grows, spools give way.
@@ -122,9 +123,12 @@ impl Budget {
     pub(super) fn write(&self, bytes: &[u8]) -> Result<u64> {
         let free = lock(&self.free).pop();
         let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
-        self.file()?
-            .write_all_at(bytes, at)
-            .context(|| "writing to a temporary file; TMPDIR names its folder")?;
+        self.file()?.write_all_at(bytes, at).context(|| {
+            format!(
+                "writing to a temporary file in {}, which TMPDIR names",
+                self.folder().display()
+            )
+        })?;
         Ok(at)
     }
 
@@ -138,15 +142,17 @@ impl Budget {
         lock(&self.free).push(at);
     }
 
+    fn folder(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(temporary::folder)
+    }
+
     /// The temporary file: it has no name, so nothing is left behind however we end.
     pub(super) fn file(&self) -> Result<&File> {
         if self.overflow.get().is_none() {
-            let dir = self.dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
-                Some(dir) if !dir.is_empty() => dir.into(),
-                _ => "/var/tmp".into(),
-            });
-            let file = tempfile::tempfile_in(&dir)
-                .context(|| format!("creating a temporary file in {}", dir.display()))?;
+            let dir = self.folder();
+            let file = tempfile::tempfile_in(&dir).context(|| {
+                format!("creating a temporary file in {}, which TMPDIR names", dir.display())
+            })?;
             // Another thread may have been first; its file is as good.
             let _ = self.overflow.set(file);
         }

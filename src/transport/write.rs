@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
-use super::{Reference, Transport, folder, listing};
+use super::{Reference, Transport, folder, listing, name};
 use crate::content::{CHANGED, SourceReader};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
