@@ -29,3 +29,5 @@ mkdir "$image/demo"
 tests/make-image.sh "$image/demo/1.docker.tar"
 cargo build --quiet --release
 $as_root env TMPDIR="$image" TARGETS="1 8" tests/corpus.py "$image" demo/1
+# Some of the kills, faults, full disks and meetings of writers that it knows.
+$as_root tests/faults.py --seconds 100

@@ -74,8 +74,9 @@ fn other() -> Image {
 
 /// An image whose last layer has not the bytes that its config states.
 fn damaged() -> Vec<u8> {
-    let mut bytes = other().docker_legacy();
-    let at = bytes.windows(13).position(|w| w == b"another image").unwrap();
+    let layer = image::layer(&[Item::file("etc/third", "a third image")]);
+    let mut bytes = Image::new(vec![layer]).docker_legacy();
+    let at = bytes.windows(13).position(|w| w == b"a third image").unwrap();
     bytes[at] ^= 1;
     bytes
 }
