@@ -481,7 +481,7 @@ fn where_there_are_few_threads_fewer_do_the_work() {
             match out.status.code() {
                 Some(0) => assert!(made.exists()),
                 Some(1) => {
-                    assert!(said.contains("ulimit -u") && said.lines().count() == 1, "{said}")
+                    assert!(said.contains("ulimit -u") && said.lines().count() == 1, "{said}");
                 }
                 other => panic!("{threads} threads, {compression}: {other:?} {said}"),
             }

@@ -74,7 +74,7 @@ fn copy(image: Source) -> Result<Vec<u8>> {
 }
 
 fn layers(opened: &Opened, budget: &Arc<Budget>) -> Result<Vec<LayerContent>> {
-    let limits = Limits::new(1 << 30, &opened.images[0].layers, &budget);
+    let limits = Limits::new(1 << 30, &opened.images[0].layers, budget);
     flatten::read(&opened.images[0].layers, Some(budget), &limits, &Silent)
 }
 
