@@ -106,6 +106,20 @@ fn parse_date(text: &str) -> Option<i64> {
     Some(days * 86_400 + h * 3_600 + min * 60 + s)
 }
 
+/// A time as a date in UTC, to the minute: the opposite of reading one.
+#[cfg(feature = "store")]
+pub(crate) fn time(secs: u64) -> String {
+    let (days, minutes) = (secs / 86_400, secs % 86_400 / 60);
+    // Years from March again (civil_from_days, as above).
+    let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{date:02} {:02}:{:02}Z", minutes / 60, minutes % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +139,15 @@ mod tests {
         for bad in ["", "2025-13-01", "2025-02-29", "25-01-01", "2025-01-01T10:00", "2025-1-1", "x"]
         {
             assert_eq!(parse_date(bad), None, "{bad}");
+        }
+    }
+
+    #[cfg(feature = "store")]
+    #[test]
+    fn dates_are_written_as_they_are_read() {
+        for days in (0..60_000u64).step_by(13).chain([58, 59, 60, 11_016, 11_017, 47_540, 47_541]) {
+            let text = format!("{}:00Z", time(days * 86_400 + 3_660).trim_end_matches('Z'));
+            assert_eq!(parse_date(&text), Some((days * 86_400 + 3_660).cast_signed()), "{text}");
         }
     }
 

@@ -19,6 +19,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
@@ -107,7 +108,8 @@ struct Global {
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
     threads: Option<u16>,
-    /// Memory for contents, the index of files and what decoders hold
+    /// Memory for contents, the index of files and what decoders hold; for `store` 256MiB unless
+    /// it is stated
     #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
     memory: ByteSize,
     /// Refuse images that unfold to more bytes
@@ -188,7 +190,11 @@ fn heed_file_limit() {
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+    let unsaid = matches.value_source("memory") == Some(ValueSource::DefaultValue);
+    if unsaid && matches!(cli.command, Command::Store(_)) {
+        cli.global.memory = ByteSize(store::MEMORY);
+    }
     let checked = match &cli.command {
         _ if pipes(&matches) > 1 => Err(Error::refused("standard input can be read only once")),
         Command::Split(args) => args.check(),

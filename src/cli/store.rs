@@ -1,5 +1,9 @@
 //! `relayer store`.
 
+#[cfg(feature = "store")]
+mod add;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -28,13 +32,31 @@ enum Command {
     Extract(Extract),
     /// Show what is stored, and what sharing saves
     Stats,
-    /// Take images out; `gc` frees their room
-    Rm {
-        /// Names, tags or digests
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<String>,
+    /// Write one file of an image to standard output
+    Cat {
+        /// Name, tag or digest
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// The file's path in the image; symlinks are followed
+        #[arg(value_name = "PATH")]
+        path: OsString,
+        /// Which platform of several
+        #[arg(long, value_name = "OS/ARCH")]
+        platform: Option<Platform>,
     },
-    /// Free the room of what no image uses
+    /// Remove images; `gc` reclaims their space
+    Rm {
+        /// Names, tags or digests; with --keep-last, repositories
+        #[arg(value_name = "NAME", required_unless_present = "keep_last")]
+        names: Vec<String>,
+        /// Keep the N images of each repository that were added last
+        #[arg(long, value_name = "N")]
+        keep_last: Option<usize>,
+        /// Only print what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Reclaim the space of what no image uses
     Gc {
         /// Level of zstd for what is compressed again
         #[arg(long, value_name = "N", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
@@ -45,15 +67,20 @@ enum Command {
         /// Make every blob as well, and verify its digest
         #[arg(long)]
         blobs: bool,
+        /// Remove what is damaged: images that miss something are whole when added again
+        #[arg(long)]
+        repair: bool,
     },
 }
 
+/// Unless it is stated; docs/STORE.md has a curve.
+pub(super) const MEMORY: u64 = 256 << 20;
 /// docs/STORE.md has sizes and times of others.
 const LEVEL: i32 = 12;
 
 #[derive(Debug, Args)]
 struct Add {
-    /// The images
+    /// The images; of an archive or layout without a tag, all that are there
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
     /// A name for it, in the place of those that it has; for one image
@@ -99,89 +126,52 @@ mod run {
 
 #[cfg(feature = "store")]
 mod run {
+    use std::ffi::OsStr;
     use std::fmt::Write as _;
+    use std::io;
+    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
-    use std::time::Instant;
 
     use serde_json::json;
 
     use super::super::copy::Copy;
-    use super::super::load::open;
+    use super::super::load::load_one;
     use super::super::output;
     use super::super::table::{lines, number, share, table};
-    use super::{Add, Command, Extract, Global, Outcome, StoreArgs, Terminal};
+    use super::add::{add, named, room};
+    use super::{Command, Extract, Global, LEVEL, Outcome, Platform, StoreArgs, Terminal};
     use crate::content::Budget;
-    use crate::digest::Digest;
     use crate::error::{Context, Error, Result};
-    use crate::progress::Progress;
+    use crate::fileset::{Kind, display, parts};
+    use crate::mtime::time;
     use crate::report::SCHEMA;
     use crate::size::ByteSize;
-    use crate::store::{Options, Store, default_dir};
+    use crate::store::{CheckOptions, Listed, Packing, Removal, Store, default_dir};
     use crate::transport::{Reference, Transport};
 
     pub(super) fn store(args: &StoreArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let dir = args.store.clone().map_or_else(default_dir, Ok)?;
         match &args.command {
-            Command::Add(add) => self::add(add, &dir, global, terminal),
+            Command::Add(args) => {
+                let images = add(args, &dir, global, terminal)?;
+                finish(global, json!({ "images": images }), String::new)
+            }
             Command::List => list(&dir, global),
             Command::Extract(extract) => self::extract(extract, &dir, global, terminal),
             Command::Stats => stats(&dir, global),
-            Command::Rm { names } => remove(names, &dir, global),
+            Command::Cat { name, path, platform } => {
+                cat(name, path, platform.as_ref(), &dir, global, terminal)
+            }
+            Command::Rm { names, keep_last, dry_run } => {
+                let (names, keep_last, dry_run) = (names.clone(), *keep_last, *dry_run);
+                remove(&Removal { names, keep_last, dry_run }, &dir, global)
+            }
             Command::Gc { level } => collect(*level, &dir, global, terminal),
-            Command::Check { blobs } => check(*blobs, &dir, global, terminal),
-        }
-    }
-
-    fn add(args: &Add, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        if args.images.len() > 1 && !args.name.is_empty() {
-            return Err(Error::refused("--name is for one image; add them one by one"));
-        }
-        // The lock is had before anything is read.
-        let budget = Budget::new(global.memory.0, None);
-        let store = Store::open(dir, &budget)?;
-        let options = Options { level: args.level, max_size: global.max_size.0 };
-        let names = (!args.name.is_empty()).then_some(args.name.as_slice());
-        let mut all = Vec::new();
-        for image in &args.images {
-            let start = Instant::now();
-            let opened = open(image, args.platform.as_ref(), &budget, global)?;
-            opened.notes.iter().for_each(|note| terminal.note(note));
-            let added = global
-                .pool()?
-                .install(|| store.add(&opened, names, options, &budget, terminal))
-                .context(|| format!("adding {image}"))?;
-            if added.kept > 0 {
-                terminal.note(&format!(
-                    "{} layers can't be made again of their files, and are kept as they are",
-                    added.kept
-                ));
+            Command::Check { blobs, repair } => {
+                let options = CheckOptions { blobs: *blobs, repair: *repair };
+                check(options, &dir, global, terminal)
             }
-            for (name, digest) in &added.moved {
-                terminal.note(&format!(
-                    "{name} was the name of {0} until now; that is still there as {0}",
-                    digest.short()
-                ));
-            }
-            if !global.json && !global.quiet {
-                let what = if added.known {
-                    "was there already".to_owned()
-                } else {
-                    format!(
-                        "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
-                        ByteSize(added.blob_bytes),
-                        ByteSize(added.new_bytes),
-                        ByteSize(added.stored_bytes),
-                        start.elapsed().as_secs_f64()
-                    )
-                };
-                output::say(&format!("{}: {what}\n", named(&added.names, added.digest)))?;
-            }
-            all.push(json!({
-                "image": image.to_string(), "added": added,
-                "seconds": start.elapsed().as_secs_f64(),
-            }));
         }
-        finish(global, json!({ "images": all }), String::new)
     }
 
     fn read(dir: &Path, global: &Global) -> Result<Store> {
@@ -191,13 +181,18 @@ mod run {
     fn list(dir: &Path, global: &Global) -> Result<Outcome> {
         let images = read(dir, global)?.list()?;
         finish(global, json!({ "images": images }), || {
-            let mut rows = table(&["name", "digest", "layers", "size"], 2);
+            let mut rows = table(&["name", "digest", "added", "layers", "size"], 3);
             for image in &images {
+                let size = ByteSize(image.bytes).to_string();
                 rows.add_row([
-                    image.names.join(", "),
+                    all_names(image),
                     image.digest.short(),
+                    image.added.iter().max().map_or_else(String::new, |at| time(*at)),
                     number(image.layers),
-                    ByteSize(image.bytes).to_string(),
+                    match image.missing {
+                        0 => size,
+                        n => format!("{size}, {n} blobs missing"),
+                    },
                 ]);
             }
             lines(&rows)
@@ -260,20 +255,60 @@ mod run {
         })
     }
 
-    fn remove(names: &[String], dir: &Path, global: &Global) -> Result<Outcome> {
+    fn remove(removal: &Removal, dir: &Path, global: &Global) -> Result<Outcome> {
         let budget = Budget::new(global.memory.0, None);
-        let removed = Store::open(dir, &budget)?.remove(names)?;
-        finish(global, json!({ "removed": removed }), || {
-            removed.iter().fold(String::new(), |mut text, digest| {
-                let _ = writeln!(text, "removed {digest}");
-                text
-            })
+        let store = if removal.dry_run { Store::open_read } else { Store::open_existing };
+        let removed = store(dir, &budget)?.remove(removal)?;
+        let value = json!({ "removed": removed, "dry_run": removal.dry_run });
+        finish(global, value, || {
+            let did = if removal.dry_run { "would remove" } else { "removed" };
+            let mut text = String::new();
+            for image in &removed {
+                let _ = writeln!(text, "{did} {} {}", image.digest, all_names(image));
+            }
+            if removed.is_empty() {
+                text.push_str("nothing to remove\n");
+            }
+            text
         })
     }
 
+    fn cat(
+        name: &str,
+        path: &OsStr,
+        platform: Option<&Platform>,
+        dir: &Path,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Outcome> {
+        let (at, tag) = (Some(dir.to_owned()), Some(name.to_owned()));
+        let image = Reference { transport: Some(Transport::Store), path: at, tag };
+        let loaded = load_one(&image, platform, global, terminal)?;
+        let wanted = path.as_bytes();
+        let relative: Vec<&[u8]> = parts(wanted).collect();
+        let file = loaded.files.resolve(&relative.join(&b'/'));
+        let inode = file.as_ref().and_then(|path| loaded.files.get(path));
+        let place = || format!("{} of {image}", display(wanted));
+        match inode.map(|inode| &inode.kind) {
+            Some(Kind::File(file)) => {
+                let copy = |out: &mut dyn io::Write| {
+                    io::copy(&mut loaded.contents.open(file), out).context(place).map(drop)
+                };
+                output::write(Path::new("-"), copy)?;
+                Ok(Outcome::Done)
+            }
+            Some(other) => {
+                let what = format!("it is a {} and no regular file", other.word());
+                Err(Error::refused(what).context(place()))
+            }
+            None => Err(Error::not_found("there is no such file").context(place())),
+        }
+    }
+
     fn collect(level: i32, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let budget = Budget::new(global.memory.0, None);
-        let collected = global.pool()?.install(|| Store::collect(dir, level, &budget, terminal))?;
+        let packing = Packing::new(level, global.memory.0, global.threads());
+        let (budget, pool) = room(packing)?;
+        let collected = pool.install(|| Store::collect(dir, packing, &budget, terminal))?;
         finish(global, json!({ "collected": collected }), || {
             format!(
                 "freed {}: {} chunks of {} unpacked; {} left\n",
@@ -285,37 +320,52 @@ mod run {
         })
     }
 
-    fn check(blobs: bool, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let store = read(dir, global)?;
-        let checked = global.pool()?.install(|| store.check(blobs, terminal))?;
+    fn check(
+        options: CheckOptions,
+        dir: &Path,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Outcome> {
+        let packing = Packing::new(LEVEL, global.memory.0, global.threads());
+        let (budget, pool) = room(packing)?;
+        let checked = pool.install(|| Store::check(dir, options, &budget, terminal))?;
         finish(global, json!({ "checked": checked }), || {
             let mut text = String::new();
-            for problem in &checked.problems {
-                let _ = writeln!(text, "{problem}");
+            for line in checked.problems.iter().chain(&checked.repaired) {
+                let _ = writeln!(text, "{line}");
             }
+            let blobs = if options.blobs {
+                format!(" with {} blobs", number(checked.blobs))
+            } else {
+                String::new()
+            };
             let _ = writeln!(
                 text,
-                "{} chunks of {} unpacked and {} images{}: {}",
+                "{} chunks of {} unpacked and {} images{blobs}: {}",
                 number(checked.chunks),
                 ByteSize(checked.chunk_bytes),
                 number(checked.images),
-                if blobs {
-                    format!(" with {} blobs", number(checked.blobs))
-                } else {
-                    String::new()
-                },
                 match checked.problems.len() {
                     0 => "no damage".to_owned(),
-                    n => format!("{} problems", number(n as u64)),
+                    n if options.repair => format!(
+                        "{} problems repaired, {} images to be added again",
+                        number(n as u64 - checked.incomplete),
+                        number(checked.incomplete)
+                    ),
+                    n => format!("{} problems; --repair removes them", number(n as u64)),
                 }
             );
             text
         })?;
-        Ok(if checked.problems.is_empty() { Outcome::Done } else { Outcome::Differs })
+        let fine = checked.problems.is_empty() || options.repair && checked.incomplete == 0;
+        Ok(if fine { Outcome::Done } else { Outcome::Differs })
     }
 
-    fn named(names: &[String], digest: Digest) -> String {
-        names.first().cloned().unwrap_or_else(|| digest.short())
+    fn all_names(image: &Listed) -> String {
+        let escape = |name: &String| name.escape_debug().to_string();
+        let names = image.names.iter().map(escape);
+        let former = image.former.iter().map(|name| format!("(was {})", escape(name)));
+        names.chain(former).collect::<Vec<_>>().join(", ")
     }
 
     /// Prints what was done, as JSON or for people.

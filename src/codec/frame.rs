@@ -6,16 +6,22 @@ use crate::error::{Error, Result};
 
 /// Compresses with a reference in sight. `window_log` is that of a window which holds both. The two
 /// must not be parts of one buffer: of a prefix that ends where `plain` begins zstd makes other bytes
-/// (`ZSTD_c_deterministicRefPrefix`).
+/// (`ZSTD_c_deterministicRefPrefix`). Tables are as large as the level has them, or of 2 to the
+/// `table_log` entries.
 pub(crate) fn compress(
     plain: &[u8],
     reference: &[u8],
     level: i32,
     window_log: u32,
+    table_log: Option<u32>,
 ) -> Result<Vec<u8>> {
     let mut context = CCtx::create();
     let failed = |code| Error::malformed(format!("compressing failed: {}", get_error_name(code)));
     context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
+    if let Some(log) = table_log {
+        context.set_parameter(CParameter::HashLog(log)).map_err(failed)?;
+        context.set_parameter(CParameter::ChainLog(log)).map_err(failed)?;
+    }
     if !reference.is_empty() {
         context.set_parameter(CParameter::WindowLog(window_log)).map_err(failed)?;
         context.set_parameter(CParameter::EnableLongDistanceMatching(true)).map_err(failed)?;

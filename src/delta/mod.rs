@@ -153,7 +153,7 @@ const LEVEL: i32 = 19;
 
 /// Compresses with a reference in sight.
 fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    frame::compress(plain, reference, level, WINDOW)
+    frame::compress(plain, reference, level, WINDOW, None)
 }
 
 /// The opposite; `bytes` is how many come out.

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rates, Snapshot};
 use crate::analyze::{ComponentKind, Learned};
-use crate::db::{Batch, Db, Kind};
+use crate::db::{Batch, Db, Schema};
 use crate::error::Result;
 
-const KIND: Kind = Kind {
+const SCHEMA: Schema = Schema {
     name: "history",
     made_by: "relayer history add",
-    mend: "delete its folder and add the images again",
-    tables: &[("images", None), ("last", None), ("rates", None), ("files", None)],
+    repair_hint: "delete its folder and add the images again",
+    tables: &["images", "last", "rates", "files"],
 };
 
 /// A history that is open.
@@ -65,12 +65,12 @@ pub struct Added {
 impl History {
     /// Opens a history for writing, and makes it if it is not there.
     pub fn open(dir: &Path) -> Result<Self> {
-        Ok(Self { db: Db::open(KIND, dir)? })
+        Ok(Self { db: Db::open(SCHEMA, dir)? })
     }
 
     /// Opens a history for reading, even while another process writes to it.
     pub fn open_read(dir: &Path) -> Result<Self> {
-        Ok(Self { db: Db::open_read(KIND, dir)? })
+        Ok(Self { db: Db::open_read(SCHEMA, dir)? })
     }
 
     /// Adds the next image of a sequence, read from `from`.
@@ -88,6 +88,7 @@ impl History {
         self.components(image, &key, &mut batch, &mut added)?;
         self.files(image, &key, &mut batch)?;
         batch.write(true)?;
+        self.db.settle()?;
         Ok(added)
     }
 

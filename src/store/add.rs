@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pack::header_of;
+use super::pack::{Packing, header_of};
 use super::packer::{Older, OlderChunk, Packer};
 use super::record::{
-    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, key, put_step,
+    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, put_step,
 };
 use super::table::Store;
 use crate::chunk::{self, chunks};
@@ -29,15 +29,18 @@ use crate::recode;
 use crate::recompress;
 use crate::split::noted_compression;
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, LayerBlob, Opened};
+use crate::transport::name;
+use crate::transport::open::{Image, LayerBlob};
 
 /// How to add.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Level of zstd.
-    pub level: i32,
+    /// How packs are compressed.
+    pub packing: Packing,
     /// The image may unfold to so many bytes.
     pub max_size: u64,
+    /// The time, in seconds since 1970.
+    pub now: u64,
 }
 
 /// What adding an image came to. Sizes are in bytes.
@@ -62,26 +65,28 @@ pub struct Added {
 }
 
 impl Store {
-    /// Adds what was opened, under the names it has or those of `names`. Layers go to spools on
-    /// `budget` as they are read. Runs on the current rayon pool.
+    /// Adds a bundle under its names. The layers of its `images` are taken apart; they go to spools
+    /// on `budget` as they are read. All else is kept as it is. Runs on the current rayon pool.
     pub fn add(
         &self,
-        opened: &Opened,
-        names: Option<&[String]>,
+        bundle: &Bundle,
+        images: &[Image],
         options: Options,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Added> {
-        let bundle = Bundle::unchanged(opened)?;
         let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image"))?;
-        let names = names.map_or_else(|| bundle.names.clone(), <[String]>::to_vec);
-        let images = self.images()?;
-        let known = images.iter().find(|(_, image)| image.root.digest == root.digest);
-        let mut writer = Writer::new(self, options.level)?;
+        let names = bundle.names.clone();
+        let known = self.of_digest(&root.digest)?;
+        let mut whole = known.is_some();
+        for digest in known.iter().flat_map(|(_, image)| &image.blobs) {
+            whole &= self.known_blob(digest)?.is_some();
+        }
+        let mut writer = Writer::new(self, options.packing);
         let mut added = Added {
             digest: root.digest,
             names,
-            known: known.is_some(),
+            known: whole,
             blob_bytes: bundle.bytes(),
             new_bytes: 0,
             stored_bytes: 0,
@@ -93,14 +98,15 @@ impl Store {
             names: added.names.clone(),
             blobs: bundle.blobs.keys().copied().collect(),
             diff_ids: Vec::new(),
+            added: vec![options.now],
+            former: Vec::new(),
         };
-        if known.is_none() {
-            for image in &opened.images {
+        if !whole {
+            for image in images {
                 record.diff_ids.extend(image.layers.iter().map(|l| l.diff_id));
                 added.kept += writer.image(image, options, budget, progress)?;
             }
-            let layers = bundle.layers();
-            for (digest, blob) in bundle.blobs.iter().filter(|(d, _)| !layers.contains(d)) {
+            for (digest, blob) in &bundle.blobs {
                 if writer.known(digest)?.is_none() {
                     let chunks = writer.whole(digest, &blob.source)?;
                     let record =
@@ -109,7 +115,7 @@ impl Store {
                 }
             }
         }
-        added.moved = writer.finish(&record, &images)?;
+        added.moved = writer.finish(&record)?;
         (added.new_bytes, added.stored_bytes) =
             (writer.packer.new_bytes, writer.packer.stored_bytes);
         Ok(added)
@@ -133,19 +139,19 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(store: &'a Store, level: i32) -> Result<Self> {
-        let limit = store.limit()?;
-        Ok(Self {
+    fn new(store: &'a Store, packing: Packing) -> Self {
+        let limit = store.limit();
+        Self {
             store,
             limit,
             header: None,
-            packer: Packer::new(store, limit, level),
+            packer: Packer::new(store, limit, packing),
             files: BTreeMap::new(),
             paths: BTreeMap::new(),
             layers: BTreeMap::new(),
             blobs: BTreeMap::new(),
             streams: Vec::new(),
-        })
+        }
     }
 
     /// Adds an image's layers. Gives how many blobs can't be made again and were kept.
@@ -254,7 +260,15 @@ impl<'a> Writer<'a> {
 
     /// Adds bytes as they are. They have `digest`.
     fn whole(&mut self, digest: &Digest, source: &Source) -> Result<Runs> {
-        let chunks = self.stream(b"", SourceReader::all(source.as_ref()))?;
+        let mut bytes = Hashing::new(SourceReader::all(source.as_ref()));
+        let chunks = self.stream(b"", &mut bytes)?;
+        let (_, found, _) = bytes.finish();
+        if found != *digest {
+            return Err(Error::mismatch(format!(
+                "blob {digest}: its bytes have digest {found}; the image is damaged, rebuild or \
+                 download it again"
+            )));
+        }
         self.streams.push((*digest, chunks.clone()));
         Ok(chunks)
     }
@@ -395,14 +409,10 @@ impl<'a> Writer<'a> {
 
     /// Writes what is left, and last the image: from then on it is there. Gives the names that
     /// were another image's.
-    fn finish(
-        &mut self,
-        image: &ImageRecord,
-        images: &[(u64, ImageRecord)],
-    ) -> Result<Vec<(String, Digest)>> {
+    fn finish(&mut self, image: &ImageRecord) -> Result<Vec<(String, Digest)>> {
         self.packer.finish()?;
         self.verify(image)?;
-        let mut batch = self.store.db.batch();
+        let mut batch = self.store.batch();
         for (hash, chunks) in &self.files {
             batch.put("files", hash, &chunks.to_bytes())?;
         }
@@ -415,29 +425,30 @@ impl<'a> Writer<'a> {
         for (digest, blob) in &self.blobs {
             batch.put_json("blobs", digest.as_bytes(), blob)?;
         }
-        let mut image = image.clone();
+        let (mut number, mut image) = (self.store.next_image()?, image.clone());
+        if let Some((at, old)) = self.store.of_digest(&image.root.digest)? {
+            // It keeps the names and times it had, and its layers.
+            number = at;
+            image.absorb(old);
+        }
         let mut moved = Vec::new();
-        let mut number = images.last().map_or(0, |(number, _)| number + 1);
-        for (at, old) in images {
-            let mut old = old.clone();
-            if old.root.digest == image.root.digest {
-                // It keeps the names it had and its layers.
-                number = *at;
-                let new = std::mem::take(&mut image.names);
-                image = old;
-                image.names.retain(|n| !new.contains(n));
-                image.names.splice(0..0, new);
+        let mut changed: BTreeMap<u64, ImageRecord> = BTreeMap::new();
+        for name in &image.names {
+            let Some((at, old)) = self.store.of_name(name)?.filter(|(at, _)| *at != number) else {
                 continue;
-            }
-            let (gone, stay) = old.names.drain(..).partition(|name| image.names.contains(name));
-            old.names = stay;
+            };
+            let old = changed.entry(at).or_insert(old);
+            let taken = |other: &String| name::is_same(other, name);
+            let (gone, stay) = std::mem::take(&mut old.names).into_iter().partition(taken);
             let gone: Vec<String> = gone;
-            if !gone.is_empty() {
-                batch.put_json("images", &key(*at), &old)?;
-            }
+            old.names = stay;
+            old.former.retain(|name| !gone.contains(name));
+            old.former.extend_from_slice(&gone);
             moved.extend(gone.into_iter().map(|name| (name, old.root.digest)));
         }
-        batch.put_json("images", &key(number), &image)?;
+        for (number, image) in changed.into_iter().chain([(number, image)]) {
+            batch.put_image(number, &image)?;
+        }
         batch.write(true)?;
         self.store.db.settle()?;
         Ok(moved)

@@ -1,16 +1,31 @@
-//! Checking a store: every byte is read, every hash computed, every name followed.
+//! Checking a store: every byte is read, every hash computed, every name followed. What is found
+//! can be taken out, so that images that are added again find nothing bad to share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::gc::{Marks, count};
-use super::record::{BlobRecord, PackHeader, Runs, number_of};
-use super::table::Store;
+use super::files;
+use super::gc::{Gone, Marks};
+use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of};
+use super::repair;
+use super::table::{SCHEMA, Store};
+use crate::content::Budget;
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::progress::Progress;
+
+/// How to check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckOptions {
+    /// Make every blob as well, and verify its digest.
+    pub blobs: bool,
+    /// Take out what is damaged.
+    pub repair: bool,
+}
 
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
@@ -25,33 +40,163 @@ pub struct Checked {
     pub images: u64,
     /// Blobs that were made and whose digests were verified.
     pub blobs: u64,
-    /// What is wrong.
+    /// What is wrong: a line for each pack or file that is damaged, and for each image that misses
+    /// something because of it.
     pub problems: Vec<String>,
+    /// What was done about it.
+    pub repaired: Vec<String>,
+    /// Images that miss something, and are whole again when they are added again.
+    pub incomplete: u64,
+}
+
+/// What is damaged, by what has to go.
+struct Damage {
+    /// Packs, by their first number.
+    packs: BTreeSet<u64>,
+    /// Chunks that are there and good.
+    whole: Marks,
+    records: bool,
+    names: Vec<Gone>,
+    layers: BTreeSet<Digest>,
+    /// With what is wrong.
+    blobs: BTreeMap<Digest, String>,
 }
 
 impl Store {
-    /// Reads and hashes every chunk, follows every image to its chunks, and verifies the digests of
-    /// its documents and uncompressed layers; with `blobs`, compresses those too and verifies the
-    /// digests of the blobs. Damage is listed and is no error.
-    pub fn check(&self, blobs: bool, progress: &dyn Progress) -> Result<Checked> {
+    /// Checks the store in `dir`. What is read is kept on `budget`. Damage is listed and is no error,
+    /// and no error of reading is damage. Runs on the current rayon pool.
+    pub fn check(
+        dir: &Path,
+        options: CheckOptions,
+        budget: &Arc<Budget>,
+        progress: &dyn Progress,
+    ) -> Result<Checked> {
+        let open = || -> Result<Self> {
+            let store = if options.repair { Self::open_existing } else { Self::open_read };
+            let store = store(dir, budget)?;
+            store.db.verify()?;
+            Ok(store)
+        };
         let mut checked = Checked::default();
+        let store = match open() {
+            Err(e) if e.kind() == ErrorKind::Malformed => {
+                checked.problems.push(found(&e));
+                if !options.repair {
+                    return Ok(checked);
+                }
+                checked.repaired.push(repair::remake_index(dir)?);
+                open()?
+            }
+            store => store?,
+        };
+        store.check_all(options, &mut checked, progress)?;
+        Ok(checked)
+    }
+
+    pub(super) fn check_all(
+        &self,
+        options: CheckOptions,
+        checked: &mut Checked,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let packs = self.headers()?;
-        let chunks = count(&packs);
-        let mut whole = Marks::new(chunks);
+        let mut damage = Damage {
+            packs: BTreeSet::new(),
+            whole: Marks::new(self.limit()),
+            records: false,
+            names: Vec::new(),
+            layers: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+        };
+        let (_, bad) = files::replay(&self.dir, self.state().records, &mut |_, _, _| ())?;
+        if bad > 0 {
+            let name = files::Folder::Records.name(self.state().records.file);
+            checked
+                .problems
+                .push(format!("{name}: {bad} records are damaged; the index has what they said"));
+            damage.records = true;
+        }
+        self.check_packs(&packs, checked, &mut damage, progress)?;
+        self.check_names(&packs, checked, &mut damage)?;
+        self.check_blobs(options.blobs, checked, &mut damage, progress)?;
+        let mut marks = Marks::new(self.limit());
+        for (_, image) in self.images()? {
+            checked.images += 1;
+            let mut bad = Vec::new();
+            for digest in &image.blobs {
+                match self.known_blob(digest) {
+                    Ok(Some(record)) if !damage.blobs.contains_key(digest) => {
+                        record.made.chunks().into_iter().for_each(|c| marks.add_all(c));
+                        if let Some(diff_id) = record.made.diff_id() {
+                            let layer = self.layer(diff_id)?;
+                            self.layer_chunks(&layer, &mut |c| marks.add_all(c))?;
+                        }
+                    }
+                    _ => bad.push(digest),
+                }
+            }
+            if bad.is_empty() {
+                continue;
+            }
+            checked.incomplete += 1;
+            let missing = format!("blob {} is missing", bad[0]);
+            checked.problems.push(format!(
+                "image {} can't be extracted: {} of {} blobs are damaged or missing: {}; {}add it \
+                 again",
+                image.label(),
+                bad.len(),
+                image.blobs.len(),
+                damage.blobs.get(bad[0]).unwrap_or(&missing),
+                if options.repair { "" } else { "after `relayer store check --repair`, " }
+            ));
+        }
+        for (first, header) in &packs {
+            let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));
+            checked.unused_bytes += unused.map(|(_, (bytes, _))| u64::from(*bytes)).sum::<u64>();
+        }
+        if options.repair {
+            self.repair(&packs, &damage, checked)?;
+        }
+        Ok(())
+    }
+
+    fn check_packs(
+        &self,
+        packs: &[(u64, PackHeader)],
+        checked: &mut Checked,
+        damage: &mut Damage,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         progress.begin("check", packs.iter().map(|(_, header)| header.frame).sum());
         // Batches keep the packs that the next ones refer to in memory.
         for some in packs.chunks(4 * rayon::current_num_threads()) {
-            let read: Vec<Result<()>> =
-                some.par_iter().map(|(first, header)| self.check_pack(*first, header)).collect();
+            let read: Vec<Result<()>> = some
+                .par_iter()
+                .with_max_len(1)
+                .map(|(first, header)| self.check_pack(*first, header))
+                .collect();
             for ((first, header), result) in some.iter().zip(read) {
                 progress.advance(header.frame);
                 if let Err(e) = result {
-                    checked.problems.push(e.to_string());
+                    if !is_damage(&e) {
+                        return Err(e);
+                    }
+                    let below = header.references.numbers().find_map(|number| {
+                        let (other, _) = &packs[pack_of(packs, number)?];
+                        damage.packs.contains(other).then_some(*other)
+                    });
+                    damage.packs.insert(*first);
+                    checked.problems.push(match below {
+                        Some(other) => {
+                            format!("pack {first}: it was compressed against pack {other}")
+                        }
+                        None => found(&e),
+                    });
                     continue;
                 }
                 for (number, (bytes, _)) in (*first..).zip(&header.chunks) {
                     if *bytes > 0 {
-                        whole.add(number);
+                        damage.whole.add(number);
                         checked.chunks += 1;
                         checked.chunk_bytes += u64::from(*bytes);
                     }
@@ -59,50 +204,7 @@ impl Store {
             }
         }
         progress.end();
-        self.check_names(&packs, &whole, &mut checked)?;
-        let mut marks = Marks::new(chunks);
-        let (images, mut broken, mut sound) = (self.images()?, BTreeMap::new(), Vec::new());
-        for digest in images.iter().flat_map(|(_, i)| &i.blobs).collect::<BTreeSet<_>>() {
-            match self.check_blob(digest, &whole, &mut marks) {
-                Ok(record) => sound.push((*digest, record)),
-                Err(e) => drop(broken.insert(*digest, e.to_string())),
-            }
-        }
-        progress.begin("verify", sound.iter().map(|(_, record)| record.bytes).sum());
-        let one = |(digest, record): &(Digest, BlobRecord)| {
-            let result = self.check_contents(digest, record, blobs);
-            progress.advance(record.bytes);
-            result
-        };
-        // Encoders have threads of their own, and memory for each.
-        let results: Vec<Result<()>> = if blobs {
-            sound.iter().map(one).collect()
-        } else {
-            sound.par_iter().with_max_len(1).map(one).collect()
-        };
-        progress.end();
-        for ((digest, _), result) in sound.iter().zip(results) {
-            match result {
-                Ok(()) => checked.blobs += u64::from(blobs),
-                Err(e) => drop(broken.insert(*digest, e.to_string())),
-            }
-        }
-        for (_, image) in images {
-            checked.images += 1;
-            let name = image.names.first().cloned().unwrap_or_else(|| image.root.digest.short());
-            let problems = image.blobs.iter().filter_map(|digest| broken.get(digest));
-            checked.problems.extend(problems.map(|e| {
-                format!(
-                    "image {name} can't be extracted: {e}; take it out with `relayer store rm` \
-                     and `relayer store gc`, and add it again"
-                )
-            }));
-        }
-        for (first, header) in &packs {
-            let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));
-            checked.unused_bytes += unused.map(|(_, (bytes, _))| u64::from(*bytes)).sum::<u64>();
-        }
-        Ok(checked)
+        Ok(())
     }
 
     /// Decodes a pack, which verifies its hashes.
@@ -111,69 +213,131 @@ impl Store {
         live.map_or(Ok(()), |(number, _)| self.packs.of(&self.db, number).map(drop))
     }
 
-    /// Whatever names chunks must name whole ones, and a hash the chunk that has it.
+    /// Whatever names chunks must name whole ones, and a hash the chunk that has it. What names
+    /// chunks of a damaged pack goes with it, and is no problem of its own.
     fn check_names(
         &self,
         packs: &[(u64, PackHeader)],
-        whole: &Marks,
         checked: &mut Checked,
+        damage: &mut Damage,
     ) -> Result<()> {
-        let hash = |number: u64| {
-            let (first, header) = packs[..packs.partition_point(|p| p.0 <= number)].last()?;
-            header.chunks.get((number - first) as usize).map(|(_, hash)| hash)
+        let known = |number: u64| {
+            let (first, header) = &packs[pack_of(packs, number)?];
+            let (bytes, hash) = header.chunks.get((number - first) as usize)?;
+            (*bytes > 0).then_some((*first, hash))
         };
         for table in ["chunks", "files", "paths"] {
+            let mut wrong = 0;
             for entry in self.db.below(table, b"")? {
-                let chunks = entry.and_then(|(key, value)| {
-                    if table != "chunks" {
-                        let damaged = || self.db.damaged("an entry makes no sense");
-                        return Runs::parse(&value, count(packs)).ok_or_else(damaged);
-                    }
-                    let number = number_of(&value)?;
-                    let same = hash(number).is_some_and(|hash| hash[..] == *key);
-                    let other = || self.db.damaged(&format!("chunk {number} has another hash"));
-                    if same { Ok(Runs(vec![(number, 1)])) } else { Err(other()) }
-                });
-                let fine = chunks.and_then(|chunks| self.all_whole(&chunks, whole));
-                if let Err(e) = fine {
-                    checked.problems.push(format!("table {table}: {e}"));
+                let (key, value) = entry?;
+                let chunks = if table == "chunks" {
+                    let number = number_of(&value).ok();
+                    let same = |n: &u64| known(*n).is_some_and(|(_, hash)| hash[..] == *key);
+                    number.filter(same).map(|number| Runs(vec![(number, 1)]))
+                } else {
+                    Runs::parse(&value, self.limit())
+                };
+                let Some(chunks) = chunks else {
+                    wrong += 1;
+                    damage.names.push((table, key));
+                    continue;
+                };
+                let mut lost = chunks.numbers().filter(|n| !damage.whole.has(*n)).peekable();
+                if lost.peek().is_some() {
+                    let in_damaged = |n| known(n).is_some_and(|(p, _)| damage.packs.contains(&p));
+                    wrong += u64::from(!lost.all(in_damaged));
+                    damage.names.push((table, key));
                 }
+            }
+            if wrong > 0 {
+                checked.problems.push(format!(
+                    "the index: {wrong} entries of {table} name chunks that are not there"
+                ));
             }
         }
         Ok(())
     }
 
-    fn all_whole(&self, chunks: &Runs, whole: &Marks) -> Result<()> {
-        match chunks.numbers().find(|number| !whole.has(*number)) {
-            Some(number) => Err(self.db.damaged(&format!("chunk {number} is missing or damaged"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Follows a blob to its chunks.
-    fn check_blob(&self, digest: &Digest, whole: &Marks, used: &mut Marks) -> Result<BlobRecord> {
-        let record = self.blob(digest)?;
-        let mut problem: Option<Error> = None;
-        let mut each = |chunks: &Runs| {
-            used.add_all(chunks);
-            if let Err(e) = self.all_whole(chunks, whole) {
-                problem.get_or_insert(e);
+    /// Follows every layer and blob to its chunks, and verifies the digests of documents and tars;
+    /// with `make`, compresses those too and verifies the digests of the blobs.
+    fn check_blobs(
+        &self,
+        make: bool,
+        checked: &mut Checked,
+        damage: &mut Damage,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        for item in self.db.below("layers", b"")? {
+            let (key, value) = item?;
+            let Some(diff_id) = digest_of(&key) else { continue };
+            let layer: Result<LayerRecord> = self.db.parse(&value);
+            let mut whole = true;
+            let mut each = |chunks: &Runs| whole &= all_whole(chunks, &damage.whole);
+            let read = layer.and_then(|layer| {
+                each(&layer.steps);
+                each(&layer.heads);
+                self.layer_chunks(&layer, &mut each)
+            });
+            match read {
+                Ok(()) if whole => {}
+                Err(e) if !is_damage(&e) => return Err(e),
+                _ => {
+                    damage.layers.insert(diff_id);
+                }
             }
+        }
+        let mut whole = Vec::new();
+        for item in self.db.below("blobs", b"")? {
+            let Some(digest) = digest_of(&item?.0) else { continue };
+            match self.check_blob(&digest, damage) {
+                Ok(record) => whole.push((digest, record)),
+                Err(e) if !is_damage(&e) => return Err(e),
+                Err(e) => drop(damage.blobs.insert(digest, found(&e))),
+            }
+        }
+        progress.begin("verify", whole.iter().map(|(_, record)| record.bytes).sum());
+        let one = |(digest, record): &(Digest, BlobRecord)| {
+            let result = self.check_contents(digest, record, make);
+            progress.advance(record.bytes);
+            result
         };
-        record.made.chunks().into_iter().for_each(&mut each);
-        if let Some(diff_id) = record.made.diff_id() {
-            self.layer_chunks(&self.layer(diff_id)?, &mut each)?;
+        // Encoders have threads of their own, and memory for each.
+        let results: Vec<Result<()>> = if make {
+            whole.iter().map(one).collect()
+        } else {
+            whole.par_iter().with_max_len(1).map(one).collect()
+        };
+        progress.end();
+        for ((digest, _), result) in whole.into_iter().zip(results) {
+            match result {
+                Ok(()) => checked.blobs += u64::from(make),
+                Err(e) if !is_damage(&e) => return Err(e),
+                Err(e) => drop(damage.blobs.insert(digest, found(&e))),
+            }
         }
-        match problem {
-            Some(e) => Err(e.context(format!("blob {digest}"))),
-            None => Ok(record),
-        }
+        Ok(())
     }
 
-    /// Makes a blob, or only what it is compressed from unless `blobs` is set.
-    fn check_contents(&self, digest: &Digest, record: &BlobRecord, blobs: bool) -> Result<()> {
+    /// Follows a blob to what it is made of.
+    fn check_blob(&self, digest: &Digest, damage: &Damage) -> Result<BlobRecord> {
+        let record = self.blob(digest)?;
+        let lost = |what: String| Err(Error::malformed(format!("blob {digest}: {what}")));
+        if record.made.chunks().is_some_and(|c| !all_whole(c, &damage.whole)) {
+            return lost("some of it was in a damaged pack".into());
+        }
+        if let Some(diff_id) = record.made.diff_id() {
+            if damage.layers.contains(diff_id) {
+                return lost(format!("some of layer {diff_id} was in a damaged pack"));
+            }
+            self.layer(diff_id)?;
+        }
+        Ok(record)
+    }
+
+    /// Makes a blob, or only what it is compressed from unless `make` is set.
+    fn check_contents(&self, digest: &Digest, record: &BlobRecord, make: bool) -> Result<()> {
         match record.made.diff_id() {
-            Some(diff_id) if !blobs => {
+            Some(diff_id) if !make => {
                 self.verify_tar(diff_id, &self.layer(diff_id)?).context(|| format!("blob {digest}"))
             }
             _ => {
@@ -182,4 +346,68 @@ impl Store {
             }
         }
     }
+
+    /// Takes out all that is damaged: what names it first, so that nothing ever names what is gone.
+    fn repair(
+        &self,
+        packs: &[(u64, PackHeader)],
+        damage: &Damage,
+        checked: &mut Checked,
+    ) -> Result<()> {
+        let boxed = |d: &Digest| -> Box<[u8]> { d.as_bytes()[..].into() };
+        let blobs = damage.blobs.keys().map(|d| ("blobs", boxed(d)));
+        let layers = damage.layers.iter().map(|d| ("layers", boxed(d)));
+        let names = damage.names.iter().cloned();
+        self.delete(&blobs.chain(layers).chain(names).collect::<Vec<_>>())?;
+        let bad: Vec<Gone> =
+            damage.packs.iter().map(|first| ("packs", key(*first)[..].into())).collect();
+        self.delete(&bad)?;
+        let mut done: BTreeMap<&str, usize> = BTreeMap::new();
+        done.insert("packs", damage.packs.len());
+        done.insert("layers", damage.layers.len());
+        done.insert("blobs", damage.blobs.len());
+        done.insert("entries of the index", damage.names.len());
+        for (what, count) in done.into_iter().filter(|(_, count)| *count > 0) {
+            checked.repaired.push(format!("took out {count} {what}"));
+        }
+        // A chunk that is there twice is found under its hash again.
+        let mut batch = self.batch();
+        for (first, header) in packs.iter().filter(|(first, _)| !damage.packs.contains(first)) {
+            for (number, (bytes, hash)) in (*first..).zip(&header.chunks) {
+                if *bytes > 0 && self.db.get("chunks", hash)?.is_none() {
+                    batch.put("chunks", hash, &key(number))?;
+                }
+            }
+        }
+        batch.write(true)?;
+        if damage.records {
+            self.rewrite_records()?;
+            checked.repaired.push("wrote the records again".into());
+        }
+        self.db.settle()
+    }
+}
+
+/// The place of the pack that a chunk is in or would be in.
+fn pack_of(packs: &[(u64, PackHeader)], number: u64) -> Option<usize> {
+    packs.partition_point(|pack| pack.0 <= number).checked_sub(1)
+}
+
+fn all_whole(chunks: &Runs, whole: &Marks) -> bool {
+    chunks.numbers().all(|number| whole.has(number))
+}
+
+/// What an error found; what is to be done is said once for all.
+fn found(e: &Error) -> String {
+    e.to_string().replace(&format!("; {}", SCHEMA.repair_hint), "")
+}
+
+/// Whether an error tells of what the store holds, and not of what kept it from being read.
+fn is_damage(e: &Error) -> bool {
+    e.io_kind().is_none()
+        && matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::NotFound)
+}
+
+fn digest_of(key: &[u8]) -> Option<Digest> {
+    key.try_into().ok().map(Digest::from_bytes)
 }

@@ -2,24 +2,29 @@
 //!
 //! First the records that name chunks go, then chunks; so whenever it is interrupted, nothing
 //! names what is not there. Nor does a pack keep what no image uses only because it was compressed
-//! with that in sight: it is compressed again without, and both together are smaller.
+//! against that: it is compressed again without, and both together are smaller. At last, what is
+//! left of files with large gaps is moved to new ones. Where damage is in the way it ends, and
+//! leaves no more behind than there was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::pack;
-use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of, take_step};
+use super::entry::{self, Entry};
+use super::files::{self, Changes, End, Folder, Tails};
+use super::pack::Packing;
+use super::record::{LayerRecord, PackHeader, Runs, key, number_of, take_step};
 use super::stats::disk_bytes;
 use super::table::Store;
 use crate::content::Budget;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Context, ErrorKind, Result};
 use crate::progress::Progress;
 
-/// A pack of which less than this share is used is written anew.
+/// A pack or file of which less than this share is used is written anew.
 const SPARSE: (u64, u64) = (3, 4);
 /// Changes that are made together.
 const BATCH: usize = 10_000;
@@ -41,8 +46,18 @@ pub struct Collected {
     pub after_bytes: u64,
 }
 
+/// Bytes of packs that are moved together.
+const MOVED: usize = 16 << 20;
+/// Bytes of changes that are recorded together.
+const RECORD: usize = 1 << 20;
+
+/// Bytes of a pack on disk.
+fn entry_size(first: u64, header: &PackHeader) -> u64 {
+    entry::size(header.to_head(first).len() as u64, header.frame)
+}
+
 /// A table and a key that is to go.
-type Gone = (&'static str, Box<[u8]>);
+pub(super) type Gone = (&'static str, Box<[u8]>);
 
 /// A set of chunks.
 pub(super) struct Marks(Vec<u64>);
@@ -97,7 +112,9 @@ impl Store {
             if !used.blobs.insert(*digest.as_bytes()) {
                 continue;
             }
-            let BlobRecord { made, .. } = self.blob(digest)?;
+            // One that is missing was damaged, and is to be added again.
+            let Some(record) = self.known_blob(digest)? else { continue };
+            let made = record.made;
             if let Some(chunks) = made.chunks() {
                 used.chunks.add_all(chunks);
             }
@@ -119,7 +136,7 @@ impl Store {
         each(&layer.steps);
         each(&layer.heads);
         let bytes = self.packs.all(&self.db, &layer.steps, super::read::MAX_STEPS)?;
-        let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit()?);
+        let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit());
         while !rest.is_empty() {
             let step = take_step(&mut rest, &mut end, limit)
                 .ok_or_else(|| self.db.damaged("a layer's steps make no sense"))?;
@@ -128,31 +145,40 @@ impl Store {
         Ok(())
     }
 
-    /// Takes out of the store in `dir` what no image uses. Packs that are compressed again are at
-    /// `level` of zstd; what is read is kept on `budget`. Runs on the current rayon pool.
+    /// Takes out of the store in `dir` what no image uses; `packing` says how packs are compressed
+    /// again. What is read is kept on `budget`. Runs on the current rayon pool.
     pub fn collect(
         dir: &Path,
-        level: i32,
+        packing: Packing,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Collected> {
-        let store = Self::open_to_collect(dir, budget)?;
+        let store = Self::open_existing(dir, budget)?;
         let before_bytes = disk_bytes(dir)?;
-        let collected = store.collect_all(level, progress)?;
+        let before = store.state();
+        let collected = match store.collect_all(packing, progress) {
+            Err(e) => {
+                // What was written for nothing goes again.
+                let told: Option<files::State> = store.db.json("state", b"")?;
+                files::tidy(dir, &told.unwrap_or(before))?;
+                return Err(e);
+            }
+            collected => collected?,
+        };
         // Files go for good when they are closed.
         drop(store);
         Ok(Collected { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
     }
 
-    fn collect_all(&self, level: i32, progress: &dyn Progress) -> Result<Collected> {
+    fn collect_all(&self, packing: Packing, progress: &dyn Progress) -> Result<Collected> {
         let images: Vec<_> = self.images()?.into_iter().map(|(_, image)| image.blobs).collect();
         let packs = self.headers()?;
-        let used = self.used(images.iter().map(Vec::as_slice), count(&packs))?;
+        let used = self.used(images.iter().map(Vec::as_slice), self.limit())?;
         let mut gone = self.sweep("blobs", |key, _| Ok(!used.blobs.contains(key)))?;
         gone.extend(self.sweep("layers", |key, _| Ok(!used.layers.contains(key)))?);
         for table in ["files", "paths"] {
             gone.extend(self.sweep(table, |_, value| {
-                let chunks = Runs::parse(value, count(&packs)).unwrap_or_default();
+                let chunks = Runs::parse(value, self.limit()).unwrap_or_default();
                 Ok(!chunks.numbers().all(|number| used.chunks.has(number)))
             })?);
         }
@@ -162,13 +188,100 @@ impl Store {
         progress.begin("collect", packs.iter().map(|(_, header)| header.frame).sum());
         // A pack is written anew while what it refers to, in earlier ones, is still there.
         for (first, header) in packs.iter().rev() {
-            self.sift(*first, header, &used.chunks, level, &mut collected)?;
+            self.sift(*first, header, &used.chunks, packing, &mut collected)?;
             progress.advance(header.frame);
         }
+        self.close_gaps()?;
+        self.rewrite_records()?;
         self.db.settle()?;
-        self.db.compact()?;
+        self.db.compact();
         progress.end();
         Ok(collected)
+    }
+
+    /// Moves packs out of files of which much is not used, and takes those away.
+    fn close_gaps(&self) -> Result<()> {
+        let mut left: BTreeMap<u64, Vec<(u64, PackHeader)>> = BTreeMap::new();
+        for (first, header) in self.headers()? {
+            left.entry(header.place.file).or_default().push((first, header));
+        }
+        let mut files = Folder::Packs.list(&self.dir)?;
+        files.retain(|(number, bytes)| {
+            let packs = left.get(number).map_or(&[][..], Vec::as_slice);
+            let used: u64 = packs.iter().map(|(first, header)| entry_size(*first, header)).sum();
+            used * SPARSE.1 < bytes * SPARSE.0
+        });
+        let mut state = self.state();
+        if files.iter().any(|(number, _)| *number == state.packs.file) {
+            state.packs = End { file: state.packs.file + 1, end: 0 };
+            self.set_state(state);
+        }
+        for (number, _) in files {
+            let path = Folder::Packs.path(&self.dir, number);
+            self.move_packs(&path, left.remove(&number).unwrap_or_default())
+                .context(|| format!("moving packs out of {}", path.display()))?;
+            fs::remove_file(&path).context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn move_packs(&self, path: &Path, packs: Vec<(u64, PackHeader)>) -> Result<()> {
+        let file = File::open(path)?;
+        let mut batch = self.batch();
+        let mut packs = packs.into_iter().peekable();
+        while packs.peek().is_some() {
+            // So many at a time are put on disk together.
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while bytes < MOVED
+                && let Some((first, header)) = packs.next()
+            {
+                let entry = Entry::read(&file, header.place.offset);
+                let frame = entry.and_then(|entry| entry.body(&file));
+                let frame = frame.map_err(|e| match e.kind() {
+                    ErrorKind::Malformed => self.db.damaged(&e.to_string()),
+                    _ => e,
+                })?;
+                bytes += frame.len();
+                some.push((first, header, frame));
+            }
+            let written = some.iter().map(|(first, header, frame)| (*first, header, &frame[..]));
+            let places = self.write_packs(&written.collect::<Vec<_>>())?;
+            for ((first, mut header, _), place) in some.into_iter().zip(places) {
+                header.place = place;
+                batch.put("packs", &key(first), &header.to_value())?;
+                self.packs.forget(first);
+            }
+        }
+        batch.write(true)
+    }
+
+    /// Writes the records anew: what there is, and not how it came to be.
+    pub(super) fn rewrite_records(&self) -> Result<()> {
+        let mut state = self.state();
+        let old = state.records;
+        state.records = End { file: old.file + 1, end: 0 };
+        let mut tails = Tails::default();
+        let mut changes = Changes::default();
+        for table in files::recorded() {
+            for item in self.db.below(table, b"")? {
+                let (key, value) = item?;
+                changes.add(table, &key, Some(&value));
+                if changes.0.len() >= RECORD {
+                    let some = std::mem::take(&mut changes.0);
+                    tails.record(&self.dir, &mut state, &some)?;
+                }
+            }
+        }
+        tails.record(&self.dir, &mut state, &changes.0)?;
+        self.set_state(state);
+        self.batch().write(true)?;
+        let path = Folder::Records.path(&self.dir, old.file);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the dead chunks of a pack out.
@@ -177,7 +290,7 @@ impl Store {
         first: u64,
         header: &PackHeader,
         used: &Marks,
-        level: i32,
+        packing: Packing,
         collected: &mut Collected,
     ) -> Result<()> {
         let mut after = header.clone();
@@ -190,11 +303,10 @@ impl Store {
             }
         }
         after.references = header.references.numbers().filter(|n| used.has(*n)).collect();
-        let mut batch = self.db.batch();
+        let mut batch = self.batch();
         if after.plain() == 0 {
             dead.packs = 1;
             batch.delete("packs", &key(first))?;
-            batch.delete("data", &key(first))?;
         } else if after.references != header.references
             || after.plain() * SPARSE.1 < header.plain() * SPARSE.0
         {
@@ -202,13 +314,13 @@ impl Store {
             let read = |chunks: &Runs| self.packs.all(&self.db, chunks, u64::MAX);
             let live = (first..).zip(&after.chunks).filter(|(_, chunk)| chunk.0 > 0);
             let bytes = read(&live.map(|(number, _)| number).collect())?;
-            let frame = pack::encode(&bytes, &read(&after.references)?, level)?;
+            let frame = packing.encode(&bytes, &read(&after.references)?)?;
             if after.references.is_empty() {
                 after.depth = 0;
             }
             after.frame = frame.len() as u64;
-            batch.put("packs", &key(first), &after.to_bytes())?;
-            batch.put("data", &key(first), &frame)?;
+            after.place = self.write_packs(&[(first, &after, &frame)])?[0];
+            batch.put("packs", &key(first), &after.to_value())?;
         } else {
             return Ok(());
         }
@@ -222,7 +334,7 @@ impl Store {
     }
 
     /// Keys of a table that are to go.
-    fn sweep(
+    pub(super) fn sweep(
         &self,
         table: &'static str,
         dead: impl Fn(&[u8], &[u8]) -> Result<bool>,
@@ -237,9 +349,9 @@ impl Store {
         Ok(keys)
     }
 
-    fn delete(&self, keys: &[Gone]) -> Result<()> {
+    pub(super) fn delete(&self, keys: &[Gone]) -> Result<()> {
         for keys in keys.chunks(BATCH) {
-            let mut batch = self.db.batch();
+            let mut batch = self.batch();
             for (table, key) in keys {
                 batch.delete(table, key)?;
             }

@@ -4,23 +4,32 @@
 //! byte for byte: every tar from its headers and files, every blob by the compression that it had.
 //! docs/STORE.md has the format.
 //!
+//! Packs and records are files of the store's own; the tables are an index of them in RocksDB.
+//!
 //! | table | key | value |
 //! |---|---|---|
-//! | `packs` | number of the first chunk | sizes and hashes of chunks, what they are compressed with in sight |
-//! | `data` | the same | their zstd frame |
+//! | `state` | none | how far files are good, and the number that no chunk has yet |
+//! | `packs` | number of the first chunk | where it lies, sizes and hashes of chunks, what they are compressed against |
 //! | `chunks` | BLAKE3 of a chunk | its number |
 //! | `files` | BLAKE3 of a file of several chunks | numbers of its chunks |
-//! | `paths` | half of the BLAKE3 of a path | chunks of the newest file there, to compress the next with in sight |
+//! | `paths` | half of the BLAKE3 of a path | chunks of the newest file there, to compress the next against |
 //! | `layers` | diff ID | how its tar is put together |
 //! | `blobs` | digest | how it is made of a tar, or the chunks that it was kept as |
 //! | `images` | number | root, names, blobs |
+//! | `names` | name in full, or digest | number of its image |
 
 #[cfg(feature = "store")]
 mod add;
 #[cfg(feature = "store")]
 mod check;
 #[cfg(feature = "store")]
+mod entry;
+#[cfg(feature = "store")]
+mod files;
+#[cfg(feature = "store")]
 mod gc;
+#[cfg(feature = "store")]
+mod images;
 #[cfg(feature = "store")]
 mod pack;
 #[cfg(feature = "store")]
@@ -28,6 +37,8 @@ mod packer;
 #[cfg(feature = "store")]
 mod read;
 pub mod record;
+#[cfg(feature = "store")]
+mod repair;
 #[cfg(feature = "store")]
 mod stats;
 #[cfg(feature = "store")]
@@ -43,11 +54,13 @@ use crate::error::Result;
 #[cfg(feature = "store")]
 pub use {
     add::{Added, Options},
-    check::Checked,
+    check::{CheckOptions, Checked},
     gc::Collected,
+    images::{Listed, Removal},
+    pack::Packing,
     read::place,
     stats::{ImageStats, Stats},
-    table::{Listed, Store},
+    table::Store,
 };
 
 /// Where a store lies unless something else is said: in the user's data folder.

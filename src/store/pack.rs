@@ -5,15 +5,19 @@
 //! example. Packs are named by their first chunk's number.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::entry::Entry;
+use super::files::Folder;
 use super::record::{Hash, PackHeader, Runs, key, number_of};
 use crate::codec::frame;
 use crate::content::{Budget, Source, SpoolWriter};
 use crate::db::Db;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Bytes that a pack may have in sight.
 pub(super) const REFERENCE: u64 = 16 << 20;
@@ -70,6 +74,7 @@ impl Pack {
 
 /// Reads packs, and keeps those that were used last.
 pub(super) struct Packs {
+    dir: PathBuf,
     budget: Arc<Budget>,
     kept: Mutex<VecDeque<Arc<Pack>>>,
     /// How often a pack was read.
@@ -79,8 +84,9 @@ pub(super) struct Packs {
 
 impl Packs {
     /// What is read takes memory of `budget`.
-    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+    pub(super) fn new(dir: &Path, budget: &Arc<Budget>) -> Self {
         Self {
+            dir: dir.to_owned(),
             budget: Arc::clone(budget),
             kept: Mutex::default(),
             #[cfg(test)]
@@ -140,10 +146,8 @@ impl Packs {
         let header = &pack.header;
         let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
         let reference = self.join(db, &header.references, REFERENCE, depth)?;
-        let data = db.get("data", &key(pack.first))?;
-        let data = data.filter(|d| d.len() as u64 == header.frame);
-        let data = data.ok_or_else(|| db.damaged("its bytes are missing"))?;
-        let bytes = frame::decompress(&data, &reference, header.plain(), WINDOW)?;
+        let frame = self.frame(db, pack.first, header)?;
+        let bytes = frame::decompress(&frame, &reference, header.plain(), WINDOW)?;
         for (number, (size, hash)) in (pack.first..).zip(&header.chunks) {
             let place = pack.place(number);
             let chunk = &bytes[place.start as usize..place.end as usize];
@@ -160,6 +164,26 @@ impl Packs {
         // There is no room to keep it. That is no damage, but the others must go.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(Arc::new(bytes))
+    }
+
+    /// A pack's frame, which is verified.
+    fn frame(&self, db: &Db, first: u64, header: &PackHeader) -> Result<Vec<u8>> {
+        let name = Folder::Packs.name(header.place.file);
+        let read = || -> Result<Vec<u8>> {
+            let file = File::open(self.dir.join(&name))?;
+            let entry = Entry::read(&file, header.place.offset)?;
+            let head = PackHeader::parse_head(&entry.head, header.place);
+            if head.is_none_or(|(at, found)| at != first || found != *header) {
+                return Err(Error::malformed("there is another pack"));
+            }
+            entry.body(&file)
+        };
+        read().map_err(|e| match (e.kind(), e.io_kind()) {
+            (ErrorKind::Malformed, _) => db.damaged(&format!("{name}: {e}")),
+            // Lost, or collected while somebody read.
+            (_, Some(io::ErrorKind::NotFound)) => db.damaged(&format!("{name} is missing")),
+            _ => e.context(format!("reading {name}")),
+        })
     }
 
     /// Drops a pack that has changed.
@@ -179,8 +203,12 @@ impl Packs {
     }
 
     fn join(&self, db: &Db, chunks: &Runs, limit: u64, depth: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
         let chunks = ChunkReader { depth, ..ChunkReader::new(self, db, chunks.clone()) };
+        if chunks.runs.as_slice().is_empty() {
+            return Ok(Vec::new());
+        }
+        // Room that is not written to is no memory; a list that grows is twice that for a while.
+        let mut bytes = Vec::with_capacity(limit.min(REFERENCE) as usize + 1);
         chunks.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(db.damaged(&format!("more than {limit} bytes are named together")));
@@ -211,9 +239,38 @@ fn gone(db: &Db, number: u64) -> Error {
     db.damaged(&format!("chunk {number} is missing"))
 }
 
-/// Compresses a pack's chunks, joined, with earlier ones in sight.
-pub(super) fn encode(bytes: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    frame::compress(bytes, reference, level, WINDOW)
+/// How packs are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// Level of zstd.
+    pub level: i32,
+    /// Threads that do it.
+    pub threads: usize,
+    /// Memory for what is read, beside what they have.
+    pub spool: u64,
+    /// Log2 of the entries in zstd's tables, where those of the level are too large.
+    table_log: Option<u32>,
+}
+
+/// Memory of a thread that compresses a pack: the pack, what it is compressed against, what comes
+/// out, and zstd's tables at level 12.
+const THREAD: u64 = 96 << 20;
+/// Entries that zstd's tables have where there is less.
+const SMALL_TABLES: u32 = 20;
+
+impl Packing {
+    /// Divides `memory` between at most `threads` and what is read.
+    pub fn new(level: i32, memory: u64, threads: usize) -> Self {
+        let threads = ((memory / 4 * 3 / THREAD) as usize).clamp(1, threads);
+        let spool = memory.saturating_sub(threads as u64 * THREAD).max(memory / 4);
+        let table_log = (memory < 2 * THREAD).then_some(SMALL_TABLES);
+        Self { level, threads, spool, table_log }
+    }
+
+    /// Compresses a pack's chunks, joined, against earlier ones.
+    pub(super) fn encode(self, bytes: &[u8], reference: &[u8]) -> Result<Vec<u8>> {
+        frame::compress(bytes, reference, self.level, WINDOW, self.table_log)
+    }
 }
 
 /// Reads chunks one after the other.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pack::{self, DEPTH, Filled, REFERENCE};
+use super::pack::{DEPTH, Filled, Packing, REFERENCE};
 use super::record::{Hash, PACK, PackHeader, key, number_of};
 use super::table::Store;
 use crate::chunk;
@@ -30,7 +30,7 @@ pub(super) struct OlderChunk {
 /// Chunks on their way into packs.
 pub(super) struct Packer<'a> {
     store: &'a Store,
-    level: i32,
+    packing: Packing,
     /// The pack being filled: number of its first chunk, its bytes, its chunks.
     first: u64,
     bytes: Vec<u8>,
@@ -58,10 +58,10 @@ struct Full {
 
 impl<'a> Packer<'a> {
     /// Numbers chunks from `first` on, the number that none has yet.
-    pub(super) fn new(store: &'a Store, first: u64, level: i32) -> Self {
+    pub(super) fn new(store: &'a Store, first: u64, packing: Packing) -> Self {
         Self {
             store,
-            level,
+            packing,
             first,
             bytes: Vec::new(),
             filled: Filled::new(),
@@ -104,7 +104,7 @@ impl<'a> Packer<'a> {
         self.new_bytes += bytes.len() as u64;
         if self.bytes.len() >= PACK {
             self.seal();
-            if self.full.len() >= 2 * rayon::current_num_threads() {
+            if self.full.len() >= self.packing.threads {
                 self.flush()?;
             }
         }
@@ -134,7 +134,7 @@ impl<'a> Packer<'a> {
         let references = self.references.drain(..).collect();
         let chunks = std::mem::take(&mut self.filled);
         let next = self.first + chunks.len() as u64;
-        let header = PackHeader { chunks, references, depth: self.depth, frame: 0 };
+        let header = PackHeader { chunks, references, depth: self.depth, ..PackHeader::default() };
         let bytes = std::mem::take(&mut self.bytes);
         self.full.push(Full { first: self.first, bytes, header });
         (self.first, self.referred, self.depth) = (next, 0, 0);
@@ -142,7 +142,7 @@ impl<'a> Packer<'a> {
 
     /// Compresses the packs that are full, and writes them.
     fn flush(&mut self) -> Result<()> {
-        let (store, level) = (self.store, self.level);
+        let (store, packing) = (self.store, self.packing);
         let frames: Vec<Result<Vec<u8>>> = self
             .full
             .par_iter()
@@ -150,16 +150,20 @@ impl<'a> Packer<'a> {
             .map(|pack| {
                 let limit = REFERENCE + 1;
                 let reference = store.packs.all(&store.db, &pack.header.references, limit)?;
-                pack::encode(&pack.bytes, &reference, level)
+                packing.encode(&pack.bytes, &reference)
             })
             .collect();
-        for (mut pack, frame) in self.full.drain(..).zip(frames) {
-            let frame = frame?;
+        let frames: Vec<Vec<u8>> = frames.into_iter().collect::<Result<_>>()?;
+        for (pack, frame) in self.full.iter_mut().zip(&frames) {
             pack.header.frame = frame.len() as u64;
             self.stored_bytes += pack.header.frame;
-            let mut batch = store.db.batch();
-            batch.put("packs", &key(pack.first), &pack.header.to_bytes())?;
-            batch.put("data", &key(pack.first), &frame)?;
+        }
+        let packs = self.full.iter().zip(&frames).map(|(p, f)| (p.first, &p.header, &f[..]));
+        let places = store.write_packs(&packs.collect::<Vec<_>>())?;
+        for (mut pack, place) in self.full.drain(..).zip(places) {
+            pack.header.place = place;
+            let mut batch = store.batch();
+            batch.put("packs", &key(pack.first), &pack.header.to_value())?;
             for (i, (_, hash)) in pack.header.chunks.iter().enumerate() {
                 batch.put("chunks", hash, &key(pack.first + i as u64))?;
                 self.pending.remove(hash);

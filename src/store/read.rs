@@ -65,7 +65,9 @@ impl Stored {
             let mut root = self.image.root.clone();
             let mut annotations = root.annotations.take().unwrap_or_default();
             annotations.insert(name::REF_NAME.into(), name::tag(full).into());
-            annotations.insert(name::CONTAINERD_NAME.into(), full.clone());
+            if name::full(full).is_some() {
+                annotations.insert(name::CONTAINERD_NAME.into(), full.clone());
+            }
             root.annotations = Some(annotations);
             root
         };
@@ -173,7 +175,7 @@ impl Store {
     pub(super) fn tar(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
         let steps = self.packs.all(&self.db, &layer.steps, MAX_STEPS)?;
         let heads = ChunkReader::new(&self.packs, &self.db, layer.heads.clone());
-        let limit = self.limit()?;
+        let limit = self.limit();
         Ok(Tar { store: self, steps, at: 0, end: 0, limit, heads: heads.take(0), file: None }
             .take(layer.tar_bytes.saturating_add(1)))
     }

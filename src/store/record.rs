@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::number;
 use crate::oci::Descriptor;
+use crate::transport::name;
 
 /// BLAKE3 of some bytes.
 pub type Hash = [u8; 32];
@@ -88,9 +89,20 @@ impl FromIterator<u64> for Runs {
     }
 }
 
+/// Where a pack lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Number of the file.
+    pub file: u64,
+    /// Where it begins there.
+    pub offset: u64,
+}
+
 /// What is known of a pack without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PackHeader {
+    /// Where it lies, which its own file does not say.
+    pub place: Place,
     /// Bytes and hash of each chunk; of one that is gone, 0 bytes.
     pub chunks: Vec<(u32, Hash)>,
     /// Chunks of earlier packs that it was compressed with in sight.
@@ -107,24 +119,49 @@ pub const PACK: usize = 8 << 20;
 pub const MAX_PACK: u64 = (PACK + crate::chunk::MAX) as u64;
 
 impl PackHeader {
-    /// As a value.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.chunks.len() * 35 + 16);
-        number::put(&mut out, self.chunks.len() as u64);
+    /// As a value of the index.
+    pub fn to_value(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
+        number::put(&mut out, self.place.file);
+        number::put(&mut out, self.place.offset);
+        self.put(&mut out);
+        out
+    }
+
+    /// As it stands before the pack's frame; `first` is the number of the pack's first chunk.
+    pub fn to_head(&self, first: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
+        number::put(&mut out, first);
+        self.put(&mut out);
+        out
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        number::put(out, self.chunks.len() as u64);
         for (bytes, hash) in &self.chunks {
-            number::put(&mut out, u64::from(*bytes));
+            number::put(out, u64::from(*bytes));
             if *bytes > 0 {
                 out.extend_from_slice(hash);
             }
         }
-        self.references.put(&mut out, &mut 0);
-        number::put(&mut out, self.depth);
-        number::put(&mut out, self.frame);
-        out
+        self.references.put(out, &mut 0);
+        number::put(out, self.depth);
+        number::put(out, self.frame);
     }
 
-    /// The opposite; `first` is the number of the pack's first chunk.
+    /// The opposite of [`to_value`](Self::to_value).
     pub fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
+        let place = Place { file: number::take(&mut bytes)?, offset: number::take(&mut bytes)? };
+        Self::take(bytes, first, place)
+    }
+
+    /// The opposite of [`to_head`](Self::to_head), with the first number.
+    pub fn parse_head(mut bytes: &[u8], place: Place) -> Option<(u64, Self)> {
+        let first = number::take(&mut bytes)?;
+        Some((first, Self::take(bytes, first, place)?))
+    }
+
+    fn take(mut bytes: &[u8], first: u64, place: Place) -> Option<Self> {
         let count = number::take(&mut bytes)?;
         if count == 0 || count > bytes.len() as u64 || first.checked_add(count).is_none() {
             return None;
@@ -143,7 +180,13 @@ impl PackHeader {
         }
         let references = Runs::take(&mut bytes, &mut 0, first)?;
         let (depth, frame) = (number::take(&mut bytes)?, number::take(&mut bytes)?);
-        (bytes.is_empty() && total <= MAX_PACK).then_some(Self { chunks, references, depth, frame })
+        (bytes.is_empty() && total <= MAX_PACK).then_some(Self {
+            place,
+            chunks,
+            references,
+            depth,
+            frame,
+        })
     }
 
     /// Bytes of its chunks.
@@ -252,6 +295,34 @@ pub struct ImageRecord {
     pub blobs: Vec<Digest>,
     /// The layers' tars.
     pub diff_ids: Vec<Digest>,
+    /// When it was added, first and since then, in seconds since 1970.
+    pub added: Vec<u64>,
+    /// Names that went to other images.
+    pub former: Vec<String>,
+}
+
+impl ImageRecord {
+    /// Takes over what an older record of the same image has.
+    pub fn absorb(&mut self, old: Self) {
+        let new = |name: &String| !self.names.iter().any(|n| name::is_same(n, name));
+        let (names, former) = (old.names.into_iter(), old.former.into_iter());
+        let (names, former): (Vec<_>, Vec<_>) =
+            (names.filter(new).collect(), former.filter(new).collect());
+        self.names.extend(names);
+        self.former = former;
+        let added = std::mem::replace(&mut self.added, old.added);
+        self.added.extend(added);
+        if self.diff_ids.is_empty() {
+            self.diff_ids = old.diff_ids;
+        }
+    }
+
+    /// What messages call it.
+    pub fn label(&self) -> String {
+        self.names
+            .first()
+            .map_or_else(|| self.root.digest.short(), |n| n.escape_debug().to_string())
+    }
 }
 
 /// A number as a key: in order.
@@ -279,13 +350,17 @@ mod tests {
         #[test]
         fn headers_come_back(
             chunks in prop::collection::vec((1u32..1000, any::<Hash>()), 1..20),
-            references in runs(), depth in 0u64..9, frame in any::<u64>(),
+            references in runs(), depth in 0u64..9, frame in any::<u64>(), file in any::<u64>(),
         ) {
-            let header = PackHeader { chunks, references, depth, frame };
-            prop_assert_eq!(PackHeader::parse(&header.to_bytes(), 1 << 41), Some(header.clone()));
+            let place = Place { file, offset: frame };
+            let header = PackHeader { place, chunks, references, depth, frame };
+            prop_assert_eq!(PackHeader::parse(&header.to_value(), 1 << 41), Some(header.clone()));
+            let head = header.to_head(1 << 41);
+            let want = Some((1 << 41, header.clone()));
+            prop_assert_eq!(PackHeader::parse_head(&head, place), want);
             // No pack refers to itself or what comes after it.
             let refers = !header.references.0.is_empty();
-            prop_assert_eq!(PackHeader::parse(&header.to_bytes(), 0).is_none(), refers);
+            prop_assert_eq!(PackHeader::parse(&header.to_value(), 0).is_none(), refers);
         }
 
         #[test]
@@ -305,6 +380,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = PackHeader::parse(&bytes, 1000);
+            let _ = PackHeader::parse_head(&bytes, Place::default());
             let _ = Runs::parse(&bytes, 1000);
             let (mut rest, mut end) = (&bytes[..], 0);
             while !rest.is_empty() && take_step(&mut rest, &mut end, 1 << 42).is_some() {}

@@ -95,7 +95,8 @@ impl Store {
                 },
             };
             for digest in &image.blobs {
-                let record = self.blob(digest)?;
+                // One that is missing was damaged, and is to be added again.
+                let Some(record) = self.known_blob(digest)? else { continue };
                 part.stats.blob_bytes += record.bytes;
                 if blobs.insert(*digest) {
                     stats.unique_blob_bytes += record.bytes;
@@ -171,13 +172,14 @@ fn size(sizes: &[u32], number: u64) -> u64 {
     sizes.get(number as usize).copied().unwrap_or_default().into()
 }
 
-/// Bytes of the files in a folder.
+/// Bytes of the files in a folder and those in it.
 pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir).context(|| format!("reading {}", dir.display()))? {
-        let metadata = entry?.metadata();
+        let entry = entry?;
         // Another process may be at work.
-        bytes += metadata.map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)
 }

@@ -1,33 +1,25 @@
-//! The store that is open, and the images it lists.
+//! The store that is open: its index, and what is written beside it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::files::{self, Changes, State, Tails};
+use super::images;
 use super::pack::{self, Packs};
-use super::record::{BlobRecord, ImageRecord, LayerRecord, PackHeader, Runs};
-use super::record::{key, number_of};
+use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
+use super::record::{ImageRecord, key, number_of};
 use crate::content::Budget;
-use crate::db::{Db, Kind};
+use crate::db::{Batch, Db, Schema};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::transport::name;
+use crate::error::{Context, Error, Result};
 
-const KIND: Kind = Kind {
+pub(super) const SCHEMA: Schema = Schema {
     name: "store",
     made_by: "relayer store add",
-    mend: "`relayer store check` says which images are whole",
-    tables: &[
-        ("packs", None),
-        ("data", Some(1 << 12)),
-        ("chunks", None),
-        ("files", None),
-        ("paths", None),
-        ("layers", None),
-        ("blobs", None),
-        ("images", None),
-    ],
+    repair_hint: "`relayer store check --repair` saves what is good",
+    tables: &["state", "packs", "chunks", "files", "paths", "layers", "blobs", "images", "names"],
 };
 
 /// Chunks have numbers up to this; of the usual size, so many are a petabyte.
@@ -37,136 +29,111 @@ const MAX_NUMBER: u64 = 1 << 34;
 pub struct Store {
     pub(super) db: Db,
     pub(super) packs: Packs,
+    pub(super) dir: PathBuf,
+    writing: Mutex<Writing>,
 }
 
-/// An image of a store.
-#[derive(Debug, Clone, Serialize)]
-pub struct Listed {
-    /// Digest of its manifest, or of the index of several.
-    pub digest: Digest,
-    /// Names it goes by.
-    pub names: Vec<String>,
-    /// How many layers, of all platforms.
-    pub layers: u64,
-    /// Bytes of its blobs.
-    pub bytes: u64,
+/// How far the store's files are good, and where they are written on.
+struct Writing {
+    state: State,
+    tails: Tails,
 }
 
 impl Store {
     /// Opens a store for writing, and makes it if it is not there. One process can at a time. What
     /// is read of it is kept on `budget`.
     pub fn open(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
-        Ok(Self { db: Db::open(KIND, dir)?, packs: Packs::new(budget) })
+        Self::writable(Db::open(SCHEMA, dir)?, dir, budget)
     }
 
-    pub(super) fn open_to_collect(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
-        Ok(Self { db: Db::open_to_compact(KIND, dir)?, packs: Packs::new(budget) })
+    /// Opens a store for writing that must be there.
+    pub fn open_existing(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        Self::writable(Db::open_existing(SCHEMA, dir)?, dir, budget)
+    }
+
+    fn writable(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        let store = Self::with(db, dir, budget)?;
+        files::tidy(dir, &store.state())?;
+        Ok(store)
     }
 
     /// Opens a store for reading. What is read is kept on `budget`.
     pub fn open_read(dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
-        Ok(Self { db: Db::open_read(KIND, dir)?, packs: Packs::new(budget) })
+        Self::with(Db::open_read(SCHEMA, dir)?, dir, budget)
     }
 
-    /// Its images, in the order they were added.
-    pub fn list(&self) -> Result<Vec<Listed>> {
-        let listed = self.images()?.into_iter().map(|(_, image)| {
-            let mut bytes = 0;
-            for digest in &image.blobs {
-                bytes += self.blob(digest)?.bytes;
-            }
-            Ok(Listed {
-                digest: image.root.digest,
-                names: image.names,
-                layers: image.diff_ids.len() as u64,
-                bytes,
-            })
-        });
-        listed.collect()
-    }
-
-    /// Takes images out, by name or digest. What only they use stays until
-    /// [`collect`](Self::collect).
-    pub fn remove(&self, names: &[String]) -> Result<Vec<Digest>> {
-        let mut removed = Vec::new();
-        let mut batch = self.db.batch();
-        for name in names {
-            let (number, image) = self.find(Some(name))?;
-            batch.delete("images", &key(number))?;
-            removed.push(image.root.digest);
-        }
-        batch.write(true)?;
-        self.db.settle()?;
-        Ok(removed)
-    }
-
-    pub(super) fn images(&self) -> Result<Vec<(u64, ImageRecord)>> {
-        let entries = self.db.below("images", b"")?;
-        entries
-            .map(|entry| {
-                let (key, value) = entry?;
-                Ok((number_of(&key)?, self.db.parse(&value)?))
-            })
-            .collect()
-    }
-
-    /// An image by name, tag, digest, or the first digits of that; the only one there is without.
-    pub(super) fn find(&self, wanted: Option<&str>) -> Result<(u64, ImageRecord)> {
-        let images = self.images()?;
-        let known = || {
-            let names = images.iter().map(|(_, i)| match i.names.first() {
-                Some(name) => name.clone(),
-                None => i.root.digest.short(),
-            });
-            names.collect::<Vec<_>>().join(", ")
+    fn with(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
+        let state = match db.json("state", b"")? {
+            Some(state) => state,
+            None if db.below("packs", b"")?.next().is_none() => State::EMPTY,
+            None => return Err(db.damaged("it does not say how far its files are good")),
         };
-        let fits: Vec<_> = images
-            .iter()
-            .filter(|(_, image)| {
-                let Some(wanted) = wanted else { return true };
-                let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
-                let digest = hex.len() >= 6 && image.root.digest.hex().starts_with(hex);
-                digest || image.names.iter().any(|n| name::matches(n, wanted))
-            })
-            .collect();
-        match (&fits[..], wanted) {
-            ([one], _) => Ok((*one).clone()),
-            ([], _) if images.is_empty() => Err(Error::not_found("the store has no images")),
-            ([], Some(wanted)) => {
-                Err(Error::not_found(format!("the store has no {wanted:?}; there is {}", known())))
-            }
-            (_, Some(wanted)) => Err(Error::refused(format!(
-                "several images are called {wanted:?}; name one in full or by its digest: {}",
-                known()
-            ))),
-            (_, None) => Err(Error::refused(format!(
-                "there are several images; name one, as in store:DIR:NAME: {}",
-                known()
-            ))),
-        }
+        let writing = Mutex::new(Writing { state, tails: Tails::default() });
+        Ok(Self { db, packs: Packs::new(dir, budget), dir: dir.to_owned(), writing })
     }
 
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.writing().state
+    }
+
+    /// Goes on in files of this state, which the index has yet to be told.
+    pub(super) fn set_state(&self, state: State) {
+        *self.writing() = Writing { state, tails: Tails::default() };
+    }
+
+    /// Writes packs behind the others, and puts them on disk. Gives where each lies.
+    pub(super) fn write_packs(&self, packs: &[(u64, &PackHeader, &[u8])]) -> Result<Vec<Place>> {
+        let writing = &mut *self.writing();
+        let mut places = Vec::new();
+        for (first, header, frame) in packs {
+            let state = &mut writing.state;
+            places.push(writing.tails.pack(&self.dir, state, (*first, header), frame)?);
+            let end = first + header.chunks.len() as u64;
+            writing.state.next = writing.state.next.max(end);
+        }
+        writing.tails.sync()?;
+        Ok(places)
+    }
+
+    /// Changes to be made together.
+    pub(super) fn batch(&self) -> StoreBatch<'_> {
+        StoreBatch { store: self, batch: self.db.batch(), changes: Changes::default() }
+    }
+
+    /// A blob that must be there.
     pub(super) fn blob(&self, digest: &Digest) -> Result<BlobRecord> {
+        self.known_blob(digest)?.ok_or_else(|| {
+            Error::malformed(format!(
+                "blob {digest} was damaged and taken out; add an image again that has it"
+            ))
+        })
+    }
+
+    /// A blob, unless it was damaged and taken out.
+    pub(super) fn known_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
         let record: Option<BlobRecord> = self.db.json("blobs", digest.as_bytes())?;
-        let limit = self.limit()?;
-        let fine = |record: &BlobRecord| record.made.chunks().is_none_or(|c| c.below(limit));
-        let missing = || self.db.damaged(&format!("there is no blob {digest}"));
-        record.filter(fine).ok_or_else(missing)
+        let limit = self.limit();
+        if record.as_ref().and_then(|r| r.made.chunks()).is_some_and(|c| !c.below(limit)) {
+            return Err(self.db.damaged(&format!("blob {digest} is of chunks that never were")));
+        }
+        Ok(record)
     }
 
     pub(super) fn layer(&self, diff_id: &Digest) -> Result<LayerRecord> {
         let record: Option<LayerRecord> = self.db.json("layers", diff_id.as_bytes())?;
-        let limit = self.limit()?;
+        let limit = self.limit();
         let fine = |record: &LayerRecord| record.steps.below(limit) && record.heads.below(limit);
         let missing = || self.db.damaged(&format!("there is no layer {diff_id}"));
         record.filter(fine).ok_or_else(missing)
     }
 
     /// The number that no chunk has yet.
-    pub(super) fn limit(&self) -> Result<u64> {
-        let Some((at, value)) = self.db.at_or_before("packs", &[0xff; 8])? else { return Ok(0) };
-        let first = number_of(&at)?;
-        Ok(first + pack::parse(&self.db, first, &value)?.chunks.len() as u64)
+    pub(super) fn limit(&self) -> u64 {
+        self.state().next
     }
 
     /// All packs, the first ones first.
@@ -192,5 +159,54 @@ impl Store {
         let damaged = || self.db.damaged(&format!("an entry of {table} makes no sense"));
         let Some(value) = self.db.get(table, key)? else { return Ok(None) };
         Runs::parse(&value, limit).ok_or_else(damaged).map(Some)
+    }
+}
+
+/// Changes of a store that are made together. Those of images, blobs and layers are recorded too.
+pub(super) struct StoreBatch<'a> {
+    store: &'a Store,
+    batch: Batch<'a>,
+    changes: Changes,
+}
+
+impl StoreBatch<'_> {
+    pub(super) fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.changes.add(table, key, Some(value));
+        self.batch.put(table, key, value)
+    }
+
+    pub(super) fn put_json(
+        &mut self,
+        table: &str,
+        key: &[u8],
+        value: &impl Serialize,
+    ) -> Result<()> {
+        let value = serde_json::to_vec(value).map_err(std::io::Error::from)?;
+        self.put(table, key, &value)
+    }
+
+    /// Puts an image, and what it is found by.
+    pub(super) fn put_image(&mut self, number: u64, image: &ImageRecord) -> Result<()> {
+        for name in images::index_keys(image) {
+            self.put("names", &name, &key(number))?;
+        }
+        self.put_json("images", &key(number), image)
+    }
+
+    pub(super) fn delete(&mut self, table: &str, key: &[u8]) -> Result<()> {
+        self.changes.add(table, key, None);
+        self.batch.delete(table, key)
+    }
+
+    /// Makes the changes. They outlive the process; with `sync`, and all before them, the machine.
+    pub(super) fn write(mut self, sync: bool) -> Result<()> {
+        let writing = &mut *self.store.writing();
+        if !self.changes.0.is_empty() {
+            let state = &mut writing.state;
+            let done = writing.tails.record(&self.store.dir, state, &self.changes.0);
+            done.context(|| "recording what changed")?;
+        }
+        self.batch.put_json("state", b"", &writing.state)?;
+        self.batch.write(sync)
     }
 }

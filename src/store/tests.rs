@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::record::{BlobRecord, Made};
-use super::{Options, Store};
+use super::{Added, CheckOptions, Checked, Options, Packing, Removal, Store};
 use crate::content::{Budget, ReadAt};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -15,6 +15,7 @@ use crate::oci::{Annotations, Config};
 use crate::progress::{Progress, Silent};
 use crate::tar::{EntryKind, Metadata, Writer};
 use crate::transport::Transport;
+use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
 
 fn layer(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -66,12 +67,18 @@ fn image(version: u64) -> Opened {
     }
 }
 
+/// Adds an image under its names.
+fn add(store: &Store, opened: &Opened, now: u64, progress: &dyn Progress) -> Result<Added> {
+    let options = Options { packing: packing(), max_size: 1 << 24, now };
+    let bundle = Bundle::unchanged(opened)?;
+    store.add(&bundle, &opened.images, options, &Budget::new(1 << 24, None), progress)
+}
+
 fn filled(dir: &Path) -> Store {
     let budget = Budget::new(1 << 24, None);
     let store = Store::open(dir, &budget).unwrap();
     for version in 0..3 {
-        let options = Options { level: 1, max_size: 1 << 24 };
-        store.add(&image(version), None, options, &budget, &Silent).unwrap();
+        add(&store, &image(version), version, &Silent).unwrap();
     }
     store
 }
@@ -88,6 +95,20 @@ fn make_all(store: &Store) -> Result<()> {
     Ok(())
 }
 
+fn check(store: &Store, blobs: bool) -> Result<Checked> {
+    let mut checked = Checked::default();
+    let options = CheckOptions { blobs, repair: false };
+    store.check_all(options, &mut checked, &Silent).map(|()| checked)
+}
+
+fn packing() -> Packing {
+    Packing::new(1, 1 << 28, 2)
+}
+
+fn remove(store: &Store, name: &str) {
+    store.remove(&Removal { names: vec![name.into()], ..Removal::default() }).unwrap();
+}
+
 #[test]
 fn a_later_version_is_stored_as_its_difference() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,13 +122,13 @@ fn a_later_version_is_stored_as_its_difference() {
     let made = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().made);
     assert_eq!(made.filter(|m| matches!(m, Made::Compressed { .. })).count(), 1);
     // And stands alone once what it was compressed with in sight is gone.
-    store.remove(&["v0".into()]).unwrap();
+    remove(&store, "v0");
     drop(store);
     let budget = Budget::new(1 << 24, None);
-    Store::collect(dir.path(), 1, &budget, &Silent).unwrap();
+    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
     let store = Store::open_read(dir.path(), &budget).unwrap();
     make_all(&store).unwrap();
-    let checked = store.check(true, &Silent).unwrap();
+    let checked = check(&store, true).unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
 
@@ -135,12 +156,12 @@ fn no_room_to_keep_packs_is_no_damage() {
     let budget = Budget::new(0, Some(dir.path().join("not there")));
     let store = Store::open_read(dir.path(), &budget).unwrap();
     make_all(&store).unwrap();
-    let checked = store.check(true, &Silent).unwrap();
+    let checked = check(&store, true).unwrap();
     assert!(checked.problems.is_empty() && checked.blobs > 0, "{:?}", checked.problems);
 }
 
 fn put(store: &Store, digest: &Digest, record: &BlobRecord) {
-    let mut batch = store.db.batch();
+    let mut batch = store.batch();
     batch.put_json("blobs", digest.as_bytes(), record).unwrap();
     batch.write(false).unwrap();
 }
@@ -154,16 +175,15 @@ fn a_blob_of_other_bytes_is_found_and_replaced() {
     let config = store.blob(&Digest::of(&opened.images[0].config_bytes)).unwrap();
     put(&store, &layer, &config);
     for blobs in [false, true] {
-        let problems = store.check(blobs, &Silent).unwrap().problems;
+        let problems = check(&store, blobs).unwrap().problems;
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with("image app:v1 can't be extracted: "), "{problems:?}");
         assert!(problems[0].contains(&layer.to_string()), "{problems:?}");
     }
-    store.remove(&["v1".into()]).unwrap();
-    let (options, budget) = (Options { level: 1, max_size: 1 << 24 }, Budget::new(1 << 24, None));
-    store.add(&opened, None, options, &budget, &Silent).unwrap();
+    remove(&store, "v1");
+    add(&store, &opened, 9, &Silent).unwrap();
     make_all(&store).unwrap();
-    assert!(store.check(true, &Silent).unwrap().problems.is_empty());
+    assert!(check(&store, true).unwrap().problems.is_empty());
 }
 
 /// Other bytes from when they are stored on, as a disk that fails gives them.
@@ -209,16 +229,15 @@ fn what_reads_back_otherwise_is_not_added() {
         let dir = tempfile::tempdir().unwrap();
         let fickle = Arc::new(Fickle { bytes: bytes.clone(), at, stored: AtomicBool::new(false) });
         opened.images[0].layers[0].source = fickle.clone();
-        let (options, budget) =
-            (Options { level: 1, max_size: 1 << 24 }, Budget::new(1 << 24, None));
+        let budget = Budget::new(1 << 24, None);
         let store = Store::open(dir.path(), &budget).unwrap();
-        let e = store.add(&opened, None, options, &budget, &*fickle).unwrap_err();
+        let e = add(&store, &opened, 9, &*fickle).unwrap_err();
         assert!(e.to_string().contains("of which nothing counts"), "{at}: {e}");
         assert!(store.images().unwrap().is_empty());
         // What is left of the attempt does no harm to the next.
-        store.add(&image(1), None, options, &budget, &Silent).unwrap();
+        add(&store, &image(1), 9, &Silent).unwrap();
         make_all(&store).unwrap();
-        assert!(store.check(true, &Silent).unwrap().problems.is_empty());
+        assert!(check(&store, true).unwrap().problems.is_empty());
     }
 }
 
@@ -226,7 +245,7 @@ fn what_reads_back_otherwise_is_not_added() {
 fn changed_values_are_found_or_do_no_harm() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());
-    let tables = ["packs", "data", "chunks", "files", "paths", "layers", "blobs", "images"];
+    let tables = ["packs", "chunks", "files", "paths", "layers", "blobs", "images"];
     let mut seed = 3u64;
     let mut below = |n: usize| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -250,18 +269,18 @@ fn changed_values_are_found_or_do_no_harm() {
             }
         }
         let put = |value: &[u8]| {
-            let mut batch = store.db.batch();
+            let mut batch = store.batch();
             batch.put(table, key, value).unwrap();
             batch.write(false).unwrap();
         };
         put(&value);
         store.packs.forget_all();
         let made = make_all(&store);
-        let checked = store.check(false, &Silent);
+        let checked = check(&store, false);
         let _ = (store.list(), store.stats(dir.path()), store.find(Some("v1")));
         // Whatever keeps an image from coming out is named by a check.
         let quiet = checked.is_ok_and(|c| c.problems.is_empty());
-        let deep = store.check(true, &Silent).is_ok_and(|c| c.problems.is_empty());
+        let deep = check(&store, true).is_ok_and(|c| c.problems.is_empty());
         assert!(made.is_ok() || !(quiet && deep), "{table} {key:?}: {made:?}");
         put(whole);
         store.packs.forget_all();

@@ -68,12 +68,6 @@ impl Bundle {
         Ok(self.document(media_type::MANIFEST, oci::to_json(manifest)?))
     }
 
-    /// Digests of the layers of all images.
-    #[cfg(feature = "store")]
-    pub(crate) fn layers(&self) -> std::collections::BTreeSet<Digest> {
-        self.listed.iter().flat_map(|image| image.layers.iter().copied()).collect()
-    }
-
     /// Bytes of all blobs.
     pub fn bytes(&self) -> u64 {
         self.blobs.values().map(|b| b.source.size()).sum()

@@ -93,6 +93,26 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
     Ok(Chosen { descriptors, names: names.into_iter().collect(), notes })
 }
 
+/// What to call each image of an index to get it: nothing where there is only one.
+#[cfg(feature = "store")]
+pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Vec<Option<String>> {
+    let entries = root.manifests.iter().map(|value| entry(value).ok());
+    let usable = entries.enumerate().filter_map(|(place, d)| Some((place, d?)));
+    let all: Vec<(usize, Descriptor)> =
+        usable.filter(|(_, d)| !is_attestation(d) && !is_artifact(files, d)).collect();
+    if one_image(&all.iter().map(|(_, d)| d.clone()).collect::<Vec<_>>()) {
+        return vec![None];
+    }
+    let mut names = Vec::new();
+    for (place, d) in all {
+        let name = name::of_descriptor(&d).map_or_else(|| format!("@{place}"), str::to_owned);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.into_iter().map(Some).collect()
+}
+
 /// The descriptors that `wanted` means: those of that name, of that digest, or at that place; else
 /// those whose tag it is.
 fn by_name(

@@ -96,7 +96,21 @@ impl Item {
     }
 }
 
-/// The image that `tag` names: by its full name, else by its tag alone.
+/// What to call each image to get it: nothing where there is only one.
+#[cfg(feature = "store")]
+pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
+    let bytes = document(files, "manifest.json")?;
+    let items = bytes.map_or(Ok(Vec::new()), |bytes| read_items(&bytes))?;
+    if items.len() < 2 || of_platforms(&items).is_some() {
+        return Ok(vec![None]);
+    }
+    let name = |(place, item): (usize, &Item)| {
+        Some(item.names().next().map_or_else(|| format!("@{place}"), str::to_owned))
+    };
+    Ok(items.iter().enumerate().map(name).collect())
+}
+
+/// The image that `tag` names: by its place, by its full name, else by its tag alone.
 fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
     let list = |items: &mut dyn Iterator<Item = &Item>| {
         items.flat_map(Item::names).collect::<Vec<_>>().join(", ")
@@ -112,6 +126,10 @@ fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
             )));
         }
         (_, Some(tag)) => {
+            let place = tag.strip_prefix('@').and_then(|n| n.parse::<usize>().ok());
+            if let Some(item) = place.and_then(|place| items.get(place)) {
+                return Ok(item);
+            }
             let of = |is: fn(&str, &str) -> bool| {
                 items.iter().filter(|item| item.names().any(|name| is(name, tag))).collect()
             };

@@ -86,6 +86,19 @@ pub(crate) fn is_same(name: &str, wanted: &str) -> bool {
     name == wanted || is(wanted) || is(&latest)
 }
 
+/// A name as people write it: without the registry and `library/` that [`full`] fills in. A bare tag
+/// gets the repository that `path` would be.
+#[cfg(feature = "store")]
+pub(crate) fn familiar(name: &str, path: Option<&std::path::Path>) -> String {
+    let Some(full) = full(name) else {
+        let stem = path.and_then(|path| path.file_stem()?.to_str()).map(str::to_lowercase);
+        let named = stem.map(|stem| format!("{stem}:{name}"));
+        return named.filter(|n| super::is_image_name(n)).unwrap_or_else(|| name.to_owned());
+    };
+    let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+    short.strip_prefix("library/").unwrap_or(short).to_owned()
+}
+
 fn split(name: &str) -> Option<(&str, &str)> {
     let (repository, tag) = name.rsplit_once(':')?;
     (!repository.is_empty() && !tag.is_empty() && !tag.contains('/')).then_some((repository, tag))
@@ -103,6 +116,16 @@ mod tests {
         assert_eq!(full("reg:5000/app:v1").as_deref(), Some("reg:5000/app:v1"));
         assert_eq!(full("v1"), None);
         assert_eq!(full("reg:5000/app"), None);
+    }
+
+    #[cfg(feature = "store")]
+    #[test]
+    fn a_bare_tag_gets_the_repository_of_its_file() {
+        let familiar = |name, path: &str| familiar(name, Some(path.as_ref()));
+        assert_eq!(familiar("latest", "images/Web.tar"), "web:latest");
+        assert_eq!(familiar("latest", "a b/c d.tar"), "latest");
+        assert_eq!(familiar("docker.io/library/app:1", "web.tar"), "app:1");
+        assert_eq!(familiar("reg:5000/app:1", "web.tar"), "reg:5000/app:1");
     }
 
     #[test]

@@ -332,6 +332,16 @@ impl Place {
         Ok(opened)
     }
 
+    /// What to call each image that is there to get it: nothing where there is only one.
+    #[cfg(feature = "store")]
+    pub(crate) fn each(&self) -> Result<Vec<Option<String>>> {
+        let files = self.files.as_ref();
+        if self.transport == Transport::DockerArchive {
+            return docker_archive::each(files);
+        }
+        Ok(super::choose::each(files, &layout::read_root(files)?))
+    }
+
     /// What `tag` names, byte for byte and whatever it is, or what `platform` has of it. With it
     /// come notes for the user, who wants it in a docker-archive or elsewhere.
     pub fn unchanged(

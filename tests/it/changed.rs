@@ -189,9 +189,13 @@ fn what_a_store_has_is_right_or_an_error() {
 
     let add = |image: Source| {
         let (dir, budget) = (tempfile::tempdir().unwrap(), budget());
-        let options = store::Options { level: 3, max_size: 1 << 30 };
+        let packing = store::Packing::new(3, 256 << 20, 2);
+        let options = store::Options { packing, max_size: 1 << 30, now: 0 };
         let opened = opened(image)?;
-        Store::open(dir.path(), &budget)?.add(&opened, None, options, &budget, &Silent)?;
+        let bundle = Bundle::unchanged(&opened)?;
+        let store = Store::open(dir.path(), &budget)?;
+        store.add(&bundle, &opened.images, options, &budget, &Silent)?;
+        drop(store);
         let place = store::place(dir.path(), None, 1, &budget)?;
         bytes(&Bundle::unchanged(&place.images(None, None, 1 << 30)?)?)
     };

@@ -90,14 +90,14 @@ fn documents(layout: &Path) -> (Value, Value) {
     }
 }
 
-fn add_json(value: &Value, kind: &str, files: &mut Files) -> Value {
+pub fn add_json(value: &Value, kind: &str, files: &mut Files) -> Value {
     let bytes = serde_json::to_vec_pretty(value).unwrap();
     let d = json!({"mediaType": kind, "digest": digest(&bytes), "size": bytes.len()});
     files.push((format!("blobs/sha256/{}", &digest(&bytes)[7..]), bytes));
     d
 }
 
-fn blobs(layout: &Path) -> Vec<(String, Vec<u8>)> {
+pub fn blobs(layout: &Path) -> Vec<(String, Vec<u8>)> {
     let list = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|e| e.unwrap());
     let mut all: Vec<_> =
         list.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect();
@@ -110,7 +110,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// An index with white space and unknown fields, an attestation, an artifact and a platform that is
 /// missing, all of it nested once more.
-fn rich_index(files: &mut Files) -> Value {
+pub fn rich_index(files: &mut Files) -> Value {
     let (amd64, arm64) = (for_platform("amd64", files), for_platform("arm64", files));
     let mut attestation = small().oci_blobs(Codec::Plain, files);
     attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::documents::{blobs, rich_index};
 use super::fidelity::edge;
-use super::image::{Codec, archive, digest};
+use super::image::{Codec, Image, Item, archive, digest, finish_layout, layer, write_files};
 use super::tool;
 use super::update::{application, write};
 
@@ -122,6 +123,57 @@ fn an_image_of_several_names_keeps_its_digest() {
     assert_eq!(manifest(&format!("oci-archive:{}", at("one.tar")), dir), want);
 }
 
+/// White space, attestations and artifacts too; and an index that differs in one of these is another
+/// image. All images of a layout are added at once.
+#[test]
+fn an_index_comes_out_with_everything_it_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let mut files = Vec::new();
+    let mut first = rich_index(&mut files);
+    let name = first["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let name = format!("blobs/sha256/{name}");
+    let mut bytes = files.iter().find(|(path, _)| *path == name).unwrap().1.clone();
+    bytes.push(b'\n');
+    let mut second = first.clone();
+    second["digest"] = digest(&bytes).into();
+    second["size"] = bytes.len().into();
+    files.push((digest(&bytes).replace("sha256:", "blobs/sha256/"), bytes));
+    for (d, name) in [(&mut first, "app:1"), (&mut second, "app:2")] {
+        d["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": name});
+    }
+    finish_layout(&[first.clone(), second.clone()], &mut files);
+    write_files(&dir.join("in"), &files);
+    let added = json(dir, &["add", &at("in")]);
+    assert_eq!(added["images"].as_array().unwrap().len(), 2);
+    let list = json(dir, &["list"])["images"].clone();
+    for (i, (d, name)) in [(first, "app:1"), (second, "app:2")].iter().enumerate() {
+        assert_eq!((&list[i]["digest"], &list[i]["names"][0]), (&d["digest"], &(*name).into()));
+        let (copied, out) = (at(&format!("copied{i}")), at(&format!("out{i}")));
+        let from = format!("{}:{name}", at("in"));
+        tool::ok(tool::relayer().args(["copy", "-q", &from, &format!("oci:{copied}:x")]));
+        ok(dir, &["extract", "-q", name, "-o", &format!("oci:{out}:x")]);
+        assert_eq!(blobs(Path::new(&copied)), blobs(Path::new(&out)), "{name}");
+        assert_eq!(
+            fs::read(format!("{copied}/index.json")).unwrap(),
+            fs::read(format!("{out}/index.json")).unwrap()
+        );
+    }
+    assert!(ok(dir, &["check", "--blobs"]).contains("no damage"));
+    // A bare tag has the repository of its file.
+    let small = at("web.tar");
+    application(1).write_layout(Path::new(&at("web")), Codec::Gzip);
+    tool::ok(tool::relayer().args([
+        "copy",
+        "-q",
+        &at("web"),
+        &format!("oci-archive:{small}:latest"),
+    ]));
+    ok(dir, &["add", &small]);
+    assert!(ok(dir, &["list"]).contains("web:latest"));
+}
+
 #[test]
 fn a_docker_archive_keeps_its_config_and_layers() {
     let dir = tempfile::tempdir().unwrap();
@@ -162,6 +214,7 @@ fn what_images_share_is_stored_once() {
     let list = json(dir, &["list"])["images"].clone();
     assert_eq!(list[0]["names"], serde_json::json!(["app:v1", "app:v0"]));
     assert_eq!(list[1]["names"], serde_json::json!([]));
+    assert_eq!(list[1]["former"], serde_json::json!(["app:v1"]));
     let v1 = list[1]["digest"].as_str().unwrap().to_owned();
     for name in [v1.as_str(), "v2", "app:v3"] {
         ok(dir, &["rm", name]);
@@ -249,48 +302,264 @@ fn nothing_acknowledged_is_lost_by_kill() {
     }
 }
 
+/// All files of a folder with something in them.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if fs::metadata(&path).unwrap().len() > 0 {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Wherever a bit flips: it is found, taken out, and the images are whole when they are added again.
 /// `RELAYER_FLIPS` says how often.
 #[test]
-fn a_flipped_bit_is_found() {
-    let flips = std::env::var("RELAYER_FLIPS").map_or(120, |n| n.parse().unwrap());
+fn a_flipped_bit_is_found_and_repaired() {
+    let flips = std::env::var("RELAYER_FLIPS").map_or(40, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    for version in [0, 5] {
-        let image = dir.join(format!("v{version}.tar"));
-        fs::write(&image, application(version).docker_skopeo()).unwrap();
-        ok(dir, &["add", image.to_str().unwrap(), "--level", "1"]);
+    let images: Vec<String> = [0, 5]
+        .iter()
+        .map(|version| {
+            let image = dir.join(format!("v{version}.tar"));
+            fs::write(&image, application(*version).docker_skopeo()).unwrap();
+            image.to_str().unwrap().to_owned()
+        })
+        .collect();
+    for image in &images {
+        ok(dir, &["add", image, "--level", "1"]);
     }
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(dir.join("store")).unwrap().map(|f| f.unwrap().path()).collect();
-    files.retain(|f| fs::metadata(f).unwrap().len() > 0);
-    files.sort();
+    let (store_dir, saved) = (dir.join("store"), dir.join("saved"));
+    // A process that was killed leaves what it wrote in the log of RocksDB.
+    let log = files(&store_dir).into_iter().find(|f| f.extension().is_some_and(|e| e == "log"));
+    assert!(log.is_none(), "all is in files with checksums: {log:?}");
+    tool::run("cp", &["-a", store_dir.to_str().unwrap(), saved.to_str().unwrap()]);
+    let kinds: Vec<PathBuf> = files(&store_dir);
+    let name = |f: &Path| f.strip_prefix(&store_dir).unwrap().to_str().unwrap().to_owned();
+    let names: Vec<String> = kinds.iter().map(|f| name(f)).collect();
+    for kind in ["format", "packs/", "records/", "index/CURRENT", "index/MANIFEST", ".sst"] {
+        assert!(names.iter().any(|n| n.contains(kind)), "{kind}: {names:?}");
+    }
     let mut random = Random(11);
     for flip in 0..flips {
-        let file = &files[flip % files.len()];
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let whole = fs::read(file).unwrap();
-        let mut bytes = whole.clone();
-        let (at, bit) = if flip < 8 * files.len() && name.starts_with("MANIFEST") {
+        let file = &kinds[flip % kinds.len()];
+        let name = name(file);
+        let mut bytes = fs::read(file).unwrap();
+        let (at, bit) = if flip < 8 * kinds.len() && name.contains("MANIFEST") {
             // Each bit of the kind of the first record: RocksDB reads on for ever with some.
-            (6, (flip / files.len()) as u64)
+            (6, (flip / kinds.len()) as u64)
         } else {
             (random.below(bytes.len() as u64), random.below(8))
         };
         bytes[at as usize] ^= 1 << bit;
         fs::write(file, &bytes).unwrap();
-        let out = tool::output(&mut store(dir, &["check"]));
-        fs::write(file, &whole).unwrap();
-        // RocksDB's notes to people, and settings that it takes from us.
-        let idle = ["OPTIONS", "IDENTITY"].iter().any(|n| name.starts_with(n));
-        let text = [out.stdout, out.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        assert!(idle || !out.status.success(), "{name}: byte {at}, bit {bit}\n{text}");
-        if out.status.success() {
-            continue;
+        let place = format!("{name}: byte {at}, bit {bit}");
+        let out = tool::output(&mut store(dir, &["check", "--json"]));
+        assert_eq!(out.status.code(), Some(1), "{place}");
+        let found: Value = serde_json::from_slice(&out.stdout).expect(&place);
+        let problems = found["checked"]["problems"].as_array().unwrap();
+        // A line for what is damaged, perhaps one for a pack that stands on it, one an image.
+        assert!((1..=2 + images.len()).contains(&problems.len()), "{place}: {problems:?}");
+        // Nothing grows where damage is in the way.
+        let size = |dir: &Path| -> u64 {
+            files(&dir.join("packs")).iter().map(|f| fs::metadata(f).unwrap().len()).sum()
+        };
+        let before = size(&store_dir);
+        let _ = tool::output(&mut store(dir, &["gc"]));
+        assert!(size(&store_dir) <= before, "{place}");
+        let repaired = tool::output(&mut store(dir, &["check", "--repair"]));
+        let text = String::from_utf8_lossy(&repaired.stdout).into_owned();
+        assert!(repaired.status.code().is_some_and(|code| code < 2), "{place}: {text}");
+        let lost = !repaired.status.success();
+        // Only what is in no other place is lost.
+        assert!(!lost || name.starts_with("packs/"), "{place}: {text}");
+        if lost {
+            for image in &images {
+                ok(dir, &["add", image, "--level", "1"]);
+            }
         }
-        assert!(text.contains("damaged") || text.contains("orruption"), "{name}: {text}");
+        assert!(ok(dir, &["check", "--blobs"]).contains("no damage"), "{place}");
+        assert_eq!(json(dir, &["list"])["images"].as_array().unwrap().len(), 2, "{place}");
+        fs::remove_dir_all(&store_dir).unwrap();
+        tool::run("cp", &["-a", saved.to_str().unwrap(), store_dir.to_str().unwrap()]);
     }
-    assert!(ok(dir, &["check", "--blobs"]).contains("no damage"));
+}
+
+/// However often one image is added, files are few and descriptors suffice.
+#[test]
+fn many_adds_leave_few_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let image = dir.join("i.tar");
+    let limited = |args: &[&str]| {
+        let inner = store(dir, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]).arg(inner.get_program());
+        command.args(inner.get_args());
+        for (key, value) in inner.get_envs() {
+            command.env(key, value.unwrap_or_default());
+        }
+        tool::ok(&mut command)
+    };
+    for i in 0..40u64 {
+        let text = format!("version {i}").repeat(500).into_bytes();
+        let layer = layer(&[Item::file("srv/app", text)]);
+        fs::write(&image, Image::new(vec![layer]).docker_skopeo()).unwrap();
+        limited(&["add", image.to_str().unwrap(), "--name", &format!("app:{i}")]);
+    }
+    let count = files(&dir.join("store")).len();
+    assert!(count < 16, "{:?}", files(&dir.join("store")));
+    assert!(limited(&["check", "--blobs"]).contains("no damage"));
+    limited(&["rm", "--keep-last", "5"]);
+    limited(&["gc"]);
+    assert_eq!(digests(dir).len(), 5);
+    assert!(limited(&["check", "--blobs"]).contains("no damage"));
+}
+
+/// The most memory that a command had.
+fn peak(command: &Command) -> u64 {
+    const SCRIPT: &str = "import os, subprocess, sys\n\
+        p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)\n\
+        _, status, usage = os.wait4(p.pid, 0)\n\
+        print(status, usage.ru_maxrss * 1024)";
+    let mut python = Command::new("python3");
+    python.args(["-c", SCRIPT]).arg(command.get_program()).args(command.get_args());
+    let said = tool::ok(&mut python);
+    let (status, bytes) = said.trim().split_once(' ').unwrap();
+    assert_eq!(status, "0");
+    bytes.parse().unwrap()
+}
+
+/// Packs, what they are compressed against and what is read are within --memory, but for what the
+/// program itself takes.
+#[test]
+fn memory_is_what_was_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let image = dir.join("i.tar");
+    let mut random = Random(3);
+    let mut parts: Vec<Vec<u8>> = (0..12)
+        .map(|_| (0..500_000).flat_map(|_| random.below(1 << 24).to_le_bytes()).collect())
+        .collect();
+    for version in 0..2 {
+        for part in &mut parts {
+            // Every chunk is a new one, and much like the one before.
+            for at in (0..part.len()).step_by(10_000) {
+                part[at] ^= 1 << version;
+            }
+        }
+        let layers = parts.chunks(6).map(|some| {
+            let items = some.iter().enumerate().map(|(i, part)| Item::file(format!("p{i}"), part));
+            layer(&items.collect::<Vec<_>>())
+        });
+        fs::write(&image, archive(&Image::new(layers.collect()).oci_files(Codec::Gzip))).unwrap();
+        let name = format!("app:{version}");
+        let image = image.to_str().unwrap();
+        let args = ["add", image, "--name", &name, "--memory", "64MiB", "--threads", "4"];
+        let peak = peak(&store(dir, &args));
+        assert!(peak <= 128 << 20, "version {version}: {} MiB", peak >> 20);
+    }
+    for args in [["check", "--memory", "64MiB"], ["gc", "--memory", "64MiB"]] {
+        let peak = peak(&store(dir, &args));
+        assert!(peak <= 128 << 20, "{args:?}: {} MiB", peak >> 20);
+    }
+}
+
+#[test]
+fn images_are_kept_by_repository_and_taken_out_by_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for version in 0..6 {
+        let image = dir.join(format!("v{version}.tar"));
+        fs::write(&image, application(version).docker_skopeo()).unwrap();
+        let name = if version % 2 == 0 { "web:latest" } else { "db:latest" };
+        let tag = format!("reg.example/{}:{version}", if version % 2 == 0 { "web" } else { "db" });
+        ok(dir, &["add", image.to_str().unwrap(), "--name", name, "--name", &tag, "--level", "1"]);
+    }
+    let list = json(dir, &["list"])["images"].clone();
+    let of = |i: usize| (list[i]["names"][0].clone(), list[i]["former"].clone());
+    assert_eq!(of(0), ("reg.example/web:0".into(), serde_json::json!(["web:latest"])));
+    assert_eq!(of(5), ("db:latest".into(), serde_json::json!([])));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(list[5]["added"][0].as_u64().unwrap().abs_diff(now) < 3600);
+    for (wanted, index) in
+        [("web", 4), ("web:latest", 4), ("docker.io/library/db:latest", 5), ("3", 3)]
+    {
+        let out = json(dir, &["rm", "--dry-run", wanted]);
+        assert_eq!(out["removed"][0]["digest"], list[index]["digest"], "{wanted}");
+    }
+    let both = tool::output(&mut store(dir, &["extract", "latest", "-o", "x.tar"]));
+    let text = String::from_utf8_lossy(&both.stderr).into_owned();
+    assert!(text.contains("several images are called \"latest\""), "{text}");
+    assert!(text.contains("web:latest, db:latest") && !text.contains("web:0"), "{text}");
+    let would = json(dir, &["rm", "--keep-last", "1", "--dry-run"]);
+    assert_eq!((would["removed"].as_array().unwrap().len(), digests(dir).len()), (4, 6));
+    ok(dir, &["rm", "reg.example/web", "--keep-last", "2"]);
+    assert_eq!(digests(dir).len(), 5);
+    ok(dir, &["rm", "--keep-last", "1"]);
+    assert_eq!(json(dir, &["list"])["images"], serde_json::json!([list[4], list[5]]));
+    let none = tool::output(&mut store(dir, &["rm", "nothing", "--keep-last", "1"]));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("reg.example/db"));
+}
+
+#[test]
+fn one_file_comes_out_by_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let layer = layer(&[
+        Item::dir("etc"),
+        Item::file("etc/real", "what it says\n"),
+        Item::symlink("etc/link", "/etc/real"),
+    ]);
+    let image = dir.join("i.tar");
+    fs::write(&image, Image::new(vec![layer]).docker_skopeo()).unwrap();
+    ok(dir, &["add", image.to_str().unwrap(), "--name", "app:1"]);
+    for path in ["/etc/real", "etc/real", "etc/link", "/etc/../etc/link"] {
+        assert_eq!(ok(dir, &["cat", "app:1", path]), "what it says\n", "{path}");
+    }
+    for (path, what) in [("etc", "it is a directory"), ("etc/none", "no such file")] {
+        let out = tool::output(&mut store(dir, &["cat", "app:1", path]));
+        assert!(String::from_utf8_lossy(&out.stderr).contains(what));
+    }
+}
+
+#[test]
+fn stores_histories_and_other_folders_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let image = write(dir, 0);
+    let image = image.to_str().unwrap();
+    let (history, other, old) = (dir.join("history"), dir.join("other"), dir.join("old"));
+    ok(dir, &["add", image]);
+    tool::ok(tool::relayer().args(["history", "add", image, "--history"]).arg(&history));
+    for folder in [&other, &old] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(other.join("letter"), "dear").unwrap();
+    fs::write(old.join("CURRENT"), "MANIFEST-000001\n").unwrap();
+    for (command, option, folder, what) in [
+        (
+            "store",
+            "--store",
+            &history,
+            "this is a history and no store; `relayer history` reads it",
+        ),
+        ("history", "--history", &dir.join("store"), "this is a store and no history"),
+        ("store", "--store", &other, "there are other files in the folder, and no store"),
+        ("history", "--history", &other, "there are other files in the folder, and no history"),
+        ("store", "--store", &old, "was written by another version of relayer"),
+    ] {
+        let out = tool::output(tool::relayer().args([command, "add", image, option]).arg(folder));
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(1) && text.contains(what), "{text}");
+    }
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
 }
 
 #[test]

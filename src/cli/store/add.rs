@@ -1,0 +1,148 @@
+//! `relayer store add`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::super::{Global, load, output, terminal::Terminal};
+use super::Add;
+use crate::content::Budget;
+use crate::digest::Digest;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::oci::Platform;
+use crate::progress::Progress;
+use crate::size::ByteSize;
+use crate::store::{Added, Options, Packing, Store};
+use crate::threads;
+use crate::transport::bundle::Bundle;
+use crate::transport::open::{Image, Place};
+use crate::transport::{Reference, Transport, name};
+
+/// Adds images, and gives what each came to.
+pub(super) fn add(
+    args: &Add,
+    dir: &Path,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<Vec<Value>> {
+    if args.images.len() > 1 && !args.name.is_empty() {
+        return Err(Error::refused("--name is for one image; add them one by one"));
+    }
+    // The lock is had before anything is read.
+    let packing = Packing::new(args.level, global.memory.0, global.threads());
+    let (budget, pool) = room(packing)?;
+    let store = Store::open(dir, &budget)?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0, |since| since.as_secs());
+    let options = Options { packing, max_size: global.max_size.0, now };
+    let mut all = Vec::new();
+    for image in &args.images {
+        let place = load::place(image, &budget, global)?;
+        // Without a tag it is all images that are there.
+        let tags = match load::tag(image) {
+            None if args.platform.is_none() => place.each().context(|| reading(image))?,
+            tag => vec![tag.map(str::to_owned)],
+        };
+        if tags.len() > 1 && !args.name.is_empty() {
+            let several = format!("there are {} images; --name is for one", tags.len());
+            return Err(Error::refused(several).context(reading(image)));
+        }
+        for tag in tags {
+            let start = Instant::now();
+            let (tag, platform) = (tag.as_deref(), args.platform.as_ref());
+            let add = || -> Result<Added> {
+                let max_size = options.max_size;
+                let (mut bundle, images, notes) = whole(&place, tag, platform, max_size)?;
+                for note in notes {
+                    terminal.note(&note);
+                }
+                let familiar = |name: &String| name::familiar(name, image.path.as_deref());
+                let mut names = if args.name.is_empty() {
+                    bundle.names.iter().map(familiar).collect()
+                } else {
+                    args.name.clone()
+                };
+                let mut seen = BTreeSet::new();
+                names.retain(|name| seen.insert(name.clone()));
+                bundle.names = names;
+                store.add(&bundle, &images, options, &budget, terminal)
+            };
+            let added = pool.install(add).context(|| format!("adding {image}"))?;
+            print_added(&added, start, global, terminal)?;
+            all.push(json!({
+                "image": image.to_string(), "added": added,
+                "seconds": start.elapsed().as_secs_f64(),
+            }));
+        }
+    }
+    Ok(all)
+}
+
+/// Every byte of what a tag names, the images that it has layers of, and notes for the user.
+fn whole(
+    place: &Place,
+    tag: Option<&str>,
+    platform: Option<&Platform>,
+    max_size: u64,
+) -> Result<(Bundle, Vec<Image>, Vec<String>)> {
+    let images = match place.images(tag, platform, max_size) {
+        // What is no container image has no layers to be taken apart.
+        Err(e) if e.kind() == ErrorKind::Unsupported => Vec::new(),
+        Err(e) => return Err(e),
+        // To read it twice takes as long again: layers have no digests there.
+        Ok(opened) if opened.transport == Transport::DockerArchive => {
+            return Ok((Bundle::unchanged(&opened)?, opened.images, opened.notes));
+        }
+        Ok(opened) => opened.images,
+    };
+    let (bundle, notes) = place.unchanged(tag, platform, true, max_size)?;
+    Ok((bundle, images, notes))
+}
+
+fn reading(image: &Reference) -> String {
+    format!("reading {image}")
+}
+
+fn print_added(added: &Added, start: Instant, global: &Global, terminal: &Terminal) -> Result<()> {
+    if added.kept > 0 {
+        terminal.note(&format!(
+            "{} layers can't be made again of their files, and are kept as they are",
+            added.kept
+        ));
+    }
+    for (name, digest) in &added.moved {
+        terminal.note(&format!(
+            "{} was the name of {1} until now; that is still there as {1}",
+            name.escape_debug(),
+            digest.short()
+        ));
+    }
+    if global.json || global.quiet {
+        return Ok(());
+    }
+    let what = if added.known {
+        "was there already".to_owned()
+    } else {
+        format!(
+            "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
+            ByteSize(added.blob_bytes),
+            ByteSize(added.new_bytes),
+            ByteSize(added.stored_bytes),
+            start.elapsed().as_secs_f64()
+        )
+    };
+    output::say(&format!("{}: {what}\n", named(&added.names, added.digest))).map(drop)
+}
+
+/// Memory for what is read, and threads that have what is left.
+pub(super) fn room(packing: Packing) -> Result<(Arc<Budget>, rayon::ThreadPool)> {
+    Ok((Budget::new(packing.spool, None), threads::pool(packing.threads)?))
+}
+
+/// What an image is called.
+pub(super) fn named(names: &[String], digest: Digest) -> String {
+    names.first().map_or_else(|| digest.short(), |name| name.escape_debug().to_string())
+}

@@ -1,0 +1,190 @@
+//! What lies in the store's own files: entries that say where they end and what they should be, so
+//! that a damaged one is known for what it is, and the next one is found behind it.
+//!
+//! | bytes | |
+//! |--:|---|
+//! | 8 | [`MAGIC`] |
+//! | 4, 8 | bytes of the head and of the body, little-endian |
+//! | 16 | half of the BLAKE3 of the body |
+//! | 16 | half of the BLAKE3 of the three before it and the head |
+//! | | the head, then the body |
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// How each begins; text that has gone through a terminal or an editor has it no more.
+const MAGIC: [u8; 8] = *b"\x93relay\r\n";
+/// Bytes before the head.
+const FIXED: usize = 52;
+/// More than any head or body has.
+const MAX: u64 = 1 << 30;
+
+type Sum = [u8; 16];
+
+fn sum(parts: &[&[u8]]) -> Sum {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut sum = Sum::default();
+    sum.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    sum
+}
+
+/// Bytes of an entry with so much in it.
+pub(super) fn size(head: u64, body: u64) -> u64 {
+    FIXED as u64 + head + body
+}
+
+/// An entry, but for the body that goes behind it.
+pub(super) fn begin(head: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FIXED + head.len());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&(head.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    out.extend_from_slice(&sum(&[body]));
+    out.extend_from_slice(&sum(&[&out[8..], head]));
+    out.extend_from_slice(head);
+    out
+}
+
+/// An entry that was read.
+pub(super) struct Entry {
+    /// Where it begins.
+    pub(super) offset: u64,
+    pub(super) head: Vec<u8>,
+    /// Bytes of the body, which follows the head.
+    pub(super) body: u64,
+    sum: Sum,
+}
+
+impl Entry {
+    /// Reads the entry at `offset`, without its body. What is wrong is [malformed]; what can't be
+    /// read is another error.
+    ///
+    /// [malformed]: crate::error::ErrorKind::Malformed
+    pub(super) fn read(file: &File, offset: u64) -> Result<Self> {
+        let mut fixed = [0; FIXED];
+        exact(file, &mut fixed, offset)?;
+        let (lengths, wanted) = fixed[8..].split_at(28);
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        let (head, body) = (number(&lengths[..4]), number(&lengths[4..12]));
+        let damaged = || Error::malformed(format!("the entry at byte {offset} is damaged"));
+        if fixed[..8] != MAGIC || head > MAX || body > MAX {
+            return Err(damaged());
+        }
+        // What is stated is only believed as far as there are bytes.
+        let left = file.metadata()?.len().saturating_sub(offset);
+        if size(head, body) > left {
+            return Err(damaged());
+        }
+        let mut bytes = vec![0; head as usize];
+        exact(file, &mut bytes, offset + FIXED as u64)?;
+        if sum(&[lengths, &bytes]) != *wanted {
+            return Err(damaged());
+        }
+        let mut sum = Sum::default();
+        sum.copy_from_slice(&lengths[12..]);
+        Ok(Self { offset, head: bytes, body, sum })
+    }
+
+    /// Reads the body.
+    pub(super) fn body(&self, file: &File) -> Result<Vec<u8>> {
+        let mut body = vec![0; self.body as usize];
+        exact(file, &mut body, self.offset + size(self.head.len() as u64, 0))?;
+        if sum(&[&body]) != self.sum {
+            let at = self.offset;
+            return Err(Error::malformed(format!("the entry at byte {at} has other bytes")));
+        }
+        Ok(body)
+    }
+
+    /// Where the next one begins.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + size(self.head.len() as u64, self.body)
+    }
+}
+
+/// What ends too early is malformed.
+fn exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
+    match file.read_exact_at(buf, offset) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(Error::malformed(format!("the file ends before byte {offset} and what is there")))
+        }
+        done => Ok(done?),
+    }
+}
+
+/// All entries of a file, up to `end`, in order. What is damaged is passed over, and counted.
+pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) -> Result<u64> {
+    let file = File::open(path)?;
+    let end = end.min(file.metadata()?.len());
+    let (mut at, mut damaged) = (0, 0);
+    while at < end {
+        match Entry::read(&file, at) {
+            Ok(entry) => {
+                at = entry.end();
+                each(&file, entry);
+            }
+            Err(e) if e.kind() == crate::error::ErrorKind::Malformed => {
+                damaged += 1;
+                at = next(&file, at + 1, end)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(damaged)
+}
+
+/// Where the next entry begins, as it seems.
+fn next(file: &File, mut at: u64, end: u64) -> Result<u64> {
+    let mut buf = Vec::new();
+    while at < end {
+        buf.clear();
+        let piece = (end - at).min(1 << 20);
+        buf.resize(piece as usize, 0);
+        exact(file, &mut buf, at)?;
+        if let Some(found) = memchr::memmem::find(&buf, &MAGIC) {
+            return Ok(at + found as u64);
+        }
+        if piece < 1 << 20 {
+            break;
+        }
+        // One may begin in this piece and end in the next.
+        at += piece - MAGIC.len() as u64;
+    }
+    Ok(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_entry_is_passed_over_and_the_next_one_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut whole = Vec::new();
+        for i in 0..4u8 {
+            let body = vec![i; 100];
+            whole.extend_from_slice(&begin(&[i], &body));
+            whole.extend_from_slice(&body);
+        }
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            let (mut fine, mut bad) = (Vec::new(), 0);
+            let damaged = scan(&path, u64::MAX, &mut |file, entry| match entry.body(file) {
+                Ok(body) if body == vec![entry.head[0]; 100] => fine.push(entry.head[0]),
+                _ => bad += 1,
+            });
+            assert_eq!((fine.len(), bad + damaged.unwrap()), (3, 1), "byte {at}");
+            assert!(!fine.contains(&((at / (whole.len() / 4)) as u8)));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The files that a store lies in, beside its index.
+//!
+//! Packs lie one behind the other in `packs/`, and what can't be told from them in `records/`:
+//! every change of images, blobs and layers, in order. Together they are enough to make the index
+//! again. Both only grow; `gc` writes what is left into new ones. The index knows how far each is
+//! good: what lies behind that was written by somebody who did not come to an end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{self, Entry};
+use super::record::{PackHeader, Place};
+use crate::codec::frame;
+use crate::error::{Context, Error, Result};
+use crate::number;
+
+/// A pack begins a new file where one has so many bytes.
+const FILE: u64 = 256 << 20;
+/// Tables whose changes are recorded. Their places are in every record.
+const RECORDED: [&str; 3] = ["images", "blobs", "layers"];
+/// Changes that are recorded together.
+const MAX_RECORD: u64 = 1 << 30;
+/// Level of zstd of records.
+const LEVEL: i32 = 3;
+/// Log2 of their window.
+const WINDOW: u32 = 23;
+
+/// How far the files are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The number that no chunk ever had.
+    pub(super) next: u64,
+    /// The file that packs are written to.
+    pub(super) packs: End,
+    /// The one of records.
+    pub(super) records: End,
+}
+
+/// Where a file that grows ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    /// Its number.
+    pub(super) file: u64,
+    /// Its bytes.
+    pub(super) end: u64,
+}
+
+impl State {
+    /// Of an empty store.
+    pub(super) const EMPTY: Self =
+        Self { next: 0, packs: End { file: 1, end: 0 }, records: End { file: 1, end: 0 } };
+}
+
+/// One of the two folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folder {
+    Packs,
+    Records,
+}
+
+impl Folder {
+    /// As messages call its files.
+    pub(super) fn name(self, number: u64) -> String {
+        let folder = match self {
+            Self::Packs => "packs",
+            Self::Records => "records",
+        };
+        format!("{folder}/{number:06}")
+    }
+
+    pub(super) fn path(self, dir: &Path, number: u64) -> PathBuf {
+        dir.join(self.name(number))
+    }
+
+    /// The numbers of its files, and their bytes.
+    pub(super) fn list(self, dir: &Path) -> Result<Vec<(u64, u64)>> {
+        let path = self.path(dir, 0);
+        let folder = path.parent().unwrap_or(dir);
+        let files = match fs::read_dir(folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.context(|| format!("reading {}", folder.display()))?,
+        };
+        let mut list = Vec::new();
+        for file in files {
+            let file = file?;
+            let number = file.file_name().to_str().and_then(|name| name.parse().ok());
+            // What has no number is not of the store.
+            list.extend(number.zip(file.metadata().ok().map(|m| m.len())));
+        }
+        list.sort_unstable();
+        Ok(list)
+    }
+}
+
+/// The end of a file, to be written on.
+struct Tail {
+    file: File,
+    number: u64,
+}
+
+/// The files of a store that is written to.
+#[derive(Default)]
+pub(super) struct Tails {
+    packs: Option<Tail>,
+    records: Option<Tail>,
+}
+
+impl Tails {
+    fn of(&mut self, folder: Folder, dir: &Path, end: End) -> Result<&mut File> {
+        let tail = match folder {
+            Folder::Packs => &mut self.packs,
+            Folder::Records => &mut self.records,
+        };
+        if tail.as_ref().is_none_or(|tail| tail.number != end.file) {
+            let path = folder.path(dir, end.file);
+            let above = path.parent().unwrap_or(dir);
+            fs::create_dir_all(above)?;
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            // Their names are to last as long as what is in them.
+            for folder in [above, dir] {
+                File::open(folder)?.sync_all()?;
+            }
+            *tail = Some(Tail { file, number: end.file });
+        }
+        tail.as_mut().map(|tail| &mut tail.file).ok_or_else(|| Error::malformed("no file"))
+    }
+
+    /// Adds to a folder's file, and moves its end.
+    fn append(
+        &mut self,
+        folder: Folder,
+        dir: &Path,
+        end: &mut End,
+        (head, body): (&[u8], &[u8]),
+    ) -> Result<()> {
+        let begin = entry::begin(head, body);
+        let file = self.of(folder, dir, *end)?;
+        let done = file.write_all(&begin).and_then(|()| file.write_all(body));
+        if let Err(e) = done {
+            // Nothing is left of what did not fit.
+            let _ = file.set_len(end.end);
+            return Err(e).context(|| format!("writing {}", folder.path(dir, end.file).display()));
+        }
+        end.end += (begin.len() + body.len()) as u64;
+        Ok(())
+    }
+
+    /// Adds a pack, and gives where it lies. It is on disk after [`sync`](Self::sync).
+    pub(super) fn pack(
+        &mut self,
+        dir: &Path,
+        state: &mut State,
+        (first, header): (u64, &PackHeader),
+        frame: &[u8],
+    ) -> Result<Place> {
+        if state.packs.end >= FILE {
+            self.sync()?;
+            state.packs = End { file: state.packs.file + 1, end: 0 };
+        }
+        let place = Place { file: state.packs.file, offset: state.packs.end };
+        self.append(Folder::Packs, dir, &mut state.packs, (&header.to_head(first), frame))?;
+        Ok(place)
+    }
+
+    /// Puts packs on disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.packs.iter().try_for_each(|tail| Ok(tail.file.sync_data()?))
+    }
+
+    /// Adds changes to the records, and puts them on disk.
+    pub(super) fn record(&mut self, dir: &Path, state: &mut State, changes: &[u8]) -> Result<()> {
+        let mut head = Vec::new();
+        number::put(&mut head, state.next);
+        number::put(&mut head, changes.len() as u64);
+        let body = frame::compress(changes, b"", LEVEL, WINDOW, None)?;
+        self.append(Folder::Records, dir, &mut state.records, (&head, &body))?;
+        let tail = self.records.as_ref();
+        tail.map_or(Ok(()), |tail| Ok(tail.file.sync_data()?))
+    }
+}
+
+/// Cuts off what lies behind the ends, and takes away files that the index does not know: somebody
+/// wrote them and did not come to an end.
+pub(super) fn tidy(dir: &Path, state: &State) -> Result<()> {
+    for (folder, end) in [(Folder::Packs, state.packs), (Folder::Records, state.records)] {
+        for (number, bytes) in folder.list(dir)? {
+            let path = folder.path(dir, number);
+            let place = || format!("tidying {}", path.display());
+            let older = folder == Folder::Records && number < end.file;
+            if number > end.file || older {
+                fs::remove_file(&path).context(place)?;
+            } else if number == end.file && bytes > end.end {
+                let file = OpenOptions::new().write(true).open(&path).context(place)?;
+                file.set_len(end.end).context(place)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Is shown a change: its table, the key, and the value that was put.
+pub(super) type EachChange<'a> = dyn FnMut(&'static str, &[u8], Option<&[u8]>) + 'a;
+
+/// Changes, to be recorded: what was done, key and value of each.
+#[derive(Default)]
+pub(super) struct Changes(pub(super) Vec<u8>);
+
+impl Changes {
+    /// Adds a change of a table that is recorded; of others nothing.
+    pub(super) fn add(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) {
+        let Some(at) = RECORDED.iter().position(|name| *name == table) else { return };
+        self.0.extend_from_slice(&[at as u8, u8::from(value.is_some())]);
+        for bytes in [Some(key), value].into_iter().flatten() {
+            number::put(&mut self.0, bytes.len() as u64);
+            self.0.extend_from_slice(bytes);
+        }
+    }
+
+    /// The opposite; `None` at what makes no sense.
+    fn each(mut bytes: &[u8], each: &mut EachChange<'_>) -> Option<()> {
+        fn piece<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+            let size = usize::try_from(number::take(bytes)?).ok()?;
+            let (piece, rest) = bytes.split_at_checked(size)?;
+            *bytes = rest;
+            Some(piece)
+        }
+        while let Some((head, rest)) = bytes.split_first_chunk::<2>() {
+            bytes = rest;
+            let table = *RECORDED.get(usize::from(head[0]))?;
+            let key = piece(&mut bytes)?;
+            let value = if head[1] == 0 { None } else { Some(piece(&mut bytes)?) };
+            each(table, key, value);
+        }
+        bytes.is_empty().then_some(())
+    }
+}
+
+/// Names of the tables whose changes are recorded.
+pub(super) fn recorded() -> impl Iterator<Item = &'static str> {
+    RECORDED.into_iter()
+}
+
+/// Reads records up to an end: `each` is shown every change. Gives the number that no chunk had by
+/// then, and how many records are damaged.
+pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<(u64, u64)> {
+    let path = Folder::Records.path(dir, end.file);
+    if end.end == 0 {
+        return Ok((0, 0));
+    }
+    let (mut next, mut bad, mut failed) = (0, 0, None);
+    let mut one = |file: &File, entry: &Entry| -> Result<Option<()>> {
+        let body = entry.body(file)?;
+        let mut head = &entry.head[..];
+        let (Some(limit), Some(size)) = (number::take(&mut head), number::take(&mut head)) else {
+            return Ok(None);
+        };
+        next = next.max(limit);
+        if size > MAX_RECORD {
+            return Ok(None);
+        }
+        let changes = frame::decompress(&body, b"", size, WINDOW)?;
+        Ok(Changes::each(&changes, each))
+    };
+    let mut last = 0;
+    let damaged = entry::scan(&path, end.end, &mut |file, entry| {
+        last = entry.end();
+        match one(file, &entry) {
+            Ok(Some(())) => {}
+            Err(e) if e.kind() == crate::error::ErrorKind::Io => failed = Some(e),
+            _ => bad += 1,
+        }
+    });
+    let damaged = match damaged {
+        Err(e) if e.io_kind() == Some(io::ErrorKind::NotFound) => 1,
+        damaged => damaged.context(|| format!("reading {}", path.display()))?,
+    };
+    // One that is cut off at its beginning leaves nothing to be seen.
+    let short = u64::from(last < end.end && damaged == 0 && end.end != u64::MAX);
+    failed.map_or(Ok((next, damaged + bad + short)), Err)
+}

@@ -1,0 +1,232 @@
+//! The images of a store: listing them, finding one by what a user calls it, taking them out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::record::{ImageRecord, key, number_of};
+use super::table::Store;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::transport::name;
+
+/// An image of a store.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// Digest of its manifest, or of the index of several.
+    pub digest: Digest,
+    /// Names it goes by.
+    pub names: Vec<String>,
+    /// Names that it had and that other images have now.
+    pub former: Vec<String>,
+    /// When it was added, first and since then, in seconds since 1970.
+    pub added: Vec<u64>,
+    /// How many layers, of all platforms.
+    pub layers: u64,
+    /// Bytes of its blobs.
+    pub bytes: u64,
+    /// Blobs that were damaged and taken out: adding the image again makes it whole.
+    pub missing: u64,
+}
+
+/// Which images to take out.
+#[derive(Debug, Clone, Default)]
+pub struct Removal {
+    /// Names, tags or digests; with `keep_last`, repositories, all of them if there is none.
+    pub names: Vec<String>,
+    /// Of each repository, keep so many: those that were added last.
+    pub keep_last: Option<usize>,
+    /// Only say which.
+    pub dry_run: bool,
+}
+
+impl Store {
+    /// Its images, in the order they were added.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let images = self.images()?.into_iter();
+        images.map(|(_, image)| self.listed(image)).collect()
+    }
+
+    fn listed(&self, image: ImageRecord) -> Result<Listed> {
+        let (mut bytes, mut missing) = (0, 0);
+        for digest in &image.blobs {
+            match self.known_blob(digest)? {
+                Some(blob) => bytes += blob.bytes,
+                None => missing += 1,
+            }
+        }
+        Ok(Listed {
+            digest: image.root.digest,
+            names: image.names,
+            former: image.former,
+            added: image.added,
+            layers: image.diff_ids.len() as u64,
+            bytes,
+            missing,
+        })
+    }
+
+    /// Takes images out. What only they use stays until [`collect`](Self::collect).
+    pub fn remove(&self, removal: &Removal) -> Result<Vec<Listed>> {
+        let images = if let Some(keep) = removal.keep_last {
+            self.older(&removal.names, keep)?
+        } else {
+            let named = removal.names.iter().map(|name| self.find(Some(name)));
+            named.collect::<Result<Vec<_>>>()?
+        };
+        let mut batch = self.batch();
+        let mut removed: Vec<Listed> = Vec::new();
+        for (number, image) in images {
+            batch.delete("images", &key(number))?;
+            for name in index_keys(&image) {
+                batch.delete("names", &name)?;
+            }
+            if removed.iter().all(|listed| listed.digest != image.root.digest) {
+                removed.push(self.listed(image)?);
+            }
+        }
+        if !removal.dry_run && !removed.is_empty() {
+            batch.write(true)?;
+            self.db.settle()?;
+        }
+        Ok(removed)
+    }
+
+    /// Images of repositories, of all if none is named, but for those that are among the last `keep`
+    /// of one. An image whose name went to another is still of that repository.
+    fn older(&self, repositories: &[String], keep: usize) -> Result<Vec<(u64, ImageRecord)>> {
+        let mut images = self.images()?;
+        images.sort_by_key(|(number, image)| (image.added.iter().max().copied(), *number));
+        let mut groups: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (number, image) in &images {
+            let names = image.names.iter().chain(&image.former);
+            let of: BTreeSet<_> = names.filter_map(|name| name::repository(name)).collect();
+            for name in of {
+                groups.entry(name).or_default().push(*number);
+            }
+        }
+        let kept: BTreeSet<u64> = groups
+            .values()
+            .flat_map(|all| &all[all.len().saturating_sub(keep)..])
+            .copied()
+            .collect();
+        let mut older = BTreeSet::new();
+        for name in repositories {
+            let full = name::repository(&format!("{name}:latest")).unwrap_or_default();
+            let group = groups.get(&full).ok_or_else(|| {
+                let known: Vec<_> = groups.keys().map(String::as_str).collect();
+                Error::not_found(format!(
+                    "no image of the store is of a repository {name:?}; there is {}",
+                    known.join(", ")
+                ))
+            })?;
+            older.extend(group);
+        }
+        if repositories.is_empty() {
+            older = groups.into_values().flatten().collect();
+        }
+        images.retain(|(number, _)| older.contains(number) && !kept.contains(number));
+        Ok(images)
+    }
+
+    /// The image of a digest, with its number.
+    pub(super) fn of_digest(&self, digest: &Digest) -> Result<Option<(u64, ImageRecord)>> {
+        self.indexed(&digest_key(digest))
+    }
+
+    /// The image that has a name, with its number.
+    pub(super) fn of_name(&self, name: &str) -> Result<Option<(u64, ImageRecord)>> {
+        self.indexed(&name_key(name))
+    }
+
+    fn indexed(&self, name: &[u8]) -> Result<Option<(u64, ImageRecord)>> {
+        let Some(number) = self.db.get("names", name)? else { return Ok(None) };
+        let number = number_of(&number)?;
+        let image: Option<ImageRecord> = self.db.json("images", &key(number))?;
+        Ok(image.map(|image| (number, image)))
+    }
+
+    /// The number of the next image.
+    pub(super) fn next_image(&self) -> Result<u64> {
+        let last = self.db.at_or_before("images", &[0xff; 8])?;
+        last.map_or(Ok(0), |(key, _)| Ok(number_of(&key)? + 1))
+    }
+
+    pub(super) fn images(&self) -> Result<Vec<(u64, ImageRecord)>> {
+        let entries = self.db.below("images", b"")?;
+        entries
+            .map(|entry| {
+                let (key, value) = entry?;
+                Ok((number_of(&key)?, self.db.parse(&value)?))
+            })
+            .collect()
+    }
+
+    /// An image by name, tag, digest, or the first digits of that; the only one there is without.
+    pub(super) fn find(&self, wanted: Option<&str>) -> Result<(u64, ImageRecord)> {
+        let images = self.images()?;
+        let Some(wanted) = wanted else {
+            return match &images[..] {
+                [one] => Ok(one.clone()),
+                [] => Err(Error::not_found("the store has no images")),
+                _ => Err(Error::refused(format!(
+                    "there are several images; name one, as in store:DIR:NAME: {}",
+                    labels(&images)
+                ))),
+            };
+        };
+        let named = |fits: &dyn Fn(&str) -> bool| -> Vec<(u64, ImageRecord)> {
+            let fits = |i: &&(u64, ImageRecord)| i.1.names.iter().any(|n| fits(n));
+            images.iter().filter(fits).cloned().collect()
+        };
+        // What is a name in full means no other image that has the tag.
+        let mut found = named(&|name| name::is_same(name, wanted));
+        if found.is_empty() {
+            found = named(&|name| name::matches(name, wanted));
+            let hex = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+            let digest =
+                |image: &ImageRecord| hex.len() >= 6 && image.root.digest.hex().starts_with(hex);
+            found.extend(images.iter().filter(|(_, image)| digest(image)).cloned());
+            found.dedup_by_key(|(number, _)| *number);
+        }
+        match &found[..] {
+            [one] => Ok(one.clone()),
+            [] if images.is_empty() => Err(Error::not_found("the store has no images")),
+            [] => Err(Error::not_found(format!(
+                "the store has no {wanted:?}; there is {}",
+                labels(&images)
+            ))),
+            _ => Err(Error::refused(format!(
+                "several images are called {wanted:?}; name one in full or by its digest: {}",
+                labels(&found)
+            ))),
+        }
+    }
+}
+
+/// What an image is found by without a look at all others.
+pub(super) fn index_keys(image: &ImageRecord) -> Vec<Vec<u8>> {
+    let names = image.names.iter().map(|name| name_key(name));
+    names.chain([digest_key(&image.root.digest)]).collect()
+}
+
+fn name_key(name: &str) -> Vec<u8> {
+    format!("name {}", name::full(name).as_deref().unwrap_or(name)).into_bytes()
+}
+
+fn digest_key(digest: &Digest) -> Vec<u8> {
+    digest.to_string().into_bytes()
+}
+
+fn labels(images: &[(u64, ImageRecord)]) -> String {
+    let some = images.iter().take(MOST_LABELS).map(|(_, image)| image.label());
+    let mut text = some.collect::<Vec<_>>().join(", ");
+    if images.len() > MOST_LABELS {
+        let _ = write!(text, " and {} more", images.len() - MOST_LABELS);
+    }
+    text
+}
+
+/// A message names no more images than this.
+const MOST_LABELS: usize = 20;

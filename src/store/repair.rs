@@ -1,0 +1,125 @@
+//! Making the index again of the files that it is an index of.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::entry;
+use super::files::{self, End, Folder, State, Tails};
+use super::images;
+use super::record::{ImageRecord, PackHeader, Place, key};
+use super::table::SCHEMA;
+use crate::db::Db;
+use crate::error::{Context, Result};
+
+/// Entries that are written together.
+const BATCH: usize = 10_000;
+
+/// Makes the index of the store in `dir` again; says what was found.
+pub(super) fn remake_index(dir: &Path) -> Result<String> {
+    let mut said = String::new();
+    Db::remake(SCHEMA, dir, |db| {
+        let packs = packs(dir)?;
+        let (records, next) = records(dir)?;
+        let images = records.keys().filter(|(table, _)| *table == "images").count();
+        said = format!("made the index again: {} packs, {images} images", packs.len());
+        let last = |folder: Folder| -> Result<u64> {
+            Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))
+        };
+        let ends = packs.iter().map(|(first, header)| first + header.chunks.len() as u64);
+        let new = |file: u64| End { file: file + 1, end: 0 };
+        let mut state = State {
+            next: ends.max().unwrap_or(0).max(next),
+            packs: new(last(Folder::Packs)?),
+            records: new(last(Folder::Records)?),
+        };
+        fill(dir, db, &packs, &records, &mut state)
+    })?;
+    Ok(said)
+}
+
+/// What was recorded of tables, by table and key.
+type Records = BTreeMap<(&'static str, Box<[u8]>), Box<[u8]>>;
+
+fn fill(
+    dir: &Path,
+    db: &Db,
+    packs: &[(u64, PackHeader)],
+    records: &Records,
+    state: &mut State,
+) -> Result<()> {
+    for (first, header) in packs {
+        let mut batch = db.batch();
+        batch.put("packs", &key(*first), &header.to_value())?;
+        for (number, (bytes, hash)) in (*first..).zip(&header.chunks) {
+            if *bytes > 0 {
+                batch.put("chunks", hash, &key(number))?;
+            }
+        }
+        batch.write(false)?;
+    }
+    let (mut batch, mut tails) = (db.batch(), Tails::default());
+    let mut changes = files::Changes::default();
+    for (i, ((table, key), value)) in records.iter().enumerate() {
+        batch.put(table, key, value)?;
+        changes.add(table, key, Some(value));
+        if *table == "images" {
+            let image: ImageRecord = db.parse(value)?;
+            for name in images::index_keys(&image) {
+                batch.put("names", &name, key)?;
+            }
+        }
+        if i % BATCH == BATCH - 1 {
+            std::mem::replace(&mut batch, db.batch()).write(false)?;
+            tails.record(dir, state, &std::mem::take(&mut changes.0))?;
+        }
+    }
+    tails.record(dir, state, &changes.0)?;
+    batch.put_json("state", b"", state)?;
+    batch.write(true)
+}
+
+/// The packs of all files; of one that was written again, the newest. One that refers to what is not
+/// there any more was taken out before, and is of no use.
+fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
+    let mut found = BTreeMap::new();
+    for (file, _) in Folder::Packs.list(dir)? {
+        let path = Folder::Packs.path(dir, file);
+        // What is damaged there was found out, or will be when it is used.
+        entry::scan(&path, u64::MAX, &mut |_, entry| {
+            let place = Place { file, offset: entry.offset };
+            if let Some((first, header)) = PackHeader::parse_head(&entry.head, place) {
+                found.insert(first, header);
+            }
+        })
+        .context(|| format!("reading {}", path.display()))?;
+    }
+    let mut packs: Vec<(u64, PackHeader)> = Vec::new();
+    for (first, header) in found {
+        let there = |number: u64| {
+            let at = packs.partition_point(|(first, _)| *first <= number);
+            let Some((first, header)) = at.checked_sub(1).map(|at| &packs[at]) else {
+                return false;
+            };
+            header.chunks.get((number - first) as usize).is_some_and(|(bytes, _)| *bytes > 0)
+        };
+        let above = packs.last().is_none_or(|(f, h)| f + h.chunks.len() as u64 <= first);
+        if above && header.references.numbers().all(there) {
+            packs.push((first, header));
+        }
+    }
+    Ok(packs)
+}
+
+/// What the newest file of records says, and the number that no chunk had by then.
+fn records(dir: &Path) -> Result<(Records, u64)> {
+    let mut records = Records::new();
+    let Some((file, end)) = Folder::Records.list(dir)?.pop() else { return Ok((records, 0)) };
+    let (next, _) = files::replay(dir, End { file, end }, &mut |table, key, value| {
+        let key = (table, key.into());
+        match value {
+            Some(value) => records.insert(key, value.into()),
+            None => records.remove(&key),
+        };
+    })?;
+    Ok((records, next))
+}
