@@ -92,7 +92,7 @@ enum Command {
 const MOST_THREADS: usize = 512;
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Every command")]
 struct Global {
     /// Print what was done as JSON

@@ -208,6 +208,10 @@ mod run {
         let (path, tag) = (Some(dir.to_owned()), args.name.clone());
         let source = Reference { transport: Some(Transport::Store), path, tag };
         let (destination, force) = (args.output.clone(), args.force);
+        // Threads that read packs need memory too.
+        let packing = Packing::new(LEVEL, global.memory.0, global.threads());
+        let threads = Some(packing.threads as u16);
+        let global = &Global { threads, memory: ByteSize(packing.spool), ..global.clone() };
         Copy { source, destination, platform: None, force }.run(global, terminal)
     }
 
