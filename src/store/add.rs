@@ -4,12 +4,13 @@
 //! is interrupted adds again and finds the packs that were written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::gaps::Gaps;
 use super::pack::{Packing, header_of};
 use super::packer::{Older, OlderChunk, Packer};
 use super::record::{
@@ -18,7 +19,7 @@ use super::record::{
 use super::table::Store;
 use crate::chunk::{self, chunks};
 use crate::codec::Format;
-use crate::content::{Budget, CHANGED, ReadAt, Source, SourceReader, SpoolWriter};
+use crate::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
 use crate::fileset::base_name;
@@ -472,30 +473,4 @@ fn like(path: &[u8]) -> Vec<[u8; 16]> {
         keys.push(key(b"stem", &stem));
     }
     keys
-}
-
-/// Reads pieces of a source, one after the other.
-struct Gaps<'a> {
-    source: &'a dyn ReadAt,
-    left: std::vec::IntoIter<(u64, u64)>,
-    now: SourceReader<'a>,
-}
-
-impl<'a> Gaps<'a> {
-    fn new(source: &'a dyn ReadAt, gaps: Vec<(u64, u64)>) -> Self {
-        Self { source, left: gaps.into_iter(), now: SourceReader::new(source, 0, 0) }
-    }
-}
-
-impl Read for Gaps<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let n = self.now.read(buf)?;
-            if n > 0 || buf.is_empty() {
-                return Ok(n);
-            }
-            let Some((offset, bytes)) = self.left.next() else { return Ok(0) };
-            self.now = SourceReader::new(self.source, offset, bytes);
-        }
-    }
 }

@@ -27,6 +27,8 @@ mod entry;
 #[cfg(feature = "store")]
 mod files;
 #[cfg(feature = "store")]
+mod gaps;
+#[cfg(feature = "store")]
 mod gc;
 #[cfg(feature = "store")]
 mod images;

@@ -1,0 +1,31 @@
+//! What is in a layer's tar beside its files.
+
+use std::io::{self, Read};
+
+use crate::content::{ReadAt, SourceReader};
+
+/// Reads pieces of a source, one after the other.
+pub(super) struct Gaps<'a> {
+    source: &'a dyn ReadAt,
+    left: std::vec::IntoIter<(u64, u64)>,
+    now: SourceReader<'a>,
+}
+
+impl<'a> Gaps<'a> {
+    pub(super) fn new(source: &'a dyn ReadAt, gaps: Vec<(u64, u64)>) -> Self {
+        Self { source, left: gaps.into_iter(), now: SourceReader::new(source, 0, 0) }
+    }
+}
+
+impl Read for Gaps<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.now.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            let Some((offset, bytes)) = self.left.next() else { return Ok(0) };
+            self.now = SourceReader::new(self.source, offset, bytes);
+        }
+    }
+}
