@@ -3,7 +3,7 @@
 //! Whoever changes modification times, whether by rule or because a previous image has others, goes
 //! through [`retime`]. What remembers the time of another file finds it in step, or out of step, as
 //! it was before: the file that it remembers keeps its time, or, where that is safe, the note is
-//! changed with it. [`formats`] is the one table of what remembers what; docs/TIMES.md explains it.
+//! changed with it. `formats` is the one table of what remembers what; docs/TIMES.md explains it.
 
 mod formats;
 mod parse;

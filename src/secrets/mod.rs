@@ -1,8 +1,8 @@
 //! Likely secrets in an image: in files that it shows, in files that lower layers still hold, and
 //! in its config and history. What is found is named by its place, never by its value.
 //!
-//! A file is looked at in two ways: by its name ([`names`]: logins where clients keep them), and,
-//! if it is text, by what is in it ([`patterns`]). What everybody can download is no secret: files
+//! A file is looked at in two ways: by its name (`names`: logins where clients keep them), and,
+//! if it is text, by what is in it (`patterns`). What everybody can download is no secret: files
 //! of packages are passed over. Keys for tests and examples are none either: below folders of that
 //! name only logins where clients keep them count.
 
