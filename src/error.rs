@@ -100,6 +100,16 @@ impl Error {
     }
 }
 
+/// What is made of an input that may be passed over if it is not valid. What the system failed at stays
+/// an error: passed over, it would change what is written.
+pub(crate) fn if_valid<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.io_kind().is_some_and(|kind| kind != io::ErrorKind::UnexpectedEof) => Err(e),
+        Err(_) => Ok(None),
+    }
+}
+
 impl From<io::Error> for Error {
     /// Readers that wrap our own errors in an [`io::Error`] get them back unchanged.
     fn from(e: io::Error) -> Self {

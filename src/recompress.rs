@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::codec::{Compression, Encoder, Format};
 use crate::content::{ReadAt, Source, SourceReader};
-use crate::error::Result;
+use crate::error::{Error, Result, if_valid};
 
 /// The compression that makes exactly `blob` of the `size` bytes of its uncompressed `tar`; `None`
 /// when relayer has none that does. `noted` is what its image says of it.
@@ -32,10 +32,9 @@ pub fn find(
         let same = Same { blob: Arc::clone(blob), at: 0, buf: Vec::new() };
         let mut encoder = Encoder::new(same, &compression, workers, size)?;
         // What differs ends it early; then there is nothing to be finished.
-        if io::copy(&mut SourceReader::new(tar, 0, size), &mut encoder).is_ok()
-            && let Ok((same, _)) = encoder.finish()
-            && same.at == blob.size()
-        {
+        let copied = io::copy(&mut SourceReader::new(tar, 0, size), &mut encoder);
+        let finished = copied.map_err(Error::from).and_then(|_| encoder.finish());
+        if if_valid(finished)?.is_some_and(|(same, _)| same.at == blob.size()) {
             return Ok(Some(compression));
         }
     }
@@ -54,7 +53,7 @@ impl Write for Same {
         self.buf.resize(bytes.len(), 0);
         self.blob.read_exact_at(&mut self.buf, self.at)?;
         if self.buf != bytes {
-            return Err(io::Error::other("the blob was compressed in another way"));
+            return Err(Error::mismatch("the blob was compressed in another way").into());
         }
         self.at += bytes.len() as u64;
         Ok(bytes.len())

@@ -27,7 +27,7 @@ pub use state::drop_noise;
 use std::collections::BTreeMap;
 
 use crate::content::Contents;
-use crate::error::Result;
+use crate::error::{Error, Result, if_valid};
 use crate::fileset::{
     Entry, FileSet, Inode, Kind, base_name, display, join, parent, parts, printable,
 };
@@ -103,7 +103,7 @@ pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Resul
     python::claim_bytecode(&mut claims);
     folders::claim(&mut claims);
     churn::apply(&mut claims, churn);
-    Ok(claims.finish())
+    claims.finish()
 }
 
 /// Nobody owns it yet.
@@ -123,6 +123,8 @@ struct Claims<'a> {
     lookups: u64,
     /// Notes beyond the first.
     more_notes: u64,
+    /// What the system failed at.
+    failed: Option<Error>,
 }
 
 /// What is known of a component beside its name.
@@ -159,6 +161,7 @@ impl<'a> Claims<'a> {
             texts: MAX_TEXTS,
             lookups: MAX_LOOKUPS,
             more_notes: 0,
+            failed: None,
         }
     }
 
@@ -238,12 +241,14 @@ impl<'a> Claims<'a> {
         let set = self.set;
         let path = set.resolve(path)?;
         let Inode { kind: Kind::File(file), .. } = set.get(&path)? else { return None };
-        match self.contents.read(file, limit) {
-            Ok(bytes) => Some(bytes),
-            Err(e) => {
-                self.note(&path, &format!("is passed over: {e}"));
-                None
-            }
+        self.contents.read(file, limit).map_err(|e| self.broken(&path, "is passed over", e)).ok()
+    }
+
+    /// Notes what is broken in an image; what this machine fails at is an error.
+    fn broken(&mut self, path: &[u8], what: &str, e: Error) {
+        self.note(path, &format!("{what}: {e}"));
+        if let Err(e) = if_valid::<()>(Err(e)) {
+            self.failed.get_or_insert(e.context(format!("reading {}", display(path))));
         }
     }
 
@@ -256,7 +261,10 @@ impl<'a> Claims<'a> {
     }
 
     /// Drops components without anything, sorts the others.
-    fn finish(mut self) -> Analysis {
+    fn finish(mut self) -> Result<Analysis> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
         if self.lookups == 0 {
             self.notes.push(format!(
                 "its package databases list more than {MAX_LOOKUPS} paths: the rest is grouped by \
@@ -282,7 +290,7 @@ impl<'a> Claims<'a> {
         for owner in &mut self.owner {
             *owner = new_index[*owner as usize];
         }
-        Analysis { components, owner: self.owner, notes: self.notes }
+        Ok(Analysis { components, owner: self.owner, notes: self.notes })
     }
 }
 

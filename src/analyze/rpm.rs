@@ -54,7 +54,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             broken += usize::from(claim_package(claims, header).is_none());
         });
         if let Err(e) = read {
-            claims.note(&database, &format!("is not read to its end: {e}"));
+            claims.broken(&database, "is not read to its end", e);
         }
         if broken > 0 {
             claims.note(&database, &format!("has {broken} entries that can't be read"));

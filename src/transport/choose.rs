@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::files::{Files, document_blob};
 use super::name;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_valid};
 use crate::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Indexes in indexes, at most so deep.
@@ -68,8 +68,11 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
         None if one_image(&all) => all.clone(),
         // Signatures, charts and the like may lie beside an image.
         None => {
-            let (images, others) = all.iter().cloned().partition(|d| !is_artifact(files, d));
-            let others: Vec<Descriptor> = others;
+            let (mut images, mut others) = (Vec::new(), Vec::new());
+            for d in &all {
+                let kind = if is_artifact(files, d)? { &mut others } else { &mut images };
+                kind.push(d.clone());
+            }
             notes.extend(others.iter().map(|d| {
                 format!("{} is left out: it is an artifact and no container image", label(d))
             }));
@@ -95,13 +98,16 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
 
 /// What to call each image of an index to get it: nothing where there is only one.
 #[cfg(feature = "store")]
-pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Vec<Option<String>> {
-    let entries = root.manifests.iter().map(|value| entry(value).ok());
-    let usable = entries.enumerate().filter_map(|(place, d)| Some((place, d?)));
-    let all: Vec<(usize, Descriptor)> =
-        usable.filter(|(_, d)| !is_attestation(d) && !is_artifact(files, d)).collect();
+pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Result<Vec<Option<String>>> {
+    let mut all: Vec<(usize, Descriptor)> = Vec::new();
+    for (place, value) in root.manifests.iter().enumerate() {
+        let Ok(d) = entry(value) else { continue };
+        if !is_attestation(&d) && !is_artifact(files, &d)? {
+            all.push((place, d));
+        }
+    }
     if one_image(&all.iter().map(|(_, d)| d.clone()).collect::<Vec<_>>()) {
-        return vec![None];
+        return Ok(vec![None]);
     }
     let mut names = Vec::new();
     for (place, d) in all {
@@ -110,7 +116,7 @@ pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Vec<Option<String>
             names.push(name);
         }
     }
-    names.into_iter().map(Some).collect()
+    Ok(names.into_iter().map(Some).collect())
 }
 
 /// The descriptors that `wanted` means: those of that name, of that digest, or at that place; else
@@ -134,7 +140,7 @@ fn by_name(
     if name::digest(wanted).is_some() {
         if found.is_empty() {
             for d in all {
-                search(files, d, wanted, 0, &mut found);
+                search(files, d, wanted, 0, &mut found)?;
             }
         }
         found.truncate(1);
@@ -155,18 +161,19 @@ fn search(
     wanted: &str,
     depth: usize,
     found: &mut Vec<Descriptor>,
-) {
+) -> Result<()> {
     if depth >= MAX_DEPTH || !found.is_empty() || !media_type::is_index(&d.media_type) {
-        return;
+        return Ok(());
     }
-    let Ok(index) = read_index(files, d) else { return };
+    let Some(index) = if_valid(read_index(files, d))? else { return Ok(()) };
     for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {
         if name::is_of(&d, wanted) {
             found.push(d);
-            return;
+            return Ok(());
         }
-        search(files, &d, wanted, depth + 1, found);
+        search(files, &d, wanted, depth + 1, found)?;
     }
+    Ok(())
 }
 
 /// Whether these are one image under whatever names, or one for each of several platforms.
@@ -181,19 +188,22 @@ fn one_image(all: &[Descriptor]) -> bool {
     platforms.len() == all.len() && one_name
 }
 
-/// Whether a manifest is that of a signature, a chart or some other artifact. What can't be read is
-/// none: reading it again says why.
-fn is_artifact(files: &dyn Files, d: &Descriptor) -> bool {
+/// The manifest that a descriptor names.
+pub(super) fn manifest(files: &dyn Files, d: &Descriptor) -> Result<Manifest> {
+    document_blob(files, d).and_then(|bytes| oci::parse(&bytes, "the manifest"))
+}
+
+/// Whether a manifest is that of a signature, a chart or some other artifact. What is not valid
+/// is none: reading it again says why.
+fn is_artifact(files: &dyn Files, d: &Descriptor) -> Result<bool> {
     if !media_type::is_manifest(&d.media_type) {
-        return !media_type::is_index(&d.media_type);
+        return Ok(!media_type::is_index(&d.media_type));
     }
-    let manifest =
-        document_blob(files, d).and_then(|bytes| oci::parse::<Manifest>(&bytes, "the manifest"));
-    manifest.is_ok_and(|m| {
+    Ok(if_valid(manifest(files, d))?.is_some_and(|m| {
         let layer = |l: &Descriptor| media_type::check_layer(&l.media_type).is_ok();
         !media_type::is_config(&m.config.media_type)
             || (!m.layers.is_empty() && !m.layers.iter().any(layer))
-    })
+    }))
 }
 
 /// What messages call an image, and a user may.

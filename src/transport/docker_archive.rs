@@ -10,7 +10,7 @@ use super::files::{Files, document};
 use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, if_valid};
 use crate::oci::{self, Annotations, Config, Index};
 
 /// One image in `manifest.json`.
@@ -79,13 +79,13 @@ fn of_platforms(items: &[Item]) -> Option<&Item> {
 }
 
 /// The names that `manifest.json` gives to images with these configs.
-pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Vec<String> {
-    let read = document(files, "manifest.json").ok().flatten();
+pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Result<Vec<String>> {
+    let read = if_valid(document(files, "manifest.json"))?.flatten();
     let items = read.and_then(|bytes| read_items(&bytes).ok());
     let ours =
         |item: &Item| digest_in(&item.config).is_some_and(|digest| configs.contains(&digest));
     let names = |item: Item| item.names().map(str::to_owned).collect::<Vec<_>>();
-    items.into_iter().flatten().filter(ours).flat_map(names).collect()
+    Ok(items.into_iter().flatten().filter(ours).flat_map(names).collect())
 }
 
 impl Item {

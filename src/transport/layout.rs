@@ -7,7 +7,7 @@ use super::Transport;
 use super::choose::{self, Chosen, MAX_DEPTH, MAX_IMAGES, entry, is_attestation, read_index};
 use super::files::{Files, blob, document, document_blob};
 use super::open::{Image, LayerBlob, Opened};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result, if_valid};
 use crate::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Reads the image that `tag` names, or the only one there is. Where an index holds images for
@@ -40,16 +40,17 @@ pub fn open(
 
 /// Whether index.json leads to no image with layers, as an archive of one Docker release does
 /// (moby#47065): its manifest.json is the better guide then.
-pub(crate) fn is_hollow(files: &dyn Files) -> bool {
-    let Ok(root) = read_root(files) else { return true };
-    root.manifests.iter().all(|value| {
-        entry(value).is_ok_and(|d| {
-            media_type::is_manifest(&d.media_type)
-                && document_blob(files, &d)
-                    .and_then(|bytes| oci::parse::<Manifest>(&bytes, "the manifest"))
-                    .is_ok_and(|m| m.layers.is_empty())
-        })
-    })
+pub(crate) fn is_hollow(files: &dyn Files) -> Result<bool> {
+    let Some(root) = if_valid(read_root(files))? else { return Ok(true) };
+    for value in &root.manifests {
+        let Ok(d) = entry(value) else { return Ok(false) };
+        if !media_type::is_manifest(&d.media_type)
+            || !if_valid(choose::manifest(files, &d))?.is_some_and(|m| m.layers.is_empty())
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub(super) fn read_root(files: &dyn Files) -> Result<Index<Value>> {

@@ -297,7 +297,7 @@ impl Place {
             (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
         let transport = match transport {
             Some(transport) => transport,
-            None if has_layout && !(has_docker && layout::is_hollow(&archive)) => {
+            None if has_layout && !(has_docker && layout::is_hollow(&archive)?) => {
                 Transport::OciArchive
             }
             None if has_docker => Transport::DockerArchive,
@@ -328,7 +328,7 @@ impl Place {
         let mut opened =
             layout::open(self.files.as_ref(), tag, platform, self.transport)?.only(platform)?;
         let configs: Vec<_> = opened.images.iter().map(|i| Digest::of(&i.config_bytes)).collect();
-        self.add_names(&mut opened.names, &configs);
+        self.add_names(&mut opened.names, &configs)?;
         Ok(opened)
     }
 
@@ -339,7 +339,7 @@ impl Place {
         if self.transport == Transport::DockerArchive {
             return docker_archive::each(files);
         }
-        Ok(super::choose::each(files, &layout::read_root(files)?))
+        super::choose::each(files, &layout::read_root(files)?)
     }
 
     /// What `tag` names, byte for byte and whatever it is, or what `platform` has of it. With it
@@ -360,7 +360,7 @@ impl Place {
         }
         let (mut bundle, notes) = verbatim::collect(self.files.as_ref(), tag, platform)?;
         let configs: Vec<_> = bundle.listed.iter().map(|listed| listed.config).collect();
-        self.add_names(&mut bundle.names, &configs);
+        self.add_names(&mut bundle.names, &configs)?;
         Ok((bundle, notes))
     }
 
@@ -375,13 +375,14 @@ impl Place {
 
     /// Adds the names that an archive for every client has in `manifest.json` only, since its
     /// `index.json` must not name an image twice.
-    fn add_names(&self, names: &mut Vec<String>, configs: &[Digest]) {
-        let more = docker_archive::names(self.files.as_ref(), configs);
+    fn add_names(&self, names: &mut Vec<String>, configs: &[Digest]) -> Result<()> {
+        let more = docker_archive::names(self.files.as_ref(), configs)?;
         for name in more {
             if !names.iter().any(|old| name::is_same(old, &name)) {
                 names.push(name);
             }
         }
+        Ok(())
     }
 }
 

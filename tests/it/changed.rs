@@ -17,7 +17,7 @@ use relayer::transport::bundle::Bundle;
 use relayer::transport::open::{Opened, open_archive};
 use relayer::transport::write::{Form, write_archive};
 
-use super::image::{Codec, archive};
+use super::image::{self, Codec, Image, Item, archive};
 use super::update::application;
 
 /// Bytes of which one is another once it has been read some times; for good, or for one read.
@@ -39,6 +39,26 @@ impl ReadAt for Fickle {
             }
         }
         Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// Bytes of which one read fails.
+struct Failing {
+    bytes: Vec<u8>,
+    good_reads: u64,
+    reads: AtomicU64,
+}
+
+impl ReadAt for Failing {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.reads.fetch_add(1, Ordering::Relaxed) == self.good_reads {
+            return Err(io::Error::other("the disk is bad"));
+        }
+        self.bytes.read_exact_at(buf, offset)
     }
 
     fn size(&self) -> u64 {
@@ -202,5 +222,54 @@ fn what_a_store_has_is_right_or_an_error() {
     for codec in [Codec::Plain, Codec::Gzip, Codec::ZstdFrames] {
         let input = archive(&application(1).oci_files(codec));
         right_or_an_error(&format!("{codec:?}"), &input, 3 * STEP, add);
+    }
+}
+
+/// Runs `job` as often as it reads its input, each time with another read that fails.
+fn no_failure_is_passed_over(what: &str, input: &[u8], job: impl Fn(Source) -> Result<Vec<u8>>) {
+    let want = job(Arc::new(input.to_vec())).unwrap();
+    for good_reads in 0.. {
+        let (bytes, reads) = (input.to_vec(), AtomicU64::new(0));
+        let source = Arc::new(Failing { bytes, good_reads, reads });
+        let got = job(Arc::clone(&source) as Source);
+        if source.reads.load(Ordering::Relaxed) <= good_reads {
+            assert!(good_reads > 10, "{what}");
+            break;
+        }
+        match got {
+            Ok(got) => assert!(got == want, "{what}: read {good_reads} changed what came out"),
+            Err(e) => assert!(e.to_string().contains("the disk is bad"), "{what}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_never_taken_for_an_input_that_is_not_valid() {
+    let database = |version: &str| {
+        image::layer(&[
+            Item::file("lib/apk/db/installed", format!("P:p\nV:{version}\nF:usr/lib\nR:p\n\n")),
+            Item::file("usr/lib/p", version.repeat(5000)),
+            Item::file("usr/lib/python3/p-1.dist-info/RECORD", "p/a.py,,\n"),
+            Item::file("usr/lib/python3/p/a.py", "x"),
+            Item::file("var/lib/dpkg/status", "Package: q\n\n"),
+            Item::file("var/lib/dpkg/info/q.list", "/usr/bin/q\n"),
+            Item::file("usr/bin/q", "q"),
+        ])
+    };
+    let image = |version| Image::new(vec![database("1"), database(version)]);
+    let (old, new) = (image("2"), image("3"));
+    for (what, input) in [
+        ("universal", new.docker_oci(Codec::Plain)),
+        ("gzip", new.docker_oci(Codec::Gzip)),
+        ("docker", new.docker_legacy()),
+    ] {
+        no_failure_is_passed_over(&format!("copy, {what}"), &input, copy);
+        no_failure_is_passed_over(&format!("split, {what}"), &input, |image| {
+            split(image, None, "zstd")
+        });
+        let before = old.docker_oci(Codec::Plain);
+        no_failure_is_passed_over(&format!("delta, {what}"), &input, |image| {
+            make_delta(Arc::new(before.clone()), image)
+        });
     }
 }
