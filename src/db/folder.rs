@@ -94,6 +94,9 @@ pub(super) fn is_there(schema: &Schema, dir: &Path) -> Result<bool> {
             if dir.join("CURRENT").exists() {
                 return Err(other_version(schema));
             }
+            if dir.join(INDEX).join("CURRENT").exists() {
+                return Err(damaged(schema, &format!("its file {FORMAT} is missing")));
+            }
             return Ok(false);
         }
         Err(e) => return Err(e.into()),

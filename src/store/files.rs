@@ -278,6 +278,6 @@ pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<
         damaged => damaged.context(|| format!("reading {}", path.display()))?,
     };
     // One that is cut off at its beginning leaves nothing to be seen.
-    let short = u64::from(last < end.end && damaged == 0 && end.end != u64::MAX);
+    let short = u64::from(last < end.end && damaged == 0);
     failed.map_or(Ok((next, damaged + bad + short)), Err)
 }

@@ -1,6 +1,7 @@
 //! Making the index again of the files that it is an index of.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::Path;
 
 use super::entry;
@@ -9,19 +10,28 @@ use super::images;
 use super::record::{ImageRecord, PackHeader, Place, key};
 use super::table::SCHEMA;
 use crate::db::Db;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 
 /// Entries that are written together.
 const BATCH: usize = 10_000;
 
 /// Makes the index of the store in `dir` again; says what was found.
 pub(super) fn remake_index(dir: &Path) -> Result<String> {
+    if Folder::Packs.list(dir)?.is_empty() && Folder::Records.list(dir)?.is_empty() {
+        return Err(Error::malformed(format!(
+            "there are neither packs nor records in {}, of which an index could be made",
+            dir.display()
+        )));
+    }
     let mut said = String::new();
     Db::remake(SCHEMA, dir, |db| {
         let packs = packs(dir)?;
-        let (records, next) = records(dir)?;
+        let (records, next, damaged) = records(dir)?;
         let images = records.keys().filter(|(table, _)| *table == "images").count();
         said = format!("made the index again: {} packs, {images} images", packs.len());
+        if damaged > 0 {
+            let _ = write!(said, "; {damaged} records are damaged, and what they said is lost");
+        }
         let last = |folder: Folder| -> Result<u64> {
             Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))
         };
@@ -110,16 +120,21 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
     Ok(packs)
 }
 
-/// What the newest file of records says, and the number that no chunk had by then.
-fn records(dir: &Path) -> Result<(Records, u64)> {
-    let mut records = Records::new();
-    let Some((file, end)) = Folder::Records.list(dir)?.pop() else { return Ok((records, 0)) };
-    let (next, _) = files::replay(dir, End { file, end }, &mut |table, key, value| {
-        let key = (table, key.into());
-        match value {
-            Some(value) => records.insert(key, value.into()),
-            None => records.remove(&key),
-        };
-    })?;
-    Ok((records, next))
+/// What the files of records say, the oldest first, with the number that no chunk had by then and how
+/// many records are damaged. There is more than one file when writing a new one was interrupted: it
+/// has only some of what the one before it has.
+fn records(dir: &Path) -> Result<(Records, u64, u64)> {
+    let (mut records, mut next, mut damaged) = (Records::new(), 0, 0);
+    for (file, end) in Folder::Records.list(dir)? {
+        let (limit, bad) = files::replay(dir, End { file, end }, &mut |table, key, value| {
+            let key = (table, key.into());
+            match value {
+                Some(value) => records.insert(key, value.into()),
+                None => records.remove(&key),
+            };
+        })?;
+        next = next.max(limit);
+        damaged += bad;
+    }
+    Ok((records, next, damaged))
 }

@@ -63,7 +63,10 @@ impl Store {
     }
 
     fn with(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
-        let state = match db.json("state", b"")? {
+        let state = match db.json::<State>("state", b"")? {
+            Some(state) if state.next > MAX_NUMBER => {
+                return Err(db.damaged("it has more chunks than there can be"));
+            }
             Some(state) => state,
             None if db.below("packs", b"")?.next().is_none() => State::EMPTY,
             None => return Err(db.damaged("it does not say how far its files are good")),

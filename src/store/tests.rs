@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::files::State;
 use super::record::{BlobRecord, Made};
 use super::{Added, CheckOptions, Checked, Options, Packing, Removal, Store};
 use crate::content::{Budget, ReadAt};
@@ -239,6 +240,53 @@ fn what_reads_back_otherwise_is_not_added() {
         make_all(&store).unwrap();
         assert!(check(&store, true).unwrap().problems.is_empty());
     }
+}
+
+#[test]
+fn an_interrupted_rewrite_of_the_records_loses_nothing() {
+    for half in [0, 1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path()));
+        let records = dir.path().join("records");
+        // As when the disk was full, or the process was killed.
+        let whole = std::fs::read(records.join("000001")).unwrap();
+        std::fs::write(records.join("000002"), &whole[..whole.len() * half / 2]).unwrap();
+        std::fs::remove_file(dir.path().join("index/CURRENT")).unwrap();
+        let budget = Budget::new(1 << 24, None);
+        let options = CheckOptions { blobs: true, repair: true };
+        let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
+        assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
+        make_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn a_state_that_can_not_be_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    let mut batch = store.db.batch();
+    batch.put_json("state", b"", &State { next: u64::MAX, ..store.state() }).unwrap();
+    batch.write(true).unwrap();
+    drop(store);
+    let budget = Budget::new(1 << 24, None);
+    assert!(Store::open_read(dir.path(), &budget).is_err());
+    std::fs::remove_file(dir.path().join("format")).unwrap();
+    let options = CheckOptions { blobs: true, repair: true };
+    let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
+    assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
+}
+
+#[test]
+fn nothing_is_repaired_that_is_no_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    std::fs::create_dir(&index).unwrap();
+    std::fs::write(index.join("CURRENT"), "of somebody else").unwrap();
+    let options = CheckOptions { blobs: false, repair: true };
+    let budget = Budget::new(1 << 24, None);
+    let e = Store::check(dir.path(), options, &budget, &Silent).unwrap_err();
+    assert!(e.to_string().contains("neither packs nor records"), "{e}");
+    assert!(index.join("CURRENT").exists());
 }
 
 #[test]
