@@ -14,6 +14,8 @@ pub(super) const SEGMENT: usize = STEP as usize;
 pub(super) enum Segment {
     Memory(Box<[u8]>),
     File(u64),
+    /// Its spool is gone, and what it took was given back.
+    Gone,
 }
 
 /// A segment, which may move to the file while others read.
@@ -57,6 +59,7 @@ impl ReadAt for Spool {
                 Segment::File(at) => {
                     self.budget.file()?.read_exact_at(now, at + within as u64)?;
                 }
+                Segment::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
             buf = later;
             offset += n as u64;
@@ -72,9 +75,12 @@ impl ReadAt for Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         for slot in &self.segments {
-            match &*slot.0.read().unwrap_or_else(PoisonError::into_inner) {
+            // Another thread may be about to move it to the file, and must not any more.
+            let mut segment = slot.0.write().unwrap_or_else(PoisonError::into_inner);
+            match std::mem::replace(&mut *segment, Segment::Gone) {
                 Segment::Memory(_) => self.budget.give_back(),
-                Segment::File(at) => self.budget.give_back_place(*at),
+                Segment::File(at) => self.budget.give_back_place(at),
+                Segment::Gone => {}
             }
         }
     }
@@ -203,6 +209,18 @@ mod tests {
         drop(spool);
         assert_eq!(budget.state().0, 4 * STEP);
         assert!(budget.add_index(1 << 40).is_err());
+    }
+
+    #[test]
+    fn what_gives_way_while_its_spool_goes_is_given_back_once() {
+        let budget = budget(4);
+        let mut w = SpoolWriter::new(&budget);
+        w.write_all(&bytes(SEGMENT)).unwrap();
+        let spool = w.finish().unwrap();
+        let slot = Arc::clone(&spool.segments[0]);
+        drop(spool);
+        slot.evict(&budget).unwrap();
+        assert_eq!(budget.state(), (4 * STEP, 0, false));
     }
 
     #[test]
