@@ -422,7 +422,9 @@ fn check_layout(folder: &Folder, path: &str) -> Result<()> {
 fn missing(e: io::Error, reference: &Reference) -> Error {
     let name = reference.to_string();
     // A name with these ends is meant for a file.
-    let file = [".tar", ".gz", ".tgz", ".zst", ".oci"].iter().any(|end| name.ends_with(end));
+    let file = [".tar", ".gz", ".tgz", ".zst", ".xz", ".txz", ".oci"]
+        .iter()
+        .any(|end| name.ends_with(end));
     if e.kind() != io::ErrorKind::NotFound
         || reference.transport.is_some()
         || file
