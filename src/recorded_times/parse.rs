@@ -180,6 +180,9 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
 
 /// The keys are hashes of names, times and sizes in the standard library's folders.
 pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
+    if !r.once(b"Go's standard library") {
+        return;
+    }
     let known = |e: &&Entry| e.path.ends_with(b"/src/runtime/runtime2.go");
     for entry in r.files.entries().iter().filter(known) {
         let source = parent(&entry.path).and_then(parent).unwrap_or_default();

@@ -199,7 +199,8 @@ impl Compiled {
             was == (r.after[*source as usize].secs as u32 == now)
         };
         let known = now == self.stamp || now == self.next.0;
-        let held = !(known && self.sources.iter().all(fits)) && self.hold(r);
+        let stays = !r.is_long() && known && self.sources.iter().all(fits);
+        let held = !stays && self.hold(r);
         // A file that keeps its note keeps its time too, unless that changes anyway.
         let back = self.now(r) == self.stamp && self.next.1 != self.plain;
         if back {

@@ -200,15 +200,20 @@ impl<'a> Relations<'a> {
         use std::io::Read as _;
         let Some(file) = self.file(entry).filter(|_| !scope.is_empty()) else { return Ok(()) };
         let bytes = self.contents.open(file).take(most);
-        scope.scan(bytes, form).context(|| format!("reading {}", display(&entry.path)))?;
-        self.hold_all(scope.found(), by);
+        let found = scope.scan(bytes, form);
+        self.hold_all(found.context(|| format!("reading {}", display(&entry.path)))?, by);
         Ok(())
+    }
+
+    /// Whether chains have become too long to go along them step by step.
+    pub(super) fn is_long(&self) -> bool {
+        self.rounds > ROUNDS
     }
 
     /// Holds what would come out of order; whether there was something.
     pub(super) fn settle(&mut self) -> bool {
         self.rounds += 1;
-        let whole = self.rounds > ROUNDS;
+        let whole = self.is_long();
         let mut any = false;
         for (made, of, by) in std::mem::take(&mut self.pairs) {
             if !whole && self.in_order(made, of) {

@@ -4,7 +4,7 @@
 //! together with its file's size is hardly ever there by chance; a time alone may be, and then it
 //! is held back for nothing, which is safe.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::fileset::{FileSet, InodeId, Kind, Mtime};
@@ -30,12 +30,11 @@ const DIGITS: usize = 20;
 const CHUNK: usize = 1 << 20;
 
 /// Times of some files, before and after a change.
-#[derive(Default)]
 pub(super) struct Candidates {
-    /// Low 32 bits of the seconds, and the size where it counts; whether it was found.
-    wanted: BTreeMap<(u32, u64), bool>,
-    /// Inodes by those.
-    of: Vec<(InodeId, [(u32, u64); 2])>,
+    /// Low 32 bits of the seconds, the size where it counts, and whose they are. What is found goes,
+    /// so that many files that hold the same times cost no more than one.
+    wanted: BTreeSet<(u32, u64, InodeId)>,
+    found: Vec<InodeId>,
     /// A bit for each hash of the low 32 bits: most numbers are no time of ours.
     filter: Vec<u64>,
 }
@@ -48,37 +47,34 @@ impl Candidates {
         ids: impl Iterator<Item = InodeId>,
         form: Form,
     ) -> Self {
-        let mut all = Self { filter: vec![0; 1 << 10], ..Self::default() };
+        let mut wanted = BTreeSet::new();
+        let mut filter = vec![0; 1 << 10];
         for id in ids {
-            let inode = &files.inodes()[id as usize];
+            let (inode, after) = (&files.inodes()[id as usize], after[id as usize]);
+            if inode.mtime == after {
+                continue;
+            }
             let size = match (&inode.kind, form) {
                 (Kind::File(file), Form::Sized(_)) => file.size,
                 _ => 0,
             };
-            let keys = [inode.mtime, after[id as usize]].map(|t| (t.secs as u32, size));
-            if inode.mtime == after[id as usize] {
-                continue;
+            // No time is often 0, which says that nobody looks.
+            for secs in [inode.mtime, after].map(|t| t.secs as u32).into_iter().filter(|s| *s != 0) {
+                wanted.insert((secs, size, id));
+                let (word, bit) = place(secs);
+                filter[word] |= bit;
             }
-            for key in keys {
-                // No time is often 0, which says that nobody looks.
-                if key.0 != 0 {
-                    all.wanted.insert(key, false);
-                    let (word, bit) = place(key.0);
-                    all.filter[word] |= bit;
-                }
-            }
-            all.of.push((id, keys));
         }
-        all
+        Self { wanted, found: Vec::new(), filter }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
     }
 
-    /// Looks through a file, of which `bytes` come.
-    pub(super) fn scan(&mut self, mut bytes: impl Read, form: Form) -> io::Result<()> {
-        self.wanted.values_mut().for_each(|found| *found = false);
+    /// Looks through a file, of which `bytes` come. Gives the inodes that have a time which is in it
+    /// and was in none before.
+    pub(super) fn scan(&mut self, mut bytes: impl Read, form: Form) -> io::Result<Vec<InodeId>> {
         let mut buffer = vec![0; CHUNK + 4 * WINDOW];
         let (mut filled, mut start) = (0, 0);
         loop {
@@ -95,7 +91,7 @@ impl Candidates {
                 _ => self.binary(&buffer[..filled], start, end, form),
             }
             if last {
-                return Ok(());
+                return Ok(std::mem::take(&mut self.found));
             }
             // A number's neighbours before it stay in sight.
             let keep = end - 2 * WINDOW;
@@ -105,15 +101,12 @@ impl Candidates {
         }
     }
 
-    /// The inodes that have a time that the last scan found.
-    pub(super) fn found(&self) -> impl Iterator<Item = InodeId> {
-        let hit = |key| self.wanted.get(key).copied().unwrap_or(false);
-        self.of.iter().filter(move |(_, keys)| keys.iter().any(hit)).map(|(id, _)| *id)
-    }
-
     fn mark(&mut self, secs: u32, size: u64) {
-        if let Some(found) = self.wanted.get_mut(&(secs, size)) {
-            *found = true;
+        let of = (secs, size, InodeId::MIN)..=(secs, size, InodeId::MAX);
+        let from = self.found.len();
+        self.found.extend(self.wanted.range(of).map(|(.., id)| *id));
+        for id in &self.found[from..] {
+            self.wanted.remove(&(secs, size, *id));
         }
     }
 
@@ -247,9 +240,7 @@ mod tests {
     }
 
     fn found(times: &[i64], form: Form, bytes: &[u8]) -> Vec<InodeId> {
-        let mut all = candidates(times, form);
-        all.scan(bytes, form).unwrap();
-        all.found().collect()
+        candidates(times, form).scan(bytes, form).unwrap()
     }
 
     #[test]
@@ -303,6 +294,15 @@ mod tests {
         }
         assert!(found(&[1_760_000_000], Form::Decimal, b"11760000000 17600000001").is_empty());
         assert!(found(&[1_760_000_000], Form::Alone, b"17600").is_empty());
+    }
+
+    #[test]
+    fn what_was_found_is_not_looked_for_again() {
+        let mut all = candidates(&[7, 9, 7], Form::Decimal);
+        assert_eq!(all.scan(&b"7 7"[..], Form::Decimal).unwrap(), [0, 2]);
+        assert_eq!(all.scan(&b"7 9"[..], Form::Decimal).unwrap(), [1]);
+        assert_eq!(all.scan(&b"5"[..], Form::Decimal).unwrap(), [0, 1, 2]);
+        assert!(all.is_empty());
     }
 
     #[test]
