@@ -77,7 +77,8 @@ pub(crate) const MAX_PACKAGES: usize = 200_000;
 pub(crate) const MAX_COMPONENT: usize = 255;
 
 /// Lookups of what databases list: one for each path, and one for each part of those that are not
-/// there under their own name. A full Debian takes some two million.
+/// there under their own name. A full Debian takes some two million. As many of what files that
+/// remember times of others name.
 pub(crate) const MAX_LOOKUPS: u64 = 10_000_000;
 
 /// Notes about the texts and databases of one image.

@@ -320,6 +320,9 @@ pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
     let mut scopes: Vec<Option<Candidates>> = FORMATS.iter().map(|_| None).collect();
     let files = relations.files;
     for entry in files.entries() {
+        if relations.is_exhausted() {
+            break;
+        }
         let Some(file) = relations.file(entry) else { continue };
         for (format, scope) in FORMATS.iter().zip(&mut scopes) {
             if !(format.is)(&entry.path, file.size) {

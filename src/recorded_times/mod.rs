@@ -85,6 +85,7 @@ pub fn retime(
     let mut relations = Relations::new(files, contents, after);
     let mut compiled = python::find(&mut relations, restamp)?;
     formats::find(&mut relations)?;
+    relations.hold_unknown();
     while relations.settle() || compiled.settle(&mut relations) {}
     let held = relations.count();
     let stamps = compiled.stamps(&relations);

@@ -248,7 +248,7 @@ pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let mut up = Some(dir);
     while let Some(above) = up.filter(|dir| !dir.is_empty()) {
         let made = [&b"Makefile"[..], b"makefile", b"GNUmakefile"];
-        if made.iter().any(|name| r.files.position(&join(above, name)).is_some()) {
+        if made.iter().any(|name| r.position(&join(above, name)).is_some()) {
             let siblings = r.children(dir).filter(|c| r.file(c).is_some());
             let siblings = siblings.map(|c| c.inode).collect();
             r.order(siblings, by);
@@ -265,6 +265,9 @@ pub(super) fn dependencies(r: &mut Relations<'_>, e: &Entry, by: &'static str) -
     let (mut target, mut base): (Option<InodeId>, &[u8]) = (None, b"");
     let mut goes_on = false;
     for line in lines {
+        if r.is_exhausted() {
+            break;
+        }
         let mut words = line.split(|b| b" \t\r\\".contains(b)).filter(|w| !w.is_empty());
         if !goes_on {
             let Some(name) = words.next().and_then(|w| w.strip_suffix(b":")) else { continue };

@@ -1,5 +1,6 @@
 //! What is known of the times of a file set: which must stay, and which must stay in order.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{Candidates, Form};
@@ -8,6 +9,7 @@ use crate::error::{Context, Result};
 use crate::fileset::{
     Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, base_name, display, join, parent,
 };
+use crate::limits::MAX_LOOKUPS;
 
 /// There may be so many pairs for each file; what would make more of them is held instead.
 const PAIRS: usize = 16;
@@ -28,6 +30,8 @@ pub(super) struct Relations<'a> {
     /// What must keep its order.
     orders: Vec<(Vec<InodeId>, &'static str)>,
     rounds: u32,
+    /// How many paths may still be looked for.
+    pub(super) lookups: Cell<u64>,
     /// What was looked at, and need not be again.
     seen: BTreeSet<Vec<u8>>,
     /// Emacs's sources and byte code by name.
@@ -44,6 +48,7 @@ impl<'a> Relations<'a> {
             pairs: Vec::new(),
             orders: Vec::new(),
             rounds: 0,
+            lookups: Cell::new(MAX_LOOKUPS),
             seen: BTreeSet::new(),
             lisp: None,
         }
@@ -51,22 +56,53 @@ impl<'a> Relations<'a> {
 
     /// The inode that a path leads to, with symlinks followed as a process would.
     pub(super) fn at(&self, path: &[u8]) -> Option<InodeId> {
-        let direct = self.files.position(path).map(|at| &self.files.entries()[at]);
-        let direct = direct.filter(|e| !matches!(self.files.inode(e).kind, Kind::Symlink { .. }));
-        let found = direct.or_else(|| {
-            let at = self.files.position(&self.files.resolve(path)?)?;
-            Some(&self.files.entries()[at])
-        });
-        found.map(|e| e.inode)
+        let direct = self.position(path).map(|at| self.files.entries()[at].inode);
+        let is = |kind: fn(&Kind) -> bool| move |id: &InodeId| kind(&self.inode(*id).kind);
+        if direct.as_ref().is_some_and(is(|kind| !matches!(kind, Kind::Symlink { .. }))) {
+            return direct;
+        }
+        // Without a symlink on the way what is not there by this name is not there.
+        let dir = parent(path).filter(|_| direct.is_none() && base_name(path) != b"..");
+        let dir = dir.and_then(|dir| self.position(dir)).map(|at| self.files.entries()[at].inode);
+        if dir.as_ref().is_some_and(is(|kind| matches!(kind, Kind::Dir))) {
+            return None;
+        }
+        let at = self.position(&self.resolve(path)?)?;
+        Some(self.files.entries()[at].inode)
     }
 
     /// The same, without following the last part.
     pub(super) fn named(&self, path: &[u8]) -> Option<InodeId> {
-        let at = self.files.position(path).or_else(|| {
-            let dir = self.files.resolve(parent(path)?)?;
-            self.files.position(&join(&dir, base_name(path)))
+        let at = self.position(path).or_else(|| {
+            let dir = self.resolve(parent(path)?)?;
+            self.position(&join(&dir, base_name(path)))
         });
         at.map(|at| self.files.entries()[at].inode)
+    }
+
+    /// Where a path stands in the file set.
+    pub(super) fn position(&self, path: &[u8]) -> Option<usize> {
+        self.lookups.set(self.lookups.get().checked_sub(1)?);
+        self.files.position(path)
+    }
+
+    fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut lookups = self.lookups.get();
+        let found = self.files.resolve_within(path, &mut lookups);
+        self.lookups.set(lookups);
+        found
+    }
+
+    /// Whether nothing more is looked for, since files name too many paths.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.lookups.get() == 0
+    }
+
+    /// Holds everything where not all could be looked for.
+    pub(super) fn hold_unknown(&mut self) {
+        if self.is_exhausted() {
+            self.hold_all(0..self.after.len() as InodeId, "files that name too many paths");
+        }
     }
 
     /// The inode that a path names, and the name beside `path` in its folder.

@@ -59,7 +59,8 @@ impl Candidates {
                 _ => 0,
             };
             // No time is often 0, which says that nobody looks.
-            for secs in [inode.mtime, after].map(|t| t.secs as u32).into_iter().filter(|s| *s != 0) {
+            for secs in [inode.mtime, after].map(|t| t.secs as u32).into_iter().filter(|s| *s != 0)
+            {
                 wanted.insert((secs, size, id));
                 let (word, bit) = place(secs);
                 filter[word] |= bit;
