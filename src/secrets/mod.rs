@@ -75,12 +75,15 @@ const WINDOW: usize = 1 << 20;
 const HEAD: usize = 8000;
 
 /// A file to be looked at.
-struct Item<'a> {
-    names: Vec<&'a [u8]>,
-    file: &'a FileData,
-    hidden_by: Option<usize>,
+pub(crate) struct Item<'a> {
+    /// Its paths.
+    pub(crate) names: Vec<&'a [u8]>,
+    /// Its content.
+    pub(crate) file: &'a FileData,
+    /// Number of the layer that hides it.
+    pub(crate) hidden_by: Option<usize>,
     /// Whether somebody deleted it.
-    deleted: bool,
+    pub(crate) deleted: bool,
 }
 
 /// Looks through the files that an image shows and those that it hides. Runs on the current rayon
@@ -98,9 +101,7 @@ pub(crate) fn scan(
     let found: Vec<Result<(Vec<Secret>, Scanned)>> = items
         .par_iter()
         .map(|item| {
-            let found = item
-                .scan(patterns, contents)
-                .context(|| format!("looking for secrets in {}", display(item.names[0])));
+            let found = item.scan(patterns, contents);
             progress.advance(item.file.size);
             found
         })
@@ -121,24 +122,6 @@ pub(crate) fn scan(
     let key = |s: &Secret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
     secrets.sort_by_cached_key(key);
     Ok((secrets, scanned))
-}
-
-/// Looks through a file that an image does not show, or would not, unless everybody can have what is
-/// there anyway. `owner` is what has its path in the image.
-pub(crate) fn scan_file(
-    path: &[u8],
-    file: &FileData,
-    owner: Option<ComponentKind>,
-    deleted: bool,
-    contents: &Contents,
-    patterns: &Patterns,
-) -> Result<Vec<Secret>> {
-    if file.size == 0 || is_public(path, owner) {
-        return Ok(Vec::new());
-    }
-    let item = Item { names: vec![path], file, hidden_by: None, deleted };
-    let found = item.scan(patterns, contents);
-    Ok(found.context(|| format!("looking for secrets in {}", display(path)))?.0)
 }
 
 /// The files to look at, and how many are passed over.
@@ -221,7 +204,7 @@ fn is_sample(path: &[u8]) -> bool {
 }
 
 /// Whether everybody can have what is at a path anyway.
-fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
+pub(crate) fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
     let in_etc = path.starts_with(b"etc/");
     match owner {
         Some(ComponentKind::LanguagePackage) => return true,
@@ -238,7 +221,17 @@ fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
 }
 
 impl Item<'_> {
-    fn scan(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
+    /// Looks through the file.
+    pub(crate) fn scan(
+        &self,
+        patterns: &Patterns,
+        contents: &Contents,
+    ) -> Result<(Vec<Secret>, Scanned)> {
+        self.find(patterns, contents)
+            .context(|| format!("looking for secrets in {}", display(self.names[0])))
+    }
+
+    fn find(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
         let mut hits: Vec<(Hit, u64)> = Vec::new();
         let mut unread = None;
         if self.file.size <= names::MOST {

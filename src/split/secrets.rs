@@ -1,19 +1,19 @@
 //! Secrets that the new image no longer has and layers of the previous one still hold: those that
 //! the user names, and those that look like it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use crate::analyze::Analysis;
+use crate::analyze::{Analysis, ComponentKind};
 use crate::content::Contents;
 use crate::error::{Error, Result};
-use crate::fileset::{FileSet, Kind};
+use crate::fileset::{FileData, FileSet, Kind};
 use crate::flatten::Flattened;
 use crate::pattern::PathPattern;
 use crate::progress::Progress;
 use crate::report::LostSecret;
-use crate::secrets::{Patterns, scan_file};
+use crate::secrets::{Item, Patterns, is_public};
 use crate::update::{Dead, Met, OldLayer, at, met};
 
 /// What the patterns of `--purge` met, in the images of all platforms.
@@ -86,24 +86,76 @@ pub(super) fn lost(
         _ => None,
     });
     let shown: BTreeSet<&[u8; 32]> = shown.collect();
-    let gone = |d: &&Dead| d.file.as_ref().is_some_and(|f| !shown.contains(&f.hash));
+    let gone = |d: &&Dead| {
+        d.file.as_ref().is_some_and(|f| !shown.contains(&f.hash))
+            && !is_public(&d.path, new.owner(&d.path))
+    };
     let gone: Vec<&Dead> = dead.iter().filter(gone).collect();
     if gone.is_empty() {
         return Ok(Vec::new());
     }
     let patterns = Patterns::new()?;
-    progress.begin("scan", gone.iter().map(|d| d.bytes).sum());
-    let one = |d: &&Dead| {
-        let found = new.lost(d, old, &patterns);
-        progress.advance(d.bytes);
-        found
+    let mut before = ByContent::new();
+    for d in &gone {
+        d.file.iter().for_each(|file| add(&mut before, file, &d.path, d.deleted));
+    }
+    let before = rules(before, old, &patterns, progress)?;
+    let rules_of = |d: &Dead| d.file.as_ref().and_then(|file| before.get(&file.hash));
+    let now = |d: &Dead| match &at(new.files, &d.path)?.kind {
+        Kind::File(file) => Some(file),
+        _ => None,
     };
-    let found: Result<Vec<Vec<LostSecret>>> = gone.par_iter().map(one).collect();
-    progress.end();
-    let mut found = found?.concat();
+    let mut after = ByContent::new();
+    for d in gone.iter().filter(|d| rules_of(d).is_some()) {
+        now(d).into_iter().for_each(|file| add(&mut after, file, &d.path, false));
+    }
+    let after = rules(after, new.contents, &patterns, progress)?;
+    let mut found = Vec::new();
+    for d in gone {
+        let renewed = now(d).and_then(|file| after.get(&file.hash));
+        for rule in rules_of(d).into_iter().flatten() {
+            if renewed.is_none_or(|renewed| !renewed.contains(rule)) {
+                found.push(LostSecret { layer: d.layer + 1, path: d.path(), rule });
+            }
+        }
+    }
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Files to be looked through, each content once whatever its names.
+type ByContent<'a> = BTreeMap<&'a [u8; 32], Item<'a>>;
+
+fn add<'a>(all: &mut ByContent<'a>, file: &'a FileData, path: &'a [u8], deleted: bool) {
+    if file.size > 0 {
+        let new = || Item { names: Vec::new(), file, hidden_by: None, deleted: false };
+        let item = all.entry(&file.hash).or_insert_with(new);
+        item.names.push(path);
+        item.deleted |= deleted;
+    }
+}
+
+/// The sorts of secrets in each content that has one.
+fn rules<'a>(
+    all: ByContent<'a>,
+    contents: &Contents,
+    patterns: &Patterns,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<&'a [u8; 32], BTreeSet<&'static str>>> {
+    if all.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let one = |(hash, item): (&'a [u8; 32], Item<'a>)| {
+        let found = item.scan(patterns, contents);
+        progress.advance(item.file.size);
+        let rules: BTreeSet<_> = found?.0.iter().map(|secret| secret.rule).collect();
+        Ok((!rules.is_empty()).then_some((hash, rules)))
+    };
+    progress.begin("scan", all.values().map(|item| item.file.size).sum());
+    let found: Result<Vec<_>> = all.into_par_iter().map(one).collect();
+    progress.end();
+    Ok(found?.into_iter().flatten().collect())
 }
 
 impl<'a> New<'a> {
@@ -111,25 +163,58 @@ impl<'a> New<'a> {
         Self { files: &flat.files, contents: &flat.contents, analysis }
     }
 
-    fn lost(&self, dead: &Dead, old: &Contents, patterns: &Patterns) -> Result<Vec<LostSecret>> {
-        let Some(file) = &dead.file else { return Ok(Vec::new()) };
-        let Self { files, contents, analysis } = *self;
-        let owner = files.position(&dead.path).map(|i| {
-            let owner = analysis.owner[files.entries()[i].inode as usize];
-            analysis.components[owner as usize].kind
-        });
-        let mut found = scan_file(&dead.path, file, owner, dead.deleted, old, patterns)?;
-        if let Some(Kind::File(now)) = at(files, &dead.path).map(|inode| &inode.kind)
-            && !found.is_empty()
-        {
-            let renewed = scan_file(&dead.path, now, owner, false, contents, patterns)?;
-            found.retain(|s| !renewed.iter().any(|r| r.rule == s.rule));
+    /// What has a path.
+    fn owner(&self, path: &[u8]) -> Option<ComponentKind> {
+        let entry = &self.files.entries()[self.files.position(path)?];
+        let owner = self.analysis.owner[entry.inode as usize];
+        Some(self.analysis.components[owner as usize].kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::fileset::Location;
+
+    #[derive(Default)]
+    struct Read(AtomicU64);
+
+    impl Progress for Read {
+        fn begin(&self, _: &str, _: u64) {}
+        fn end(&self) {}
+        fn note(&self, _: &str) {}
+
+        fn advance(&self, bytes: u64) {
+            self.0.fetch_add(bytes, Ordering::Relaxed);
         }
-        let lost = |s: crate::secrets::Secret| LostSecret {
-            layer: dead.layer + 1,
-            path: s.path,
-            rule: s.rule,
+    }
+
+    #[test]
+    fn a_content_is_read_once_whatever_its_names() {
+        let token = format!("npm_{}\n", "0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX").into_bytes();
+        let file = FileData {
+            size: token.len() as u64,
+            hash: *blake3::hash(&token).as_bytes(),
+            location: Location::Span { source: 0, offset: 0 },
         };
-        Ok(found.into_iter().map(lost).collect())
+        let dead = |i: usize| Dead {
+            path: format!("srv/{i}").into_bytes().into(),
+            bytes: if i == 0 { file.size } else { 0 },
+            layer: i % 2,
+            deleted: true,
+            file: Some(file.clone()),
+        };
+        let dead: Vec<_> = (0..10).map(dead).collect();
+        let (files, contents) = (FileSet::default(), Contents::default());
+        let analysis = crate::analyze::analyze(&files, &contents, &[]).unwrap();
+        let new = New { files: &files, contents: &contents, analysis: &analysis };
+        let (old, read) = (Contents::new(vec![Arc::new(token)]), Read::default());
+        let found = lost(&new, &dead, &old, &read).unwrap();
+        assert_eq!(read.0.into_inner(), file.size);
+        let places: Vec<_> = found.iter().map(|s| (s.layer, s.path.as_str(), s.rule)).collect();
+        assert_eq!((places.len(), places[0]), (10, (1, "/srv/0", "npm-token")));
     }
 }
