@@ -1,5 +1,7 @@
 //! The table: which files remember which times, and how.
 
+use std::collections::BTreeSet;
+
 use super::parse;
 use super::relations::Relations;
 use super::values::{Candidates, Form};
@@ -252,7 +254,8 @@ const FORMATS: &[Format] = &[
     Format {
         by: "module lists",
         is: |path, _| {
-            contains(path, b"lib/modules/") && base_name(path).starts_with(b"modules.dep")
+            contains(path, b"lib/modules/")
+                && matches!(base_name(path), b"modules.dep" | b"modules.dep.bin")
         },
         rule: Rule::Name(|r, e, by| {
             let below = r.files.below(parent(&e.path).unwrap_or_default()).iter();
@@ -319,12 +322,14 @@ const FORMATS: &[Format] = &[
 pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
     let mut scopes: Vec<Option<Candidates>> = FORMATS.iter().map(|_| None).collect();
     let files = relations.files;
+    // Of a file with several names the numbers are the same.
+    let mut scanned = BTreeSet::new();
     for entry in files.entries() {
         if relations.is_exhausted() {
             break;
         }
         let Some(file) = relations.file(entry) else { continue };
-        for (format, scope) in FORMATS.iter().zip(&mut scopes) {
+        for (i, (format, scope)) in FORMATS.iter().zip(&mut scopes).enumerate() {
             if !(format.is)(&entry.path, file.size) {
                 continue;
             }
@@ -332,7 +337,7 @@ pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
                 Rule::Name(find) => find(relations, entry, format.by),
                 Rule::Read(read) => read(relations, entry, format.by)?,
                 Rule::Values { form, begins, most, of } => {
-                    if !begins(&relations.head(entry, 16)?) {
+                    if !scanned.insert((i, entry.inode)) || !begins(&relations.head(entry, 16)?) {
                         continue;
                     }
                     let scope = scope.get_or_insert_with(|| {

@@ -131,6 +131,7 @@ pub(super) fn mtree(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
     let mut text = Vec::new();
     // What is damaged says nothing beyond the damage; pacman can't read it either.
     let _ = flate2::read::MultiGzDecoder::new(&packed[..]).take(8 * TEXT).read_to_end(&mut text);
+    r.count_text(text.len());
     let time = |words: &[&[u8]]| -> Option<u32> {
         let time = words.iter().find_map(|w| w.strip_prefix(b"time="))?;
         let whole = time.split(|b| *b == b'.').next()?;
@@ -165,7 +166,7 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 
 /// ccache's keys are hashes, among others of the compiler's time.
 pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
-    if !r.once(b"ccache's compilers") {
+    if !r.once("ccache", b"") {
         return;
     }
     let compiler = |e: &&Entry| {
@@ -180,7 +181,7 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
 
 /// The keys are hashes of names, times and sizes in the standard library's folders.
 pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
-    if !r.once(b"Go's standard library") {
+    if !r.once("Go", b"") {
         return;
     }
     let known = |e: &&Entry| e.path.ends_with(b"/src/runtime/runtime2.go");
@@ -242,7 +243,7 @@ pub(super) fn is_object(path: &[u8]) -> bool {
 /// make compares objects with what lies beside them.
 pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let dir = parent(&e.path).unwrap_or_default();
-    if !r.once(dir) {
+    if !r.once("objects", dir) {
         return;
     }
     let mut up = Some(dir);
@@ -302,7 +303,7 @@ pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
         return;
     }
     r.hold(e.inode, by);
-    if r.once(&name[..end]) {
+    if r.once("Lisp", &name[..end]) {
         r.hold_all(sources, by);
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct Relations<'a> {
     rounds: u32,
     /// How many paths may still be looked for.
     pub(super) lookups: Cell<u64>,
-    /// What was looked at, and need not be again.
-    seen: BTreeSet<Vec<u8>>,
+    /// What was looked at, in which way, and need not be again.
+    seen: BTreeSet<(&'static str, Vec<u8>)>,
     /// Emacs's sources and byte code by name.
     lisp: Option<BTreeMap<Vec<u8>, Vec<InodeId>>>,
 }
@@ -93,6 +93,14 @@ impl<'a> Relations<'a> {
         found
     }
 
+    /// Counts text that is read as lookups: a file may have many names, and unpack to many times its
+    /// bytes.
+    pub(super) fn count_text(&self, bytes: usize) {
+        /// A path with what stands beside it.
+        const LINE: usize = 64;
+        self.lookups.set(self.lookups.get().saturating_sub((bytes / LINE) as u64));
+    }
+
     /// Whether nothing more is looked for, since files name too many paths.
     pub(super) fn is_exhausted(&self) -> bool {
         self.lookups.get() == 0
@@ -139,12 +147,13 @@ impl<'a> Relations<'a> {
         let mut bytes = vec![0; file.size.min(most) as usize];
         let read = self.contents.read_at(file, &mut bytes, 0);
         read.context(|| format!("reading {}", display(&entry.path)))?;
+        self.count_text(bytes.len());
         Ok(bytes)
     }
 
-    /// Whether this is asked for the first time.
-    pub(super) fn once(&mut self, what: &[u8]) -> bool {
-        self.seen.insert(what.to_vec())
+    /// Whether `what` is done with this path or name for the first time.
+    pub(super) fn once(&mut self, what: &'static str, path: &[u8]) -> bool {
+        self.seen.insert((what, path.to_vec()))
     }
 
     /// Emacs's sources and byte code of this name.
@@ -187,6 +196,9 @@ impl<'a> Relations<'a> {
 
     /// Keeps the times of a folder and all in it.
     pub(super) fn hold_below(&mut self, dir: &[u8], by: &'static str) {
+        if !self.once("hold", dir) {
+            return;
+        }
         let files = self.files;
         if let Some(dir) = files.position(dir) {
             self.hold(files.entries()[dir].inode, by);
