@@ -112,7 +112,7 @@ struct Global {
     /// it is stated
     #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
     memory: ByteSize,
-    /// Refuse images that unfold to more bytes
+    /// Refuse images that expand to more bytes
     #[arg(long, global = true, value_name = "SIZE", default_value = "256GiB")]
     max_size: ByteSize,
 }

@@ -63,31 +63,30 @@ struct Update {
     /// small, and times that differ for no reason are carried over
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
-    /// Kept layers may hold so much that is no longer in use, as a share of the image
+    /// Maximum share of dead bytes: what kept layers hold and the image does not use
     #[arg(long, value_name = "PERCENT", default_value = "19%", requires = "previous")]
     max_dead: Percent,
-    /// So many layers at most
+    /// Maximum number of layers
     #[arg(long, value_name = "N", default_value_t = 64, requires = "previous",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
-    /// Price of a byte that is no longer in use, against one that an update loads
+    /// Cost of a dead byte relative to one that an update downloads
     #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous",
           value_parser = price)]
     beta: f64,
-    /// Give up layers that hold files which match and are no longer in use (secrets): `id_rsa`
-    /// in any folder, `/root/.ssh` with all below it, or a glob as `/srv/**/*.key`; may be
-    /// repeated
+    /// Drop layers that hold deleted or overwritten files which match (secrets): `id_rsa` in any
+    /// folder, `/root/.ssh` with all below it, or a glob such as `/srv/**/*.key`; may be repeated
     #[arg(long, value_name = "PATTERN", requires = "previous")]
     purge: Vec<PathPattern>,
-    /// Keep layers that hold deleted files which are likely secrets; by default they are given up
+    /// Keep layers that hold deleted files which are likely secrets; by default they are dropped
     #[arg(long, requires = "previous")]
     keep_secrets: bool,
-    /// Whose updates are to be small: docker skips layers by chain ID, containerd and podman by
+    /// Client to optimise updates for: docker skips layers by chain ID, containerd and podman by
     /// digest [default: the mean of both]
     #[arg(long, value_name = "CLIENT", value_parser = ["docker", "containerd", "podman"],
           requires = "previous")]
     client: Option<String>,
-    /// Even out nothing: every time stays as it is in IMAGE
+    /// Keep all timestamps as they are in IMAGE
     #[arg(long, requires = "previous")]
     exact: bool,
 }

@@ -28,8 +28,8 @@ pub(super) struct Verify {
     /// The other
     #[arg(value_name = "B")]
     second: Reference,
-    /// Count as the same what `split --previous` evens out: B may have other times of files, but for
-    /// those that other files remember, and compiled Python files that hold their source's
+    /// Ignore what `split --previous` carries over: other times of files in B, but for those that
+    /// other files remember, and compiled Python files that hold their source's
     #[arg(long, value_name = "WHAT", value_parser = ["carried-mtimes"])]
     allow: Option<String>,
     /// Which platform, where an index has several

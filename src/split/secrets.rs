@@ -97,7 +97,9 @@ pub(super) fn lost(
     let patterns = Patterns::new()?;
     let mut before = ByContent::new();
     for d in &gone {
-        d.file.iter().for_each(|file| add(&mut before, file, &d.path, d.deleted));
+        if let Some(file) = &d.file {
+            add(&mut before, file, &d.path, d.deleted);
+        }
     }
     let before = rules(before, old, &patterns, progress)?;
     let rules_of = |d: &Dead| d.file.as_ref().and_then(|file| before.get(&file.hash));
@@ -107,7 +109,9 @@ pub(super) fn lost(
     };
     let mut after = ByContent::new();
     for d in gone.iter().filter(|d| rules_of(d).is_some()) {
-        now(d).into_iter().for_each(|file| add(&mut after, file, &d.path, false));
+        if let Some(file) = now(d) {
+            add(&mut after, file, &d.path, false);
+        }
     }
     let after = rules(after, new.contents, &patterns, progress)?;
     let mut found = Vec::new();

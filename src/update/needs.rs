@@ -19,10 +19,13 @@ pub(super) fn offer(set: &FileSet, estimates: &[u64], old: &[OldLayer]) -> Offer
     let mut given = vec![Layers::default(); set.inodes().len()];
     for (i, layer) in old.iter().enumerate().take(MOST_LAYERS) {
         let bit = 1 << i;
+        // A layer may say the same of a folder again and again.
+        let mut seen = BTreeSet::new();
         for change in &layer.changes {
             let keeps = matches!(&change.what, What::Put(inode) if matches!(inode.kind, Kind::Dir));
-            if !keeps {
-                for entry in set.below(&change.path) {
+            let below = set.below(&change.path);
+            if !keeps && !below.is_empty() && seen.insert(&change.path) {
+                for entry in below {
                     touched[entry.inode as usize] |= bit;
                 }
             }
