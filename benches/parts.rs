@@ -71,7 +71,8 @@ fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
     let data = layer();
     let (diff_id, source) = (Digest::of(&data), Arc::new(data.clone()));
     let budget = Budget::new(1 << 30, None);
-    let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX).unwrap();
+    let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX, budget.windows())
+        .unwrap();
     bencher.counter(BytesCount::new(data.len())).bench(|| {
         let limits = Limits::new(1 << 40, std::slice::from_ref(&blob), &budget);
         flatten(std::slice::from_ref(&blob), Some(&budget), &limits, &Silent).unwrap().layers[0]

@@ -70,8 +70,10 @@ fuzz_target!(|bytes: &[u8]| {
     files.extend([("usr/bin/p", &b"x"[..]), ("usr/lib/python3/site-packages/p/a.py", b"x")]);
     let tar = layer(&files);
     let source = Arc::new(tar.clone());
-    let blob = LayerBlob::undescribed("layer".into(), Digest::of(&tar), source, MAX).unwrap();
     let budget = Budget::new(MAX, None);
+    let blob =
+        LayerBlob::undescribed("layer".into(), Digest::of(&tar), source, MAX, budget.windows())
+            .unwrap();
     let limits = Limits::new(MAX, std::slice::from_ref(&blob), &budget);
     let mut flat = flatten(&[blob], Some(&budget), &limits, &Silent).unwrap();
     let analysis = analyze(&flat.files, &flat.contents, &[]).unwrap();

@@ -66,7 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
         .iter()
         .map(|tar| {
             let source = Arc::new(tar.to_vec());
-            LayerBlob::undescribed("layer".into(), Digest::of(tar), source, MAX)
+            LayerBlob::undescribed("layer".into(), Digest::of(tar), source, MAX, budget.windows())
         })
         .collect();
     let Ok(layers) = layers else { return };

@@ -28,8 +28,8 @@ pub fn place(
 ) -> Result<Place> {
     let store = Arc::new(Store::open_read(dir, budget)?);
     let (_, image) = store.find(wanted)?;
-    let budget = Arc::clone(budget);
-    Ok(Place::new(Stored { store, image, workers, budget }, Transport::Store))
+    let stored = Stored { store, image, workers, budget: Arc::clone(budget) };
+    Ok(Place::new(stored, Transport::Store, budget))
 }
 
 /// One image of a store.

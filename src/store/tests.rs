@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::files::State;
 use super::record::{BlobRecord, Made};
 use super::{Added, CheckOptions, Checked, Options, Packing, Removal, Store};
-use crate::content::{Budget, ReadAt};
+use crate::content::{Budget, ReadAt, Windows};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::fileset::{Mtime, Xattrs};
@@ -50,7 +50,9 @@ fn image(version: u64) -> Opened {
     let config_bytes = config.into_bytes();
     let config = Config::parse(&config_bytes).unwrap();
     let source = Arc::new(tar);
-    let blob = LayerBlob::undescribed("layer 1".into(), diff_id, source, u64::MAX).unwrap();
+    let windows = Windows::new(0);
+    let blob =
+        LayerBlob::undescribed("layer 1".into(), diff_id, source, u64::MAX, &windows).unwrap();
     Opened {
         images: vec![Image {
             manifest: None,

@@ -2,6 +2,7 @@
 //! layers, either in a folder a layer (old Docker) or among an OCI layout's blobs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::files::{Files, document};
 use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, name};
+use crate::content::Windows;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result, if_valid};
 use crate::oci::{self, Annotations, Config, Index};
@@ -38,13 +40,19 @@ fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
 }
 
 /// Reads the image that `tag` names, or the only one there is, for all its platforms.
-pub fn open(archive: &dyn Files, tag: Option<&str>, max_size: u64) -> Result<Opened> {
+pub fn open(
+    archive: &dyn Files,
+    tag: Option<&str>,
+    max_size: u64,
+    windows: &Arc<Windows>,
+) -> Result<Opened> {
     let bytes = document(archive, "manifest.json")?
         .ok_or_else(|| Error::not_found("there is no manifest.json, so it is no docker-archive"))?;
     let items = read_items(&bytes)?;
     let mut notes = Vec::new();
     let mut read = |item: &Item| {
-        read_image(archive, item, max_size, &mut notes).context(|| format!("image {}", item.config))
+        read_image(archive, item, max_size, windows, &mut notes)
+            .context(|| format!("image {}", item.config))
     };
     if let (None, Some(named)) = (tag, of_platforms(&items)) {
         let mut images = items.iter().map(&mut read).collect::<Result<Vec<_>>>()?;
@@ -154,6 +162,7 @@ fn read_image(
     archive: &dyn Files,
     item: &Item,
     max_size: u64,
+    windows: &Arc<Windows>,
     notes: &mut Vec<String>,
 ) -> Result<Image> {
     let config_bytes = document(archive, &item.config)?
@@ -174,7 +183,7 @@ fn read_image(
         let source = archive
             .get(path)?
             .ok_or_else(|| Error::not_found("it is missing from the archive").context(&*name))?;
-        LayerBlob::undescribed(name, *diff_id, source, max_size)
+        LayerBlob::undescribed(name, *diff_id, source, max_size, windows)
     });
     let layers = layers.collect::<Result<_>>()?;
     Ok(Image {

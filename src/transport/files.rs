@@ -124,7 +124,7 @@ pub(crate) fn document_blob(files: &dyn Files, d: &Descriptor) -> Result<Vec<u8>
     let found = Digest::of(&bytes);
     if found != d.digest {
         return Err(Error::mismatch(format!(
-            "the bytes have digest {found}; the archive is damaged, make or fetch it again"
+            "the bytes have digest {found}; the archive is damaged, rebuild or download it again"
         )));
     }
     Ok(bytes)
@@ -137,8 +137,8 @@ pub(crate) fn blob(files: &dyn Files, d: &Descriptor) -> Result<Source> {
     })?;
     if source.size() != d.size {
         return Err(Error::mismatch(format!(
-            "the descriptor states {} bytes, the blob has {}; the archive is damaged, make or \
-             fetch it again",
+            "the descriptor states {} bytes, the blob has {}; the archive is damaged, rebuild or \
+             download it again",
             d.size,
             source.size()
         )));

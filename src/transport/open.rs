@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::FileTypeExt;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::codec;
 use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter, Windows};
 use crate::digest::{Digest, Hashing};
 use crate::error::{Context, Error, Result};
-use crate::limits::{DEFAULT_MEMORY, MAX_RATIO, RATIO_FLOOR};
+use crate::limits::{MAX_RATIO, RATIO_FLOOR};
 use crate::oci::{self, Annotations, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// A layer of an image that was opened: its bytes are neither read nor verified yet.
@@ -41,8 +41,8 @@ enum BlobDigest {
     /// A document states it. Whoever reads the blob verifies it.
     Stated(Digest),
     /// It comes from the bytes, once somebody has read them, of which there may be as many as this
-    /// uncompressed.
-    Found(Arc<OnceLock<Digest>>, u64),
+    /// uncompressed, with this room for windows.
+    Found(Arc<OnceLock<Digest>>, u64, Arc<Windows>),
 }
 
 impl LayerBlob {
@@ -52,7 +52,8 @@ impl LayerBlob {
         Self { name, media_type, diff_id, source, digest }
     }
 
-    /// A layer of which only the diff ID is known. It may unfold to `max_size` bytes.
+    /// A layer of which only the diff ID is known. It may unfold to `max_size` bytes, with `windows`
+    /// as the room for what its decoder must hold.
     ///
     /// # Errors
     /// When it is compressed in a way that layers must not be, or can't be read.
@@ -61,11 +62,12 @@ impl LayerBlob {
         diff_id: Digest,
         source: Source,
         max_size: u64,
+        windows: &Arc<Windows>,
     ) -> Result<Self> {
         let format = codec::Format::of(source.as_ref()).context(|| name.clone())?;
         let digest = match format {
             codec::Format::Plain => BlobDigest::Stated(diff_id),
-            _ => BlobDigest::Found(Arc::default(), max_size),
+            _ => BlobDigest::Found(Arc::default(), max_size, Arc::clone(windows)),
         };
         Ok(Self { name, media_type: format.media_type().into(), diff_id, source, digest })
     }
@@ -75,17 +77,17 @@ impl LayerBlob {
     pub fn digest(&self) -> Result<Digest> {
         match &self.digest {
             BlobDigest::Stated(digest) => Ok(*digest),
-            BlobDigest::Found(found, max_size) => match found.get() {
+            BlobDigest::Found(found, max_size, windows) => match found.get() {
                 Some(digest) => Ok(*digest),
-                None => self.read(*max_size).context(|| self.name.clone()),
+                None => self.read(*max_size, windows).context(|| self.name.clone()),
             },
         }
     }
 
-    fn read(&self, max_size: u64) -> Result<Digest> {
+    fn read(&self, max_size: u64, windows: &Arc<Windows>) -> Result<Digest> {
         let most = unfolded(self.source.size());
         let mut raw = Hashing::new(SourceReader::all(self.source.as_ref()));
-        let (_, decoder) = codec::decode(&mut raw, &WINDOWS)?;
+        let (_, decoder) = codec::decode(&mut raw, windows)?;
         let mut plain = Hashing::new(decoder).take(max_size.min(most).saturating_add(1));
         io::copy(&mut plain, &mut io::sink())?;
         let (decoder, diff_id, bytes) = plain.into_inner().finish();
@@ -110,18 +112,18 @@ impl LayerBlob {
         if diff_id != self.diff_id {
             return Err(Error::mismatch(format!(
                 "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; \
-                 the image is damaged, make or fetch it again",
+                 the image is damaged, rebuild or download it again",
                 self.diff_id
             )));
         }
         let stated = match &self.digest {
             BlobDigest::Stated(digest) => digest,
-            BlobDigest::Found(found, _) => found.get_or_init(|| digest),
+            BlobDigest::Found(found, ..) => found.get_or_init(|| digest),
         };
         if *stated != digest {
             return Err(Error::mismatch(format!(
-                "the bytes have digest {digest}, not {stated}; the image is damaged, make or \
-                 fetch it again"
+                "the bytes have digest {digest}, not {stated}; the image is damaged, rebuild or \
+                 download it again"
             )));
         }
         Ok(digest)
@@ -228,12 +230,19 @@ impl Opened {
 pub struct Place {
     files: Box<dyn Files + Send + Sync>,
     transport: Transport,
+    /// Room for the windows of layers that are read for their digest alone.
+    windows: Arc<Windows>,
 }
 
 impl Place {
-    /// What `files` hold, stored as `transport` has it.
-    pub fn new(files: impl Files + Send + Sync + 'static, transport: Transport) -> Self {
-        Self { files: Box::new(files), transport }
+    /// What `files` hold, stored as `transport` has it. What is decompressed of it takes memory of
+    /// `budget`.
+    pub fn new(
+        files: impl Files + Send + Sync + 'static,
+        transport: Transport,
+        budget: &Budget,
+    ) -> Self {
+        Self { files: Box::new(files), transport, windows: Arc::clone(budget.windows()) }
     }
 
     /// Finds what `reference` names. Archives that come through a pipe or are compressed go to a
@@ -256,7 +265,7 @@ impl Place {
                     }
                     let folder = Folder::new(path.clone());
                     check_layout(&folder, &path.display().to_string())?;
-                    return Ok(Self::new(folder, Transport::Oci));
+                    return Ok(Self::new(folder, Transport::Oci, budget));
                 }
                 if reference.transport == Some(Transport::Oci) {
                     return Err(Error::malformed(
@@ -310,7 +319,7 @@ impl Place {
                 )));
             }
         };
-        Ok(Self::new(archive, transport))
+        Ok(Self::new(archive, transport, budget))
     }
 
     /// Reads the documents of the images that `tag` names, or of the only one there is; of several
@@ -323,7 +332,8 @@ impl Place {
         max_size: u64,
     ) -> Result<Opened> {
         if self.transport == Transport::DockerArchive {
-            return docker_archive::open(self.files.as_ref(), tag, max_size)?.only(platform);
+            return docker_archive::open(self.files.as_ref(), tag, max_size, &self.windows)?
+                .only(platform);
         }
         let mut opened =
             layout::open(self.files.as_ref(), tag, platform, self.transport)?.only(platform)?;
@@ -459,9 +469,6 @@ pub(crate) fn too_dense() -> Error {
          disks does; if it is meant so, compress it with gzip, which can't do that"
     ))
 }
-
-/// Room for the windows of layers that are read for their digest alone.
-static WINDOWS: LazyLock<Arc<Windows>> = LazyLock::new(|| Windows::new(DEFAULT_MEMORY));
 
 /// Everything from `reader`, to be read at any offset.
 fn spool(

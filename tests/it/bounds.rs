@@ -251,6 +251,22 @@ fn windows_of_decoders_are_within_the_memory() {
     check("windows", dir.path(), "oci:in", ["", "--memory 512MiB allows it"]);
     // A hint can be followed.
     assert_eq!(run(dir.path(), &["inspect", "oci:in", "--memory", "512MiB"]).status, 0);
+    // Layers that are read for their digest alone.
+    let (tars, blobs): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+    let mut files = Image::new(tars).docker(Codec::Plain, "HEX.json", "DIFF.tar");
+    for ((_, bytes), blob) in files.iter_mut().filter(|(n, _)| n.ends_with(".tar")).zip(blobs) {
+        *bytes = blob;
+    }
+    fs::write(dir.path().join("i.tar"), image::archive(&files)).unwrap();
+    let copy = |memory: &str| {
+        let args = ["copy", "i.tar", "oci:out/o:v1", "-q", "--threads", "2", "--memory", memory];
+        run(dir.path(), &args)
+    };
+    let small = copy("64MiB");
+    assert!(small.errors.contains("--memory 512MiB allows it"), "{}", small.errors);
+    assert!(small.peak <= (64 << 20) + BESIDE, "{}", small.peak);
+    let large = copy("512MiB");
+    assert_eq!(large.status, 0, "{}", large.errors);
 }
 
 #[test]
