@@ -147,6 +147,8 @@ impl Config {
                 drop("label", labels);
             }
         }
+        // Both holders may have the same labels.
+        dropped.sort();
         dropped.dedup();
         (Self(new), dropped)
     }
@@ -194,6 +196,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_dropped_twice_is_named_once() {
+        let text = br#"{"config":{"Labels":{"a":"x","b":"x"}},"container_config":{"Labels":{"a":"x","b":"x"}}}"#;
+        let (_, dropped) = Config::parse(text).unwrap().without(|_, value| value == "x");
+        assert_eq!(dropped, ["label a", "label b"]);
+    }
 
     #[test]
     fn only_layers_and_history_change() {

@@ -52,6 +52,12 @@ pub(super) fn is_attestation(d: &Descriptor) -> bool {
         || d.annotation("vnd.docker.reference.type") == Some("attestation-manifest")
 }
 
+/// Whether an index says that what it names is for another platform than `wanted`, if one is.
+pub(super) fn is_for_another(d: &Descriptor, wanted: Option<&Platform>) -> bool {
+    let stated = d.platform.as_ref().filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
+    stated.zip(wanted).is_some_and(|(stated, wanted)| !stated.matches(wanted))
+}
+
 /// Finds what `tag` means, or the only image there is.
 pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) -> Result<Chosen> {
     let (mut all, mut unusable) = (Vec::new(), Vec::new());

@@ -4,7 +4,9 @@
 use serde_json::Value;
 
 use super::Transport;
-use super::choose::{self, Chosen, MAX_DEPTH, MAX_IMAGES, entry, is_attestation, read_index};
+use super::choose::{
+    self, Chosen, MAX_DEPTH, MAX_IMAGES, entry, is_attestation, is_for_another, read_index,
+};
 use super::files::{Files, blob, document, document_blob};
 use super::open::{Image, LayerBlob, Opened};
 use crate::error::{Context, Error, ErrorKind, Result, if_valid};
@@ -92,11 +94,7 @@ impl Found<'_> {
             ));
             return Ok(());
         }
-        if let (Some(wanted), Some(p)) = (self.platform, &d.platform)
-            && !p.os.is_empty()
-            && !p.architecture.is_empty()
-            && !p.matches(wanted)
-        {
+        if is_for_another(d, self.platform) {
             return Ok(());
         }
         if media_type::is_index(&d.media_type) {

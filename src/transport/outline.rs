@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::choose::{self, Chosen, MAX_DEPTH, entry, read_index};
+use super::choose::{self, Chosen, MAX_DEPTH, entry, is_for_another, read_index};
 use super::files::{Files, blob};
 use super::layout::{is_unusable, read_manifest, read_root};
 use crate::digest::Digest;
@@ -57,10 +57,7 @@ fn walk(
     depth: usize,
     found: &mut Vec<Outline>,
 ) -> Result<()> {
-    if let (Some(wanted), Some(p)) = (platform, &d.platform)
-        && !p.os.is_empty()
-        && !p.matches(wanted)
-    {
+    if is_for_another(d, platform) {
         return Ok(());
     }
     if !media_type::is_index(&d.media_type) {
