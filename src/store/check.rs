@@ -368,7 +368,7 @@ impl Store {
         done.insert("blobs", damage.blobs.len());
         done.insert("entries of the index", damage.names.len());
         for (what, count) in done.into_iter().filter(|(_, count)| *count > 0) {
-            checked.repaired.push(format!("took out {count} {what}"));
+            checked.repaired.push(format!("removed {count} {what}"));
         }
         // A chunk that is there twice is found under its hash again.
         let mut batch = self.batch();
