@@ -172,7 +172,8 @@ impl Folder {
             DirBuilder::new().mode(0o700).create(path)?;
             File::open(path)
         };
-        let (added, lock, path) = make(&dir, open, Begun::Tree)?;
+        let (added, lock, path) = make(&dir, open, Begun::Tree)
+            .context(|| "making a temporary folder, in the one that TMPDIR names")?;
         Ok(Self { _added: added, _lock: lock, path })
     }
 
