@@ -100,6 +100,10 @@ impl Error {
     }
 }
 
+/// What was being done where the system has no thread to give.
+pub(crate) const NO_THREAD: &str =
+    "starting a thread; the user has too many (ulimit -u), or there is no memory for it";
+
 /// What is made of an input that may be passed over if it is not valid. What the system failed at stays
 /// an error: passed over, it would change what is written.
 pub(crate) fn if_valid<T>(read: Result<T>) -> Result<Option<T>> {

@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, NO_THREAD, Result};
 
 const PREFIX: &str = ".relayer-";
 const SUFFIX: &str = ".tmp";
@@ -279,9 +279,7 @@ pub(crate) fn end_at_signals() -> Result<()> {
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(work);
-    started.map(drop).context(
-        || "starting a thread; the user has too many (ulimit -u), or there is no memory for it",
-    )
+    started.map(drop).context(|| NO_THREAD)
 }
 
 /// The signals that are ignored from the beginning, as nohup does, a bit each.

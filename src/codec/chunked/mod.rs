@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, NO_THREAD, Result};
 use crate::oci::Annotations;
 use crate::tar::{self, Forward, Reader};
 use cut::Cutter;
@@ -59,10 +59,11 @@ impl<W: Write + Send + 'static> Encoder<W> {
     pub(super) fn new(out: W, level: i32, workers: u32) -> io::Result<Self> {
         let (input, pieces) = sync_channel(PIECES);
         let pipe = Pipe { pieces, now: io::Cursor::default() };
-        let handle = std::thread::Builder::new().spawn(move || {
+        let work = move || {
             let done = Layer::new(out, level, workers)?.run(pipe);
             done.context(|| "zstd:chunked")
-        })?;
+        };
+        let handle = std::thread::Builder::new().spawn(work).context(|| NO_THREAD)?;
         Ok(Self { buf: Vec::with_capacity(PIECE), thread: Some(Thread { input, handle }) })
     }
 
