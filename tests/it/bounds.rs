@@ -254,7 +254,7 @@ fn windows_of_decoders_are_within_the_memory() {
     // Layers that are read for their digest alone.
     let (tars, blobs): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
     let mut files = Image::new(tars).docker(Codec::Plain, "HEX.json", "DIFF.tar");
-    for ((_, bytes), blob) in files.iter_mut().filter(|(n, _)| n.ends_with(".tar")).zip(blobs) {
+    for ((_, bytes), blob) in files[1..].iter_mut().zip(blobs) {
         *bytes = blob;
     }
     fs::write(dir.path().join("i.tar"), image::archive(&files)).unwrap();
