@@ -30,10 +30,10 @@ pub(crate) const WINDOWS_SHARE: u64 = 4;
 /// support 8 MiB.
 pub(crate) const MIN_WINDOWS: u64 = 8 << 20;
 
-/// Layers may unfold to so many times their stored bytes: deflate can't do more than 1,032.
+/// Layers may expand to so many times their stored bytes: deflate can't do more than 1,032.
 pub(crate) const MAX_RATIO: u64 = 1_100;
 
-/// Bytes that they may unfold to whatever the ratio is.
+/// Bytes that they may expand to whatever the ratio is.
 pub(crate) const RATIO_FLOOR: u64 = 256 << 20;
 
 /// Indexes, manifests and configs of one input, each counted as often as it is read: a layout of a

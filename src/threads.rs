@@ -6,6 +6,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// How many threads there are where nobody says how many: one a core.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 /// Runs `work` on up to `threads` threads at once, the caller's among them, and waits for all. Where
 /// the system has no more threads to give, fewer do the same work: it must be divided as it goes.
 pub(crate) fn share(threads: usize, work: impl Fn() + Sync) {

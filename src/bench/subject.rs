@@ -30,7 +30,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Reads an image that may unfold to `max_size` bytes. Runs on the threads of rayon's pool.
+    /// Reads an image that may expand to `max_size` bytes. Runs on the threads of rayon's pool.
     pub fn read(
         image: &Image,
         max_size: u64,

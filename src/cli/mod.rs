@@ -119,8 +119,7 @@ struct Global {
 
 impl Global {
     fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.threads.map_or_else(|| cores().min(MOST_THREADS), usize::from)
+        self.threads.map_or_else(|| threads::cores().min(MOST_THREADS), usize::from)
     }
 }
 

@@ -1,5 +1,6 @@
 //! `relayer split` and `relayer flatten`.
 
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -361,15 +362,35 @@ impl Common {
         let name = path.file_name().filter(|_| !stored).ok_or_else(|| {
             Error::refused(format!("{} has no name to derive an output from; use -o", self.image))
         })?;
-        let mut stem = PathBuf::from(name);
-        // img.tar, img.tar.gz, img.oci
-        for extension in ["gz", "zst", "tgz", "tar", "oci"] {
-            if stem.extension().is_some_and(|e| e == extension) {
-                stem.set_extension("");
-            }
-        }
-        let mut file = stem.into_os_string();
+        let mut file = stem(name);
         file.push(".relayer.tar");
         Ok(Reference::file(path.with_file_name(file)))
+    }
+}
+
+/// The name of an image's file without what says in which form it is.
+fn stem(name: &OsStr) -> OsString {
+    let mut stem = PathBuf::from(name);
+    // img.tar, img.tar.gz, img.oci
+    for extension in ["gz", "zst", "xz", "tgz", "txz", "tar", "oci"] {
+        if stem.extension().is_some_and(|e| e == extension) {
+            stem.set_extension("");
+        }
+    }
+    stem.into_os_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_of_an_input_is_no_part_of_its_name() {
+        for name in
+            ["img.tar", "img.tar.gz", "img.tar.zst", "img.tar.xz", "img.txz", "img.oci", "img"]
+        {
+            assert_eq!(stem(name.as_ref()), "img", "{name}");
+        }
+        assert_eq!(stem("v1.2.tar".as_ref()), "v1.2");
     }
 }

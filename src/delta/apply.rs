@@ -67,7 +67,7 @@ pub fn apply(
     });
     let total = total.filter(|n| *n <= max_size).ok_or_else(|| {
         Error::limit(format!(
-            "the new layers unfold to more than {max_size} bytes; --max-size allows more"
+            "the new layers expand to more than {max_size} bytes; --max-size allows more"
         ))
     })?;
     progress.begin("apply", total);

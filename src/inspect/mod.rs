@@ -39,7 +39,7 @@ pub struct Options {
     pub target: u32,
     /// Threads to use.
     pub threads: usize,
-    /// The image may unfold to so many bytes.
+    /// The image may expand to so many bytes.
     pub max_size: u64,
 }
 
@@ -49,7 +49,7 @@ impl Default for Options {
         Self {
             clients: Client::ALL.to_vec(),
             target: 8,
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads: threads::cores(),
             max_size: 256 << 30,
         }
     }

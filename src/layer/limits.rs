@@ -12,7 +12,7 @@ use crate::fileset::{FileData, Inode, Kind, Location, parent};
 use crate::limits::{ENTRY, MAX_ENTRIES};
 use crate::transport::open::{LayerBlob, too_dense, unfolded};
 
-/// How much an image may unfold to, and how much memory its index may take; shared by all of its
+/// How much an image may expand to, and how much memory its index may take; shared by all of its
 /// layers. As long as this lives, that memory is counted.
 pub struct Limits {
     bytes: AtomicU64,
@@ -48,7 +48,7 @@ impl Limits {
         let bytes = self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n);
         if bytes > self.max_bytes {
             return Err(Error::limit(format!(
-                "the image unfolds to more than {} bytes; --max-size allows more",
+                "the image expands to more than {} bytes; --max-size allows more",
                 self.max_bytes
             )));
         }

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::flatten::{Flattened, Unpacked, flatten};
 use crate::history::{self, Rates};
 use crate::layer::Limits;
+use crate::limits::DEFAULT_MEMORY;
 use crate::mtime::MtimePolicy;
 use crate::oci::{Annotations, Descriptor};
 use crate::plan::{self, Target};
@@ -72,7 +73,7 @@ pub struct Options {
     pub threads: usize,
     /// Memory to use for contents, in bytes, beside the file index.
     pub memory: u64,
-    /// The image may unfold to so many bytes.
+    /// The image may expand to so many bytes.
     pub max_size: u64,
 }
 
@@ -89,8 +90,8 @@ impl Default for Options {
             update: update::Options::default(),
             drop_noise: false,
             dry_run: false,
-            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            memory: 512 << 20,
+            threads: threads::cores(),
+            memory: DEFAULT_MEMORY,
             max_size: 256 << 30,
         }
     }

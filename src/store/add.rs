@@ -38,7 +38,7 @@ use crate::transport::open::{Image, LayerBlob};
 pub struct Options {
     /// How packs are compressed.
     pub packing: Packing,
-    /// The image may unfold to so many bytes.
+    /// The image may expand to so many bytes.
     pub max_size: u64,
     /// The time, in seconds since 1970.
     pub now: u64,

@@ -52,7 +52,7 @@ impl LayerBlob {
         Self { name, media_type, diff_id, source, digest }
     }
 
-    /// A layer of which only the diff ID is known. It may unfold to `max_size` bytes, with `windows`
+    /// A layer of which only the diff ID is known. It may expand to `max_size` bytes, with `windows`
     /// as the room for what its decoder must hold.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl LayerBlob {
         drop(decoder);
         if bytes > max_size {
             return Err(Error::limit(format!(
-                "it unfolds to more than {max_size} bytes; --max-size allows more"
+                "it expands to more than {max_size} bytes; --max-size allows more"
             )));
         }
         if bytes > most {
@@ -323,7 +323,7 @@ impl Place {
     }
 
     /// Reads the documents of the images that `tag` names, or of the only one there is; of several
-    /// platforms those that `platform` matches, when it is given. Layers may unfold to `max_size`
+    /// platforms those that `platform` matches, when it is given. Layers may expand to `max_size`
     /// bytes.
     pub fn images(
         &self,
@@ -457,7 +457,7 @@ pub(crate) fn stdin(budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
     spool(io::stdin().lock(), budget, max_size, u64::MAX)
 }
 
-/// How many bytes so many stored ones may unfold to, whatever `--max-size` allows.
+/// How many bytes so many stored ones may expand to, whatever `--max-size` allows.
 pub(crate) fn unfolded(stored: u64) -> u64 {
     stored.saturating_mul(MAX_RATIO).max(RATIO_FLOOR)
 }
@@ -465,7 +465,7 @@ pub(crate) fn unfolded(stored: u64) -> u64 {
 /// What is said beyond that.
 pub(crate) fn too_dense() -> Error {
     Error::limit(format!(
-        "it unfolds to more than {MAX_RATIO} times its stored bytes, as only what is made to fill \
+        "it expands to more than {MAX_RATIO} times its stored bytes, as only what is made to fill \
          disks does; if it is meant so, compress it with gzip, which can't do that"
     ))
 }
