@@ -113,7 +113,7 @@ impl<'a> Relations<'a> {
         }
     }
 
-    /// The inode that a path names, and the name beside `path` in its folder.
+    /// The inode that `name`, in the same folder as `path`, leads to.
     pub(super) fn beside(&self, path: &[u8], name: &[u8]) -> Option<InodeId> {
         self.at(&join(parent(path)?, name))
     }

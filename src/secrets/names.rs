@@ -1,5 +1,5 @@
-//! Secrets that tell themselves by the file they are in: what clients keep their logins in, and
-//! where in it. A file of that name without a login in it is none.
+//! Secrets that are known by the file they are in: the files in which clients keep logins, and where
+//! in them. A file of such a name without a login in it is no secret.
 
 use super::patterns::{Hit, addresses, is_secret, lone_word};
 use crate::fileset::{base_name, parts};

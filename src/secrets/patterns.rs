@@ -1,4 +1,4 @@
-//! Secrets that tell themselves by how they are written, wherever they stand: private keys, the
+//! Secrets that are known by how they are written, wherever they stand: private keys, the
 //! tokens of services that begin them alike, addresses with a password.
 //!
 //! First bytes are found by one automaton, and what follows is checked by hand in a bounded
