@@ -119,9 +119,10 @@ impl Store {
         self.check_packs(&packs, checked, &mut damage, progress)?;
         self.check_names(&packs, checked, &mut damage)?;
         self.check_blobs(options.blobs, checked, &mut damage, progress)?;
-        let mut marks = Marks::new(self.limit());
+        let (mut marks, mut used) = (Marks::new(self.limit()), BTreeSet::new());
         for (_, image) in self.images()? {
             checked.images += 1;
+            used.extend(image.blobs.iter().copied());
             let mut bad = Vec::new();
             for digest in &image.blobs {
                 match self.known_blob(digest) {
@@ -149,6 +150,11 @@ impl Store {
                 damage.blobs.get(bad[0]).unwrap_or(&missing),
                 if options.repair { "" } else { "after `relayer store check --repair`, " }
             ));
+        }
+        // An image that is added would share it. What was in a damaged pack has the line of that.
+        if damage.packs.is_empty() {
+            let unused = damage.blobs.iter().filter(|(digest, _)| !used.contains(digest));
+            checked.problems.extend(unused.map(|(_, why)| format!("{why}; no image uses it")));
         }
         for (first, header) in &packs {
             let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));

@@ -184,6 +184,9 @@ fn a_blob_of_other_bytes_is_found_and_replaced() {
         assert!(problems[0].contains(&layer.to_string()), "{problems:?}");
     }
     remove(&store, "v1");
+    let problems = check(&store, false).unwrap().problems;
+    assert!(problems[0].ends_with("; no image uses it"), "{problems:?}");
+    assert!(problems.len() == 1 && problems[0].contains(&layer.to_string()), "{problems:?}");
     add(&store, &opened, 9, &Silent).unwrap();
     make_all(&store).unwrap();
     assert!(check(&store, true).unwrap().problems.is_empty());
