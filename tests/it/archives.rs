@@ -334,8 +334,9 @@ fn archives_of_real_tools_go_through_every_command() {
 
     let ctr = Client::containerd(dir.path());
     for (from, name) in [("in.tar", "c1.tar"), ("s2.tar", "c2.tar")] {
-        ctr.ok(&["image", "import", "--index-name", "docker.io/example/app:v1", &at(from)]);
-        ctr.ok(&["image", "export", &at(name), "docker.io/example/app:v1"]);
+        // Not the name that an archive has: it would be taken from the index, which would be gone.
+        ctr.ok(&["image", "import", "--index-name", "docker.io/example/whole:v1", &at(from)]);
+        ctr.ok(&["image", "export", &at(name), "docker.io/example/whole:v1"]);
         images.push(at(name));
     }
     drop(ctr);

@@ -349,6 +349,13 @@ fn layer(random: &mut Random, tree: &mut Tree, taste: Taste) -> Vec<Item> {
             (dir, &[b".wh.", path[dir.len()..].strip_prefix(b"/").unwrap_or(&path)].concat())
         };
         let marker = Item::file(spell(random, &join(dir, name), false), "");
+        // Careful: a marker needs its directory, which another must not take away.
+        let hidden = |item: &Item| self::marker(&clean(&item.path)).unwrap_or_default().0;
+        let meets =
+            |other: &Vec<u8>| *other == path || is_below(other, &path) || is_below(&path, other);
+        if taste == Taste::Careful && markers.iter().any(|(_, other)| meets(&hidden(other))) {
+            continue;
+        }
         let mut next = tree.clone();
         if name.len() <= 255 && next.mark(&marker).is_ok() {
             *tree = next;
