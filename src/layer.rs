@@ -61,16 +61,16 @@ pub enum What {
 
 /// Gives an inode the metadata that a hard link's own header has. Clients only ever set: an
 /// attribute that the header lacks stays, but for capabilities when the owner becomes another,
-/// since chown(2) drops them. Of symlinks they set the owner alone.
+/// since chown(2) drops them. Of symlinks they set the owner and attributes, not mode and time.
 pub(crate) fn set_by_link(inode: &mut Inode, like: &Inode) {
     let own = |new: u32, old: u32| if new == NO_ID { old } else { new };
     let owner = (own(like.uid, inode.uid), own(like.gid, inode.gid));
     let mut xattrs = inode.xattrs.take().map(|x| *x).unwrap_or_default();
     if !matches!(inode.kind, Kind::Symlink { .. }) {
         (inode.mode, inode.mtime) = (like.mode, like.mtime);
-        if owner != (inode.uid, inode.gid) {
-            xattrs.retain(|(name, _)| **name != *b"security.capability");
-        }
+    }
+    if owner != (inode.uid, inode.gid) {
+        xattrs.retain(|(name, _)| **name != *b"security.capability");
     }
     (inode.uid, inode.gid) = owner;
     for (name, value) in like.xattrs.iter().flat_map(|x| x.iter()) {
