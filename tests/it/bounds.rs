@@ -348,7 +348,7 @@ fn said(out: &Output) -> String {
 fn nothing_of_an_image_moves_a_cursor() {
     const EVIL: &str = "\x1b[31mEVIL\u{9b}1m\x07\r\u{202e}";
     let status = format!("Package: p{EVIL}\nStatus: install ok installed\nVersion: 1\n\n");
-    let secret = "//registry.npmjs.org/:_authToken=npm_abcdefghijklmnopqrstuvwxyz0123456789";
+    let secret = "//registry.example/:_authToken=npm_abcdefghijklmnopqrstuvwxyz0123456789";
     let items = |i: usize| {
         vec![
             Item::file("var/lib/dpkg/status", &status),

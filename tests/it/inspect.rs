@@ -214,7 +214,7 @@ fn an_image_without_secrets_has_none() {
     let image = Image::new(vec![layer(&[
         Item::file("etc/ssl/certs/ca.crt", certificate),
         Item::file("etc/shadow", "root:*:19000:0:99999:7:::\n"),
-        Item::file("root/.npmrc", "registry=https://registry.npmjs.org/\n"),
+        Item::file("root/.npmrc", "registry=https://registry.example/\n"),
         Item::file("root/.docker/config.json", r#"{"credsStore":"ecr-login"}"#),
         Item::file("app/.env.example", "PASSWORD=hunter22\n"),
         Item::file("app/tls.py", "if pem.startswith('-----BEGIN RSA PRIVATE KEY-----'):\n"),
