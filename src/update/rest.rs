@@ -106,6 +106,26 @@ mod tests {
     }
 
     #[test]
+    fn another_hard_link_group_is_a_difference() {
+        // Files that are the same in all but which names share an inode.
+        let linked = |groups: [&str; 2]| {
+            let all = groups.iter().enumerate();
+            let mut names: Vec<_> =
+                all.flat_map(|(i, group)| group.split(' ').map(move |name| (name, i))).collect();
+            names.sort_unstable();
+            let entry = |(name, i): (&str, usize)| Entry {
+                path: name.as_bytes().into(),
+                inode: i as InodeId,
+            };
+            let one = set(&["x=p"]).inodes()[0].clone();
+            FileSet::new(names.into_iter().map(entry).collect(), vec![one; 2]).unwrap()
+        };
+        let write = |base, new| rest(&linked(base), &linked(new)).write;
+        assert_eq!(write(["x z", "y"], ["x z", "y"]), [false, false]);
+        assert_eq!(write(["x z", "y"], ["x y", "z"]), [true, true]);
+    }
+
+    #[test]
     fn a_directory_that_changed_alone_is_written() {
         assert_eq!(of(&["a=d", "a/x=p"], &["a=d1", "a/x=p"]).0, ["a"]);
         assert_eq!(of(&["a=d", "a/x=p"], &["a=d", "a/x=p"]), (vec![], vec![]));
