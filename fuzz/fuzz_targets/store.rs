@@ -9,7 +9,9 @@ const LIMIT: u64 = 1 << 40;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(header) = PackHeader::parse(bytes, LIMIT) {
-        assert_eq!(PackHeader::parse(&header.to_bytes(), LIMIT), Some(header));
+        assert_eq!(PackHeader::parse(&header.to_value(), LIMIT).as_ref(), Some(&header));
+        let head = header.to_head(LIMIT);
+        assert_eq!(PackHeader::parse_head(&head, header.place), Some((LIMIT, header)));
     }
     if let Some(runs) = Runs::parse(bytes, LIMIT) {
         assert!(runs.below(LIMIT));
