@@ -21,9 +21,15 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     for image in &opened.images {
-        let _ = flatten(&image.layers, Some(&budget), &Limits::new(MAX, &image.layers, &budget), &Silent);
+        let _ = flatten(
+            &image.layers,
+            Some(&budget),
+            &Limits::new(MAX, &image.layers, &budget),
+            &Silent,
+        );
     }
     if let Ok(bundle) = Bundle::unchanged(&opened) {
-        let _ = write_archive(&bundle, &bundle.names, None, Form::Universal, std::io::sink(), &Silent);
+        let _ =
+            write_archive(&bundle, &bundle.names, None, Form::Universal, std::io::sink(), &Silent);
     }
 });

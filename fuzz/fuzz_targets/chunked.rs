@@ -16,7 +16,11 @@ use relayer::tar::{Reader, Streaming};
 const TOOLS: check::Tools = check::Tools {
     decode: |bytes| {
         let mut out = Vec::new();
-        decode(bytes, &relayer::content::Windows::new(1 << 30)).unwrap().1.read_to_end(&mut out).unwrap();
+        decode(bytes, &relayer::content::Windows::new(1 << 30))
+            .unwrap()
+            .1
+            .read_to_end(&mut out)
+            .unwrap();
         out
     },
     sha256: |bytes| Digest::of(bytes).to_string(),

@@ -55,10 +55,7 @@ fuzz_target!(|bytes: &[u8]| {
     let made;
     let mut files: Vec<(&str, &[u8])> = match which % 6 {
         0 => vec![("var/lib/dpkg/status", first), ("var/lib/dpkg/info/p.list", second)],
-        1 => vec![
-            ("var/lib/dpkg/status.d/p", first),
-            ("var/lib/dpkg/status.d/p.md5sums", second),
-        ],
+        1 => vec![("var/lib/dpkg/status.d/p", first), ("var/lib/dpkg/status.d/p.md5sums", second)],
         2 => vec![("lib/apk/db/installed", bytes)],
         3 => vec![("usr/lib/python3/site-packages/p-1.dist-info/RECORD", bytes)],
         4 => vec![("var/lib/rpm/rpmdb.sqlite", bytes)],

@@ -26,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
             4 => (zstd_of(&bytes), bytes.len() as u64),
             _ => (bytes, u64::from(plain) << (form >> 4)),
         };
-        let reference = if form & 8 > 0 { vec![(0, u64::from(form), old.len() as u64)] } else { vec![] };
+        let reference =
+            if form & 8 > 0 { vec![(0, u64::from(form), old.len() as u64)] } else { vec![] };
         packed.push(Packed { bytes, plain, told: form & 12 != 4 && form & 3 > 0, reference });
     }
     if let Ok(made) = apply(old, ops, packed, 1 << 22) {
