@@ -300,7 +300,7 @@ impl FileSet {
         self.resolve_within(path, &mut { u64::MAX })
     }
 
-    /// The same, in so many lookups at most, of which it takes those that it needs.
+    /// The same within a number of lookups, from which those that were made are taken.
     pub fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();

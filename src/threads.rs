@@ -4,7 +4,7 @@ use std::thread::{Builder, scope};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, NO_THREAD, Result};
 
 /// How many threads there are where nobody says how many: one a core.
 pub(crate) fn cores() -> usize {
@@ -30,10 +30,6 @@ pub(crate) fn share(threads: usize, work: impl Fn() + Sync) {
 /// When there is not a single one.
 pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     let build = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
-    build(threads).or_else(|_| build(1)).map_err(|e| {
-        Error::new(
-            ErrorKind::Io,
-            format!("starting a thread: {e}; the user has too many (ulimit -u) or no memory"),
-        )
-    })
+    let pool = build(threads).or_else(|_| build(1));
+    pool.map_err(|e| Error::new(ErrorKind::Io, e.to_string()).context(NO_THREAD))
 }

@@ -210,7 +210,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Whether so many lookups may still be made; then they are.
+    /// Takes `lookups` from those that are left; false if there are fewer.
     fn afford(&mut self, lookups: usize) -> bool {
         let left = self.lookups.checked_sub(lookups as u64);
         self.lookups = left.unwrap_or(0);

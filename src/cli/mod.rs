@@ -150,7 +150,7 @@ enum Outcome {
 /// Runs the command line of this process. The status is 0 when all went well, 1 when something
 /// failed, images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
-    heed_file_limit();
+    handle_file_limit();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => return unparsed(&e),
@@ -179,7 +179,7 @@ fn unparsed(e: &clap::Error) -> ExitCode {
 
 /// A file that grows beyond the limit of its size (`ulimit -f`) is an error like a full disk. Without
 /// a handler the system ends the process, and what it was writing is left behind.
-fn heed_file_limit() {
+fn handle_file_limit() {
     let seen = std::sync::Arc::default();
     // Where that can't be done all is as it was.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);

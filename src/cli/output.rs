@@ -2,8 +2,8 @@
 //! to people.
 //!
 //! A file or document that is cut off there is an error, also where only its reader went away. What
-//! is said to people may be lost so: whoever stops reading has seen enough. What a command found
-//! is told by its status in any case.
+//! is said to people may be lost so: whoever stops reading has seen enough. The exit
+//! status says what a command found in any case.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn overlayfs_heeds_a_mark_where_it_looks_for_it() {
+    fn overlayfs_follows_a_mark_where_it_looks_for_it() {
         let file = |size| EntryKind::File { size, sparse: None };
         let meaning = |kind, name: &str, value: &[u8]| {
             Attributes::default().take(&entry(kind, &[(name, value)])).unwrap().1

@@ -41,7 +41,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
 pub(super) enum Marker {
     /// Nothing: it is a name like others.
     No,
-    /// Nothing that clients heed.
+    /// Nothing that clients follow.
     PassedOver,
     /// A file that AUFS kept for hard links alone to name.
     Unnamed,

@@ -48,7 +48,7 @@ pub fn is_docker(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.docker.")
 }
 
-/// A layer that we can read; its compression is told by its first bytes, as clients do.
+/// A layer that we can read; its first bytes say how it is compressed, which is where clients look, too.
 /// `Err` says why not.
 pub fn check_layer(media_type: &str) -> Result<(), String> {
     let base = media_type.split('+').next().unwrap_or_default();

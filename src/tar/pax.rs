@@ -40,7 +40,7 @@ pub(super) fn records(data: &[u8]) -> Result<Records> {
     Ok(records)
 }
 
-/// What the records say of the entry after them, as far as clients heed it.
+/// What the records say of the entry after them, as far as clients follow it.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
