@@ -1,7 +1,7 @@
 //! Random stacks of layers, in every form of tar, against a model written from the image spec, and
 //! some of them against umoci, containerd and docker on overlayfs (`clients`).
 //!
-//! The seed is printed; `RELAYER_SEED` with the number that a failure names repeats that case first.
+//! `RELAYER_SEED` sets where the draws begin, so the number that a failure names repeats it;
 //! `RELAYER_STACKS` sets how many there are.
 
 mod clients;
