@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fastcdc::v2020::FastCDC;
-use relayer::content::{Budget, SourceReader};
-use relayer::flatten;
-use relayer::layer::Limits;
-use relayer::progress::Silent;
+use relayer::base::progress::Silent;
+use relayer::layers::Limits;
+use relayer::layers::flatten;
+use relayer::model::content::{Budget, SourceReader};
 use relayer::transport::{Reference, open};
 
 /// Chunks are compressed together in frames of so many bytes.

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use relayer::codec::{self, Compression, Encoder};
-use relayer::content::{Budget, Windows};
-use relayer::digest::Digest;
-use relayer::fileset::{Mtime, Xattrs};
-use relayer::flatten::flatten;
-use relayer::layer::Limits;
-use relayer::progress::Silent;
-use relayer::recode;
-use relayer::tar::{EntryKind, Metadata, Writer};
+use relayer::base::progress::Silent;
+use relayer::format::codec::{self, Compression, Encoder};
+use relayer::format::recode;
+use relayer::format::tar::{EntryKind, Metadata, Writer};
+use relayer::layers::Limits;
+use relayer::layers::flatten::flatten;
+use relayer::model::content::{Budget, Windows};
+use relayer::model::digest::Digest;
+use relayer::model::fileset::{Mtime, Xattrs};
 use relayer::transport::open::LayerBlob;
 
 fn main() {
@@ -84,7 +84,7 @@ fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
 fn hash_layer(bencher: Bencher<'_, '_>) {
     let data = layer();
     bencher.counter(BytesCount::new(data.len())).bench(|| {
-        let mut h = relayer::digest::Hashing::new(&data[..]);
+        let mut h = relayer::model::digest::Hashing::new(&data[..]);
         h.read_to_end(&mut Vec::with_capacity(data.len())).unwrap();
         h.finish().1
     });

@@ -5,7 +5,7 @@
 
 use std::io::BufRead as _;
 
-use relayer::pull::{Client, Layer, Link, Machine, simulate};
+use relayer::simulate::{Client, Layer, Link, Machine, simulate};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -11,11 +11,11 @@
 //! each is as it is.
 //!
 //! ```no_run
-//! use relayer::codec::Compression;
-//! use relayer::progress::Silent;
+//! use relayer::format::codec::Compression;
+//! use relayer::base::progress::Silent;
 //! use relayer::transport::{Reference, open, write};
 //!
-//! # fn main() -> relayer::error::Result<()> {
+//! # fn main() -> relayer::base::error::Result<()> {
 //! let options = relayer::split::Options {
 //!     target: relayer::plan::Target::Layers(8),
 //!     compression: Compression::new("zstd", None, None)?,
@@ -32,48 +32,19 @@
 //! # }
 //! ```
 
-pub mod analyze;
+pub mod base;
 pub mod bench;
-pub mod chunk;
 pub mod cli;
-pub mod codec;
-pub mod content;
-#[cfg(feature = "store")]
-mod db;
+pub mod compare;
 pub mod delta;
-pub mod diff;
-pub mod digest;
-pub mod encode;
-pub mod error;
-pub mod fileset;
-pub mod flatten;
-pub mod history;
+pub mod format;
 pub mod inspect;
-pub mod layer;
-pub mod limits;
-pub mod mtime;
-mod number;
-pub mod oci;
+pub mod layers;
+pub mod model;
 pub mod page;
-pub mod pattern;
 pub mod plan;
-pub mod progress;
-pub mod pull;
-mod range;
-pub mod recode;
-pub mod recompress;
-pub mod recorded_times;
-pub mod report;
 pub mod secrets;
-pub mod size;
+pub mod simulate;
 pub mod split;
 pub mod store;
-pub mod tar;
-mod temporary;
-#[cfg(test)]
-mod testing;
-mod text;
-mod threads;
 pub mod transport;
-pub mod update;
-pub mod verify;

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use relayer::content::Budget;
-use relayer::flatten::flatten;
-use relayer::layer::Limits;
-use relayer::progress::Silent;
+use relayer::model::content::Budget;
+use relayer::layers::flatten::flatten;
+use relayer::layers::Limits;
+use relayer::base::progress::Silent;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::open_archive;
 use relayer::transport::write::{Form, write_archive};

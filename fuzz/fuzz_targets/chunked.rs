@@ -3,20 +3,20 @@
 
 #![no_main]
 
-#[path = "../../src/codec/chunked/check.rs"]
+#[path = "../../src/format/codec/chunked/check.rs"]
 mod check;
 
 use std::io::{Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use relayer::codec::{Compression, Encoder, decode};
-use relayer::digest::Digest;
-use relayer::tar::{Reader, Streaming};
+use relayer::format::codec::{Compression, Encoder, decode};
+use relayer::model::digest::Digest;
+use relayer::format::tar::{Reader, Streaming};
 
 const TOOLS: check::Tools = check::Tools {
     decode: |bytes| {
         let mut out = Vec::new();
-        decode(bytes, &relayer::content::Windows::new(1 << 30))
+        decode(bytes, &relayer::model::content::Windows::new(1 << 30))
             .unwrap()
             .1
             .read_to_end(&mut out)

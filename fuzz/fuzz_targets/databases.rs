@@ -8,16 +8,16 @@ use std::io::Write;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use relayer::analyze::analyze;
-use relayer::content::Budget;
-use relayer::digest::Digest;
-use relayer::fileset::{Mtime, Xattrs};
-use relayer::flatten::flatten;
-use relayer::layer::Limits;
-use relayer::mtime::MtimePolicy;
-use relayer::progress::Silent;
-use relayer::recorded_times;
-use relayer::tar::{EntryKind, Metadata, Writer};
+use relayer::plan::analyze::analyze;
+use relayer::model::content::Budget;
+use relayer::model::digest::Digest;
+use relayer::model::fileset::{Mtime, Xattrs};
+use relayer::layers::flatten::flatten;
+use relayer::layers::Limits;
+use relayer::model::mtime::MtimePolicy;
+use relayer::base::progress::Silent;
+use relayer::plan::recorded_times;
+use relayer::format::tar::{EntryKind, Metadata, Writer};
 use relayer::transport::open::LayerBlob;
 
 const MAX: u64 = 64 << 20;

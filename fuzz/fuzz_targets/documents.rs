@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use relayer::content::Budget;
-use relayer::digest::Digest;
-use relayer::fileset::{Mtime, Xattrs};
-use relayer::oci::{Config, Index, Manifest, parse, to_json};
-use relayer::progress::Silent;
+use relayer::model::content::Budget;
+use relayer::model::digest::Digest;
+use relayer::model::fileset::{Mtime, Xattrs};
+use relayer::model::oci::{Config, Index, Manifest, parse, to_json};
+use relayer::base::progress::Silent;
 use relayer::split::{self, Options};
-use relayer::tar::{EntryKind, Metadata, Writer};
+use relayer::format::tar::{EntryKind, Metadata, Writer};
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::open_archive;
 use relayer::transport::write::{Form, write_archive};

@@ -7,8 +7,8 @@ use std::io::Read;
 
 use flate2::read::DeflateDecoder;
 use libfuzzer_sys::fuzz_target;
-use relayer::progress::Silent;
-use relayer::recode;
+use relayer::base::progress::Silent;
+use relayer::format::recode;
 
 /// The bytes as they are, or as the deflate stream of a gzip member.
 fn check(blob: &[u8]) {

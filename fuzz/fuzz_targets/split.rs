@@ -6,20 +6,20 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use relayer::content::Budget;
-use relayer::digest::Digest;
-use relayer::fileset::FileSet;
-use relayer::flatten::flatten;
-use relayer::layer::Limits;
-use relayer::oci::Config;
+use relayer::model::content::Budget;
+use relayer::model::digest::Digest;
+use relayer::model::fileset::FileSet;
+use relayer::layers::flatten::flatten;
+use relayer::layers::Limits;
+use relayer::model::oci::Config;
 use relayer::plan::Target;
-use relayer::progress::Silent;
+use relayer::base::progress::Silent;
 use relayer::split::{self, Options};
 use relayer::transport::Transport;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::{Image, LayerBlob, Opened, open_archive};
 use relayer::transport::write::{Form, write_archive};
-use relayer::verify::compare;
+use relayer::compare::verify::compare;
 
 const MAX: u64 = 64 << 20;
 
@@ -51,7 +51,7 @@ fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
     open_archive(Arc::new(out), None, None, None, budget, MAX).unwrap()
 }
 
-fn files(layers: &[LayerBlob]) -> relayer::error::Result<FileSet> {
+fn files(layers: &[LayerBlob]) -> relayer::base::error::Result<FileSet> {
     let budget = Budget::new(MAX, None);
     Ok(flatten(layers, None, &Limits::new(4 * MAX, layers, &budget), &Silent)?.files)
 }

@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use relayer::tar::{Entry, EntryKind, Metadata, Reader, Streaming, Writer};
+use relayer::format::tar::{Entry, EntryKind, Metadata, Reader, Streaming, Writer};
 
 /// Entries with their dense data; `None` where the archive ends in an error.
 fn read(bytes: &[u8]) -> Option<Vec<(Entry, Vec<u8>)>> {

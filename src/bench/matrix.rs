@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::Subject;
 use super::sample::Sample;
-use crate::codec::{self, Compression, Encoder, frames};
-use crate::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
-use crate::encode;
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
+use crate::base::progress::{Progress, Silent};
+use crate::format::codec::{self, Compression, Encoder, zstd_headers};
+use crate::layers::encode;
+use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
 use crate::plan::{self, Target};
-use crate::progress::{Progress, Silent};
 
 /// What is measured by default.
 const COMPRESSIONS: [&str; 8] = [
@@ -250,7 +250,7 @@ fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
     match compression {
         Compression::None => 0,
         Compression::Gzip { .. } => codec::GZIP_WINDOW as u64,
-        Compression::Zstd { .. } | Compression::Chunked { .. } => frames::frames(blob).window,
+        Compression::Zstd { .. } | Compression::Chunked { .. } => zstd_headers::frames(blob).window,
     }
 }
 
@@ -298,7 +298,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::{analyze, estimate, fixture::Fixture};
+    use crate::plan::analyze::{analyze, estimate, fixture::Fixture};
 
     #[test]
     fn one_layer_is_never_larger_under_a_window_that_sees_it_all() {
@@ -322,7 +322,7 @@ mod tests {
             analysis,
             estimates,
             built: Vec::new(),
-            limits: crate::layer::Limits::new(0, &[], &Budget::new(0, None)),
+            limits: crate::layers::Limits::new(0, &[], &Budget::new(0, None)),
         };
         let wanted =
             ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::Subject;
 use crate::plan::{self, Target};
-use crate::pull::{Client, Compression, Layer, Link, Machine, Pull, simulate};
-use crate::report;
+use crate::simulate::{Client, Compression, Layer, Link, Machine, Pull, simulate};
+use crate::split::report;
 
 /// An image in one form.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,6 +1,6 @@
 //! A part of an image that stands for it.
 
-use crate::fileset::{FileSet, Kind};
+use crate::model::fileset::{FileSet, Kind};
 
 /// Files that lie side by side are taken together, so many bytes at a time: windows see what they
 /// would see in the whole image, up to this size.
@@ -53,7 +53,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::fixture::Fixture;
+    use crate::plan::analyze::fixture::Fixture;
 
     #[test]
     fn a_sample_is_spread_over_the_image() {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::analyze::{self, Analysis};
-use crate::content::{Budget, Contents};
-use crate::error::Result;
-use crate::fileset::FileSet;
-use crate::flatten::flatten;
-use crate::layer::Limits;
-use crate::progress::Progress;
-use crate::pull;
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::layers::Limits;
+use crate::layers::flatten::flatten;
+use crate::model::content::{Budget, Contents};
+use crate::model::fileset::FileSet;
+use crate::plan::analyze::{self, Analysis};
+use crate::simulate;
 use crate::split;
 use crate::transport::open::Image;
 
@@ -24,7 +24,7 @@ pub struct Subject {
     /// Expected compressed bytes of each inode.
     pub estimates: Vec<u64>,
     /// The layers as they were built, lowest first; see [`split::pulled`].
-    pub built: Vec<pull::Layer>,
+    pub built: Vec<simulate::Layer>,
     /// What the file set takes is counted as long as it lives.
     pub limits: Limits,
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::content::Budget;
-use crate::diff::{self, Loads, loads};
-use crate::error::{Context, Error, Result};
-use crate::progress::Progress;
-use crate::pull::{self, Client, Identity, Link, Machine, Pull, needs, simulate_update};
-use crate::report::ImageReport;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::compare::diff::{self, Loads, loads};
+use crate::model::content::Budget;
+use crate::simulate::{self, Client, Identity, Link, Machine, Pull, needs, simulate_update};
+use crate::split::report::ImageReport;
 use crate::split::{self, Options};
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, Opened};
@@ -44,7 +44,7 @@ impl<T> Forms<T> {
 #[derive(Debug, Clone, Copy)]
 struct Held {
     identity: Identity,
-    layer: pull::Layer,
+    layer: simulate::Layer,
 }
 
 /// A version.
@@ -148,7 +148,7 @@ impl Sequence {
     ) -> Vec<UpdatePulls> {
         let one = |client: &Client, old: &[Held], new: &[Held], link: &Link| {
             let ids = |stack: &[Held]| stack.iter().map(|h| h.identity).collect::<Vec<_>>();
-            let layers: Vec<pull::Layer> = new.iter().map(|h| h.layer).collect();
+            let layers: Vec<simulate::Layer> = new.iter().map(|h| h.layer).collect();
             let needs = needs(client.reuse, &ids(old), &ids(new));
             simulate_update(&layers, &needs, client, link, machine)
         };
@@ -189,7 +189,7 @@ fn built(image: &Image, report: &ImageReport) -> Result<Vec<Held>> {
 fn stack(report: &ImageReport) -> Vec<Held> {
     let held = report.layers.iter().filter_map(|l| {
         let identity = Identity { digest: l.digest?, diff_id: l.diff_id? };
-        Some(Held { identity, layer: l.pulled(pull::Compression::Zstd) })
+        Some(Held { identity, layer: l.pulled(simulate::Compression::Zstd) })
     });
     held.collect()
 }

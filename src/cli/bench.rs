@@ -6,14 +6,14 @@ use serde_json::json;
 use super::load::open_one;
 use super::table::{lines, share, table};
 use super::{Global, Outcome, output, terminal::Terminal};
+use crate::base::byte_size::ByteSize;
+use crate::base::error::{Context, Result};
 use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
-use crate::codec::Compression;
-use crate::content::Budget;
-use crate::error::{Context, Result};
-use crate::oci::Platform;
-use crate::pull::{Client, LINKS, Link, Machine, NODE, Pull};
-use crate::report::SCHEMA;
-use crate::size::ByteSize;
+use crate::format::codec::Compression;
+use crate::model::content::Budget;
+use crate::model::oci::Platform;
+use crate::simulate::{Client, LINKS, Link, Machine, NODE, Pull};
+use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
 /// Those whose pulls are simulated by default.
@@ -55,7 +55,7 @@ pub(super) struct BenchArgs {
 /// A client by its name.
 fn client(name: &str) -> std::result::Result<&'static Client, String> {
     Client::named(name).ok_or_else(|| {
-        let known: Vec<&str> = crate::pull::CLIENTS.iter().map(|c| c.name).collect();
+        let known: Vec<&str> = crate::simulate::CLIENTS.iter().map(|c| c.name).collect();
         format!("the clients are {}", known.join(", "))
     })
 }

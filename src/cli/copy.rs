@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::load::{place, tag};
 use super::{Global, Outcome, output, terminal::Terminal};
-use crate::content::Budget;
-use crate::error::{Context, Result};
-use crate::oci::Platform;
-use crate::progress::Progress;
-use crate::report::SCHEMA;
-use crate::size::ByteSize;
+use crate::base::byte_size::ByteSize;
+use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
+use crate::model::content::Budget;
+use crate::model::oci::Platform;
+use crate::split::report::SCHEMA;
 use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]

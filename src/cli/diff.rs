@@ -8,12 +8,12 @@ use serde_json::json;
 use super::load::{Loaded, load_one};
 use super::table::{lines, number, table};
 use super::{Global, Outcome, output, terminal::Terminal};
-use crate::analyze::analyze;
-use crate::diff::{Changes, Diff, Load, Loads, Side, diff};
-use crate::error::Result;
-use crate::oci::Platform;
-use crate::report::SCHEMA;
-use crate::size::ByteSize;
+use crate::base::byte_size::ByteSize;
+use crate::base::error::Result;
+use crate::compare::diff::{Changes, Diff, Load, Loads, Side, diff};
+use crate::model::oci::Platform;
+use crate::plan::analyze::analyze;
+use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
 /// So many components are listed for people; `--json` and `-v` have them all.

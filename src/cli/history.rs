@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Global, Outcome, terminal::Terminal};
-use crate::error::Result;
-use crate::oci::Platform;
+use crate::base::error::Result;
+use crate::model::oci::Platform;
 use crate::transport::Reference;
 
 #[derive(Debug, Args)]
@@ -61,8 +61,8 @@ mod run {
 
     use super::super::load::without_database;
     use super::{Global, HistoryArgs, Outcome, Terminal};
-    use crate::error::Result;
-    use crate::history::Rates;
+    use crate::base::error::Result;
+    use crate::plan::history::Rates;
 
     pub(in crate::cli) fn learned(_: &Path) -> Result<Rates> {
         Err(without_database())
@@ -84,12 +84,12 @@ mod run {
     use super::super::output;
     use super::super::table::{lines, number, share, table};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
-    use crate::analyze::{Component, analyze};
-    use crate::error::{Error, Result};
-    use crate::fileset::display;
-    use crate::history::{History, Rate, Rates, Snapshot, default_dir};
+    use crate::base::error::{Error, Result};
+    use crate::model::fileset::display;
+    use crate::plan::analyze::{Component, analyze};
     use crate::plan::chance_of_change;
-    use crate::report::SCHEMA;
+    use crate::plan::history::{History, Rate, Rates, Snapshot, default_dir};
+    use crate::split::report::SCHEMA;
     use crate::transport::{Reference, name};
 
     pub(in crate::cli) fn learned(dir: &Path) -> Result<Rates> {

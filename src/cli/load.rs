@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Global, terminal::Terminal};
-use crate::content::{Budget, Contents};
-use crate::diff::Layer;
-use crate::error::{Context, Error, Result};
-use crate::fileset::FileSet;
-use crate::flatten;
-use crate::layer::Limits;
-use crate::oci::Platform;
+use crate::base::error::{Context, Error, Result};
+use crate::compare::diff::Layer;
+use crate::layers::Limits;
+use crate::layers::flatten;
+use crate::model::content::{Budget, Contents};
+use crate::model::fileset::FileSet;
+use crate::model::oci::Platform;
 use crate::transport::open::{Opened, Place};
 use crate::transport::{Reference, Transport};
 
@@ -59,8 +59,8 @@ pub(super) fn open_one(
 
 /// What says that a command needs more than this relayer has.
 #[cfg(not(feature = "store"))]
-pub(super) fn without_database() -> crate::error::Error {
-    crate::error::Error::unsupported(
+pub(super) fn without_database() -> crate::base::error::Error {
+    crate::base::error::Error::unsupported(
         "this relayer was built without a database; build it with `cargo install --path . \
          --features store`",
     )

@@ -22,10 +22,10 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Result};
-use crate::size::ByteSize;
-use crate::temporary::end_at_signals;
-use crate::threads;
+use crate::base::byte_size::ByteSize;
+use crate::base::error::{Error, Result};
+use crate::base::temporary::end_at_signals;
+use crate::base::threads;
 use crate::transport::Reference;
 use terminal::Terminal;
 

@@ -9,8 +9,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use super::{Global, Outcome};
-use crate::error::{Context, Error, Result};
-use crate::text::{escape, escape_json};
+use crate::base::error::{Context, Error, Result};
+use crate::base::text::{escape, escape_json};
 use crate::transport::{Reference, write};
 
 /// Whether a file is standard input or output.

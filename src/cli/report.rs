@@ -8,16 +8,16 @@ use serde_json::json;
 use super::bench::CLIENTS;
 use super::load::open_one;
 use super::{Global, Outcome, output, terminal::Terminal};
+use crate::base::byte_size::ByteSize;
+use crate::base::error::{Context, Result};
 use crate::bench::{self, Form, Options, Sequence, Subject};
-use crate::content::Budget;
-use crate::error::{Context, Result};
 use crate::inspect;
-use crate::oci::Platform;
+use crate::model::content::Budget;
+use crate::model::oci::Platform;
 use crate::page::Page;
-use crate::pull::{Client, Compression, LINKS, NODE};
-use crate::report::SCHEMA;
-use crate::size::ByteSize;
+use crate::simulate::{Client, Compression, LINKS, NODE};
 use crate::split;
+use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
 #[derive(Debug, Args)]

@@ -8,21 +8,21 @@ use clap::Args;
 
 use super::load::open;
 use super::{Global, Outcome, output, table, terminal::Terminal};
-use crate::analyze::ChurnRule;
-use crate::codec::Compression;
-use crate::error::{Context, Error, Result};
-use crate::mtime::MtimePolicy;
-use crate::oci::{Platform, media_type};
-use crate::pattern::PathPattern;
+use crate::base::byte_size::ByteSize;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::format::codec::Compression;
+use crate::model::mtime::MtimePolicy;
+use crate::model::oci::{Platform, media_type};
+use crate::model::path_pattern::PathPattern;
+use crate::plan::analyze::ChurnRule;
+use crate::plan::update::{self, Client, Prices};
 use crate::plan::{MAX_LAYERS, Target};
-use crate::progress::Progress;
-use crate::pull::{self, PROFILES, Profile};
-use crate::report::{ImageReport, Report, SCHEMA};
-use crate::size::ByteSize;
+use crate::simulate::{self, PROFILES, Profile};
+use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, Options};
 use crate::transport::open::Image;
 use crate::transport::{Reference, Transport, write};
-use crate::update::{self, Client, Prices};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
@@ -202,7 +202,7 @@ impl Split {
             (Some(size), _) => Target::Size(size.0),
             (None, None) => Target::Layers(self.target.unwrap_or(8)),
             (None, Some(profile)) => {
-                let compression = pull::Compression::of(compression.media_type());
+                let compression = simulate::Compression::of(compression.media_type());
                 Target::Pull { profile, compression, layers: self.target }
             }
         };

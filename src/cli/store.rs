@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Global, Outcome, terminal::Terminal};
-use crate::error::Result;
-use crate::oci::Platform;
+use crate::base::error::Result;
+use crate::model::oci::Platform;
 use crate::transport::Reference;
 
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ impl StoreArgs {
 mod run {
     use super::super::load::without_database;
     use super::{Global, Outcome, StoreArgs, Terminal};
-    use crate::error::Result;
+    use crate::base::error::Result;
 
     pub(super) fn store(_: &StoreArgs, _: &Global, _: &Terminal) -> Result<Outcome> {
         Err(without_database())
@@ -140,12 +140,12 @@ mod run {
     use super::super::table::{lines, number, share, table};
     use super::add::{add, named, room};
     use super::{Command, Extract, Global, LEVEL, Outcome, Platform, StoreArgs, Terminal};
-    use crate::content::Budget;
-    use crate::error::{Context, Error, Result};
-    use crate::fileset::{Kind, display, parts};
-    use crate::mtime::time;
-    use crate::report::SCHEMA;
-    use crate::size::ByteSize;
+    use crate::base::byte_size::ByteSize;
+    use crate::base::error::{Context, Error, Result};
+    use crate::model::content::Budget;
+    use crate::model::fileset::{Kind, display, parts};
+    use crate::model::mtime::time;
+    use crate::split::report::SCHEMA;
     use crate::store::{CheckOptions, Listed, Packing, Removal, Store, default_dir};
     use crate::transport::{Reference, Transport};
 

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
-use crate::size::ByteSize;
-use crate::update::{Evened, Verdict};
+use crate::base::byte_size::ByteSize;
+use crate::plan::update::{Evened, Verdict};
+use crate::split::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
 
 /// A table without lines, whose columns after `left` ones are numbers.
 pub(super) fn table(header: &[&str], left: usize) -> Table {

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::error::Error;
-use crate::fileset::printable;
-use crate::limits::MAX_MESSAGE;
-use crate::progress::Progress;
-use crate::text::shorten;
+use crate::base::error::Error;
+use crate::base::limits::MAX_MESSAGE;
+use crate::base::progress::Progress;
+use crate::base::text::shorten;
+use crate::model::fileset::printable;
 
 /// Standard error, with a progress bar when it is a terminal.
 pub(super) struct Terminal {

@@ -7,15 +7,15 @@ use serde_json::json;
 
 use super::load::{Loaded, load};
 use super::{Global, Outcome, output, terminal::Terminal};
-use crate::content::Budget;
-use crate::error::{Error, Result};
-use crate::mtime::MtimePolicy;
-use crate::oci::Platform;
-use crate::recorded_times::Held;
-use crate::report::SCHEMA;
+use crate::base::error::{Error, Result};
+use crate::compare::verify::compare;
+use crate::model::content::Budget;
+use crate::model::mtime::MtimePolicy;
+use crate::model::oci::Platform;
+use crate::plan::recorded_times::Held;
+use crate::plan::update::{Evened, even_out};
+use crate::split::report::SCHEMA;
 use crate::transport::Reference;
-use crate::update::{Evened, even_out};
-use crate::verify::compare;
 
 /// So many differences are listed for people; `--json` has them all.
 const SHOWN: usize = 20;

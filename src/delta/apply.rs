@@ -8,16 +8,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::describe::tars;
 use super::ops::{Op, OpReader};
-use super::told::Remake;
+use super::patch::Remake;
 use super::{Delta, LayerHeader, PART, Packing, Part, REFERENCE, Recipe, TIMES, reference};
-use crate::codec::{Compression, Encoder};
-use crate::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
-use crate::layer::LayerContent;
-use crate::oci::{Config, Descriptor, Manifest, media_type, parse};
-use crate::progress::Progress;
-use crate::recode;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::format::codec::{Compression, Encoder};
+use crate::format::recode;
+use crate::layers::read::LayerContent;
+use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::oci::{Config, Descriptor, Manifest, media_type, parse};
 use crate::transport::bundle::{Blob, Bundle, Listed};
 use crate::transport::open::Image;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use crate::content::{ReadAt, Region};
+use crate::model::content::{ReadAt, Region};
 
 /// Bytes of a block.
 const BLOCK: u64 = 1 << 16;

@@ -7,13 +7,13 @@ use rayon::prelude::*;
 
 use super::index::Index;
 use super::ops::{Op, OpWriter};
-use super::told::{can_be_told, tell};
+use super::patch::{can_be_told, tell};
 use super::{Blobs, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
 use super::{MOST_PACKED, compress};
-use crate::content::{ReadAt as _, Region, Source, SourceReader};
-use crate::error::{Error, Result};
-use crate::layer::{self, LayerContent};
-use crate::progress::Progress;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::layers::read::{self, LayerContent};
+use crate::model::content::{ReadAt as _, Region, Source, SourceReader};
 
 /// The old image, to be described by.
 #[derive(Clone, Copy)]
@@ -226,7 +226,7 @@ fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
         source.read_exact_at(&mut magic, offset)?;
         Ok(&magic == b"\x7fELF")
     };
-    for layer::Span { offset, file, path } in read.spans() {
+    for read::Span { offset, file, path } in read.spans() {
         let how = if let Some(place) = old.index.same(file) {
             How::Copied(place)
         } else if let Some(like) = old.index.alike(path, file.size) {

@@ -9,7 +9,7 @@ mod fields;
 
 use std::io;
 
-use crate::content::ReadAt;
+use crate::model::content::ReadAt;
 
 /// Bytes of the file that are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::apply::{Rebuild, Stream};
 use super::ops::OpReader;
-use super::told::Remake;
+use super::patch::Remake;
 use super::{Blobs, Delta, Header, Part};
-use crate::content::Source;
-use crate::digest::Digest;
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::model::content::Source;
+use crate::model::digest::Digest;
 
 /// A blob: its packed bytes and what is said of them.
 pub struct Packed {
@@ -60,7 +60,7 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
         fresh: stream()?,
         told: Remake::new(&delta, &tars, &told),
         tars: &tars,
-        progress: &crate::progress::Silent,
+        progress: &crate::base::progress::Silent,
     };
     Ok(std::io::copy(&mut tar.take(most), &mut std::io::sink())?)
 }
@@ -68,8 +68,8 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<Packed>, most: u64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::range_coder::{Coder as _, Encoder};
     use crate::delta::compress;
-    use crate::range::{Coder as _, Encoder};
 
     fn zstd(plain: &[u8], said: u64) -> Packed {
         let bytes = compress(plain, &[], 3).unwrap();
@@ -174,10 +174,10 @@ mod tests {
     fn what_is_told_is_made() {
         let (old, new) = versions();
         let source: Source = Arc::new(new.clone());
-        let region = crate::content::Region::new(Arc::clone(&source), 0, source.size());
+        let region = crate::model::content::Region::new(Arc::clone(&source), 0, source.size());
         let place = crate::delta::Place { layer: 0, offset: 0, bytes: old.len() as u64 };
         let tars: [Source; 1] = [Arc::new(old.clone())];
-        let (bytes, rest) = crate::delta::told::tell(&[(place, region)], &tars).unwrap();
+        let (bytes, rest) = crate::delta::patch::tell(&[(place, region)], &tars).unwrap();
         // Half of the calls are to what has moved, half are not; the fill is 960 bytes.
         assert!(bytes.len() + rest[0].len() < 1900, "{} {}", bytes.len(), rest[0].len());
         let size = new.len() as u32;

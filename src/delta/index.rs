@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Place;
 use super::make::Side;
-use crate::fileset::{FileData, Location, base_name};
+use crate::model::fileset::{FileData, Location, base_name};
 
 /// What the old image has, by content and by name.
 pub(super) struct Index {

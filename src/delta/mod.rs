@@ -18,8 +18,8 @@ mod map;
 mod matches;
 mod model;
 mod ops;
-mod range;
-mod told;
+mod patch;
+mod symbols;
 mod words;
 
 pub use apply::{Applied, apply};
@@ -29,10 +29,10 @@ use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::frame;
-use crate::content::{Source, SourceReader};
-use crate::digest::{Digest, hex};
-use crate::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, Result};
+use crate::format::codec::zstd_prefix;
+use crate::model::content::{Source, SourceReader};
+use crate::model::digest::{Digest, hex};
 
 /// The first bytes of a delta; the last of them is the version.
 const MAGIC: &[u8; 8] = b"RLDELTA\x01";
@@ -112,7 +112,7 @@ enum Recipe {
 enum Packing {
     /// `none`, `gzip`, `zstd` or `zstd:chunked`; level; log2 of the window.
     Compression(String, Option<i32>, Option<u32>),
-    /// As another tool did, by [`recode`](crate::recode).
+    /// As another tool did, by [`recode`](crate::format::recode).
     Corrections {
         /// Number of the blob with the corrections.
         blob: u32,
@@ -153,12 +153,12 @@ const LEVEL: i32 = 19;
 
 /// Compresses with a reference in sight.
 fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    frame::compress(plain, reference, level, WINDOW, None)
+    zstd_prefix::compress(plain, reference, level, WINDOW, None)
 }
 
 /// The opposite; `bytes` is how many come out.
 fn decompress(packed: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
-    frame::decompress(packed, reference, bytes, WINDOW)
+    zstd_prefix::decompress(packed, reference, bytes, WINDOW)
 }
 
 /// A delta that is open: its header has been verified.

@@ -3,10 +3,10 @@
 use super::elf::{Elf, Field, KINDS, Kind, Load};
 use super::map::Map;
 use super::matches::Match;
-use super::range::{Byte, Nibble, Number, Prob};
+use super::symbols::{Byte, Nibble, Number, Prob};
 use super::words::Words;
-use crate::error::{Error, Result};
-use crate::range::Coder;
+use crate::base::error::{Error, Result};
+use crate::base::range_coder::Coder;
 
 /// Bytes that are told at once to be as guessed.
 const LINE: usize = 32;

@@ -1,7 +1,7 @@
 //! The instructions that make a layer's tar, as bytes.
 
-use crate::error::{Error, Result};
-use crate::number;
+use crate::base::error::{Error, Result};
+use crate::base::varint;
 
 /// The next bytes of a tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,15 +61,15 @@ impl OpWriter {
     fn flush(&mut self) {
         match self.last.take() {
             None | Some(Op::Heads(0)) => {}
-            Some(Op::Heads(n)) => number::put(&mut self.bytes, n << 3),
-            Some(Op::Data(n)) => number::put(&mut self.bytes, n << 3 | 1),
-            Some(Op::Fresh(n)) => number::put(&mut self.bytes, n << 3 | 3),
-            Some(Op::File(n)) => number::put(&mut self.bytes, n << 3 | 4),
+            Some(Op::Heads(n)) => varint::put(&mut self.bytes, n << 3),
+            Some(Op::Data(n)) => varint::put(&mut self.bytes, n << 3 | 1),
+            Some(Op::Fresh(n)) => varint::put(&mut self.bytes, n << 3 | 3),
+            Some(Op::File(n)) => varint::put(&mut self.bytes, n << 3 | 4),
             Some(Op::Copy { layer, offset, bytes }) => {
-                number::put(&mut self.bytes, bytes << 3 | 2);
-                number::put(&mut self.bytes, u64::from(layer));
+                varint::put(&mut self.bytes, bytes << 3 | 2);
+                varint::put(&mut self.bytes, u64::from(layer));
                 let step = offset.cast_signed().wrapping_sub(self.end);
-                number::put_signed(&mut self.bytes, step);
+                varint::put_signed(&mut self.bytes, step);
                 self.end = (offset + bytes).cast_signed();
             }
         }
@@ -102,7 +102,7 @@ impl<'a> OpReader<'a> {
             1 => Op::Data(bytes),
             2 => {
                 let layer = u32::try_from(self.number()?).map_err(|_| bad())?;
-                let step = number::take_signed(&mut self.bytes).ok_or_else(bad)?;
+                let step = varint::take_signed(&mut self.bytes).ok_or_else(bad)?;
                 let offset = self.end.wrapping_add(step);
                 let end = offset.checked_add(i64::try_from(bytes).map_err(|_| bad())?);
                 self.end = end.filter(|_| offset >= 0).ok_or_else(bad)?;
@@ -115,7 +115,7 @@ impl<'a> OpReader<'a> {
     }
 
     fn number(&mut self) -> Result<u64> {
-        number::take(&mut self.bytes).ok_or_else(bad)
+        varint::take(&mut self.bytes).ok_or_else(bad)
     }
 }
 

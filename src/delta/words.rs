@@ -1,7 +1,7 @@
 //! Words of tables: they often grow by as much as others did.
 
-use super::range::{Nibble, Prob};
-use crate::range::Coder;
+use super::symbols::{Nibble, Prob};
+use crate::base::range_coder::Coder;
 
 /// Sizes that were grown by last.
 const RECENT: usize = 6;

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::{Layer, Totals};
-use crate::error::Error;
+use crate::base::byte_size::ByteSize;
+use crate::base::error::Error;
 use crate::plan::MAX_LAYERS;
-use crate::size::ByteSize;
 
 /// Who is to take an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Inspection, Outcome};
-use crate::error::Error;
+use crate::base::error::Error;
 
 /// One thing that an image must not have.
 #[derive(Debug, Clone, Copy, PartialEq)]

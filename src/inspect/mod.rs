@@ -13,21 +13,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::analyze::{self, ComponentKind};
-use crate::codec::{self, Format, frames};
-use crate::content::{Budget, Contents};
-use crate::digest::Digest;
-use crate::error::{Context, Result};
-use crate::fileset::{FileSet, Kind};
-use crate::flatten;
-use crate::layer::driver::Attributes;
-use crate::layer::{self, LayerContent};
-use crate::oci::{self, Manifest};
+use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
+use crate::base::threads;
+use crate::format::codec::{self, Format, zstd_headers};
+use crate::layers;
+use crate::layers::driver::Attributes;
+use crate::layers::flatten;
+use crate::layers::read::LayerContent;
+use crate::model::content::{Budget, Contents};
+use crate::model::digest::Digest;
+use crate::model::fileset::{FileSet, Kind};
+use crate::model::oci::{self, Manifest};
+use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
-use crate::progress::Progress;
-use crate::report::{self, Counts};
 use crate::secrets::{self, Scanned, Secret};
-use crate::threads;
+use crate::split::report::{self, Counts};
 use crate::transport::open::{Image, Opened};
 
 /// How to inspect.
@@ -182,7 +183,7 @@ fn inspect_one(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Inspection> {
-    let limits = layer::Limits::new(options.max_size, &image.layers, budget);
+    let limits = layers::Limits::new(options.max_size, &image.layers, budget);
     let read = flatten::read(&image.layers, Some(budget), &limits, progress)?;
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read, &patterns)?;
@@ -261,7 +262,7 @@ fn layers(
         let annotations = manifest.as_ref().and_then(|m| m.layers.get(i)?.annotations.as_ref());
         let chunked = annotations
             .is_some_and(|a| a.keys().any(|key| key.starts_with(codec::chunked::ANNOTATION)));
-        let frames = (format == Format::Zstd).then(|| frames::frames(blob.source.as_ref()));
+        let frames = (format == Format::Zstd).then(|| zstd_headers::frames(blob.source.as_ref()));
         let sizes = || content.files().map(|(_, file)| file.size);
         let created_by = history.as_ref().map_or("", |lines| lines[i]);
         layers.push(Layer {

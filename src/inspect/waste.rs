@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::path;
-use crate::fileset::{FileSet, Kind};
-use crate::flatten::{HiddenFile, How};
+use crate::layers::flatten::{HiddenFile, How};
+use crate::model::fileset::{FileSet, Kind};
 
 /// What the image could do without.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

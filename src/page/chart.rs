@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use super::treemap::{Rect, squarify};
-use crate::size::ByteSize;
+use crate::base::byte_size::ByteSize;
 
 /// A figure: a heading, what it shows in a sentence, the picture, and the same as a table.
 pub(super) fn figure(

@@ -6,12 +6,12 @@ mod treemap;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::analyze::ComponentKind;
+use crate::base::byte_size::ByteSize;
 use crate::bench::{ColdPulls, Matrix, Step};
 use crate::inspect::Inspection;
-use crate::pull::{self, Machine, Pull};
-use crate::report::{ImageReport, LayerReport};
-use crate::size::ByteSize;
+use crate::plan::analyze::ComponentKind;
+use crate::simulate::{self, Machine, Pull};
+use crate::split::report::{ImageReport, LayerReport};
 use chart::{
     Axis, Bar, Group, Line, Point, Tile, bars, figure, legend, plot, table, timeline, treemap,
 };
@@ -122,7 +122,7 @@ impl Page<'_> {
     fn contents(&self) -> Markup {
         let mut rows = Vec::new();
         let group = |(i, layer): (usize, &LayerReport)| {
-            let tile = |c: &crate::report::ComponentReport| Tile {
+            let tile = |c: &crate::split::report::ComponentReport| Tile {
                 label: c.name.clone(),
                 class: class(c.kind),
                 bytes: c.bytes,
@@ -132,7 +132,7 @@ impl Page<'_> {
             Group { label: format!("{} {}", i + 1, layer.label), tiles }
         };
         for (i, layer) in self.split.layers.iter().enumerate() {
-            let name = |c: &crate::report::ComponentReport| {
+            let name = |c: &crate::split::report::ComponentReport| {
                 vec![(i + 1).to_string(), c.name.clone(), size(c.bytes), c.files.to_string()]
             };
             rows.extend(layer.components.iter().map(name));
@@ -350,12 +350,13 @@ impl Page<'_> {
                 ("split", "split", step.loads.split),
                 ("previous", "split --previous", step.loads.previous),
             ];
-            let bar = |(class, form, loads): (&'static str, &str, crate::diff::Loads)| Bar {
-                label: form.to_owned(),
-                parts: vec![(class, loads.digest.bytes as f64)],
-                text: size(loads.digest.bytes),
-                note: String::new(),
-            };
+            let bar =
+                |(class, form, loads): (&'static str, &str, crate::compare::diff::Loads)| Bar {
+                    label: form.to_owned(),
+                    parts: vec![(class, loads.digest.bytes as f64)],
+                    text: size(loads.digest.bytes),
+                    note: String::new(),
+                };
             groups.push((name, forms.map(bar)));
             rows.extend(forms.map(|(_, form, loads)| {
                 let (digest, chain) = (size(loads.digest.bytes), size(loads.chain.bytes));
@@ -427,7 +428,7 @@ impl Page<'_> {
 
 /// The layers of a pull, each with its download and its unpacking.
 fn lines(pull: &Pull) -> Vec<Line> {
-    let line = |span: &pull::Span| Line {
+    let line = |span: &simulate::Span| Line {
         label: (span.layer + 1).to_string(),
         spans: [("download", span.download), ("unpack", span.unpack)]
             .into_iter()

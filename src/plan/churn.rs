@@ -11,7 +11,7 @@
 //! Only additions, multiplications and divisions are used: their results are the same on every
 //! machine, unlike those of a library's `exp`.
 
-use crate::analyze::{Component, ComponentKind, Learned};
+use crate::plan::analyze::{Component, ComponentKind, Learned};
 
 /// The chance of an event in a release, and that a component changes given one.
 struct Prior {

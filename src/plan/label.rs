@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Share;
-use crate::analyze::Analysis;
+use crate::plan::analyze::Analysis;
 
 /// So many names are written out.
 const NAMES: usize = 3;

@@ -9,22 +9,26 @@
 //! Layers are listed lowest first, because clients with chain IDs load everything above the first
 //! layer that changed.
 
+pub mod analyze;
 mod churn;
 mod cuts;
+pub mod history;
 mod label;
 mod pack;
 mod place;
+pub mod recorded_times;
 mod sequence;
 mod shape;
+pub mod update;
 
 pub use churn::chance_of_change;
 pub(crate) use shape::{HEADER, stored};
 
 use serde::Serialize;
 
-use crate::analyze::Analysis;
-use crate::fileset::FileSet;
-use crate::pull::{Compression, Profile};
+use crate::model::fileset::FileSet;
+use crate::plan::analyze::Analysis;
+use crate::simulate::{Compression, Profile};
 use sequence::Sequence;
 
 /// dockerd refuses more layers than this (moby, `layer/layer_store.go`: maxLayerDepth).

@@ -6,8 +6,8 @@ use super::churn::{Chances, Hazard};
 use super::label::label;
 use super::sequence::Sequence;
 use super::{PlannedLayer, Share};
-use crate::analyze::Analysis;
-use crate::fileset::{FileSet, Kind, parent};
+use crate::model::fileset::{FileSet, Kind, parent};
+use crate::plan::analyze::Analysis;
 
 /// Lists the entries of each group of positions in the sequence.
 pub(super) fn place(

@@ -9,8 +9,8 @@
 use std::cmp::Reverse;
 
 use super::churn::{Hazard, tier};
-use crate::analyze::Analysis;
-use crate::fileset::{FileSet, InodeId, Kind};
+use crate::model::fileset::{FileSet, InodeId, Kind};
+use crate::plan::analyze::Analysis;
 
 /// Something that can't be divided: a file with all of its names, or an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,9 @@ impl Sequence {
 fn has_children(set: &FileSet) -> Vec<bool> {
     let mut has = vec![false; set.entries().len()];
     for entry in set.entries() {
-        if let Some(i) = crate::fileset::parent(&entry.path).and_then(|dir| set.position(dir)) {
+        if let Some(i) =
+            crate::model::fileset::parent(&entry.path).and_then(|dir| set.position(dir))
+        {
             has[i] = true;
         }
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
 use super::{MAX_LAYERS, SLACK, by_count};
-use crate::fileset::{FileSet, Kind};
-use crate::pull::{self, Compression, Profile, Reuse};
+use crate::model::fileset::{FileSet, Kind};
+use crate::simulate::{self, Compression, Profile, Reuse};
 
 /// Beyond this, layers cost more than they can save.
 const MOST: u32 = 40;
@@ -46,12 +46,12 @@ pub(super) fn best(
         (profile.client.unpacks > 1).then(|| by_work(set, sequence, profile, compression));
     let mut ways: Vec<(&Sequence, u64)> = SLACKS.map(|slack| (sequence, slack)).into();
     ways.extend(weighed.as_ref().map(|weighed| (weighed, SLACK)));
-    let candidate = |layers: &[(Vec<usize>, pull::Layer)]| {
-        let pulled: Vec<pull::Layer> = layers.iter().map(|(_, layer)| *layer).collect();
+    let candidate = |layers: &[(Vec<usize>, simulate::Layer)]| {
+        let pulled: Vec<simulate::Layer> = layers.iter().map(|(_, layer)| *layer).collect();
         let Profile { client, link, machine, .. } = profile;
         let groups: Vec<_> = layers.iter().map(|(group, _)| group.clone()).collect();
         Candidate {
-            makespan: pull::simulate(&pulled, client, link, machine).makespan,
+            makespan: simulate::simulate(&pulled, client, link, machine).makespan,
             update: update(sequence, &chances, &groups, client.reuse),
             groups,
         }
@@ -64,7 +64,7 @@ pub(super) fn best(
                 continue;
             }
             last.clone_from(&groups);
-            let mut layers: Vec<(Vec<usize>, pull::Layer)> = groups
+            let mut layers: Vec<(Vec<usize>, simulate::Layer)> = groups
                 .into_iter()
                 .map(|group| {
                     let layer = layer(set, sequence, &group, compression);
@@ -91,8 +91,8 @@ pub(super) fn best(
 }
 
 /// Seconds to download and unpack a layer with nothing else to do.
-fn alone(layer: &pull::Layer, profile: &Profile) -> f64 {
-    pull::simulate(&[*layer], &profile.client, &profile.link, &profile.machine).makespan
+fn alone(layer: &simulate::Layer, profile: &Profile) -> f64 {
+    simulate::simulate(&[*layer], &profile.client, &profile.link, &profile.machine).makespan
 }
 
 /// The sequence with sizes that count unpacking for half: layers of many small files are the work of
@@ -104,7 +104,7 @@ fn by_work(
     compression: Compression,
 ) -> Sequence {
     let work = |group: &[usize]| {
-        pull::unpacking(
+        simulate::unpacking(
             &layer(set, sequence, group, compression),
             &profile.client,
             &profile.machine,
@@ -127,8 +127,8 @@ fn layer(
     sequence: &Sequence,
     group: &[usize],
     compression: Compression,
-) -> pull::Layer {
-    let mut layer = pull::Layer { blob_bytes: 0, tar_bytes: 0, entries: 0, compression };
+) -> simulate::Layer {
+    let mut layer = simulate::Layer { blob_bytes: 0, tar_bytes: 0, entries: 0, compression };
     for at in group {
         let atom = &sequence.atoms[*at];
         layer.blob_bytes += atom.estimate;

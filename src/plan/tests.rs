@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::analyze::{Component, ComponentKind, Learned};
-use crate::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
-use crate::pull::{self, PROFILES};
+use crate::model::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
+use crate::plan::analyze::{Component, ComponentKind, Learned};
+use crate::simulate::{self, PROFILES};
 
 const KINDS: [ComponentKind; 6] = [
     ComponentKind::OsPackage,
@@ -158,15 +158,15 @@ proptest! {
 }
 
 /// A pull of the plan's layers, from its estimates.
-fn pull(plan: &Plan, profile: &Profile) -> pull::Pull {
-    let layer = |l: &PlannedLayer| pull::Layer {
+fn pull(plan: &Plan, profile: &Profile) -> simulate::Pull {
+    let layer = |l: &PlannedLayer| simulate::Layer {
         blob_bytes: l.estimate,
         tar_bytes: l.shares.iter().map(|s| s.bytes).sum::<u64>() + HEADER * l.entries.len() as u64,
         entries: l.entries.len() as u64,
         compression: Compression::Zstd,
     };
-    let layers: Vec<pull::Layer> = plan.layers.iter().map(layer).collect();
-    pull::simulate(&layers, &profile.client, &profile.link, &profile.machine)
+    let layers: Vec<simulate::Layer> = plan.layers.iter().map(layer).collect();
+    simulate::simulate(&layers, &profile.client, &profile.link, &profile.machine)
 }
 
 fn for_profile(profile: &'static Profile, layers: Option<u32>) -> Target {

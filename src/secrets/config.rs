@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Secret;
 use super::names::{is_telling, pair};
 use super::patterns::{Hit, Patterns, addresses, is_secret};
-use crate::oci::Config;
+use crate::model::oci::Config;
 
 /// Finds the secrets in a config.
 pub(crate) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {

@@ -18,12 +18,12 @@ use std::io::Read;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::analyze::{Analysis, ComponentKind};
-use crate::content::Contents;
-use crate::error::{Context, Result};
-use crate::fileset::{FileData, FileSet, Kind, display, parent, parts};
-use crate::flatten::{HiddenFile, How};
-use crate::progress::Progress;
+use crate::base::error::{Context, Result};
+use crate::base::progress::Progress;
+use crate::layers::flatten::{HiddenFile, How};
+use crate::model::content::Contents;
+use crate::model::fileset::{FileData, FileSet, Kind, display, parent, parts};
+use crate::plan::analyze::{Analysis, ComponentKind};
 use patterns::{Hit, REACH};
 
 /// A likely secret. All places of one rule in one file are one.
@@ -348,7 +348,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::fileset::Location;
+    use crate::model::fileset::Location;
 
     fn key() -> String {
         let body = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";

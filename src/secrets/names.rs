@@ -2,7 +2,7 @@
 //! in them. A file of such a name without a login in it is no secret.
 
 use super::patterns::{Hit, addresses, is_secret, lone_word};
-use crate::fileset::{base_name, parts};
+use crate::model::fileset::{base_name, parts};
 
 /// Where in a file the secret is.
 enum Look {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use aho_corasick::AhoCorasick;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// A secret in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,32 +3,33 @@
 
 mod assemble;
 mod previous;
+pub mod report;
 mod secrets;
 mod stale;
 
 use std::sync::Arc;
 
-use crate::analyze::{self, ChurnRule};
-use crate::codec::Compression;
-use crate::content::{Budget, Contents};
-use crate::digest::Digest;
-use crate::encode;
-use crate::error::{Context, Error, Result};
-use crate::flatten::{Flattened, Unpacked, flatten};
-use crate::history::{self, Rates};
-use crate::layer::Limits;
-use crate::limits::DEFAULT_MEMORY;
-use crate::mtime::MtimePolicy;
-use crate::oci::{Annotations, Descriptor};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::DEFAULT_MEMORY;
+use crate::base::progress::Progress;
+use crate::base::threads;
+use crate::format::codec::Compression;
+use crate::layers::Limits;
+use crate::layers::encode;
+use crate::layers::flatten::{Flattened, Unpacked, flatten};
+use crate::model::content::{Budget, Contents};
+use crate::model::digest::Digest;
+use crate::model::mtime::MtimePolicy;
+use crate::model::oci::{Annotations, Descriptor};
+use crate::plan::analyze::{self, ChurnRule};
+use crate::plan::history::{self, Rates};
+use crate::plan::recorded_times;
+use crate::plan::update;
 use crate::plan::{self, Target};
-use crate::progress::Progress;
-use crate::pull::{self, Profile};
-use crate::recorded_times;
-use crate::report::{self, ImageReport, PullReport, Totals};
-use crate::threads;
+use crate::simulate::{self, Profile};
+use crate::split::report::{ImageReport, PullReport, Totals};
 use crate::transport::bundle::Bundle;
 use crate::transport::open::{Image, LayerBlob, Opened};
-use crate::update;
 use previous::Previous;
 use secrets::Purge;
 use stale::Stale;
@@ -279,9 +280,9 @@ impl Job<'_> {
         report.after = report::totals(&report.layers);
         report.update = previous.as_ref().map(|p| p.report(&report.layers));
         report.pull = options.profile.map(|profile| {
-            let compression = pull::Compression::of(options.compression.media_type());
+            let compression = simulate::Compression::of(options.compression.media_type());
             let new = report.layers[kept.len()..].iter().map(|l| l.pulled(compression));
-            let output: Vec<pull::Layer> =
+            let output: Vec<simulate::Layer> =
                 kept.iter().map(previous::Kept::pulled).chain(new).collect();
             PullReport::new(profile, &report.input, &output)
         });
@@ -302,19 +303,19 @@ impl Job<'_> {
 
 /// The input's layers as a pull sees them. What is not compressed a push would compress with gzip,
 /// to as much of its bytes as the `estimates` are of the image's.
-pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<pull::Layer> {
+pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<simulate::Layer> {
     let compressed: u64 = estimates.iter().sum();
     let bytes = report::count(&flat.files).bytes.max(1);
     let one = |(layer, unpacked): (&LayerBlob, &Unpacked)| {
-        let mut compression = pull::Compression::of(&layer.media_type);
+        let mut compression = simulate::Compression::of(&layer.media_type);
         let mut stored = layer.source.size();
-        if compression == pull::Compression::None {
-            compression = pull::Compression::Gzip;
+        if compression == simulate::Compression::None {
+            compression = simulate::Compression::Gzip;
             let share = compressed as f64 / bytes as f64;
             let estimate = (unpacked.bytes as f64 * share) as u64;
             stored = plan::stored(estimate, unpacked.bytes, compression).min(unpacked.bytes);
         }
-        pull::Layer {
+        simulate::Layer {
             blob_bytes: stored,
             tar_bytes: unpacked.bytes,
             entries: unpacked.entries,

@@ -5,21 +5,22 @@ use std::sync::Arc;
 use super::assemble::same_but_layers;
 use super::secrets::{self, Purge};
 use super::{Options, PLAN};
-use crate::codec::Format;
-use crate::content::{Budget, Contents, Source};
-use crate::digest::Digest;
-use crate::error::Result;
-use crate::fileset::{FileSet, Inode, Kind};
-use crate::flatten::{self, Flattened};
-use crate::layer::{Change, Limits, What};
-use crate::oci::{self, Descriptor, Manifest, Platform};
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::format::codec::Format;
+use crate::layers::Limits;
+use crate::layers::changeset::{Change, What};
+use crate::layers::flatten::{self, Flattened};
+use crate::model::content::{Budget, Contents, Source};
+use crate::model::digest::Digest;
+use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::model::oci::{self, Descriptor, Manifest, Platform};
 use crate::plan::Plan;
-use crate::progress::Progress;
-use crate::pull;
-use crate::recorded_times::Held;
-use crate::report::{self, LayerReport, LostSecret, UpdateReport};
+use crate::plan::recorded_times::Held;
+use crate::plan::update::{self, Evened, OldLayer, Update, Verdict};
+use crate::simulate;
+use crate::split::report::{self, LayerReport, LostSecret, UpdateReport};
 use crate::transport::open::{Image, Opened};
-use crate::update::{self, Evened, OldLayer, Update, Verdict};
 
 /// The image of `opened` that the one at `at` in `images` is the next version of.
 pub(super) fn of_platform<'a>(
@@ -78,7 +79,7 @@ impl<'a> Previous<'a> {
         let contents = (!options.update.keep_secrets).then_some(budget);
         let limits = Limits::new(options.max_size, &image.layers, budget);
         let read = flatten::read(&image.layers, contents, &limits, progress)?;
-        let changes = |l: &crate::layer::LayerContent| l.changes.clone();
+        let changes = |l: &crate::layers::read::LayerContent| l.changes.clone();
         let named = image.layers.iter().map(|l| l.name.as_str());
         let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
         let (evened, held) = if options.update.exact {
@@ -216,8 +217,8 @@ impl<'a> Previous<'a> {
 
 impl Kept {
     /// As a pull sees it.
-    pub(super) fn pulled(&self) -> pull::Layer {
-        self.report().pulled(pull::Compression::of(&self.descriptor.media_type))
+    pub(super) fn pulled(&self) -> simulate::Layer {
+        self.report().pulled(simulate::Compression::of(&self.descriptor.media_type))
     }
 
     /// Its row.

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 
-use crate::analyze::{Analysis, ComponentKind};
-use crate::content::Contents;
-use crate::error::{Error, Result};
-use crate::fileset::{FileData, FileSet, Kind};
-use crate::flatten::Flattened;
-use crate::pattern::PathPattern;
-use crate::progress::Progress;
-use crate::report::LostSecret;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::layers::flatten::Flattened;
+use crate::model::content::Contents;
+use crate::model::fileset::{FileData, FileSet, Kind};
+use crate::model::path_pattern::PathPattern;
+use crate::plan::analyze::{Analysis, ComponentKind};
+use crate::plan::update::{Dead, Met, OldLayer, at, met};
 use crate::secrets::{Item, Patterns, is_public};
-use crate::update::{Dead, Met, OldLayer, at, met};
+use crate::split::report::LostSecret;
 
 /// What the patterns of `--purge` met, in the images of all platforms.
 pub(super) struct Purge<'a> {
@@ -181,7 +181,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::fileset::Location;
+    use crate::model::fileset::Location;
 
     #[derive(Default)]
     struct Read(AtomicU64);
@@ -213,7 +213,7 @@ mod tests {
         };
         let dead: Vec<_> = (0..10).map(dead).collect();
         let (files, contents) = (FileSet::default(), Contents::default());
-        let analysis = crate::analyze::analyze(&files, &contents, &[]).unwrap();
+        let analysis = crate::plan::analyze::analyze(&files, &contents, &[]).unwrap();
         let new = New { files: &files, contents: &contents, analysis: &analysis };
         let (old, read) = (Contents::new(vec![Arc::new(token)]), Read::default());
         let found = lost(&new, &dead, &old, &read).unwrap();

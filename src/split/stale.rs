@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::codec::chunked;
-use crate::digest::Digest;
-use crate::oci::{Annotations, Config, Manifest, parse};
+use crate::format::codec::chunked;
+use crate::model::digest::Digest;
+use crate::model::oci::{Annotations, Config, Manifest, parse};
 use crate::transport::open::Image;
 
 /// Fields, labels and annotations that say something of layers; those that end with `.` or `/` are

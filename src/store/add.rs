@@ -17,17 +17,18 @@ use super::record::{
     BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, put_step,
 };
 use super::table::Store;
-use crate::chunk::{self, chunks};
-use crate::codec::Format;
-use crate::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
-use crate::fileset::base_name;
-use crate::flatten;
-use crate::layer::{LayerContent, Limits};
-use crate::progress::{Progress, Silent};
-use crate::recode;
-use crate::recompress;
+use crate::base::chunker::{self, chunks};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::{Progress, Silent};
+use crate::format::codec::Format;
+use crate::format::recode;
+use crate::format::recompress;
+use crate::layers::Limits;
+use crate::layers::flatten;
+use crate::layers::read::LayerContent;
+use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::fileset::base_name;
 use crate::split::noted_compression;
 use crate::transport::bundle::Bundle;
 use crate::transport::name;
@@ -307,7 +308,7 @@ impl<'a> Writer<'a> {
 
     /// Adds a file, unless it is there.
     fn file(&mut self, path: &[u8], hash: Hash, size: u64, data: impl Read) -> Result<Runs> {
-        if size <= chunk::MIN as u64 {
+        if size <= chunker::MIN as u64 {
             if let Some(number) = self.packer.known(&hash)? {
                 return Ok(Runs(vec![(number, 1)]));
             }
@@ -317,7 +318,7 @@ impl<'a> Writer<'a> {
             return Ok(chunks);
         }
         let chunks = self.cut(path, size, data)?;
-        if size > chunk::MIN as u64 {
+        if size > chunker::MIN as u64 {
             self.files.insert(hash, chunks.clone());
         }
         Ok(chunks)
@@ -326,7 +327,7 @@ impl<'a> Writer<'a> {
     /// Adds bytes of unknown size; `name` tells what they may be like.
     fn stream(&mut self, name: &[u8], mut data: impl Read) -> Result<Runs> {
         let mut small = Vec::new();
-        (&mut data).take(chunk::MAX as u64).read_to_end(&mut small)?;
+        (&mut data).take(chunker::MAX as u64).read_to_end(&mut small)?;
         let size = small.len() as u64;
         self.cut(name, size, small.as_slice().chain(data))
     }

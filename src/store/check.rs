@@ -13,10 +13,10 @@ use super::gc::{Gone, Marks};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of};
 use super::repair;
 use super::table::{SCHEMA, Store};
-use crate::content::Budget;
-use crate::digest::Digest;
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::progress::Progress;
+use crate::base::error::{Context, Error, ErrorKind, Result};
+use crate::base::progress::Progress;
+use crate::model::content::Budget;
+use crate::model::digest::Digest;
 
 /// How to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// How each begins; text that has gone through a terminal or an editor has it no more.
 const MAGIC: [u8; 8] = *b"\x93relay\r\n";
@@ -66,7 +66,7 @@ impl Entry {
     /// Reads the entry at `offset`, without its body. What is wrong is [malformed]; what can't be
     /// read is another error.
     ///
-    /// [malformed]: crate::error::ErrorKind::Malformed
+    /// [malformed]: crate::base::error::ErrorKind::Malformed
     pub(super) fn read(file: &File, offset: u64) -> Result<Self> {
         let mut fixed = [0; FIXED];
         exact(file, &mut fixed, offset)?;
@@ -130,7 +130,7 @@ pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) ->
                 at = entry.end();
                 each(&file, entry);
             }
-            Err(e) if e.kind() == crate::error::ErrorKind::Malformed => {
+            Err(e) if e.kind() == crate::base::error::ErrorKind::Malformed => {
                 damaged += 1;
                 at = next(&file, at + 1, end)?;
             }

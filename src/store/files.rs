@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{self, Entry};
 use super::record::{PackHeader, Place};
-use crate::codec::frame;
-use crate::error::{Context, Error, Result};
-use crate::number;
+use crate::base::error::{Context, Error, Result};
+use crate::base::varint;
+use crate::format::codec::zstd_prefix;
 
 /// A pack begins a new file where one has so many bytes.
 const FILE: u64 = 256 << 20;
@@ -173,9 +173,9 @@ impl Tails {
     /// Adds changes to the records, and puts them on disk.
     pub(super) fn record(&mut self, dir: &Path, state: &mut State, changes: &[u8]) -> Result<()> {
         let mut head = Vec::new();
-        number::put(&mut head, state.next);
-        number::put(&mut head, changes.len() as u64);
-        let body = frame::compress(changes, b"", LEVEL, WINDOW, None)?;
+        varint::put(&mut head, state.next);
+        varint::put(&mut head, changes.len() as u64);
+        let body = zstd_prefix::compress(changes, b"", LEVEL, WINDOW, None)?;
         self.append(Folder::Records, dir, &mut state.records, (&head, &body))?;
         let tail = self.records.as_ref();
         tail.map_or(Ok(()), |tail| Ok(tail.file.sync_data()?))
@@ -214,7 +214,7 @@ impl Changes {
         let Some(at) = RECORDED.iter().position(|name| *name == table) else { return };
         self.0.extend_from_slice(&[at as u8, u8::from(value.is_some())]);
         for bytes in [Some(key), value].into_iter().flatten() {
-            number::put(&mut self.0, bytes.len() as u64);
+            varint::put(&mut self.0, bytes.len() as u64);
             self.0.extend_from_slice(bytes);
         }
     }
@@ -222,7 +222,7 @@ impl Changes {
     /// The opposite; `None` at what makes no sense.
     fn each(mut bytes: &[u8], each: &mut EachChange<'_>) -> Option<()> {
         fn piece<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-            let size = usize::try_from(number::take(bytes)?).ok()?;
+            let size = usize::try_from(varint::take(bytes)?).ok()?;
             let (piece, rest) = bytes.split_at_checked(size)?;
             *bytes = rest;
             Some(piece)
@@ -254,14 +254,14 @@ pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<
     let mut one = |file: &File, entry: &Entry| -> Result<Option<()>> {
         let body = entry.body(file)?;
         let mut head = &entry.head[..];
-        let (Some(limit), Some(size)) = (number::take(&mut head), number::take(&mut head)) else {
+        let (Some(limit), Some(size)) = (varint::take(&mut head), varint::take(&mut head)) else {
             return Ok(None);
         };
         next = next.max(limit);
         if size > MAX_RECORD {
             return Ok(None);
         }
-        let changes = frame::decompress(&body, b"", size, WINDOW)?;
+        let changes = zstd_prefix::decompress(&body, b"", size, WINDOW)?;
         Ok(Changes::each(&changes, each))
     };
     let mut last = 0;
@@ -269,7 +269,7 @@ pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<
         last = entry.end();
         match one(file, &entry) {
             Ok(Some(())) => {}
-            Err(e) if e.kind() == crate::error::ErrorKind::Io => failed = Some(e),
+            Err(e) if e.kind() == crate::base::error::ErrorKind::Io => failed = Some(e),
             _ => bad += 1,
         }
     });

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::content::{ReadAt, SourceReader};
+use crate::model::content::{ReadAt, SourceReader};
 
 /// Reads pieces of a source, one after the other.
 pub(super) struct Gaps<'a> {

@@ -19,10 +19,10 @@ use super::pack::Packing;
 use super::record::{LayerRecord, PackHeader, Runs, key, number_of, take_step};
 use super::stats::disk_bytes;
 use super::table::Store;
-use crate::content::Budget;
-use crate::digest::Digest;
-use crate::error::{Context, ErrorKind, Result};
-use crate::progress::Progress;
+use crate::base::error::{Context, ErrorKind, Result};
+use crate::base::progress::Progress;
+use crate::model::content::Budget;
+use crate::model::digest::Digest;
 
 /// A pack or file of which less than this share is used is written anew.
 const SPARSE: (u64, u64) = (3, 4);

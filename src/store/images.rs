@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::record::{ImageRecord, key, number_of};
 use super::table::Store;
-use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::model::digest::Digest;
 use crate::transport::name;
 
 /// An image of a store.

@@ -51,7 +51,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::base::error::Result;
 
 #[cfg(feature = "store")]
 pub use {
@@ -67,5 +67,5 @@ pub use {
 
 /// Where a store lies unless something else is said: in the user's data folder.
 pub fn default_dir() -> Result<PathBuf> {
-    crate::history::data_dir("store")
+    crate::plan::history::data_dir("store")
 }

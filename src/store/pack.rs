@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::entry::Entry;
 use super::files::Folder;
 use super::record::{Hash, PackHeader, Runs, key, number_of};
-use crate::codec::frame;
-use crate::content::{Budget, Source, SpoolWriter};
-use crate::db::Db;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::base::database::Db;
+use crate::base::error::{Context, Error, ErrorKind, Result};
+use crate::format::codec::zstd_prefix;
+use crate::model::content::{Budget, Source, SpoolWriter};
 
 /// Bytes that a pack may have in sight.
 pub(super) const REFERENCE: u64 = 16 << 20;
@@ -147,7 +147,7 @@ impl Packs {
         let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
         let reference = self.join(db, &header.references, REFERENCE, depth)?;
         let frame = self.frame(db, pack.first, header)?;
-        let bytes = frame::decompress(&frame, &reference, header.plain(), WINDOW)?;
+        let bytes = zstd_prefix::decompress(&frame, &reference, header.plain(), WINDOW)?;
         for (number, (size, hash)) in (pack.first..).zip(&header.chunks) {
             let place = pack.place(number);
             let chunk = &bytes[place.start as usize..place.end as usize];
@@ -269,7 +269,7 @@ impl Packing {
 
     /// Compresses a pack's chunks, joined, against earlier ones.
     pub(super) fn encode(self, bytes: &[u8], reference: &[u8]) -> Result<Vec<u8>> {
-        frame::compress(bytes, reference, self.level, WINDOW, self.table_log)
+        zstd_prefix::compress(bytes, reference, self.level, WINDOW, self.table_log)
     }
 }
 

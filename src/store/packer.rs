@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::pack::{DEPTH, Filled, Packing, REFERENCE};
 use super::record::{Hash, PACK, PackHeader, key, number_of};
 use super::table::Store;
-use crate::chunk;
-use crate::error::Result;
+use crate::base::chunker;
+use crate::base::error::Result;
 
 /// An older file that is much like a new one.
 pub(super) struct Older {
@@ -114,7 +114,7 @@ impl<'a> Packer<'a> {
     /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
     fn refer(&mut self, older: &Older, range: &Range<u64>, size: u64) {
         let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
-        let around = chunk::MAX as u64;
+        let around = chunker::MAX as u64;
         let (from, to) = (scale(range.start).saturating_sub(around), scale(range.end) + around);
         let start = older.chunks.partition_point(|c| c.at < from).saturating_sub(1);
         for chunk in older.chunks[start..].iter().take_while(|c| c.at < to) {

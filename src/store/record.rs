@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::Compression;
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::number;
-use crate::oci::Descriptor;
+use crate::base::error::{Error, Result};
+use crate::base::varint;
+use crate::format::codec::Compression;
+use crate::model::digest::Digest;
+use crate::model::oci::Descriptor;
 use crate::transport::name;
 
 /// BLAKE3 of some bytes.
@@ -37,10 +37,10 @@ impl Runs {
 
     /// Appends the runs; `end` is where the last run before them ended.
     pub fn put(&self, out: &mut Vec<u8>, end: &mut u64) {
-        number::put(out, self.0.len() as u64);
+        varint::put(out, self.0.len() as u64);
         for (first, count) in &self.0 {
-            number::put_signed(out, first.wrapping_sub(*end).cast_signed());
-            number::put(out, *count);
+            varint::put_signed(out, first.wrapping_sub(*end).cast_signed());
+            varint::put(out, *count);
             *end = first + count;
         }
     }
@@ -52,15 +52,15 @@ impl Runs {
 
     /// The opposite of [`put`](Self::put); `None` for what makes no sense below `limit`.
     pub fn take(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Self> {
-        let count = number::take(bytes)?;
+        let count = varint::take(bytes)?;
         // Each takes two bytes at least.
         if count > bytes.len() as u64 / 2 {
             return None;
         }
         let mut runs = Vec::with_capacity(count as usize);
         for _ in 0..count {
-            let first = end.wrapping_add(number::take_signed(bytes)?.cast_unsigned());
-            let count = number::take(bytes)?;
+            let first = end.wrapping_add(varint::take_signed(bytes)?.cast_unsigned());
+            let count = varint::take(bytes)?;
             *end = first.checked_add(count).filter(|end| *end <= limit)?;
             runs.push((first, count));
         }
@@ -116,14 +116,14 @@ pub struct PackHeader {
 /// Bytes of chunks in a full pack.
 pub const PACK: usize = 8 << 20;
 /// The most: it is full when it has reached [`PACK`].
-pub const MAX_PACK: u64 = (PACK + crate::chunk::MAX) as u64;
+pub const MAX_PACK: u64 = (PACK + crate::base::chunker::MAX) as u64;
 
 impl PackHeader {
     /// As a value of the index.
     pub fn to_value(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
-        number::put(&mut out, self.place.file);
-        number::put(&mut out, self.place.offset);
+        varint::put(&mut out, self.place.file);
+        varint::put(&mut out, self.place.offset);
         self.put(&mut out);
         out
     }
@@ -131,44 +131,44 @@ impl PackHeader {
     /// As it stands before the pack's frame; `first` is the number of the pack's first chunk.
     pub fn to_head(&self, first: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
-        number::put(&mut out, first);
+        varint::put(&mut out, first);
         self.put(&mut out);
         out
     }
 
     fn put(&self, out: &mut Vec<u8>) {
-        number::put(out, self.chunks.len() as u64);
+        varint::put(out, self.chunks.len() as u64);
         for (bytes, hash) in &self.chunks {
-            number::put(out, u64::from(*bytes));
+            varint::put(out, u64::from(*bytes));
             if *bytes > 0 {
                 out.extend_from_slice(hash);
             }
         }
         self.references.put(out, &mut 0);
-        number::put(out, self.depth);
-        number::put(out, self.frame);
+        varint::put(out, self.depth);
+        varint::put(out, self.frame);
     }
 
     /// The opposite of [`to_value`](Self::to_value).
     pub fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
-        let place = Place { file: number::take(&mut bytes)?, offset: number::take(&mut bytes)? };
+        let place = Place { file: varint::take(&mut bytes)?, offset: varint::take(&mut bytes)? };
         Self::take(bytes, first, place)
     }
 
     /// The opposite of [`to_head`](Self::to_head), with the first number.
     pub fn parse_head(mut bytes: &[u8], place: Place) -> Option<(u64, Self)> {
-        let first = number::take(&mut bytes)?;
+        let first = varint::take(&mut bytes)?;
         Some((first, Self::take(bytes, first, place)?))
     }
 
     fn take(mut bytes: &[u8], first: u64, place: Place) -> Option<Self> {
-        let count = number::take(&mut bytes)?;
+        let count = varint::take(&mut bytes)?;
         if count == 0 || count > bytes.len() as u64 || first.checked_add(count).is_none() {
             return None;
         }
         let (mut chunks, mut total) = (Vec::with_capacity(count as usize), 0);
         for _ in 0..count {
-            let size = u32::try_from(number::take(&mut bytes)?).ok()?;
+            let size = u32::try_from(varint::take(&mut bytes)?).ok()?;
             let mut hash = [0; 32];
             if size > 0 {
                 let (head, rest) = bytes.split_at_checked(32)?;
@@ -179,7 +179,7 @@ impl PackHeader {
             chunks.push((size, hash));
         }
         let references = Runs::take(&mut bytes, &mut 0, first)?;
-        let (depth, frame) = (number::take(&mut bytes)?, number::take(&mut bytes)?);
+        let (depth, frame) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
         (bytes.is_empty() && total <= MAX_PACK).then_some(Self {
             place,
             chunks,
@@ -217,13 +217,13 @@ pub struct Step {
 
 /// Appends a step.
 pub fn put_step(out: &mut Vec<u8>, step: &Step, end: &mut u64) {
-    number::put(out, step.heads);
+    varint::put(out, step.heads);
     step.file.put(out, end);
 }
 
 /// Takes a step from the front of `bytes`.
 pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Step> {
-    let heads = number::take(bytes)?;
+    let heads = varint::take(bytes)?;
     Some(Step { heads, file: Runs::take(bytes, end, limit)? })
 }
 
@@ -255,7 +255,7 @@ pub enum Made {
     Recoded {
         /// The tar.
         diff_id: Digest,
-        /// What [`recode`](crate::recode) needs beside it.
+        /// What [`recode`](crate::format::recode) needs beside it.
         corrections: Runs,
     },
 }

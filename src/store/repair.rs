@@ -9,8 +9,8 @@ use super::files::{self, End, Folder, State, Tails};
 use super::images;
 use super::record::{ImageRecord, PackHeader, Place, key};
 use super::table::SCHEMA;
-use crate::db::Db;
-use crate::error::{Context, Error, Result};
+use crate::base::database::Db;
+use crate::base::error::{Context, Error, Result};
 
 /// Entries that are written together.
 const BATCH: usize = 10_000;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::gc::{Marks, count};
 use super::record::{Made, PackHeader, Runs};
 use super::table::Store;
-use crate::digest::Digest;
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
+use crate::model::digest::Digest;
 
 /// Bytes of a store. Compressed where nothing else is said.
 #[derive(Debug, Default, Serialize)]

@@ -10,10 +10,10 @@ use super::images;
 use super::pack::{self, Packs};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
 use super::record::{ImageRecord, key, number_of};
-use crate::content::Budget;
-use crate::db::{Batch, Db, Schema};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
+use crate::base::database::{Batch, Db, Schema};
+use crate::base::error::{Context, Error, Result};
+use crate::model::content::Budget;
+use crate::model::digest::Digest;
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "store",

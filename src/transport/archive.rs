@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::files::{Documents, Files};
-use crate::content::{Region, Source, SourceReader};
-use crate::error::{Error, Result};
-use crate::fileset::{self, display};
-use crate::limits::{MAX_MEMBER_NAMES, MAX_MEMBERS};
-use crate::tar::{EntryKind, Reader};
+use crate::base::error::{Error, Result};
+use crate::base::limits::{MAX_MEMBER_NAMES, MAX_MEMBERS};
+use crate::format::tar::{EntryKind, Reader};
+use crate::model::content::{Region, Source, SourceReader};
+use crate::model::fileset::{self, display};
 
 /// Links to links to links, at most so deep.
 const MAX_LINKS: usize = 40;

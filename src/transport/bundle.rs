@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::files::{Files, blob_path};
 use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, layout};
-use crate::content::Source;
-use crate::digest::Digest;
-use crate::error::Result;
-use crate::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
+use crate::base::error::Result;
+use crate::model::content::Source;
+use crate::model::digest::Digest;
+use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Bytes to write under their digest.
 #[derive(Clone)]

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::files::{Files, document_blob};
 use super::name;
-use crate::error::{Error, Result, if_valid};
-use crate::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
+use crate::base::error::{Error, Result, if_valid};
+use crate::model::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Indexes in indexes, at most so deep.
 pub(super) const MAX_DEPTH: usize = 8;

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::files::{Files, document};
 use super::open::{Image, LayerBlob, Opened};
 use super::{Transport, name};
-use crate::content::Windows;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result, if_valid};
-use crate::oci::{self, Annotations, Config, Index};
+use crate::base::error::{Context, Error, Result, if_valid};
+use crate::model::content::Windows;
+use crate::model::digest::Digest;
+use crate::model::oci::{self, Annotations, Config, Index};
 
 /// One image in `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::content::{DiskFile, Source, SourceReader};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::limits::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_VALUES};
-use crate::oci::{Descriptor, MAX_DOCUMENT};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_VALUES};
+use crate::model::content::{DiskFile, Source, SourceReader};
+use crate::model::digest::Digest;
+use crate::model::oci::{Descriptor, MAX_DOCUMENT};
 
 /// Files by name, with `/` between the parts.
 pub trait Files {

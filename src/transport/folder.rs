@@ -14,12 +14,12 @@ use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
 use super::listing;
 use super::write::{LAYOUT, Target, copy_blob};
-use crate::content::{DiskFile, SourceReader};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
-use crate::oci;
-use crate::progress::Progress;
-use crate::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::base::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
+use crate::model::content::{DiskFile, SourceReader};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::oci;
 
 /// A folder that was just made may go when whoever made it fails: so often in a row is no
 /// coincidence.

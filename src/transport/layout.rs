@@ -9,8 +9,8 @@ use super::choose::{
 };
 use super::files::{Files, blob, document, document_blob};
 use super::open::{Image, LayerBlob, Opened};
-use crate::error::{Context, Error, ErrorKind, Result, if_valid};
-use crate::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
+use crate::base::error::{Context, Error, ErrorKind, Result, if_valid};
+use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Reads the image that `tag` names, or the only one there is. Where an index holds images for
 /// several platforms and `platform` is given, the others are not read.

@@ -9,8 +9,8 @@ use super::bundle::{Bundle, Listed};
 use super::docker_archive::Item;
 use super::files::{Folder, blob_path, document};
 use super::{is_image_name, name};
-use crate::error::{Error, Result};
-use crate::oci::{self, Descriptor, Index};
+use crate::base::error::{Error, Result};
+use crate::model::oci::{self, Descriptor, Index};
 
 /// The index of a layout, empty if there is none yet. What others wrote into it stays as it is.
 pub(super) fn read(dir: &Path) -> Result<Index<Value>> {

@@ -21,7 +21,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// A way to store an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +193,7 @@ mod tests {
         let r: Reference = "oci:dir:v1".parse().unwrap();
         assert_eq!(r.transport, Some(Transport::Oci));
         assert_eq!((r.path, r.tag), (Some("dir".into()), Some("v1".into())));
-        let digest = crate::digest::Digest::of(b"x").to_string();
+        let digest = crate::model::digest::Digest::of(b"x").to_string();
         for text in ["oci:dir@D", "oci:dir:@D", "oci:dir:D", "oci:dir:app:v1@D"] {
             let r: Reference = text.replace('D', &digest).parse().unwrap();
             assert_eq!((r.path, r.tag), (Some("dir".into()), Some(digest.clone())), "{text}");

@@ -1,7 +1,7 @@
 //! Names that images carry inside archives and layouts.
 
-use crate::digest::Digest;
-use crate::oci::Descriptor;
+use crate::model::digest::Digest;
+use crate::model::oci::Descriptor;
 
 /// The tag in an OCI layout's index
 /// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).

@@ -13,12 +13,14 @@ use super::bundle::Bundle;
 use super::files::{Files, Folder, document};
 use super::outline::{Outline, outline};
 use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
-use crate::codec;
-use crate::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter, Windows};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
-use crate::limits::{MAX_RATIO, RATIO_FLOOR};
-use crate::oci::{self, Annotations, Config, Descriptor, Index, Manifest, Platform, media_type};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::{MAX_RATIO, RATIO_FLOOR};
+use crate::format::codec;
+use crate::model::content::{Budget, DiskFile, Source, SourceReader, SpoolWriter, Windows};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::oci::{
+    self, Annotations, Config, Descriptor, Index, Manifest, Platform, media_type,
+};
 
 /// A layer of an image that was opened: its bytes are neither read nor verified yet.
 #[derive(Clone)]

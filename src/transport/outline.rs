@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::choose::{self, Chosen, MAX_DEPTH, entry, is_for_another, read_index};
 use super::files::{Files, blob};
 use super::layout::{is_unusable, read_manifest, read_root};
-use crate::digest::Digest;
-use crate::error::{Context, Error, Result};
-use crate::oci::{Descriptor, Platform, media_type};
+use crate::base::error::{Context, Error, Result};
+use crate::model::digest::Digest;
+use crate::model::oci::{Descriptor, Platform, media_type};
 
 /// One manifest, without a look into its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

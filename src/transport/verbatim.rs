@@ -5,8 +5,8 @@ use super::choose::{self, Chosen, MAX_DEPTH, entry, is_attestation, read_index};
 use super::files::{Files, blob, document_blob};
 use super::layout::{entry_label, is_unusable, read_manifest, read_root};
 use super::name;
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::oci::{Config, Descriptor, Manifest, Platform, media_type};
+use crate::base::error::{Context, Error, ErrorKind, Result};
+use crate::model::oci::{Config, Descriptor, Manifest, Platform, media_type};
 
 /// Collects what `tag` names, or what `platform` has of it, and notes on what is not there.
 pub(super) fn collect(

@@ -13,15 +13,15 @@ use serde_json::Value;
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
 use super::{Reference, Transport, folder, listing, name};
-use crate::content::{CHANGED, SourceReader};
-use crate::digest::{Digest, Hashing};
-use crate::error::{Context, Error, Result};
-use crate::fileset::{Mtime, Xattrs};
-use crate::oci::{self, Index};
-use crate::progress::Progress;
-use crate::tar::{self, EntryKind};
-use crate::temporary::{Temporary, folder_of, replace, sweep};
-use crate::text::shorten;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::base::temporary::{Temporary, folder_of, replace, sweep};
+use crate::base::text::shorten;
+use crate::format::tar::{self, EntryKind};
+use crate::model::content::{CHANGED, SourceReader};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::fileset::{Mtime, Xattrs};
+use crate::model::oci::{self, Index};
 
 /// What an output archive holds beside the blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use relayer::fileset::Mtime;
-use relayer::tar::{EntryKind, Reader, Streaming};
+use relayer::format::tar::{EntryKind, Reader, Streaming};
+use relayer::model::fileset::Mtime;
 use sha2::{Digest, Sha256};
 
 use super::image::{padded, pax_record};

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use relayer::digest::Digest;
-use relayer::progress::Silent;
-use relayer::recode;
+use relayer::base::progress::Silent;
+use relayer::format::recode;
+use relayer::model::digest::Digest;
 
 use super::clients::Client;
 use super::image::{Image, Item, layer};

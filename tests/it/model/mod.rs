@@ -14,14 +14,14 @@ mod view;
 
 use std::sync::Arc;
 
-use relayer::codec::Compression;
-use relayer::content::Budget;
+use relayer::base::progress::Silent;
 use relayer::delta;
-use relayer::flatten;
-use relayer::layer::Limits;
-use relayer::mtime::MtimePolicy;
+use relayer::format::codec::Compression;
+use relayer::layers::Limits;
+use relayer::layers::flatten;
+use relayer::model::content::Budget;
+use relayer::model::mtime::MtimePolicy;
 use relayer::plan::Target;
-use relayer::progress::Silent;
 use relayer::split::{self, split};
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::{Opened, open_archive};
@@ -63,7 +63,7 @@ fn options(random: &mut Random) -> split::Options {
         Target::Layers(8),
         Target::Size(2000),
     ];
-    let mut update = relayer::update::Options::default();
+    let mut update = relayer::plan::update::Options::default();
     update.prices.max_dead = *random.of(&[0.0, 0.19, 1.0]);
     update.exact = random.one_in(4);
     split::Options {
@@ -92,7 +92,7 @@ fn run(
     Ok(bundle)
 }
 
-fn read(image: &Opened) -> Vec<relayer::layer::LayerContent> {
+fn read(image: &Opened) -> Vec<relayer::layers::read::LayerContent> {
     let budget = Budget::new(ROOM, None);
     flatten::read(
         &image.images[0].layers,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use relayer::content::Source;
-use relayer::digest::Digest;
+use relayer::model::content::Source;
+use relayer::model::digest::Digest;
 use relayer::transport::bundle::Bundle;
 use serde_json::Value;
 

@@ -1,0 +1,268 @@
+//! What changed from one image to the next, and what clients load because of it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::digest::Digest;
+use crate::model::fileset::{Entry, FileSet, Inode, Kind};
+use crate::plan::analyze::Analysis;
+use crate::simulate::{Identity, Reuse, needs};
+
+/// An image, read.
+pub struct Side {
+    /// The final file set.
+    pub files: FileSet,
+    /// Its components.
+    pub analysis: Analysis,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer as clients know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Digest of the tar.
+    pub diff_id: Digest,
+    /// Bytes of the blob.
+    pub blob_bytes: u64,
+    /// Bytes of the tar.
+    pub tar_bytes: u64,
+}
+
+/// Files and their bytes; a hard-link group counts once, and so do symlinks and devices, without
+/// bytes. Directories are left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// How many.
+    pub files: u64,
+    /// Bytes in them; of what is removed those of the old image.
+    pub bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, inode: &Inode) {
+        self.files += 1;
+        if let Kind::File(file) = &inode.kind {
+            self.bytes += file.size;
+        }
+    }
+}
+
+/// Files by what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// The path is new.
+    pub added: Tally,
+    /// The path is gone.
+    pub removed: Tally,
+    /// Another type or content.
+    pub changed: Tally,
+    /// The same content with another mode, owner, extended attribute or other hard links.
+    pub metadata: Tally,
+    /// The same but for the modification time.
+    pub mtime: Tally,
+    /// The same.
+    pub same: Tally,
+}
+
+/// What changed in a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ComponentChanges {
+    /// Its name.
+    pub name: String,
+    /// Its files.
+    #[serde(flatten)]
+    pub changes: Changes,
+}
+
+/// What a client that has the old image does to have the new one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Load {
+    /// Layers to download.
+    pub layers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of the tars to be unpacked: all above the first layer that is another one.
+    pub unpacked: u64,
+}
+
+/// What clients do, by how they tell whether they have a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Loads {
+    /// By chain ID: dockerd, and containerd that discards unpacked layers (EKS and GKE nodes).
+    pub chain: Load,
+    /// By blob digest: containerd that keeps its blobs, Docker with containerd's store.
+    pub digest: Load,
+    /// By diff ID: podman, CRI-O.
+    pub diff_id: Load,
+    /// Who has nothing.
+    pub cold: Load,
+}
+
+/// The difference of two images.
+#[derive(Debug, Clone, Serialize)]
+pub struct Diff {
+    /// All files.
+    pub files: Changes,
+    /// Those with anything but times changed, most changed and added bytes first.
+    pub components: Vec<ComponentChanges>,
+    /// What clients do.
+    pub loads: Loads,
+}
+
+/// Compares two images.
+pub fn diff(old: &Side, new: &Side) -> Diff {
+    let mut all = Changes::default();
+    let mut components: BTreeMap<&str, Changes> = BTreeMap::new();
+    let (old_leaders, new_leaders) = (leaders(&old.files), leaders(&new.files));
+    for (i, entry) in new.files.entries().iter().enumerate() {
+        let inode = new.files.inode(entry);
+        if new_leaders[entry.inode as usize] != i || matches!(inode.kind, Kind::Dir) {
+            continue;
+        }
+        let before = old.files.position(&entry.path);
+        let before = before.map(|at| &old.files.entries()[at]);
+        for changes in [&mut all, components.entry(component(new, entry)).or_default()] {
+            let Some(before) = before else {
+                changes.added.add(inode);
+                continue;
+            };
+            let was = old.files.inode(before);
+            let linked = old_leaders[before.inode as usize];
+            let group = old.files.entries()[linked].path == entry.path;
+            let tally = if !was.kind.same(&inode.kind) {
+                &mut changes.changed
+            } else if !was.same_metadata(inode) || !group {
+                &mut changes.metadata
+            } else if was.mtime != inode.mtime {
+                &mut changes.mtime
+            } else {
+                &mut changes.same
+            };
+            tally.add(inode);
+        }
+    }
+    for (i, entry) in old.files.entries().iter().enumerate() {
+        let inode = old.files.inode(entry);
+        let leads = old_leaders[entry.inode as usize] == i && !matches!(inode.kind, Kind::Dir);
+        if leads && new.files.position(&entry.path).is_none() {
+            all.removed.add(inode);
+            components.entry(component(old, entry)).or_default().removed.add(inode);
+        }
+    }
+    let changed = |c: &Changes| c.changed.bytes + c.added.bytes + c.metadata.bytes;
+    let mut components: Vec<_> = components
+        .into_iter()
+        .filter(|(_, c)| [c.added, c.removed, c.changed, c.metadata].iter().any(|t| t.files > 0))
+        .map(|(name, changes)| ComponentChanges { name: name.to_owned(), changes })
+        .collect();
+    // The sort is stable: those that changed alike stay sorted by name.
+    components.sort_by_key(|c| std::cmp::Reverse(changed(&c.changes)));
+    Diff { files: all, components, loads: loads(&old.layers, &new.layers) }
+}
+
+/// For each inode the position of its first name.
+fn leaders(set: &FileSet) -> Vec<usize> {
+    let mut leaders = vec![usize::MAX; set.inodes().len()];
+    for (i, e) in set.entries().iter().enumerate().rev() {
+        leaders[e.inode as usize] = i;
+    }
+    leaders
+}
+
+fn component<'a>(side: &'a Side, entry: &Entry) -> &'a str {
+    &side.analysis.components[side.analysis.owner[entry.inode as usize] as usize].name
+}
+
+/// What clients that have the old layers do to have the new ones.
+pub fn loads(old: &[Layer], new: &[Layer]) -> Loads {
+    let identities = |layers: &[Layer]| -> Vec<Identity> {
+        layers.iter().map(|l| Identity { digest: l.digest, diff_id: l.diff_id }).collect()
+    };
+    let (old, ids) = (identities(old), identities(new));
+    let load = |reuse, old: &[Identity]| {
+        let mut load = Load::default();
+        for (layer, need) in new.iter().zip(needs(reuse, old, &ids)) {
+            load.layers += u64::from(need.download);
+            load.bytes += if need.download { layer.blob_bytes } else { 0 };
+            load.unpacked += if need.unpack { layer.tar_bytes } else { 0 };
+        }
+        load
+    };
+    Loads {
+        chain: load(Reuse::Chain, &old),
+        digest: load(Reuse::Digest, &old),
+        diff_id: load(Reuse::DiffId, &old),
+        cold: load(Reuse::Digest, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fileset::Mtime;
+    use crate::plan::analyze::{analyze, fixture::Fixture};
+
+    fn layer(name: &str, bytes: u64) -> Layer {
+        let diff_id = Digest::of(name.as_bytes());
+        Layer { digest: diff_id, diff_id, blob_bytes: bytes, tar_bytes: 10 * bytes }
+    }
+
+    #[test]
+    fn clients_load_what_they_lack() {
+        let stack = |names: &str| -> Vec<Layer> {
+            names
+                .bytes()
+                .map(|b| layer(&char::from(b).to_string(), u64::from(b - b'a') + 1))
+                .collect()
+        };
+        let loads = loads(&stack("abcd"), &stack("acdee"));
+        assert_eq!(loads.chain, Load { layers: 3, bytes: 3 + 4 + 5, unpacked: 170 });
+        assert_eq!(loads.digest, Load { layers: 1, bytes: 5, unpacked: 170 });
+        assert_eq!(loads.diff_id, loads.digest);
+        assert_eq!(loads.cold, Load { layers: 4, bytes: 1 + 3 + 4 + 5, unpacked: 180 });
+    }
+
+    #[test]
+    fn files_are_told_apart_by_what_changed() {
+        let side = |fixture: Fixture, edit: &dyn Fn(&mut Inode)| {
+            let (mut files, contents) = fixture.build();
+            for path in ["a/meta", "a/time"] {
+                let at = files.position(path.as_bytes()).unwrap();
+                if path == "a/meta" {
+                    edit(files.inode_mut(files.entries()[at].inode));
+                } else {
+                    let id = files.entries()[at].inode;
+                    let mode = files.inodes()[id as usize].mode;
+                    edit(files.inode_mut(id));
+                    files.inode_mut(id).mode = mode;
+                }
+            }
+            let analysis = analyze(&files, &contents, &[]).unwrap();
+            Side { files, analysis, layers: Vec::new() }
+        };
+        let base =
+            || Fixture::default().file("a/same", "1").file("a/meta", "12").file("a/time", "123");
+        let old = side(base().file("a/gone", "12345").file("a/new", "1234"), &|_| ());
+        let new = side(base().file("a/new", "4321").file("b/added", "1"), &|inode| {
+            inode.mode = 0o600;
+            inode.mtime = Mtime { secs: 5, nanos: 0 };
+        });
+        let diff = diff(&old, &new);
+        let tally = |bytes| Tally { files: 1, bytes };
+        let want = Changes {
+            added: tally(1),
+            removed: tally(5),
+            changed: tally(4),
+            metadata: tally(2),
+            mtime: tally(3),
+            same: tally(1),
+        };
+        assert_eq!(diff.files, want);
+        let names: Vec<_> = diff.components.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["dir:a", "dir:b"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Are two file sets the same? Every difference, as data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::model::fileset::{Entry, FileSet, InodeId, Kind, display};
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Where; odd bytes are escaped.
+    pub path: String,
+    /// What: `only in the first`, `content`, `mode`, `mtime`, …
+    pub what: &'static str,
+    /// In the first file set, for people.
+    pub first: String,
+    /// In the second.
+    pub second: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.what)?;
+        if self.first.is_empty() && self.second.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {} / {}", self.first, self.second)
+    }
+}
+
+/// All differences, in path order.
+pub fn compare(first: &FileSet, second: &FileSet) -> Vec<Difference> {
+    let mut out = Vec::new();
+    let (leader1, leader2) = (leaders(first), leaders(second));
+    let (mut a, mut b) = (first.entries().iter().peekable(), second.entries().iter().peekable());
+    let only = |e: &Entry, what| Difference {
+        path: display(&e.path),
+        what,
+        first: String::new(),
+        second: String::new(),
+    };
+    loop {
+        match (a.peek(), b.peek()) {
+            (None, None) => return out,
+            (Some(x), Some(y)) if x.path == y.path => {
+                compare_entries((first, x, &leader1), (second, y, &leader2), &mut out);
+                a.next();
+                b.next();
+            }
+            (Some(x), y) if y.is_none_or(|y| x.path < y.path) => {
+                out.push(only(x, "only in the first"));
+                a.next();
+            }
+            (_, y) => {
+                out.extend(y.map(|y| only(y, "only in the second")));
+                b.next();
+            }
+        }
+    }
+}
+
+/// For each inode with several names, the first of them: it names the group.
+fn leaders(set: &FileSet) -> BTreeMap<InodeId, &Entry> {
+    let counts = set.link_counts();
+    let mut leaders = BTreeMap::new();
+    for e in set.entries().iter().filter(|e| counts[e.inode as usize] > 1) {
+        leaders.entry(e.inode).or_insert(e);
+    }
+    leaders
+}
+
+type Side<'a> = (&'a FileSet, &'a Entry, &'a BTreeMap<InodeId, &'a Entry>);
+
+fn compare_entries(first: Side<'_>, second: Side<'_>, out: &mut Vec<Difference>) {
+    let (a, b) = (first.0.inode(first.1), second.0.inode(second.1));
+    let path = || display(&first.1.path);
+    let mut differ = |what, first: String, second: String| {
+        if first != second {
+            out.push(Difference { path: path(), what, first, second });
+        }
+    };
+    if a.kind.word() != b.kind.word() {
+        differ("type", a.kind.word().into(), b.kind.word().into());
+        return;
+    }
+    match (&a.kind, &b.kind) {
+        (Kind::File(x), Kind::File(y)) => {
+            differ("size", x.size.to_string(), y.size.to_string());
+            if x.size == y.size {
+                let short =
+                    |hash: &[u8; 32]| format!("blake3:{}", crate::model::digest::hex(&hash[..8]));
+                differ("content", short(&x.hash), short(&y.hash));
+            }
+        }
+        (Kind::Symlink { target: x }, Kind::Symlink { target: y }) => {
+            differ("link target", x.escape_ascii().to_string(), y.escape_ascii().to_string());
+        }
+        (x, y) => {
+            let numbers = |kind: &Kind| match kind {
+                Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                    format!("{major},{minor}")
+                }
+                _ => String::new(),
+            };
+            differ("device", numbers(x), numbers(y));
+        }
+    }
+    differ("mode", format!("{:04o}", a.mode), format!("{:04o}", b.mode));
+    differ("owner", format!("{}:{}", a.uid, a.gid), format!("{}:{}", b.uid, b.gid));
+    let time = |i: &crate::model::fileset::Inode| format!("{}.{:09}", i.mtime.secs, i.mtime.nanos);
+    differ("mtime", time(a), time(b));
+    let xattrs = |i: &crate::model::fileset::Inode| {
+        let list = i.xattrs.iter().flat_map(|x| x.iter());
+        list.map(|(k, v)| format!("{}={}", k.escape_ascii(), v.escape_ascii()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    differ("xattrs", xattrs(a), xattrs(b));
+    let group = |(_, e, leaders): Side<'_>| {
+        leaders.get(&e.inode).map_or_else(String::new, |leader| display(&leader.path))
+    };
+    differ("hard link group", group(first), group(second));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fileset::{FileData, Inode, Location, Mtime};
+
+    /// Files by name and inode, all of one size.
+    fn set(names: &[(&str, u32)], change: impl Fn(&mut Inode)) -> FileSet {
+        let count = names.iter().map(|n| n.1 + 1).max().unwrap_or(0);
+        let location = Location::Span { source: 0, offset: 0 };
+        let mut inode = Inode {
+            kind: Kind::File(FileData { size: 1, hash: [0; 32], location }),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime::default(),
+            xattrs: None,
+        };
+        change(&mut inode);
+        let entries =
+            names.iter().map(|(p, i)| Entry { path: p.as_bytes().into(), inode: *i }).collect();
+        FileSet::new(entries, vec![inode; count as usize]).unwrap()
+    }
+
+    type Edit = fn(&mut Inode);
+
+    fn what(a: &FileSet, b: &FileSet) -> Vec<String> {
+        compare(a, b).iter().map(|d| format!("{} {}", d.path, d.what)).collect()
+    }
+
+    #[test]
+    fn equal_sets_have_no_difference_whatever_their_inode_numbers() {
+        let same = |_: &mut Inode| ();
+        let a = set(&[("a", 0), ("b", 1), ("c", 0)], same);
+        let b = set(&[("a", 1), ("b", 0), ("c", 1)], same);
+        assert!(compare(&a, &b).is_empty());
+    }
+
+    #[test]
+    fn every_attribute_counts() {
+        let a = set(&[("a", 0)], |_| ());
+        let cases: [(&str, Edit); 7] = [
+            ("mode", |i| i.mode = 0o4755),
+            ("owner", |i| i.gid = 5),
+            ("mtime", |i| i.mtime.nanos = 1),
+            ("xattrs", |i| {
+                i.xattrs = Some(Box::new(vec![(b"user.a"[..].into(), b"1"[..].into())]));
+            }),
+            ("type", |i| i.kind = Kind::Fifo),
+            ("size", |i| {
+                if let Kind::File(f) = &mut i.kind {
+                    f.size = 2;
+                }
+            }),
+            ("content", |i| {
+                if let Kind::File(f) = &mut i.kind {
+                    f.hash[0] = 2;
+                }
+            }),
+        ];
+        for (name, change) in cases {
+            assert_eq!(what(&a, &set(&[("a", 0)], change)), [format!("/a {name}")]);
+        }
+    }
+
+    #[test]
+    fn missing_names_and_broken_groups_are_seen() {
+        let same = |_: &mut Inode| ();
+        let a = set(&[("a", 0), ("b", 0), ("c", 1)], same);
+        let b = set(&[("a", 0), ("b", 1), ("d", 2)], same);
+        assert_eq!(
+            what(&a, &b),
+            [
+                "/a hard link group",
+                "/b hard link group",
+                "/c only in the first",
+                "/d only in the second"
+            ]
+        );
+    }
+}

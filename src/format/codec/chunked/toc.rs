@@ -1,0 +1,232 @@
+//! The table of contents: every entry with its metadata, and where the chunks of files lie.
+//!
+//! Clients that have it use it instead of the tar, and compare it with the headers in the
+//! tar-split, field by field, as Go's `archive/tar` reads them. So a layer gets one only where both
+//! must agree: see [`Toc::entry`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::frames::Frame;
+use super::packed::{Packed, base64};
+use crate::base::error::Result;
+use crate::format::tar::{self, EntryKind};
+use crate::model::digest::Digest;
+use crate::model::fileset::Mtime;
+
+/// A row, with the names of `FileMetadata` in containers/storage
+/// (`pkg/chunked/internal/minimal/compression.go`); what is zero is left out, as there.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Row {
+    r#type: &'static str,
+    name: String,
+    #[serde(skip_serializing_if = "none")]
+    link_name: String,
+    #[serde(skip_serializing_if = "none")]
+    mode: i64,
+    #[serde(skip_serializing_if = "none")]
+    size: u64,
+    #[serde(skip_serializing_if = "none")]
+    uid: u32,
+    #[serde(skip_serializing_if = "none")]
+    gid: u32,
+    #[serde(rename = "modtime", skip_serializing_if = "none")]
+    modified: String,
+    #[serde(rename = "accesstime", skip_serializing_if = "none")]
+    accessed: String,
+    #[serde(rename = "changetime", skip_serializing_if = "none")]
+    changed: String,
+    #[serde(skip_serializing_if = "none")]
+    dev_major: i64,
+    #[serde(skip_serializing_if = "none")]
+    dev_minor: i64,
+    #[serde(skip_serializing_if = "none")]
+    xattrs: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "none")]
+    digest: Option<Digest>,
+    #[serde(skip_serializing_if = "none")]
+    offset: u64,
+    #[serde(skip_serializing_if = "none")]
+    end_offset: u64,
+    #[serde(skip_serializing_if = "none")]
+    chunk_size: u64,
+    #[serde(skip_serializing_if = "none")]
+    chunk_offset: u64,
+    #[serde(skip_serializing_if = "none")]
+    chunk_digest: Option<Digest>,
+    #[serde(skip_serializing_if = "none")]
+    chunk_type: &'static str,
+}
+
+fn none<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Row {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A chunk of a file, once it is written.
+pub(super) struct Placed {
+    pub(super) frame: Frame,
+    pub(super) bytes: u64,
+    pub(super) hole: bool,
+}
+
+pub(super) struct Toc {
+    out: Packed,
+    rows: u64,
+    /// Hashes of the names so far.
+    names: BTreeSet<[u8; 16]>,
+}
+
+impl Toc {
+    pub(super) fn new(level: i32) -> Result<Self> {
+        let mut out = Packed::new(level)?;
+        out.write_all(br#"{"version":1,"entries":["#)?;
+        Ok(Self { out, rows: 0, names: BTreeSet::new() })
+    }
+
+    /// The row of an entry without its data. `None` where clients would not find in it what they
+    /// find in the headers: text that is not UTF-8, times that JSON can't have, names that are the
+    /// same file (tar-split takes each only once).
+    pub(super) fn entry(&mut self, entry: &tar::Entry, head: &[u8]) -> Option<Row> {
+        let detail = tar::detail(head, entry)?;
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let name = text(&entry.path)?;
+        let parts = name.split('/').filter(|part| !matches!(*part, "" | "."));
+        let parts: Vec<&str> = parts.collect();
+        let hash = blake3::hash(parts.join("/").as_bytes());
+        if parts.contains(&"..") || !self.names.insert(*hash.as_bytes().first_chunk()?) {
+            return None;
+        }
+        let (r#type, link) = match &entry.kind {
+            EntryKind::File { .. } => ("reg", None),
+            EntryKind::HardLink { target } => ("hardlink", Some(target)),
+            EntryKind::Symlink { target } => ("symlink", Some(target)),
+            EntryKind::Dir => ("dir", None),
+            EntryKind::Fifo => ("fifo", None),
+            EntryKind::CharDevice { .. } => ("char", None),
+            EntryKind::BlockDevice { .. } => ("block", None),
+        };
+        let xattr = |x: &(Box<[u8]>, Box<[u8]>)| Some((text(&x.0)?, base64(&x.1)));
+        let other = |time: Option<Mtime>| time.map_or(Some(String::new()), rfc3339);
+        Some(Row {
+            r#type,
+            name,
+            link_name: link.map_or(Some(String::new()), |l| text(l))?,
+            mode: detail.mode,
+            size: if let EntryKind::File { size, .. } = entry.kind { size } else { 0 },
+            uid: entry.uid,
+            gid: entry.gid,
+            modified: rfc3339(entry.mtime)?,
+            accessed: other(detail.accessed)?,
+            changed: other(detail.changed)?,
+            dev_major: detail.device.0,
+            dev_minor: detail.device.1,
+            xattrs: entry.xattrs.iter().map(xattr).collect::<Option<_>>()?,
+            ..Row::default()
+        })
+    }
+
+    /// Adds an entry, and a row for each chunk behind the first. The last says where the file ends:
+    /// without it readers take the frames up to the next file.
+    pub(super) fn add(
+        &mut self,
+        mut row: Row,
+        digest: Option<Digest>,
+        chunks: &[Placed],
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
+            return self.row(&row);
+        };
+        let chunk = |row: &mut Row, chunk: &Placed| {
+            row.offset = chunk.frame.start;
+            row.chunk_size = chunk.bytes;
+            row.chunk_digest = chunk.frame.digest;
+            row.chunk_type = if chunk.hole { "zeros" } else { "" };
+        };
+        row.digest = digest;
+        row.offset = first.frame.start;
+        row.end_offset = last.frame.end;
+        if chunks.len() > 1 {
+            chunk(&mut row, first);
+        }
+        self.row(&row)?;
+        let mut next = Row { r#type: "chunk", name: row.name, ..Row::default() };
+        let mut at = first.bytes;
+        for (i, placed) in chunks.iter().enumerate().skip(1) {
+            chunk(&mut next, placed);
+            next.chunk_offset = at;
+            next.end_offset = if i + 1 == chunks.len() { last.frame.end } else { 0 };
+            self.row(&next)?;
+            at += placed.bytes;
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, row: &Row) -> Result<()> {
+        if self.rows > 0 {
+            self.out.write_all(b",")?;
+        }
+        self.rows += 1;
+        Ok(serde_json::to_writer(&mut self.out, row).map_err(io::Error::from)?)
+    }
+
+    /// The frame, and the bytes of the text.
+    pub(super) fn finish(mut self, tar_split: Digest) -> io::Result<(Vec<u8>, u64)> {
+        write!(self.out, r#"],"tarSplitDigest":"{tar_split}"}}"#)?;
+        self.out.finish()
+    }
+}
+
+/// A time as Go writes it in JSON; `None` beyond the years it takes.
+fn rfc3339(time: Mtime) -> Option<String> {
+    let (days, secs) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
+    // Days since 1970-01-01 to a date, with years from March (Howard Hinnant, "chrono-Compatible
+    // Low-Level Date Algorithms", civil_from_days).
+    let days = days.checked_add(719_468)?;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year + i64::from(month >= 10);
+    let month = (month + 2) % 12 + 1;
+    if !(0..=9999).contains(&year) {
+        return None;
+    }
+    let fraction = match time.nanos {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
+    };
+    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_does() {
+        // From date -u -d @… +%FT%TZ
+        for (secs, nanos, text) in [
+            (0, 0, "1970-01-01T00:00:00Z"),
+            (951_782_400, 0, "2000-02-29T00:00:00Z"),
+            (1_759_322_096, 120_000_000, "2025-10-01T12:34:56.12Z"),
+            (-1, 999_999_999, "1969-12-31T23:59:59.999999999Z"),
+            (253_402_300_799, 0, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(Mtime { secs, nanos }).as_deref(), Some(text));
+        }
+        for secs in [253_402_300_800, -62_167_219_201, i64::MAX, i64::MIN] {
+            assert_eq!(rfc3339(Mtime { secs, nanos: 0 }), None);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Compression of layers and archives: telling formats apart, decoding, and encoding in a form
+//! that every client reads and that does not depend on the machine.
+
+pub(crate) mod chunked;
+mod gzip;
+mod xz;
+mod zstd;
+pub(crate) mod zstd_headers;
+pub(crate) mod zstd_prefix;
+
+pub(crate) use gzip::WINDOW as GZIP_WINDOW;
+
+use std::fmt;
+use std::io::{self, BufReader, Read, Write};
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::model::content::{ReadAt, SourceReader, Windows};
+use crate::model::oci::{Annotations, media_type};
+
+/// As many first bytes tell every format.
+pub const MAGIC: usize = 10;
+
+/// How bytes are compressed, told from the first of them as clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Not at all.
+    Plain,
+    /// gzip, RFC 1952.
+    Gzip,
+    /// zstd, RFC 8878.
+    Zstd,
+}
+
+impl Format {
+    /// Tells the format from the first [`MAGIC`] bytes, or all if there are fewer.
+    ///
+    /// # Errors
+    /// When it is one that layers must not have or that is not supported.
+    pub fn detect(head: &[u8]) -> Result<Self> {
+        let other = match head {
+            [0x1f, 0x8b, ..] => return Ok(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                return Ok(Self::Zstd);
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => "bzip2",
+            [0x04, 0x22, 0x4d, 0x18, ..] => "lz4",
+            [0x1e | 0x22..=0x27, 0xb5, 0x2f, 0xfd, ..] => "a zstd from before version 0.8",
+            _ => return Ok(Self::Plain),
+        };
+        Err(Error::unsupported(format!(
+            "it is compressed with {other}; recompress it with gzip or zstd"
+        )))
+    }
+}
+
+impl Format {
+    /// Tells the format of `source`.
+    ///
+    /// # Errors
+    /// As for [`detect`](Self::detect), and when it can't be read.
+    pub fn of(source: &dyn ReadAt) -> Result<Self> {
+        let mut magic = [0; MAGIC];
+        let head = source.size().min(magic.len() as u64) as usize;
+        source.read_exact_at(&mut magic[..head], 0)?;
+        Self::detect(&magic[..head])
+    }
+
+    /// The media type of layers so compressed.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Plain => media_type::LAYER,
+            Self::Gzip => media_type::LAYER_GZIP,
+            Self::Zstd => media_type::LAYER_ZSTD,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// Decompresses whatever `reader` holds, with `windows` as the room for what zstd must hold. Once
+/// the decoder has come to its end, `reader` has come to its end as well.
+pub fn decode<'a>(
+    mut reader: impl Read + Send + 'a,
+    windows: &Arc<Windows>,
+) -> Result<(Format, Box<dyn Read + Send + 'a>)> {
+    let mut head = [0; MAGIC];
+    let mut filled = 0;
+    while filled < MAGIC {
+        match reader.read(&mut head[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let format = Format::detect(&head[..filled])?;
+    let head = io::Cursor::new(head[..filled].to_vec());
+    let buffered = BufReader::with_capacity(1 << 17, head.chain(reader));
+    let decoder: Box<dyn Read + Send + 'a> = match format {
+        Format::Plain => Box::new(buffered),
+        Format::Gzip => Box::new(gzip::Decoder::new(buffered)),
+        Format::Zstd => Box::new(zstd::Decoder::new(buffered, windows)?),
+    };
+    Ok((format, decoder))
+}
+
+/// Decompresses an archive of layers, which may also be xz; `None` when it is not compressed. The
+/// text names the format.
+///
+/// # Errors
+/// When it is compressed in another way, or can't be read.
+pub fn decode_archive<'a>(
+    source: &'a dyn ReadAt,
+    windows: &Arc<Windows>,
+) -> Result<Option<(String, Box<dyn Read + 'a>)>> {
+    let mut head = [0; xz::MAGIC.len()];
+    if source.size() > head.len() as u64 {
+        source.read_exact_at(&mut head, 0)?;
+    }
+    let reader = SourceReader::all(source);
+    if head == xz::MAGIC {
+        let buffered = BufReader::with_capacity(1 << 17, reader);
+        return Ok(Some(("xz".into(), Box::new(xz::Decoder::new(buffered, windows)?))));
+    }
+    match Format::of(source)? {
+        Format::Plain => Ok(None),
+        format => Ok(Some((format.to_string(), decode(reader, windows)?.1))),
+    }
+}
+
+/// Puts a decoder's complaint in our words. Errors of the reader below it stay as they are.
+fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
+    let inner = e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>);
+    if inner || e.raw_os_error().is_some() || e.kind() == io::ErrorKind::Interrupted {
+        return e;
+    }
+    let what = match e.kind() {
+        io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
+        io::ErrorKind::OutOfMemory => {
+            "takes too much memory to decompress; a larger --memory allows more".to_owned()
+        }
+        _ => format!("is damaged ({e})"),
+    };
+    Error::malformed(format!("the {format} data {what}")).into()
+}
+
+/// How to compress a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// One gzip member.
+    Gzip {
+        /// 1 to 9.
+        level: u32,
+    },
+    /// One zstd frame.
+    Zstd {
+        /// 1 to 22.
+        level: i32,
+        /// Log2 of the window that decoders must hold, when it is not the level's own.
+        window_log: Option<u32>,
+    },
+    /// A zstd frame for each chunk, and a table of contents (docs/CHUNKED.md).
+    Chunked {
+        /// 1 to 22.
+        level: i32,
+    },
+}
+
+/// The name of [`Compression::Chunked`].
+const CHUNKED: &str = "zstd:chunked";
+
+impl Compression {
+    /// A compression by its name, `zstd`, `zstd:chunked`, `gzip` or `none`, with its default level
+    /// unless one is given.
+    ///
+    /// # Errors
+    /// When the level or the window is out of range, or given where there is none.
+    pub fn new(name: &str, level: Option<i32>, window_log: Option<u32>) -> Result<Self> {
+        let range = |level: i32, range: std::ops::RangeInclusive<i32>| {
+            if range.contains(&level) {
+                return Ok(level);
+            }
+            let (from, to) = range.into_inner();
+            Err(Error::malformed(format!("{name} has levels {from} to {to}, not {level}")))
+        };
+        if name != "zstd" && window_log.is_some() {
+            return Err(Error::malformed("--long is for plain zstd only"));
+        }
+        match name {
+            "none" if level.is_some() => Err(Error::malformed("without compression no level")),
+            "none" => Ok(Self::None),
+            "gzip" => Ok(Self::Gzip { level: range(level.unwrap_or(6), 1..=9)?.unsigned_abs() }),
+            "zstd" => {
+                if let Some(log) = window_log.filter(|log| !(10..=zstd::MAX_WINDOW).contains(log)) {
+                    return Err(Error::malformed(format!(
+                        "a window of 2^{log} bytes is not from 2^10 to 2^{}, the most that \
+                         clients decode",
+                        zstd::MAX_WINDOW
+                    )));
+                }
+                Ok(Self::Zstd { level: range(level.unwrap_or(3), 1..=22)?, window_log })
+            }
+            CHUNKED => Ok(Self::Chunked { level: range(level.unwrap_or(3), 1..=22)? }),
+            _ => {
+                let what = format!("{name:?} is not zstd, {CHUNKED}, gzip or none");
+                Err(Error::malformed(what))
+            }
+        }
+    }
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::malformed(format!("{text:?} is no compression"));
+        let (name, rest) = match text.strip_prefix(CHUNKED) {
+            Some(rest) => (CHUNKED, rest),
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let mut words = rest.split(':').skip(1);
+        let level = words.next().map(|w| w.parse().map_err(|_| bad())).transpose()?;
+        let window = words
+            .next()
+            .map(|w| w.strip_prefix("long=").and_then(|n| n.parse().ok()).ok_or_else(bad));
+        Self::new(name, level, window.transpose()?)
+    }
+
+    /// Name, level and window as [`new`](Self::new) takes them.
+    pub fn parts(&self) -> (String, Option<i32>, Option<u32>) {
+        match *self {
+            Self::None => ("none".into(), None, None),
+            Self::Gzip { level } => ("gzip".into(), Some(level.cast_signed()), None),
+            Self::Zstd { level, window_log } => ("zstd".into(), Some(level), window_log),
+            Self::Chunked { level } => (CHUNKED.into(), Some(level), None),
+        }
+    }
+
+    /// The media type of layers so compressed.
+    pub fn media_type(&self) -> &'static str {
+        match self {
+            Self::None => media_type::LAYER,
+            Self::Gzip { .. } => media_type::LAYER_GZIP,
+            Self::Zstd { .. } | Self::Chunked { .. } => media_type::LAYER_ZSTD,
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Gzip { level } => write!(f, "gzip:{level}"),
+            Self::Chunked { level } => write!(f, "{CHUNKED}:{level}"),
+            Self::Zstd { level, window_log: None } => write!(f, "zstd:{level}"),
+            Self::Zstd { level, window_log: Some(log) } => write!(f, "zstd:{level}:long={log}"),
+        }
+    }
+}
+
+/// Compresses what is written to it. The bytes depend on the compression and the input only, not
+/// on the number of workers or the sizes of writes. zstd:chunked takes tar archives only.
+pub enum Encoder<W: Write> {
+    /// Passes bytes through.
+    #[doc(hidden)]
+    Plain(W),
+    /// gzip.
+    #[doc(hidden)]
+    Gzip(gzip::Encoder<W>),
+    /// zstd.
+    #[doc(hidden)]
+    Zstd(zstd::Encoder<W>),
+    /// zstd:chunked.
+    #[doc(hidden)]
+    Chunked(chunked::Encoder<W>),
+}
+
+impl<W: Write + Send + 'static> Encoder<W> {
+    /// Compresses exactly `size` bytes into `out`, with up to `workers` threads.
+    pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
+        Ok(match *compression {
+            Compression::None => Self::Plain(out),
+            Compression::Gzip { level } => Self::Gzip(gzip::Encoder::new(out, level, workers)),
+            Compression::Zstd { level, window_log } => {
+                Self::Zstd(zstd::encoder(out, level, window_log, workers, size)?)
+            }
+            Compression::Chunked { level } => {
+                Self::Chunked(chunked::Encoder::new(out, level, workers)?)
+            }
+        })
+    }
+
+    /// Ends the stream and gives back what it was written to, and what the layer's descriptor must
+    /// say of it.
+    pub fn finish(self) -> Result<(W, Annotations)> {
+        let out = match self {
+            Self::Plain(out) => out,
+            Self::Gzip(encoder) => encoder.finish()?,
+            Self::Zstd(encoder) => encoder.finish().map_err(zstd::encoding_error)?,
+            Self::Chunked(encoder) => return encoder.finish(),
+        };
+        Ok((out, Annotations::new()))
+    }
+}
+
+impl<W: Write + Send + 'static> Write for Encoder<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(out) => out.write(buf),
+            Self::Gzip(encoder) => encoder.write(buf),
+            Self::Zstd(encoder) => encoder.write(buf).map_err(zstd::encoding_error),
+            Self::Chunked(encoder) => encoder.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A flush in the middle would change the bytes.
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

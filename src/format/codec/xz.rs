@@ -1,0 +1,34 @@
+//! xz, as archives are compressed by hand. Layers are not: no media type says so.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use lzma_rust2::XzReader;
+
+use super::decoding_error;
+use crate::base::error::Result;
+use crate::model::content::{Window, Windows};
+
+/// What xz data begins with.
+pub(super) const MAGIC: &[u8] = b"\xfd7zXZ\0";
+/// Bytes that a decoder may take. The highest level of xz needs half of that.
+const MEMORY: u64 = 128 << 20;
+
+pub(super) struct Decoder<R: Read> {
+    inner: XzReader<R>,
+    _window: Window,
+}
+
+impl<R: Read> Decoder<R> {
+    pub(super) fn new(inner: R, windows: &Arc<Windows>) -> Result<Self> {
+        let memory = windows.most().min(MEMORY);
+        let inner = XzReader::new_mem_limit(inner, true, (memory >> 10) as u32);
+        Ok(Self { inner, _window: windows.take(memory)? })
+    }
+}
+
+impl<R: Read> Read for Decoder<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).map_err(|e| decoding_error(e, "xz"))
+    }
+}

@@ -1,0 +1,164 @@
+//! zstd: one frame with the same bytes for every number of workers, and a reader of any number of
+//! frames.
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::Arc;
+
+use zstd::zstd_safe::{
+    CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
+};
+
+use super::zstd_headers::Head;
+use super::{Format, decoding_error};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::model::content::{Window, Windows};
+
+/// Clients decode windows up to 2²⁷ bytes (libzstd's default limit).
+pub(super) const MAX_WINDOW: u32 = 27;
+/// 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support. Levels up to 19 stay within.
+const DEFAULT_WINDOW: u32 = 23;
+/// The lowest level whose own window is larger.
+const WIDE_LEVEL: i32 = 20;
+/// Bytes that one worker compresses at a time. Part of what decides the output, so it is fixed.
+const JOB: u32 = 8 << 20;
+
+pub(super) type Encoder<W> = zstd::stream::write::Encoder<'static, W>;
+
+pub(super) fn encoder<W: Write>(
+    out: W,
+    level: i32,
+    window_log: Option<u32>,
+    workers: u32,
+    size: u64,
+) -> io::Result<Encoder<W>> {
+    let mut encoder = Encoder::new(out, level)?;
+    // Never 0: without workers zstd makes other bytes than with any number of them.
+    encoder.set_parameter(CParameter::NbWorkers(workers.max(1)))?;
+    encoder.set_parameter(CParameter::JobSize(JOB))?;
+    match window_log {
+        Some(log) => {
+            encoder.window_log(log)?;
+            // What lies far back is only found by this.
+            encoder.long_distance_matching(log > DEFAULT_WINDOW)?;
+        }
+        None if level >= WIDE_LEVEL => encoder.window_log(DEFAULT_WINDOW)?,
+        None => {}
+    }
+    encoder.set_pledged_src_size(Some(size))?;
+    encoder.include_contentsize(true)?;
+    encoder.include_checksum(false)?;
+    Ok(encoder)
+}
+
+/// zstd starts its workers with the first bytes, and calls it a lack of memory when it can't.
+pub(super) fn encoding_error(e: io::Error) -> io::Error {
+    let memory = get_error_name(NO_MEMORY.wrapping_neg());
+    if e.raw_os_error().is_none() && e.to_string() == memory {
+        return Error::new(
+            ErrorKind::Io,
+            "zstd gets no memory or no threads from the system (ulimit -u, ulimit -v); --threads 1 needs \
+             the least of both",
+        )
+        .into();
+    }
+    e
+}
+
+/// `ZSTD_error_memory_allocation` (`zstd_errors.h`).
+const NO_MEMORY: usize = 64;
+
+/// For a text whose size is not known, without workers: small, and compressed as it comes.
+pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W>> {
+    let mut encoder = Encoder::new(out, level)?;
+    if level >= WIDE_LEVEL {
+        encoder.window_log(DEFAULT_WINDOW)?;
+    }
+    encoder.include_checksum(false)?;
+    Ok(encoder)
+}
+
+/// Reads frames one after the other. The window of each is taken from a room that all decoders
+/// share, before the frame begins.
+pub(super) struct Decoder<R> {
+    inner: R,
+    context: DCtx<'static>,
+    windows: Arc<Windows>,
+    window: Option<Window>,
+    /// Bytes of `inner` that have been looked at and not yet been decoded.
+    head: Vec<u8>,
+    within: bool,
+}
+
+impl<R: BufRead> Decoder<R> {
+    pub(super) fn new(inner: R, windows: &Arc<Windows>) -> Result<Self> {
+        let mut context = DCtx::create();
+        let limit = DParameter::WindowLogMax(MAX_WINDOW);
+        context.set_parameter(limit).map_err(|code| Error::malformed(get_error_name(code)))?;
+        let (windows, head) = (Arc::clone(windows), Vec::new());
+        Ok(Self { inner, context, windows, window: None, head, within: false })
+    }
+
+    /// Looks at what comes next; gives whether there is anything.
+    fn begin(&mut self) -> io::Result<bool> {
+        while self.head.len() < Head::MOST {
+            let next = self.inner.fill_buf()?;
+            if next.is_empty() {
+                break;
+            }
+            let n = next.len().min(Head::MOST - self.head.len());
+            self.head.extend_from_slice(&next[..n]);
+            self.inner.consume(n);
+        }
+        if let Some(Head::Content { window, .. }) = Head::parse(&self.head)
+            // What is larger is refused by the decoder.
+            && window <= 1 << MAX_WINDOW
+            && self.window.as_ref().is_none_or(|w| w.bytes() < window)
+        {
+            // Nobody waits for room and holds some. The context's buffers are made anew anyway.
+            self.window = None;
+            self.context.reset(ResetDirective::SessionOnly).map_err(decoder_says)?;
+            self.window = Some(self.windows.take(window)?);
+        }
+        self.within = !self.head.is_empty();
+        Ok(self.within)
+    }
+
+    fn read_any(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.within && !self.begin()? {
+                return Ok(0);
+            }
+            let from_head = !self.head.is_empty();
+            let bytes = if from_head { &self.head } else { self.inner.fill_buf()? };
+            let end = bytes.is_empty();
+            let (mut input, mut out) = (InBuffer::around(bytes), OutBuffer::around(buf));
+            let left = self.context.decompress_stream(&mut out, &mut input);
+            let (taken, made) = (input.pos(), out.pos());
+            if from_head {
+                self.head.drain(..taken);
+            } else {
+                self.inner.consume(taken);
+            }
+            self.within = left.map_err(decoder_says)? > 0;
+            if made > 0 {
+                return Ok(made);
+            }
+            if self.within && end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+fn decoder_says(code: usize) -> io::Error {
+    io::Error::other(get_error_name(code))
+}
+
+impl<R: BufRead> Read for Decoder<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_any(buf).map_err(|e| decoding_error(e, Format::Zstd))
+    }
+}

@@ -1,0 +1,9 @@
+//! Bytes of layers: tar archives, their compressions, and how to make a foreign compression again.
+//!
+//! Imports `base` and `model`. To know: [`tar::Entry`], one member of an archive with its PAX records
+//! applied; [`codec::Compression`], a codec with all of its settings.
+
+pub mod codec;
+pub mod recode;
+pub mod recompress;
+pub mod tar;

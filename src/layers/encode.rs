@@ -1,0 +1,270 @@
+//! Planned layers in, blobs out: tar, diff ID, compression and digest in one pass each.
+//!
+//! Layers are encoded side by side, the largest first, each with threads of its own inside the
+//! compressor, so that a few layers keep many cores busy. Nothing that is written depends on how
+//! many threads there are: see [`Encoder`].
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::base::threads;
+use crate::format::codec::{Compression, Encoder};
+use crate::format::tar::{self, EntryKind};
+use crate::model::content::{Budget, Contents, Source, SpoolWriter};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
+use crate::model::oci::Annotations;
+use crate::plan::PlannedLayer;
+
+/// An encoded layer.
+pub struct EncodedLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Bytes of the uncompressed tar.
+    pub tar_bytes: u64,
+    /// What the descriptor must say of the blob.
+    pub annotations: Annotations,
+    /// The blob.
+    pub source: Source,
+}
+
+/// How to encode.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Codec and level.
+    pub compression: Compression,
+    /// Threads to use in all.
+    pub threads: usize,
+}
+
+/// What goes in a layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer<'a> {
+    /// Positions in the file set's entries, in path order, parents included.
+    pub entries: &'a [u32],
+    /// Paths that lower layers have and this one takes away, in order; their parents are among
+    /// the entries.
+    pub whiteouts: &'a [Box<[u8]>],
+}
+
+impl<'a> From<&'a PlannedLayer> for Layer<'a> {
+    fn from(planned: &'a PlannedLayer) -> Self {
+        Self { entries: &planned.entries, whiteouts: &planned.whiteouts }
+    }
+}
+
+impl Layer<'_> {
+    /// Paths of the whiteouts' entries, sorted.
+    fn markers(&self) -> Vec<Vec<u8>> {
+        let marker = |path: &[u8]| {
+            let name = base_name(path);
+            [&path[..path.len() - name.len()], b".wh.", name].concat()
+        };
+        let mut markers: Vec<_> = self.whiteouts.iter().map(|path| marker(path)).collect();
+        markers.sort_unstable();
+        markers
+    }
+}
+
+/// What each compressor thread may hold at once, roughly: a job's input and output and its tables.
+pub const MEMORY_A_WORKER: u64 = 24 << 20;
+
+/// Encodes layers.
+pub fn encode(
+    files: &FileSet,
+    contents: &Contents,
+    layers: &[Layer<'_>],
+    options: Options,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<Vec<EncodedLayer>> {
+    let links = files.link_counts();
+    let sizes: Vec<u64> = layers.iter().map(|layer| tar_size(files, &links, layer)).collect();
+    progress.begin("encode", sizes.iter().sum());
+    let mut order: Vec<usize> = (0..layers.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
+    let abreast = options.threads.clamp(1, layers.len().max(1));
+    // With few layers the last ones to finish have cores to themselves: let them use them.
+    let few = layers.len() < 4 * options.threads;
+    let workers = if few { (2 * options.threads).div_ceil(abreast) as u32 } else { 1 };
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
+        layers.iter().map(|_| Mutex::new(None)).collect();
+    threads::share(abreast, || {
+        while !failed.load(Ordering::Relaxed) {
+            let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let job = Job { files, contents, links: &links, progress };
+            let done = job
+                .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
+                .context(|| format!("encoding layer {}", i + 1));
+            failed.fetch_or(done.is_err(), Ordering::Relaxed);
+            if let Ok(mut slot) = results[*i].lock() {
+                *slot = Some(done);
+            }
+        }
+    });
+    progress.end();
+    let results = results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
+    let encoded = results.collect::<Result<Vec<_>>>()?;
+    if encoded.len() != layers.len() {
+        return Err(Error::malformed("a layer was not encoded"));
+    }
+    Ok(encoded)
+}
+
+/// Bytes of the tar that a layer will be. `links` counts each inode's names.
+fn tar_size(files: &FileSet, links: &[u32], layer: &Layer<'_>) -> u64 {
+    let mut first = FirstNames::new(links);
+    let markers: u64 = layer.markers().iter().map(|p| tar::entry_size(&whiteout(p))).sum();
+    let entries = layer.entries.iter().map(|i| {
+        let entry = &files.entries()[*i as usize];
+        let inode = files.inode(entry);
+        tar::entry_size(&metadata(entry, inode, first.of(entry)))
+    });
+    // Two zero blocks end it.
+    markers + entries.sum::<u64>() + 1024
+}
+
+struct Job<'a> {
+    files: &'a FileSet,
+    contents: &'a Contents,
+    links: &'a [u32],
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn layer(
+        &self,
+        layer: &Layer<'_>,
+        tar_bytes: u64,
+        compression: &Compression,
+        workers: u32,
+        budget: &Arc<Budget>,
+    ) -> Result<EncodedLayer> {
+        let blob = Hashing::new(SpoolWriter::new(budget));
+        let encoder = Encoder::new(blob, compression, workers, tar_bytes)?;
+        let mut tar = tar::Writer::new(Hashing::new(encoder));
+        let mut first = FirstNames::new(self.links);
+        let mut buf = vec![0; 1 << 18];
+        let mut markers = layer.markers().into_iter().peekable();
+        for i in layer.entries {
+            let entry = &self.files.entries()[*i as usize];
+            while let Some(marker) = markers.next_if(|m| m.as_slice() < &*entry.path) {
+                tar.entry(&whiteout(&marker))?;
+            }
+            self.entry(&mut tar, entry, first.of(entry), &mut buf)
+                .context(|| display(&entry.path))?;
+        }
+        for marker in markers {
+            tar.entry(&whiteout(&marker))?;
+        }
+        let (encoder, diff_id, written) = tar.finish()?.finish();
+        debug_assert_eq!(written, tar_bytes);
+        let (blob, annotations) = encoder.finish()?;
+        let (spool, digest, _) = blob.finish();
+        let source = Arc::new(spool.finish()?);
+        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
+    }
+
+    fn entry<W: Write>(
+        &self,
+        tar: &mut tar::Writer<W>,
+        entry: &Entry,
+        link: Option<&Entry>,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let inode = self.files.inode(entry);
+        let header = metadata(entry, inode, link);
+        let (Kind::File(file), None) = (&inode.kind, link) else { return tar.entry(&header) };
+        let mut out = tar.file(&header)?;
+        let mut data = self.contents.open(file);
+        loop {
+            let n = data.read(buf)?;
+            if n == 0 {
+                break;
+            }
+            out.write_all(&buf[..n])?;
+            self.progress.advance(n as u64);
+        }
+        out.finish()
+    }
+}
+
+/// Of the names of one inode in a layer, the first in path order is the file and the others are
+/// hard links to it.
+struct FirstNames<'a> {
+    /// For each inode, how many names it has.
+    links: &'a [u32],
+    seen: BTreeMap<u32, &'a Entry>,
+}
+
+impl<'a> FirstNames<'a> {
+    fn new(links: &'a [u32]) -> Self {
+        Self { links, seen: BTreeMap::new() }
+    }
+
+    /// The name to link to; `None` for a first name.
+    fn of(&mut self, entry: &'a Entry) -> Option<&'a Entry> {
+        if self.links[entry.inode as usize] < 2 {
+            return None;
+        }
+        let first = *self.seen.entry(entry.inode).or_insert(entry);
+        (first.path != entry.path).then_some(first)
+    }
+}
+
+const NO_XATTRS: &Xattrs = &Xattrs::new();
+
+/// The header of an entry; of a hard link when there is a name to link to.
+fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar::Metadata<'a> {
+    let kind = match (link, &inode.kind) {
+        (Some(first), _) => EntryKind::HardLink { target: first.path.clone() },
+        (None, Kind::File(file)) => EntryKind::File { size: file.size, sparse: None },
+        (None, Kind::Dir) => EntryKind::Dir,
+        (None, Kind::Symlink { target }) => EntryKind::Symlink { target: target.clone() },
+        (None, Kind::Fifo) => EntryKind::Fifo,
+        (None, Kind::CharDevice { major, minor }) => {
+            EntryKind::CharDevice { major: *major, minor: *minor }
+        }
+        (None, Kind::BlockDevice { major, minor }) => {
+            EntryKind::BlockDevice { major: *major, minor: *minor }
+        }
+    };
+    tar::Metadata {
+        path: &entry.path,
+        kind,
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        mtime: inode.mtime,
+        xattrs: inode.xattrs.as_deref().unwrap_or(NO_XATTRS),
+    }
+}
+
+/// The empty file that takes away what lower layers have
+/// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts)).
+fn whiteout(path: &[u8]) -> tar::Metadata<'_> {
+    tar::Metadata {
+        path,
+        kind: EntryKind::File { size: 0, sparse: None },
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime::default(),
+        xattrs: NO_XATTRS,
+    }
+}
+
+impl EncodedLayer {
+    /// Bytes of the blob.
+    pub fn bytes(&self) -> u64 {
+        self.source.size()
+    }
+}

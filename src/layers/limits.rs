@@ -1,0 +1,120 @@
+//! What reading an image may come to.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::changeset::{Change, What};
+use crate::base::error::{Error, Result};
+use crate::base::limits::{ENTRY, MAX_ENTRIES};
+use crate::model::content::{Budget, Windows};
+use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
+use crate::transport::open::{LayerBlob, too_dense, unfolded};
+
+/// How much an image may expand to, and how much memory its index may take; shared by all of its
+/// layers. As long as this lives, that memory is counted.
+pub struct Limits {
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    index: AtomicU64,
+    max_bytes: u64,
+    /// What the ratio allows.
+    max_unfolded: u64,
+    budget: Arc<Budget>,
+}
+
+impl Limits {
+    /// At most `max_size` bytes of uncompressed layers and sparse files, in an index that `budget`
+    /// has memory for.
+    pub fn new(max_size: u64, layers: &[LayerBlob], budget: &Arc<Budget>) -> Self {
+        let stored = layers.iter().fold(0u64, |sum, l| sum.saturating_add(l.source.size()));
+        Self {
+            bytes: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            index: AtomicU64::new(0),
+            max_bytes: max_size,
+            max_unfolded: unfolded(stored),
+            budget: Arc::clone(budget),
+        }
+    }
+
+    /// Room for the windows of decoders.
+    pub(super) fn windows(&self) -> &Arc<Windows> {
+        self.budget.windows()
+    }
+
+    pub(super) fn add_bytes(&self, n: u64) -> Result<()> {
+        let bytes = self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n);
+        if bytes > self.max_bytes {
+            return Err(Error::limit(format!(
+                "the image expands to more than {} bytes; --max-size allows more",
+                self.max_bytes
+            )));
+        }
+        if bytes > self.max_unfolded {
+            return Err(too_dense());
+        }
+        Ok(())
+    }
+
+    /// Counts an entry and what the index keeps of it.
+    pub(super) fn add_entry(&self, bytes: u64) -> Result<()> {
+        if self.entries.fetch_add(1, Ordering::Relaxed) >= MAX_ENTRIES {
+            return Err(Error::limit(format!("the image has more than {MAX_ENTRIES} entries")));
+        }
+        self.index.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.add_index(bytes)
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.budget.remove_index(self.index.load(Ordering::Relaxed));
+    }
+}
+
+/// What the index keeps of a change, and its copies at any time.
+pub(super) fn index_bytes(change: &Change) -> u64 {
+    let (more, inode) = match &change.what {
+        What::Put(inode) | What::Unnamed(inode) => match &inode.kind {
+            Kind::Symlink { target } => (2 * target.len(), Some(inode)),
+            Kind::File(FileData { location: Location::Sparse(map), .. }) => {
+                (48 + 16 * map.len(), Some(inode))
+            }
+            _ => (0, Some(inode)),
+        },
+        What::Link { target, like } => (target.len(), Some(like)),
+        What::Whiteout | What::Opaque => (0, None),
+    };
+    let xattrs = inode.and_then(|i| i.xattrs.as_deref()).into_iter().flatten();
+    let xattrs: usize = xattrs.map(|(name, value)| 96 + 2 * (name.len() + value.len())).sum();
+    // The path stands in the index, and may be the name of a component and in a report.
+    ENTRY + (3 * change.path.len() + more + xattrs) as u64
+}
+
+/// The directories that a layer's entries name or imply.
+#[derive(Default)]
+pub(super) struct Implied(HashSet<u64>);
+
+impl Implied {
+    /// What the index keeps of directories that only this change tells of, so far.
+    pub(super) fn of(&mut self, change: &Change) -> u64 {
+        // A number for each will do: it decides about a limit only.
+        let number = |path: &[u8]| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(path);
+            hasher.finish()
+        };
+        if let What::Put(Inode { kind: Kind::Dir, .. }) = &change.what {
+            self.0.insert(number(&change.path));
+        }
+        let mut bytes = 0;
+        let mut up = parent(&change.path);
+        while let Some(dir) = up.filter(|dir| !dir.is_empty() && self.0.insert(number(dir))) {
+            bytes += ENTRY + 3 * dir.len() as u64;
+            up = parent(dir);
+        }
+        bytes
+    }
+}

@@ -1,0 +1,16 @@
+//! Layers to a file set, and a file set to layers.
+//!
+//! Imports `base`, `model` and `format`. To know: [`read::read_layer`], one blob to its changeset;
+//! [`flatten::flatten`], changesets to what a client would show; [`encode::encode`], parts of a file set
+//! to tar, digests and blobs.
+
+pub mod changeset;
+pub mod encode;
+pub mod flatten;
+pub mod read;
+
+pub(crate) mod driver;
+mod limits;
+mod names;
+
+pub use limits::Limits;

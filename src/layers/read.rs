@@ -1,0 +1,348 @@
+//! Reading one layer: decompress, verify, index.
+//!
+//! A layer is read once from front to back. On the way its digests are computed, its files
+//! hashed, and its entries listed with the place of their bytes. The bytes of an uncompressed
+//! layer stay where they lie; those of a compressed one go to a [`Spool`].
+
+use std::io::{self, BufReader, Read, Write};
+use std::sync::Arc;
+
+use super::changeset::{Change, What};
+use super::driver::{Attributes, Meaning};
+use super::limits::{Implied, Limits, index_bytes};
+use super::names::{Marker, clean, marker};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_PATH;
+use crate::base::progress::Progress;
+use crate::format::codec::{self, Format};
+use crate::format::tar::{self, EntryKind, Streaming};
+use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
+use crate::model::digest::{Digest, Hashing};
+use crate::model::fileset::{FileData, Inode, Kind, Location, SparseMap, display};
+use crate::transport::open::LayerBlob;
+
+/// A layer's entries, and its bytes.
+pub struct LayerContent {
+    /// In the layer's order.
+    pub changes: Vec<Change>,
+    /// Attributes of storage drivers that its entries have and the changes do not.
+    pub(crate) driver: Attributes,
+    /// Where the [`Location`]s point.
+    pub source: Source,
+    /// Digest of the blob as it lies there.
+    pub digest: Digest,
+    /// Bytes of the uncompressed tar.
+    pub tar_bytes: u64,
+}
+
+/// Bytes of a file in a layer's tar.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    /// First byte.
+    pub offset: u64,
+    /// The file.
+    pub file: &'a FileData,
+    /// Its path.
+    pub path: &'a [u8],
+}
+
+impl LayerContent {
+    /// The regular files that the layer puts somewhere, with their paths, in its order.
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
+        self.changes.iter().filter_map(|c| match &c.what {
+            What::Put(inode) | What::Unnamed(inode) => match &inode.kind {
+                Kind::File(file) => Some((&*c.path, file)),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// The files whose bytes lie in the tar in one piece, in its order; none of the empty ones.
+    pub fn spans(&self) -> Vec<Span<'_>> {
+        let spans = self.files().filter_map(|(path, file)| match file.location {
+            Location::Span { offset, .. } if file.size > 0 => Some(Span { offset, file, path }),
+            _ => None,
+        });
+        let mut spans: Vec<_> = spans.collect();
+        spans.sort_unstable_by_key(|s| s.offset);
+        spans
+    }
+}
+
+/// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
+/// Without a budget the bytes of a compressed layer are not kept, and can't be read later.
+pub fn read_layer(
+    layer: &LayerBlob,
+    number: u32,
+    budget: Option<&Arc<Budget>>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<LayerContent> {
+    read(layer, number, budget, limits, progress).context(|| &*layer.name)
+}
+
+fn read(
+    layer: &LayerBlob,
+    number: u32,
+    budget: Option<&Arc<Budget>>,
+    limits: &Limits,
+    progress: &dyn Progress,
+) -> Result<LayerContent> {
+    let counted = Counted { inner: SourceReader::all(layer.source.as_ref()), progress };
+    let mut raw = Hashing::new(counted);
+    let read = read_tar(&mut raw, number, budget, limits)?;
+    let (_, digest, _) = raw.finish();
+    layer.verify(digest, read.diff_id)?;
+    let source: Source = match read.spool {
+        Some(spool) => Arc::new(spool),
+        None if read.format == Format::Plain => Arc::clone(&layer.source),
+        None => Arc::new(Vec::new()),
+    };
+    let TarContent { changes, driver, tar_bytes, .. } = read;
+    Ok(LayerContent { changes, driver, source, digest, tar_bytes })
+}
+
+/// What is in the stream of a layer.
+struct TarContent {
+    format: Format,
+    changes: Vec<Change>,
+    driver: Attributes,
+    diff_id: Digest,
+    tar_bytes: u64,
+    /// The uncompressed tar, unless the stream was that or nobody wants it.
+    spool: Option<Spool>,
+}
+
+/// Reads a layer's stream to its end.
+fn read_tar(
+    raw: impl Read + Send,
+    number: u32,
+    budget: Option<&Arc<Budget>>,
+    limits: &Limits,
+) -> Result<TarContent> {
+    let (format, decoder) = codec::decode(raw, limits.windows())?;
+    let spool = budget.filter(|_| format != Format::Plain).map(SpoolWriter::new);
+    let stream = Tee { inner: Hashing::new(decoder), spool, limits };
+    let mut reader = tar::Reader::new(Streaming::new(stream));
+    let (changes, driver, buf) = (Vec::new(), Attributes::default(), vec![0; 1 << 17]);
+    let mut found = Found { number, limits, changes, driver, buf };
+    let mut implied = Implied::default();
+    while let Some(entry) = reader.next_entry()? {
+        let place =
+            || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
+        let before = found.changes.len();
+        found.add(&entry, &mut reader).context(place)?;
+        let new = &found.changes[before..];
+        let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
+        limits.add_entry(bytes).context(place)?;
+    }
+    // What follows the end marker is padding, but part of the diff ID.
+    let mut stream = reader.into_inner().into_inner();
+    while stream.read(&mut found.buf)? > 0 {}
+    let Tee { inner, spool, .. } = stream;
+    let (_, diff_id, tar_bytes) = inner.finish();
+    let spool = spool.map(SpoolWriter::finish).transpose()?;
+    let Found { changes, driver, .. } = found;
+    Ok(TarContent { format, changes, driver, diff_id, tar_bytes, spool })
+}
+
+/// What has been found in a layer.
+struct Found<'a> {
+    number: u32,
+    limits: &'a Limits,
+    changes: Vec<Change>,
+    driver: Attributes,
+    buf: Vec<u8>,
+}
+
+impl Found<'_> {
+    /// Adds what a tar entry stands for, which is nothing for what clients pass over.
+    fn add<R: tar::Forward>(
+        &mut self,
+        entry: &tar::Entry,
+        reader: &mut tar::Reader<R>,
+    ) -> Result<()> {
+        let path = clean(&entry.path)?;
+        let unnamed = match marker(&path)? {
+            Marker::No => false,
+            Marker::Unnamed if matches!(entry.kind, EntryKind::File { .. }) => true,
+            Marker::Unnamed | Marker::PassedOver => return Ok(()),
+            Marker::Change(change) => {
+                self.changes.push(change);
+                return Ok(());
+            }
+        };
+        let (xattrs, meaning) = self.driver.take(entry)?;
+        match meaning {
+            Meaning::None => {}
+            Meaning::Opaque => {
+                self.changes.push(Change { path: path.clone(), what: What::Opaque });
+            }
+            Meaning::Whiteout => {
+                self.changes.push(Change { path, what: What::Whiteout });
+                return Ok(());
+            }
+        }
+        let own = |id| if id == super::changeset::NO_ID { 0 } else { id };
+        let inode = |kind| Inode {
+            // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
+            mode: if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { entry.mode },
+            kind,
+            uid: own(entry.uid),
+            gid: own(entry.gid),
+            mtime: entry.mtime,
+            xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs.clone())),
+        };
+        let what = match &entry.kind {
+            EntryKind::File { size, sparse } => {
+                let inode =
+                    inode(Kind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
+                if unnamed { What::Unnamed(inode) } else { What::Put(inode) }
+            }
+            EntryKind::HardLink { target } => What::Link {
+                target: clean(target).context(|| "hard link target")?,
+                like: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
+            },
+            EntryKind::Symlink { target } if target.is_empty() => {
+                return Err(Error::malformed("a symlink without a target"));
+            }
+            EntryKind::Symlink { target } if target.len() > MAX_PATH => {
+                return Err(Error::malformed(
+                    "a symlink's target is longer than the 4,095 bytes that Linux allows",
+                ));
+            }
+            EntryKind::Symlink { target } => {
+                What::Put(inode(Kind::Symlink { target: target.clone() }))
+            }
+            EntryKind::Dir => What::Put(inode(Kind::Dir)),
+            EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
+            EntryKind::CharDevice { major, minor } => {
+                What::Put(inode(Kind::CharDevice { major: *major, minor: *minor }))
+            }
+            EntryKind::BlockDevice { major, minor } => {
+                What::Put(inode(Kind::BlockDevice { major: *major, minor: *minor }))
+            }
+        };
+        self.changes.push(Change { path, what });
+        Ok(())
+    }
+
+    /// Hashes a file, and tells where its bytes are.
+    fn file<R: tar::Forward>(
+        &mut self,
+        entry: &tar::Entry,
+        size: u64,
+        sparse: Option<&[(u64, u64)]>,
+        reader: &mut tar::Reader<R>,
+    ) -> Result<FileData> {
+        let (source, offset) = (self.number, entry.data_offset);
+        let location = match sparse {
+            None => Location::Span { source, offset },
+            Some(runs) => {
+                self.limits.add_bytes(size)?;
+                Location::Sparse(Box::new(SparseMap::new(source, offset, runs.to_vec())))
+            }
+        };
+        // Runs may be of a byte each.
+        let stored =
+            BufReader::with_capacity(if sparse.is_some() { 1 << 16 } else { 0 }, reader.data());
+        let hash = hash(stored, size, sparse, &mut self.buf)?;
+        Ok(FileData { size, hash, location })
+    }
+}
+
+/// BLAKE3 of a file's bytes, holes as zeros.
+fn hash(
+    data: impl Read,
+    size: u64,
+    sparse: Option<&[(u64, u64)]>,
+    buf: &mut [u8],
+) -> Result<[u8; 32]> {
+    let mut dense = Dense { data, hasher: blake3::Hasher::new(), buf, filled: 0 };
+    let mut at = 0;
+    for (offset, len) in sparse.unwrap_or(&[(0, size)]) {
+        dense.take(offset - at, true)?;
+        dense.take(*len, false)?;
+        at = offset + len;
+    }
+    dense.take(size - at, true)?;
+    dense.hasher.update(&dense.buf[..dense.filled]);
+    Ok(dense.hasher.finalize().into())
+}
+
+/// Hashes runs of bytes and holes, which may be of a byte each, by the buffer.
+struct Dense<'a, R> {
+    data: R,
+    hasher: blake3::Hasher,
+    buf: &'a mut [u8],
+    filled: usize,
+}
+
+impl<R: Read> Dense<'_, R> {
+    fn take(&mut self, mut left: u64, zeros: bool) -> Result<()> {
+        while left > 0 {
+            let n = left.min((self.buf.len() - self.filled) as u64) as usize;
+            let part = &mut self.buf[self.filled..self.filled + n];
+            if zeros {
+                part.fill(0);
+            } else {
+                self.data.read_exact(part)?;
+            }
+            self.filled += n;
+            left -= n as u64;
+            if self.filled == self.buf.len() {
+                self.hasher.update(self.buf);
+                self.filled = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells how many bytes of the input have been read.
+struct Counted<'a> {
+    inner: SourceReader<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+}
+
+/// Keeps what is read in a spool, if there is one, and counts it against the limits.
+struct Tee<'a, R> {
+    inner: R,
+    spool: Option<SpoolWriter>,
+    limits: &'a Limits,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.limits.add_bytes(n as u64)?;
+        if let Some(spool) = &mut self.spool {
+            spool.write_all(&buf[..n])?;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_file_hashes_like_its_dense_form() {
+        let mut buf = [1; 7];
+        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)]), &mut buf).unwrap();
+        assert_eq!(sparse, *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes());
+        let dense = hash(&b"ABCDE"[..], 5, None, &mut buf).unwrap();
+        assert_eq!(dense, *blake3::hash(b"ABCDE").as_bytes());
+        assert!(hash(&b"ABC"[..], 5, None, &mut buf).is_err());
+    }
+}

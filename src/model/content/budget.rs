@@ -1,0 +1,167 @@
+//! What a run may hold in memory, and the temporary file beyond it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use super::Windows;
+use super::spool::{SEGMENT, STEP, Segment, Slot};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::{INDEX_SHARE, MIN_INDEX};
+use crate::base::temporary;
+
+/// Memory that a run shares: for indexes of files, for windows of decoders, and what is left for
+/// spools. A spool can go to the temporary file, an index can't: when one grows, spools give way.
+pub struct Budget {
+    memory: u64,
+    windows: Arc<Windows>,
+    /// Bytes of indexes.
+    index: AtomicU64,
+    /// Memory for spools; negative while an index has more than was free.
+    left: AtomicI64,
+    /// Segments in memory, the oldest first.
+    resident: Mutex<VecDeque<Weak<Slot>>>,
+    dir: Option<PathBuf>,
+    overflow: OnceLock<File>,
+    next: AtomicU64,
+    /// Segments of the file whose spools are gone.
+    free: Mutex<Vec<u64>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these hold is right between any two operations.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Budget {
+    /// Up to `memory` bytes in all, and beyond it a temporary file in `dir`; by default in
+    /// `TMPDIR`, else `/var/tmp` (`/tmp` is memory on many systems).
+    pub fn new(memory: u64, dir: Option<PathBuf>) -> Arc<Self> {
+        Self::beside(memory, 0, dir)
+    }
+
+    /// The same where the caller holds `reserved` bytes of them itself, while no decoder runs.
+    pub fn beside(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
+        let reserved = reserved.max(Windows::room(memory));
+        // An eighth is for buffers and what the allocator wastes.
+        let spools = memory.saturating_sub(reserved) / 8 * 7;
+        Arc::new(Self {
+            memory,
+            windows: Windows::new(memory),
+            index: AtomicU64::new(0),
+            left: AtomicI64::new(i64::try_from(spools).unwrap_or(i64::MAX)),
+            resident: Mutex::default(),
+            dir,
+            overflow: OnceLock::new(),
+            next: AtomicU64::new(0),
+            free: Mutex::default(),
+        })
+    }
+
+    /// Room for the windows of decoders.
+    pub fn windows(&self) -> &Arc<Windows> {
+        &self.windows
+    }
+
+    /// What indexes leave of the memory.
+    pub fn beside_index(&self) -> u64 {
+        self.memory.saturating_sub(self.index.load(Ordering::Relaxed))
+    }
+
+    /// Counts bytes of an index, for which spools give way.
+    ///
+    /// # Errors
+    /// When indexes take too much of the memory, or the temporary file fails.
+    pub fn add_index(&self, bytes: u64) -> Result<()> {
+        let most = (self.memory / INDEX_SHARE.1 * INDEX_SHARE.0).max(MIN_INDEX);
+        if self.index.fetch_add(bytes, Ordering::Relaxed) + bytes > most {
+            return Err(Error::limit(format!(
+                "its paths, attributes and links take more than {} MiB of memory; a larger \
+                 --memory allows more",
+                most >> 20
+            )));
+        }
+        self.left.fetch_sub(bytes.cast_signed(), Ordering::Relaxed);
+        while self.left.load(Ordering::Relaxed) < 0 {
+            let Some(slot) = lock(&self.resident).pop_front() else { break };
+            if let Some(slot) = slot.upgrade() {
+                slot.evict(self)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what an index had.
+    pub fn remove_index(&self, bytes: u64) {
+        self.index.fetch_sub(bytes, Ordering::Relaxed);
+        self.left.fetch_add(bytes.cast_signed(), Ordering::Relaxed);
+    }
+
+    /// Stores up to [`SEGMENT`] bytes: in memory if there is room.
+    pub(super) fn store(&self, bytes: &mut Vec<u8>) -> Result<Arc<Slot>> {
+        let enough = |left: i64| left.checked_sub(STEP).filter(|left| *left >= 0);
+        let fits = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok();
+        if !fits {
+            let segment = Segment::File(self.write(bytes)?);
+            bytes.clear();
+            return Ok(Slot::new(segment));
+        }
+        let slot = Slot::new(Segment::Memory(std::mem::take(bytes).into_boxed_slice()));
+        let mut resident = lock(&self.resident);
+        // Of spools that are gone nothing is left here, whenever some room is made.
+        if resident.len() == resident.capacity() {
+            resident.retain(|slot| slot.strong_count() > 0);
+        }
+        resident.push_back(Arc::downgrade(&slot));
+        Ok(slot)
+    }
+
+    /// Writes a segment to the file; gives where.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<u64> {
+        let free = lock(&self.free).pop();
+        let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
+        self.file()?.write_all_at(bytes, at).context(|| {
+            format!(
+                "writing to a temporary file in {}, which TMPDIR names",
+                self.folder().display()
+            )
+        })?;
+        Ok(at)
+    }
+
+    /// A segment in memory went.
+    pub(super) fn give_back(&self) {
+        self.left.fetch_add(STEP, Ordering::Relaxed);
+    }
+
+    /// A segment of the file went.
+    pub(super) fn give_back_place(&self, at: u64) {
+        lock(&self.free).push(at);
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(temporary::folder)
+    }
+
+    /// The temporary file: it has no name, so nothing is left behind however we end.
+    pub(super) fn file(&self) -> Result<&File> {
+        if self.overflow.get().is_none() {
+            let dir = self.folder();
+            let file = tempfile::tempfile_in(&dir).context(|| {
+                format!("creating a temporary file in {}, which TMPDIR names", dir.display())
+            })?;
+            // Another thread may have been first; its file is as good.
+            let _ = self.overflow.set(file);
+        }
+        self.overflow.get().ok_or_else(|| Error::malformed("no temporary file"))
+    }
+
+    #[cfg(test)]
+    pub(super) fn state(&self) -> (i64, u64, bool) {
+        let next = self.next.load(Ordering::Relaxed);
+        (self.left.load(Ordering::Relaxed), next, self.overflow.get().is_some())
+    }
+}

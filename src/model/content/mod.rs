@@ -1,0 +1,312 @@
+//! Random access to file contents without holding an image in memory.
+//!
+//! Output order differs from input order, so every file's bytes must be reachable by offset. An
+//! uncompressed layer inside an archive is read where it lies ([`Region`]); anything that had to
+//! be decompressed, or came through a pipe, lies in a [`Spool`]: in memory while a shared
+//! [`Budget`] lasts, and in an unlinked temporary file beyond that.
+
+mod budget;
+mod spool;
+mod windows;
+
+pub use budget::Budget;
+pub use spool::{Spool, SpoolWriter};
+pub use windows::{Window, Windows};
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::model::fileset::{FileData, Location};
+
+/// Bytes that can be read from any offset by several threads at once.
+pub trait ReadAt: Send + Sync {
+    /// Fills `buf` from `offset` on; [`io::ErrorKind::UnexpectedEof`] when there is less.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// How many bytes there are.
+    fn size(&self) -> u64;
+}
+
+/// Anything that [`ReadAt`] can be done on, shared.
+pub type Source = Arc<dyn ReadAt>;
+
+impl ReadAt for Vec<u8> {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).ok();
+        let range = from.and_then(|from| self.get(from..from.checked_add(buf.len())?));
+        buf.copy_from_slice(range.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+/// A whole file on disk.
+pub struct DiskFile {
+    file: File,
+    size: u64,
+}
+
+impl DiskFile {
+    /// Takes an open regular file; its size must not change from here on.
+    pub fn new(file: File) -> Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+}
+
+impl ReadAt for DiskFile {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let read = self.file.read_exact_at(buf, offset);
+        let cut = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+        if read.as_ref().is_err_and(cut) && offset.saturating_add(buf.len() as u64) <= self.size {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
+        }
+        read
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// A run of bytes inside another source.
+#[derive(Clone)]
+pub struct Region {
+    inner: Source,
+    offset: u64,
+    size: u64,
+}
+
+impl Region {
+    /// `size` bytes of `inner` from `offset` on. The caller has checked that they are there.
+    pub fn new(inner: Source, offset: u64, size: u64) -> Self {
+        Self { inner, offset, size }
+    }
+}
+
+impl ReadAt for Region {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.inner.read_exact_at(buf, self.offset + offset)
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// Reads a run of a source from front to back.
+pub struct SourceReader<'a> {
+    source: &'a dyn ReadAt,
+    at: u64,
+    left: u64,
+}
+
+impl<'a> SourceReader<'a> {
+    /// `size` bytes from `offset` on.
+    pub fn new(source: &'a dyn ReadAt, offset: u64, size: u64) -> Self {
+        Self { source, at: offset, left: size }
+    }
+
+    /// All bytes.
+    pub fn all(source: &'a dyn ReadAt) -> Self {
+        Self::new(source, 0, source.size())
+    }
+
+    /// Passes over bytes without reading them.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    pub fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.at += bytes;
+        Ok(())
+    }
+}
+
+impl Read for SourceReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.left.min(buf.len() as u64) as usize;
+        self.source.read_exact_at(&mut buf[..n], self.at)?;
+        self.at += n as u64;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// The sources that a [`FileSet`](crate::model::fileset::FileSet)'s files lie in.
+#[derive(Clone, Default)]
+pub struct Contents {
+    sources: Vec<Source>,
+}
+
+impl Contents {
+    /// Sources in the order that [`Location`]s number them.
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self { sources }
+    }
+
+    /// Adds the sources of other contents. Their numbers begin at what is returned.
+    pub fn append(&mut self, other: &Contents) -> u32 {
+        let first = self.sources.len() as u32;
+        self.sources.extend(other.sources.iter().cloned());
+        first
+    }
+
+    /// Reads a file from front to back, holes as zeros. The last byte comes only if all are those
+    /// that were read first.
+    pub fn open<'a>(&'a self, file: &'a FileData) -> FileReader<'a> {
+        FileReader { contents: self, file, at: 0, hasher: blake3::Hasher::new() }
+    }
+
+    /// All bytes of a file, unless there are more than `limit`, or others than were read first.
+    pub fn read(&self, file: &FileData, limit: u64) -> Result<Vec<u8>> {
+        if file.size > limit {
+            return Err(Error::limit(format!("{} bytes are more than {limit}", file.size)));
+        }
+        let mut bytes = vec![0; file.size as usize];
+        self.read_at(file, &mut bytes, 0)?;
+        unchanged(file, blake3::hash(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Fills `buf` with a file's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when the file ends before `buf` does.
+    pub fn read_at(&self, file: &FileData, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > file.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match &file.location {
+            Location::Span { source, offset: start } => {
+                self.sources[*source as usize].read_exact_at(buf, start + offset)
+            }
+            Location::Sparse(map) => {
+                buf.fill(0);
+                let end = offset + buf.len() as u64;
+                for run in map.overlapping(offset..end) {
+                    let (from, to) = (offset.max(run.at), end.min(run.at + run.len));
+                    let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
+                    let stored = map.offset + run.stored + from - run.at;
+                    self.sources[map.source as usize].read_exact_at(part, stored)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why bytes that are read again are not those that were read first.
+pub(crate) const CHANGED: &str =
+    "the input changed while it was read, or the disk under TMPDIR is bad";
+
+/// Checks that what is read again of a file is what was read first.
+fn unchanged(file: &FileData, hash: blake3::Hash) -> Result<()> {
+    if hash == blake3::Hash::from_bytes(file.hash) {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!(
+        "its content is no longer what was read first: {CHANGED}; nothing was written"
+    )))
+}
+
+/// Reads one file from front to back.
+pub struct FileReader<'a> {
+    contents: &'a Contents,
+    file: &'a FileData,
+    at: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Read for FileReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = (self.file.size - self.at).min(buf.len() as u64) as usize;
+        self.contents.read_at(self.file, &mut buf[..n], self.at)?;
+        self.hasher.update(&buf[..n]);
+        self.at += n as u64;
+        if n > 0 && self.at == self.file.size {
+            unchanged(self.file, self.hasher.finalize())?;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::testing::cpu_seconds;
+    use crate::model::fileset::SparseMap;
+
+    #[test]
+    fn sparse_files_read_as_zeros_between_their_runs() {
+        let contents = Contents::new(vec![Arc::new(b"xxABCDE".to_vec())]);
+        let map = SparseMap::new(0, 2, vec![(3, 2), (8, 3)]);
+        let hash = *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes();
+        let file = FileData { size: 12, hash, location: Location::Sparse(Box::new(map)) };
+        assert_eq!(contents.read(&file, 100).unwrap(), b"\0\0\0AB\0\0\0CDE\0");
+        let mut two = [9; 2];
+        contents.read_at(&file, &mut two, 4).unwrap();
+        assert_eq!(&two, b"B\0");
+        let mut all = Vec::new();
+        contents.open(&file).read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 12);
+        assert!(contents.read(&file, 5).is_err());
+        // Every part of it, as the whole has it.
+        for from in 0..12 {
+            for to in from..=12 {
+                let mut part = vec![9; to - from];
+                contents.read_at(&file, &mut part, from as u64).unwrap();
+                assert_eq!(part, all[from..to], "{from}..{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sparse_file_of_many_runs_is_read_in_time_that_grows_with_its_bytes() {
+        const RUNS: u64 = 1 << 20;
+        let runs = (0..RUNS).map(|i| (i * 2, 1)).collect();
+        let contents = Contents::new(vec![Arc::new(vec![7; RUNS as usize])]);
+        let location = Location::Sparse(Box::new(SparseMap::new(0, 0, runs)));
+        let file = FileData { size: RUNS * 2, hash: [0; 32], location };
+        let begin = cpu_seconds();
+        let mut buf = [0; 64];
+        for at in (0..RUNS * 2).step_by(64) {
+            contents.read_at(&file, &mut buf, at).unwrap();
+            assert!(buf.chunks(2).all(|pair| pair == [7, 0]));
+        }
+        assert!(cpu_seconds() - begin < 5);
+    }
+
+    #[test]
+    fn content_that_is_not_what_was_read_first_is_an_error() {
+        let location = Location::Span { source: 0, offset: 1 };
+        let file = FileData { size: 4, hash: *blake3::hash(b"abcd").as_bytes(), location };
+        for (now, same) in [(b"xabcd", true), (b"yabcd", true), (b"xabce", false)] {
+            let contents = Contents::new(vec![Arc::new(now.to_vec())]);
+            let all = contents.open(&file).read_to_end(&mut Vec::new());
+            assert_eq!((all.is_ok(), contents.read(&file, 4).is_ok()), (same, same));
+            let told = contents.read(&file, 4).map_or_else(|e| e.to_string(), |_| CHANGED.into());
+            assert!(told.contains(CHANGED), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_is_said_to() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 100]).unwrap();
+        let disk = DiskFile::new(file.try_clone().unwrap()).unwrap();
+        file.set_len(50).unwrap();
+        let told = disk.read_exact_at(&mut [0; 60], 0).unwrap_err().to_string();
+        assert_eq!(told, "the file became shorter");
+    }
+}

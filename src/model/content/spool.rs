@@ -1,0 +1,239 @@
+//! Bytes that are written once and then read at any offset.
+
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Budget, ReadAt};
+use crate::base::error::Result;
+
+/// A spool takes memory, or room in the file, by pieces of this size.
+pub(super) const STEP: i64 = 1 << 20;
+pub(super) const SEGMENT: usize = STEP as usize;
+
+pub(super) enum Segment {
+    Memory(Box<[u8]>),
+    File(u64),
+    /// Its spool is gone, and what it took was given back.
+    Gone,
+}
+
+/// A segment, which may move to the file while others read.
+pub(super) struct Slot(RwLock<Segment>);
+
+impl Slot {
+    pub(super) fn new(segment: Segment) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(segment)))
+    }
+
+    /// Moves it to the file.
+    pub(super) fn evict(&self, budget: &Budget) -> Result<()> {
+        let mut segment = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Segment::Memory(bytes) = &*segment {
+            *segment = Segment::File(budget.write(bytes)?);
+            budget.give_back();
+        }
+        Ok(())
+    }
+}
+
+/// Bytes written once, front to back, then read at any offset.
+pub struct Spool {
+    budget: Arc<Budget>,
+    segments: Vec<Arc<Slot>>,
+    size: u64,
+}
+
+impl ReadAt for Spool {
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while !buf.is_empty() {
+            let within = (offset % SEGMENT as u64) as usize;
+            let n = buf.len().min(SEGMENT - within);
+            let (now, later) = buf.split_at_mut(n);
+            let slot = &self.segments[(offset / SEGMENT as u64) as usize];
+            match &*slot.0.read().unwrap_or_else(PoisonError::into_inner) {
+                Segment::Memory(bytes) => now.copy_from_slice(&bytes[within..within + n]),
+                Segment::File(at) => {
+                    self.budget.file()?.read_exact_at(now, at + within as u64)?;
+                }
+                Segment::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            buf = later;
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        for slot in &self.segments {
+            // Another thread may be about to move it to the file, and must not any more.
+            let mut segment = slot.0.write().unwrap_or_else(PoisonError::into_inner);
+            match std::mem::replace(&mut *segment, Segment::Gone) {
+                Segment::Memory(_) => self.budget.give_back(),
+                Segment::File(at) => self.budget.give_back_place(at),
+                Segment::Gone => {}
+            }
+        }
+    }
+}
+
+/// Fills a [`Spool`].
+pub struct SpoolWriter {
+    spool: Spool,
+    /// The segment being filled.
+    pending: Vec<u8>,
+}
+
+impl SpoolWriter {
+    /// An empty spool on `budget`.
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            spool: Spool { budget: Arc::clone(budget), segments: Vec::new(), size: 0 },
+            pending: Vec::new(),
+        }
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.spool.size + self.pending.len() as u64
+    }
+
+    /// Everything written, to be read at any offset.
+    pub fn finish(mut self) -> Result<Spool> {
+        self.store()?;
+        Ok(self.spool)
+    }
+
+    fn store(&mut self) -> Result<()> {
+        if !self.pending.is_empty() {
+            self.spool.size += self.pending.len() as u64;
+            self.spool.segments.push(self.spool.budget.store(&mut self.pending)?);
+        }
+        Ok(())
+    }
+}
+
+impl Write for SpoolWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(SEGMENT);
+        }
+        let n = buf.len().min(SEGMENT - self.pending.len());
+        self.pending.extend_from_slice(&buf[..n]);
+        if self.pending.len() == SEGMENT {
+            self.store()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(n: usize) -> Vec<u8> {
+        (0..n).map(|i| (i % 251) as u8).collect()
+    }
+
+    /// A budget that has memory for so many segments.
+    fn budget(segments: u64) -> Arc<Budget> {
+        let windows = 8 << 20;
+        let budget = Budget::new(windows + (segments * SEGMENT as u64).div_ceil(7) * 8, None);
+        assert_eq!(budget.state().0 / STEP, segments.cast_signed());
+        let rest = budget.state().0 % STEP;
+        budget.add_index(rest as u64).unwrap();
+        budget
+    }
+
+    #[test]
+    fn a_spool_gives_back_what_it_took_in_memory_and_in_the_file() {
+        let budget = budget(2);
+        let want = bytes(4 * SEGMENT + 77);
+        let mut w = SpoolWriter::new(&budget);
+        for part in want.chunks(300_007) {
+            w.write_all(part).unwrap();
+        }
+        let spool = w.finish().unwrap();
+        assert_eq!(spool.size(), want.len() as u64);
+        assert!(budget.state().2);
+        let mut got = vec![0; want.len()];
+        spool.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == want);
+        let mut part = vec![0; SEGMENT];
+        spool.read_exact_at(&mut part, 2 * SEGMENT as u64 - 5).unwrap();
+        assert!(part == want[2 * SEGMENT - 5..3 * SEGMENT - 5]);
+        assert!(spool.read_exact_at(&mut part, want.len() as u64 - 5).is_err());
+        drop(spool);
+        assert_eq!(budget.state().0, 2 * STEP);
+        // Its room in the file is used again.
+        let before = budget.state().1;
+        let mut w = SpoolWriter::new(&budget);
+        w.write_all(&want).unwrap();
+        let spool = w.finish().unwrap();
+        assert_eq!(budget.state().1, before);
+        spool.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == want);
+    }
+
+    #[test]
+    fn spools_give_way_to_an_index_and_are_read_as_before() {
+        let budget = budget(4);
+        let want = bytes(4 * SEGMENT);
+        let mut w = SpoolWriter::new(&budget);
+        w.write_all(&want).unwrap();
+        let spool = w.finish().unwrap();
+        assert_eq!(budget.state(), (0, 0, false));
+        budget.add_index(3 * SEGMENT as u64 / 2).unwrap();
+        assert_eq!(budget.state(), (STEP / 2, 2 * SEGMENT as u64, true));
+        let mut got = vec![0; want.len()];
+        spool.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == want);
+        // What is not there can't give way.
+        budget.add_index(10 * SEGMENT as u64).unwrap();
+        spool.read_exact_at(&mut got, 0).unwrap();
+        assert!(got == want);
+        budget.remove_index(23 * SEGMENT as u64 / 2);
+        drop(spool);
+        assert_eq!(budget.state().0, 4 * STEP);
+        assert!(budget.add_index(1 << 40).is_err());
+    }
+
+    #[test]
+    fn what_gives_way_while_its_spool_goes_is_given_back_once() {
+        let budget = budget(4);
+        let mut w = SpoolWriter::new(&budget);
+        w.write_all(&bytes(SEGMENT)).unwrap();
+        let spool = w.finish().unwrap();
+        let slot = Arc::clone(&spool.segments[0]);
+        drop(spool);
+        slot.evict(&budget).unwrap();
+        assert_eq!(budget.state(), (4 * STEP, 0, false));
+    }
+
+    #[test]
+    fn windows_wait_for_room() {
+        let windows = super::super::Windows::new(0);
+        let first = windows.take(6 << 20).unwrap();
+        assert!(windows.take(9 << 20).is_err());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| windows.take(6 << 20).unwrap().bytes());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!second.is_finished());
+            drop(first);
+            assert_eq!(second.join().unwrap(), 6 << 20);
+        });
+    }
+}

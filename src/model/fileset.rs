@@ -1,0 +1,489 @@
+//! The final file set of an image: what a client would have on disk after unpacking every layer.
+//!
+//! A [`FileSet`] is a list of names, sorted by path bytes, that point at inodes. A hard-link
+//! group is an inode with several names, so "these names are one file" can't be lost on the way
+//! through the pipeline.
+
+use std::ops::Range;
+
+use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_PATH;
+use crate::base::text::{escape, shorten};
+
+/// Index of an [`Inode`] in [`FileSet::inodes`].
+pub type InodeId = u32;
+
+/// Seconds and nanoseconds since 1970-01-01; before it, the seconds are negative and the
+/// nanoseconds still count forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mtime {
+    /// Whole seconds, rounded down.
+    pub secs: i64,
+    /// 0 to 999,999,999.
+    pub nanos: u32,
+}
+
+/// Extended attributes, sorted by name, no name twice. Names and values are bytes.
+pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
+
+/// Where a regular file's bytes lie in the content sources (see [`crate::model::content`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// One run of bytes.
+    Span {
+        /// Which source.
+        source: u32,
+        /// First byte in it.
+        offset: u64,
+    },
+    /// A sparse file: runs of bytes with zeros between and after them.
+    Sparse(Box<SparseMap>),
+}
+
+impl Location {
+    /// Which source.
+    pub fn source(&self) -> u32 {
+        match self {
+            Self::Span { source, .. } => *source,
+            Self::Sparse(map) => map.source,
+        }
+    }
+}
+
+/// The stored runs of a sparse file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SparseMap {
+    /// Which source.
+    pub source: u32,
+    /// First stored byte in it. The runs are stored one after the other.
+    pub offset: u64,
+    /// For each run where it lies in the file, and how many bytes are stored before it; ascending.
+    runs: Box<[(u64, u64)]>,
+    /// Bytes of all runs.
+    stored: u64,
+}
+
+/// A stored run of a sparse file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where it lies in the file.
+    pub at: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Bytes of the runs before it.
+    pub stored: u64,
+}
+
+impl SparseMap {
+    /// Of runs `(offset in the file, length)`: ascending, without overlap, ending within the size.
+    pub fn new(source: u32, offset: u64, mut runs: Vec<(u64, u64)>) -> Self {
+        let mut stored = 0;
+        for (_, len) in &mut runs {
+            stored += std::mem::replace(len, stored);
+        }
+        Self { source, offset, runs: runs.into_boxed_slice(), stored }
+    }
+
+    /// How many runs there are.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn run(&self, i: usize) -> Run {
+        let (at, stored) = self.runs[i];
+        let end = self.runs.get(i + 1).map_or(self.stored, |next| next.1);
+        Run { at, len: end - stored, stored }
+    }
+
+    /// The runs that have something within `range`, in order; found by halving.
+    pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
+        // The last that begins at or before the range may reach into it.
+        let first = self.runs.partition_point(|run| run.0 <= range.start).saturating_sub(1);
+        (first..self.runs.len())
+            .map(|i| self.run(i))
+            .skip_while(move |run| run.at + run.len <= range.start)
+            .take_while(move |run| run.at < range.end)
+    }
+}
+
+/// A regular file's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileData {
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the bytes (holes as zeros).
+    pub hash: [u8; 32],
+    /// Where to read them.
+    pub location: Location,
+}
+
+/// What an inode is, with what only this type has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File(FileData),
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink {
+        /// The text of the link, as it came.
+        target: Box<[u8]>,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+}
+
+impl Kind {
+    /// The word for it in messages and tables.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Kind::File(_) => "file",
+            Kind::Dir => "directory",
+            Kind::Symlink { .. } => "symlink",
+            Kind::Fifo => "fifo",
+            Kind::CharDevice { .. } => "character device",
+            Kind::BlockDevice { .. } => "block device",
+        }
+    }
+}
+
+impl Kind {
+    /// The same type and content, wherever the bytes lie.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Kind::File(a), Kind::File(b)) => a.size == b.size && a.hash == b.hash,
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// Everything but names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inode {
+    /// Type and content.
+    pub kind: Kind,
+    /// Permission bits with set-user-ID, set-group-ID and sticky: 0 to 0o7777.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Mtime,
+    /// Extended attributes; `None` when there are none.
+    pub xattrs: Option<Box<Xattrs>>,
+}
+
+impl Inode {
+    /// The same in all but where the bytes lie.
+    pub fn same(&self, other: &Self) -> bool {
+        self.mtime == other.mtime && self.kind.same(&other.kind) && self.same_metadata(other)
+    }
+
+    /// The same mode, owner and extended attributes.
+    pub fn same_metadata(&self, other: &Self) -> bool {
+        (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
+            && self.xattrs == other.xattrs
+    }
+}
+
+/// A name and what it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path from the root, without a leading or trailing slash; empty for the root itself.
+    /// Any bytes but NUL.
+    pub path: Box<[u8]>,
+    /// What it names.
+    pub inode: InodeId,
+}
+
+/// The final file set, sorted by path. Every parent of an entry is an entry and a directory,
+/// but for the root, which is only there when the image gives it attributes.
+#[derive(Debug, Clone, Default)]
+pub struct FileSet {
+    entries: Vec<Entry>,
+    inodes: Vec<Inode>,
+}
+
+impl FileSet {
+    /// A file set from its parts.
+    ///
+    /// # Errors
+    /// When paths are not sorted and distinct, a parent is missing or no directory, an inode
+    /// is out of range, or a directory has two names: such a set can't be written.
+    pub fn new(entries: Vec<Entry>, inodes: Vec<Inode>) -> Result<Self> {
+        let set = Self { entries, inodes };
+        let mut dir_seen = vec![false; set.inodes.len()];
+        for (i, e) in set.entries.iter().enumerate() {
+            let show = || display(&e.path);
+            if i > 0 && set.entries[i - 1].path >= e.path {
+                return Err(Error::malformed(format!("{} is out of order", show())));
+            }
+            let inode = set
+                .inodes
+                .get(e.inode as usize)
+                .ok_or_else(|| Error::malformed(format!("{} has no inode", show())))?;
+            if matches!(inode.kind, Kind::Dir)
+                && std::mem::replace(&mut dir_seen[e.inode as usize], true)
+            {
+                return Err(Error::malformed(format!("directory {} has two names", show())));
+            }
+            match parent(&e.path) {
+                Some(p) if !p.is_empty() => match set.get(p) {
+                    Some(inode) if matches!(inode.kind, Kind::Dir) => {}
+                    _ => return Err(Error::malformed(format!("{} has no directory", show()))),
+                },
+                _ => {}
+            }
+        }
+        Ok(set)
+    }
+
+    /// All names, sorted by path bytes.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// All inodes, in no order that means anything.
+    pub fn inodes(&self) -> &[Inode] {
+        &self.inodes
+    }
+
+    /// What an entry names.
+    pub fn inode(&self, entry: &Entry) -> &Inode {
+        &self.inodes[entry.inode as usize]
+    }
+
+    /// Position of a path in [`entries`](Self::entries).
+    pub fn position(&self, path: &[u8]) -> Option<usize> {
+        self.entries.binary_search_by(|e| e.path.as_ref().cmp(path)).ok()
+    }
+
+    /// What a path names, itself and not what a symlink points at.
+    pub fn get(&self, path: &[u8]) -> Option<&Inode> {
+        self.position(path).map(|i| self.inode(&self.entries[i]))
+    }
+
+    /// All entries below a directory, at any depth.
+    pub fn below(&self, dir: &[u8]) -> &[Entry] {
+        if dir.is_empty() {
+            let root = usize::from(self.entries.first().is_some_and(|e| e.path.is_empty()));
+            return &self.entries[root..];
+        }
+        let mut prefix = dir.to_vec();
+        prefix.push(b'/');
+        let start = self.entries.partition_point(|e| e.path.as_ref() < prefix.as_slice());
+        // '/' + 1: the first byte string after all that begin with the prefix.
+        *prefix.last_mut().unwrap_or(&mut 0) = b'/' + 1;
+        let end = self.entries.partition_point(|e| e.path.as_ref() < prefix.as_slice());
+        &self.entries[start..end]
+    }
+
+    /// Follows symlinks in every part of `path`, as a process chrooted into the file set would.
+    /// `None` when something on the way is missing, no directory, or a loop.
+    pub fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
+        self.resolve_within(path, &mut { u64::MAX })
+    }
+
+    /// The same within a number of lookups, from which those that were made are taken.
+    pub fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
+        let mut done: Vec<u8> = Vec::new();
+        let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                let up = parent(&done).unwrap_or_default().len();
+                done.truncate(up);
+                continue;
+            }
+            let next = join(&done, &part);
+            *lookups = lookups.checked_sub(1)?;
+            match &self.get(&next)?.kind {
+                Kind::Symlink { target } => {
+                    links += 1;
+                    if links > 40 {
+                        return None;
+                    }
+                    if target.starts_with(b"/") {
+                        done.clear();
+                    }
+                    todo.extend(parts(target).rev().map(<[u8]>::to_vec));
+                }
+                Kind::Dir => done = next,
+                _ if todo.is_empty() => done = next,
+                _ => return None,
+            }
+        }
+        Some(done)
+    }
+
+    /// For each inode, how many names it has.
+    pub fn link_counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.inodes.len()];
+        for e in &self.entries {
+            counts[e.inode as usize] += 1;
+        }
+        counts
+    }
+
+    /// For each inode, the positions of its names, in order.
+    pub fn names(&self) -> Vec<Vec<u32>> {
+        let mut names = vec![Vec::new(); self.inodes.len()];
+        for (i, e) in self.entries.iter().enumerate() {
+            names[e.inode as usize].push(i as u32);
+        }
+        names
+    }
+
+    /// Changes an inode; its type must stay.
+    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+        &mut self.inodes[id as usize]
+    }
+
+    /// The same set without some names; inodes without a name go.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new): a directory with something in it can't go.
+    pub fn without(self, drop: impl Fn(&Entry, &Inode) -> bool) -> Result<Self> {
+        let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
+        let mut inodes = Vec::new();
+        let mut entries = Vec::new();
+        for mut entry in self.entries {
+            let inode = &self.inodes[entry.inode as usize];
+            if drop(&entry, inode) {
+                continue;
+            }
+            entry.inode = *new_id[entry.inode as usize].get_or_insert_with(|| {
+                inodes.push(inode.clone());
+                inodes.len() as InodeId - 1
+            });
+            entries.push(entry);
+        }
+        Self::new(entries, inodes)
+    }
+}
+
+/// The directory part of a path: `None` for the root, empty for what lies in it.
+pub fn parent(path: &[u8]) -> Option<&[u8]> {
+    if path.is_empty() {
+        return None;
+    }
+    Some(path.iter().rposition(|b| *b == b'/').map_or(&[], |i| &path[..i]))
+}
+
+/// A name in a directory, the opposite of [`parent`] and [`base_name`].
+pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
+}
+
+/// The last part of a path.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|b| *b == b'/').map_or(path, |i| &path[i + 1..])
+}
+
+/// The parts of a path that are neither empty nor `.`.
+pub fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".")
+}
+
+/// A path for people: `/` before it, odd bytes escaped, at most some 200 characters.
+pub fn display(path: &[u8]) -> String {
+    // The longest path is a bounded text; what is longer is no path of an image.
+    let part = if path.len() > 4 * MAX_PATH { &path[..4 * MAX_PATH] } else { path };
+    let text = part.escape_ascii().to_string();
+    format!("/{}", shorten(&text, 183))
+}
+
+/// A text from an image for people: control characters are escaped, and those that turn the
+/// direction of a text or can't be seen.
+pub fn printable(text: &str) -> String {
+    escape(text, &[]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped() {
+        assert_eq!(printable("a\x1b[2J\u{9b}\n\u{202e}"), "a\\u{1b}[2J\\u{9b}\\n\\u{202e}");
+        assert_eq!(printable("\"it's\" a\u{308}bc 日本 \\"), "\"it's\" a\u{308}bc 日本 \\");
+    }
+
+    fn set(items: &[(&str, Option<&str>)]) -> FileSet {
+        let mut entries = Vec::new();
+        let mut inodes = Vec::new();
+        for (path, link) in items {
+            let kind = link.map_or(Kind::Dir, |t| Kind::Symlink { target: t.as_bytes().into() });
+            entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });
+            inodes.push(Inode {
+                kind,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                mtime: Mtime::default(),
+                xattrs: None,
+            });
+        }
+        FileSet::new(entries, inodes).unwrap()
+    }
+
+    #[test]
+    fn below_finds_children_and_no_neighbours() {
+        let s = set(&[("a", None), ("a-b", None), ("a/b", None), ("a/b/c", None), ("a0", None)]);
+        let below: Vec<_> = s.below(b"a").iter().map(|e| e.path.as_ref()).collect();
+        assert_eq!(below, [&b"a/b"[..], b"a/b/c"]);
+        assert_eq!(s.below(b"").len(), 5);
+    }
+
+    #[test]
+    fn resolve_follows_links_inside_the_root() {
+        let s = set(&[
+            ("bin", Some("usr/bin")),
+            ("loop", Some("loop")),
+            ("usr", None),
+            ("usr/bin", None),
+            ("usr/bin/x", Some("../../../usr/./bin")),
+        ]);
+        assert_eq!(s.resolve(b"bin/x").as_deref(), Some(&b"usr/bin"[..]));
+        assert_eq!(s.resolve(b"loop/a"), None);
+        assert_eq!(s.resolve(b"none"), None);
+    }
+
+    #[test]
+    fn a_set_that_cannot_be_written_is_refused() {
+        let dir = |path: &[u8], inode| Entry { path: path.into(), inode };
+        let inode = Inode {
+            kind: Kind::Dir,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime::default(),
+            xattrs: None,
+        };
+        assert!(FileSet::new(vec![dir(b"b", 0), dir(b"a", 1)], vec![inode.clone(); 2]).is_err());
+        assert!(FileSet::new(vec![dir(b"a/b", 0)], vec![inode.clone()]).is_err());
+        assert!(FileSet::new(vec![dir(b"a", 0), dir(b"b", 0)], vec![inode]).is_err());
+    }
+
+    #[test]
+    fn display_is_printable_and_short() {
+        assert_eq!(display(b"a\nb\xff"), "/a\\nb\\xff");
+        assert!(display(&[b'x'; 5000]).chars().count() < 200);
+    }
+}

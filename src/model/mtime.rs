@@ -1,0 +1,164 @@
+//! What becomes of modification times.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::base::error::{Error, Result};
+use crate::model::fileset::Mtime;
+
+/// The rule for modification times. Anything but [`Preserve`](Self::Preserve) changes the final
+/// file set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MtimePolicy {
+    /// As they are in the input.
+    Preserve,
+    /// Later ones become this; see <https://reproducible-builds.org/specs/source-date-epoch/>.
+    Clamp(Mtime),
+    /// All become 1970-01-01.
+    Zero,
+}
+
+impl MtimePolicy {
+    /// The time to write for a time found.
+    pub fn apply(self, found: Mtime) -> Mtime {
+        match self {
+            Self::Preserve => found,
+            Self::Clamp(latest) => found.min(latest),
+            Self::Zero => Mtime::default(),
+        }
+    }
+}
+
+impl FromStr for MtimePolicy {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        match s.split_once(':') {
+            None if s == "preserve" => Some(Self::Preserve),
+            None if s == "zero" => Some(Self::Zero),
+            Some(("clamp", "SOURCE_DATE_EPOCH")) => {
+                let value = std::env::var("SOURCE_DATE_EPOCH").map_err(|_| {
+                    Error::malformed("the environment variable SOURCE_DATE_EPOCH is not set")
+                })?;
+                let secs = value.parse().map_err(|_| {
+                    Error::malformed(format!("SOURCE_DATE_EPOCH={value:?} is no number of seconds"))
+                })?;
+                Some(Self::Clamp(Mtime { secs, nanos: 0 }))
+            }
+            Some(("clamp", date)) => {
+                parse_date(date).map(|secs| Self::Clamp(Mtime { secs, nanos: 0 }))
+            }
+            _ => None,
+        }
+        .ok_or_else(|| {
+            Error::malformed(format!(
+                "{s:?} is not preserve, zero, clamp:SOURCE_DATE_EPOCH or clamp:DATE with a date \
+                 like 2025-10-01 or 2025-10-01T12:00:00Z"
+            ))
+        })
+    }
+}
+
+impl fmt::Display for MtimePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preserve => f.write_str("preserve"),
+            Self::Clamp(latest) => write!(f, "clamp:@{}", latest.secs),
+            Self::Zero => f.write_str("zero"),
+        }
+    }
+}
+
+/// Seconds since 1970 of a date in UTC, or of `@SECONDS`.
+#[expect(clippy::many_single_char_names, reason = "what a date is made of")]
+fn parse_date(text: &str) -> Option<i64> {
+    if let Some(secs) = text.strip_prefix('@') {
+        return secs.parse().ok();
+    }
+    let (date, time) = match text.split_once(['T', ' ']) {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let field = |text: &str, range: std::ops::RangeInclusive<i64>, digits: usize| {
+        let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|n| plain && range.contains(n))
+    };
+    let [y, m, d]: [&str; 3] = date.split('-').collect::<Vec<_>>().try_into().ok()?;
+    let (y, m, d) = (field(y, 1..=9999, 4)?, field(m, 1..=12, 2)?, field(d, 1..=31, 2)?);
+    let [h, min, s]: [&str; 3] = time.split(':').collect::<Vec<_>>().try_into().ok()?;
+    let (h, min, s) = (field(h, 0..=23, 2)?, field(min, 0..=59, 2)?, field(s, 0..=60, 2)?);
+    let leap = y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let longest = match m {
+        2 => 28 + i64::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if d > longest {
+        return None;
+    }
+    // Days since 1970-01-01, counting years from March so that the leap day comes last
+    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", days_from_civil).
+    let y = if m <= 2 { y - 1 } else { y };
+    let era = y.div_euclid(400);
+    let year = y.rem_euclid(400);
+    let day = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
+    let days = era * 146_097 + year * 365 + year / 4 - year / 100 + day - 719_468;
+    Some(days * 86_400 + h * 3_600 + min * 60 + s)
+}
+
+/// A time as a date in UTC, to the minute: the opposite of reading one.
+#[cfg(feature = "store")]
+pub(crate) fn time(secs: u64) -> String {
+    let (days, minutes) = (secs / 86_400, secs % 86_400 / 60);
+    // Years from March again (civil_from_days, as above).
+    let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year}-{month:02}-{date:02} {:02}:{:02}Z", minutes / 60, minutes % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_as_utc() {
+        // From date -u -d … +%s
+        for (text, secs) in [
+            ("1970-01-01", 0),
+            ("2000-02-29", 951_782_400),
+            ("2025-10-01T12:34:56Z", 1_759_322_096),
+            ("1969-12-31", -86_400),
+            ("@17", 17),
+        ] {
+            assert_eq!(parse_date(text), Some(secs), "{text}");
+        }
+        for bad in ["", "2025-13-01", "2025-02-29", "25-01-01", "2025-01-01T10:00", "2025-1-1", "x"]
+        {
+            assert_eq!(parse_date(bad), None, "{bad}");
+        }
+    }
+
+    #[cfg(feature = "store")]
+    #[test]
+    fn dates_are_written_as_they_are_read() {
+        for days in (0..60_000u64).step_by(13).chain([58, 59, 60, 11_016, 11_017, 47_540, 47_541]) {
+            let text = format!("{}:00Z", time(days * 86_400 + 3_660).trim_end_matches('Z'));
+            assert_eq!(parse_date(&text), Some((days * 86_400 + 3_660).cast_signed()), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_later_times_are_clamped() {
+        let policy: MtimePolicy = "clamp:@100".parse().unwrap();
+        let at = |secs, nanos| Mtime { secs, nanos };
+        assert_eq!(policy.apply(at(100, 1)), at(100, 0));
+        assert_eq!(policy.apply(at(-5, 9)), at(-5, 9));
+        assert_eq!(MtimePolicy::Zero.apply(at(7, 7)), at(0, 0));
+        assert!("clamp".parse::<MtimePolicy>().is_err());
+        assert!("clamp:soon".parse::<MtimePolicy>().is_err());
+    }
+}

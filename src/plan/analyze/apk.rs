@@ -1,0 +1,66 @@
+//! apk: the database of Alpine and Wolfi.
+//!
+//! Lines of `LETTER:value`, a blank line after each package: `P` name, `o` origin (the source),
+//! `F` a folder, `R` a file in it.
+
+use super::{Claims, ComponentKind, Owner};
+use crate::base::limits::MAX_PACKAGES;
+
+const DATABASES: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
+
+pub(super) fn claim(claims: &mut Claims<'_>) {
+    for path in DATABASES {
+        let Some(database) = claims.text(path) else { continue };
+        for package in split_blank_lines(&database).take(MAX_PACKAGES) {
+            let field = |key: &[u8]| package.iter().find_map(|line| line.strip_prefix(key));
+            let Some(name) = field(b"o:").or_else(|| field(b"P:")) else { continue };
+            let Some(mut owner) = Owner::new("apk", name, ComponentKind::OsPackage) else {
+                continue;
+            };
+            let mut folder: &[u8] = b"";
+            for line in &package {
+                if let Some(f) = line.strip_prefix(b"F:") {
+                    folder = f;
+                    claims.claim_listed(f, b"", &mut owner);
+                } else if let Some(file) = line.strip_prefix(b"R:") {
+                    claims.claim_listed(folder, file, &mut owner);
+                }
+            }
+        }
+    }
+}
+
+fn split_blank_lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    let mut lines = text.split(|b| *b == b'\n').peekable();
+    std::iter::from_fn(move || {
+        lines.peek()?;
+        Some(lines.by_ref().take_while(|line| !line.is_empty()).collect())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+
+    #[test]
+    fn files_belong_to_the_origin() {
+        let (owners, _) = Fixture::default()
+            .file(
+                "lib/apk/db/installed",
+                "C:Q1\nP:libssl3\no:openssl\nF:usr/lib\nR:libssl.so.3\na:0:0:755\n\nP:musl\nF:lib\nR:ld-musl.so\nF:\nR:top\n",
+            )
+            .file("usr/lib/libssl.so.3", "x")
+            .file("lib/ld-musl.so", "x")
+            .file("top", "x")
+            .owners(&[]);
+        assert_eq!(
+            owners,
+            [
+                "lib/apk/db/installed=state:databases",
+                "lib/ld-musl.so=apk:musl",
+                "top=apk:musl",
+                "usr/lib/libssl.so.3=apk:openssl"
+            ]
+        );
+    }
+}

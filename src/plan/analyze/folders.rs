@@ -1,0 +1,87 @@
+//! What no package owns: big files one by one, the rest by the top of their path.
+
+use super::{Claims, ComponentKind};
+use crate::model::fileset::{Kind, parent, parts};
+
+/// A file of this size is worth looking at alone.
+const BIG: u64 = 1 << 20;
+
+/// Top folders that the operating system fills. Others are taken for the application's.
+const SYSTEM: [&[u8]; 13] = [
+    b"bin", b"boot", b"dev", b"etc", b"lib", b"lib32", b"lib64", b"proc", b"run", b"sbin", b"sys",
+    b"usr", b"var",
+];
+
+pub(super) fn claim(claims: &mut Claims<'_>) {
+    let set = claims.set;
+    for entry in set.entries() {
+        if !claims.is_free(entry) {
+            continue;
+        }
+        let component = match &set.inode(entry).kind {
+            Kind::File(file) if file.size >= BIG => {
+                let name = format!("file:{}", String::from_utf8_lossy(&entry.path));
+                claims.component(name, ComponentKind::BigFile)
+            }
+            kind => {
+                let dir = match kind {
+                    Kind::Dir => &entry.path,
+                    _ => parent(&entry.path).unwrap_or_default(),
+                };
+                let (top, system) = top(dir);
+                let kind = if system { ComponentKind::System } else { ComponentKind::Application };
+                claims.component(format!("dir:{}", String::from_utf8_lossy(&top)), kind)
+            }
+        };
+        claims.claim(entry, component);
+    }
+}
+
+/// The folder that stands for all below it, and whether it is the system's: two parts of the
+/// path, three below `usr/local` and in virtual environments' places (`opt/x/y`), one for `etc`.
+fn top(dir: &[u8]) -> (Vec<u8>, bool) {
+    let all: Vec<&[u8]> = parts(dir).collect();
+    let system = match all.as_slice() {
+        [b"usr", b"src", ..] => false,
+        [first, ..] => SYSTEM.contains(first),
+        // Links and files in the root itself.
+        [] => true,
+    };
+    let depth = match all.as_slice() {
+        [b"etc", ..] => 1,
+        [b"usr", b"local" | b"src", ..] | [b"opt" | b"home" | b"srv", ..] => 3,
+        _ => 2,
+    };
+    (all[..all.len().min(depth)].join(&b'/'), system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use super::*;
+
+    #[test]
+    fn big_files_stand_alone_and_the_rest_goes_by_folder() {
+        let (owners, _) = Fixture::default()
+            .file("opt/model.bin", vec![0; BIG as usize])
+            .file("opt/small.bin", vec![0; BIG as usize - 1])
+            .file("usr/local/share/man/x", "x")
+            .file("usr/share/man/x", "x")
+            .file("etc/a/b/c", "x")
+            .file("app/a/b/c", "x")
+            .file(".dockerenv", "x")
+            .owners(&[]);
+        assert_eq!(
+            owners,
+            [
+                ".dockerenv=dir:",
+                "app/a/b/c=dir:app/a",
+                "etc/a/b/c=dir:etc",
+                "opt/model.bin=file:opt/model.bin",
+                "opt/small.bin=dir:opt",
+                "usr/local/share/man/x=dir:usr/local/share",
+                "usr/share/man/x=dir:usr/share",
+            ]
+        );
+    }
+}

@@ -1,0 +1,457 @@
+//! Which files change together, and how often: the evidence a plan is made from.
+//!
+//! Given a file set and its contents, every inode is given to one component. Claims are made in
+//! a fixed order and the first wins: what is written on every build, what a package database
+//! lists, then what a folder's shape tells. The same file set always gives the same components,
+//! wherever its bytes lie.
+//!
+//! A database that can't be read claims nothing and leaves a note; it never stops a split.
+
+mod alpm;
+mod apk;
+mod churn;
+mod dpkg;
+mod estimate;
+mod folders;
+mod jar;
+mod npm;
+mod python;
+mod rpm;
+mod state;
+
+pub use churn::ChurnRule;
+pub use estimate::{HEADER_BYTES, estimate};
+pub use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
+pub use state::drop_noise;
+
+use std::collections::BTreeMap;
+
+use crate::base::error::{Error, Result, if_valid};
+use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
+use crate::model::content::Contents;
+use crate::model::fileset::{
+    Entry, FileSet, Inode, Kind, base_name, display, join, parent, parts, printable,
+};
+
+/// What sort of thing a component is. The order is that of stability, steadiest first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ComponentKind {
+    /// A package of the operating system (dpkg, apk, rpm, alpm).
+    OsPackage,
+    /// Files of the system's folders that no package owns.
+    System,
+    /// A package of a language (Python, npm, jars).
+    LanguagePackage,
+    /// One file of 1 MiB or more that no package owns.
+    BigFile,
+    /// Files of the application.
+    Application,
+    /// Package databases, caches and logs: another content on every build.
+    State,
+}
+
+/// Paths that change together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// `deb:openssl`, `python:numpy`, `npm:react`, `file:opt/model.bin`, `dir:srv/app`: distinct
+    /// within an analysis.
+    pub name: String,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// Expected changes a release, when something other than the kind's default is known
+    /// (`--churn`, `user.update-interval`).
+    pub churn: Option<f64>,
+    /// What earlier images tell; nothing by default.
+    pub learned: Learned,
+}
+
+/// How often a component was seen to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Learned {
+    /// Releases that had it, and a release before that had it too.
+    pub seen: u64,
+    /// Those of them in which it was another.
+    pub changed: u64,
+}
+
+/// The components of a file set.
+#[derive(Debug, Clone, Default)]
+pub struct Analysis {
+    /// Sorted by name; each owns something.
+    pub components: Vec<Component>,
+    /// For each inode of the file set, its component's index.
+    pub owner: Vec<u32>,
+    /// What a user should know: a database that could not be read, a rule that matched nothing.
+    pub notes: Vec<String>,
+}
+
+/// Finds the components of a file set. `churn` has what the user knows better.
+pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Result<Analysis> {
+    let mut claims = Claims::new(set, contents);
+    xattrs(&mut claims);
+    state::claim(&mut claims);
+    dpkg::claim(&mut claims);
+    apk::claim(&mut claims);
+    rpm::claim(&mut claims);
+    alpm::claim(&mut claims);
+    python::claim(&mut claims);
+    npm::claim(&mut claims);
+    jar::claim(&mut claims);
+    python::claim_bytecode(&mut claims);
+    folders::claim(&mut claims);
+    churn::apply(&mut claims, churn);
+    claims.finish()
+}
+
+/// Nobody owns it yet.
+const NOBODY: u32 = u32::MAX;
+
+/// Claims in the making.
+struct Claims<'a> {
+    set: &'a FileSet,
+    contents: &'a Contents,
+    components: Vec<Traits>,
+    by_name: BTreeMap<String, u32>,
+    owner: Vec<u32>,
+    notes: Vec<String>,
+    /// Bytes of texts that may still be read.
+    texts: u64,
+    /// Parts of listed paths that may still be looked up.
+    lookups: u64,
+    /// Notes beyond the first.
+    more_notes: u64,
+    /// What the system failed at.
+    failed: Option<Error>,
+}
+
+/// What is known of a component beside its name.
+#[derive(Clone, Copy)]
+struct Traits {
+    kind: ComponentKind,
+    churn: Option<f64>,
+}
+
+/// A component that is made when the first thing is found that belongs to it.
+struct Owner {
+    name: String,
+    kind: ComponentKind,
+    id: Option<u32>,
+}
+
+impl Owner {
+    /// The component of a package; `None` for a name that no package has.
+    fn new(system: &str, package: &[u8], kind: ComponentKind) -> Option<Self> {
+        let name = format!("{system}:{}", String::from_utf8_lossy(package));
+        (name.len() <= MAX_COMPONENT).then_some(Self { name, kind, id: None })
+    }
+}
+
+impl<'a> Claims<'a> {
+    fn new(set: &'a FileSet, contents: &'a Contents) -> Self {
+        Self {
+            set,
+            contents,
+            components: Vec::new(),
+            by_name: BTreeMap::new(),
+            owner: vec![NOBODY; set.inodes().len()],
+            notes: Vec::new(),
+            texts: MAX_TEXTS,
+            lookups: MAX_LOOKUPS,
+            more_notes: 0,
+            failed: None,
+        }
+    }
+
+    /// The component of this name; made if there is none.
+    fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> u32 {
+        let next = self.components.len() as u32;
+        let components = &mut self.components;
+        *self.by_name.entry(printable(name.as_ref())).or_insert_with(|| {
+            components.push(Traits { kind, churn: None });
+            next
+        })
+    }
+
+    fn is_free(&self, entry: &Entry) -> bool {
+        self.owner[entry.inode as usize] == NOBODY
+    }
+
+    /// Gives an entry to a component unless it has one.
+    fn claim(&mut self, entry: &Entry, component: u32) {
+        let owner = &mut self.owner[entry.inode as usize];
+        if *owner == NOBODY {
+            *owner = component;
+        }
+    }
+
+    /// Gives what a package database calls `name` in folder `dir` to a component. Databases may
+    /// name a file through a folder that is a symlink today (`/bin/sh` for `/usr/bin/sh`).
+    fn claim_listed(&mut self, dir: &[u8], name: &[u8], owner: &mut Owner) {
+        // Nothing has a longer path, and to put one together takes time for each name.
+        if dir.len() + name.len() > 2 * MAX_PATH || !self.afford(1) {
+            return;
+        }
+        let path: Vec<&[u8]> = parts(dir).chain(parts(name)).collect();
+        if path.is_empty() || path.contains(&&b".."[..]) {
+            return;
+        }
+        let set = self.set;
+        let path = path.join(&b'/');
+        let found = set.position(&path).or_else(|| {
+            let dir = parent(&path).unwrap_or_default();
+            let real = set.resolve_within(dir, &mut self.lookups)?;
+            set.position(&join(&real, base_name(&path)))
+        });
+        if let Some(i) = found {
+            self.claim_for(&set.entries()[i], owner);
+        }
+    }
+
+    /// Takes `lookups` from those that are left; false if there are fewer.
+    fn afford(&mut self, lookups: usize) -> bool {
+        let left = self.lookups.checked_sub(lookups as u64);
+        self.lookups = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// Gives an entry to a component, which is made when it has something.
+    fn claim_for(&mut self, entry: &Entry, owner: &mut Owner) {
+        if self.is_free(entry) {
+            let id = owner.id.unwrap_or_else(|| self.component(&owner.name, owner.kind));
+            owner.id = Some(id);
+            self.claim(entry, id);
+        }
+    }
+
+    /// A text of a package system, followed through symlinks; `None`, with a note, when it is too
+    /// large or can't be read, and without one when it is not there.
+    fn text(&mut self, path: &[u8]) -> Option<Vec<u8>> {
+        let left = self.texts;
+        let text = self.read(path, MAX_TEXT.min(left))?;
+        self.texts -= text.len() as u64;
+        Some(text)
+    }
+
+    /// The bytes of a file, followed through symlinks; `None`, with a note, when it is too large
+    /// or can't be read, and without one when it is not there.
+    fn read(&mut self, path: &[u8], limit: u64) -> Option<Vec<u8>> {
+        let set = self.set;
+        let path = set.resolve(path)?;
+        let Inode { kind: Kind::File(file), .. } = set.get(&path)? else { return None };
+        self.contents.read(file, limit).map_err(|e| self.broken(&path, "is passed over", e)).ok()
+    }
+
+    /// Notes what is broken in an image; what this machine fails at is an error.
+    fn broken(&mut self, path: &[u8], what: &str, e: Error) {
+        self.note(path, &format!("{what}: {e}"));
+        if let Err(e) = if_valid::<()>(Err(e)) {
+            self.failed.get_or_insert(e.context(format!("reading {}", display(path))));
+        }
+    }
+
+    fn note(&mut self, path: &[u8], what: &str) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.push(format!("{} {what}", display(path)));
+        } else {
+            self.more_notes += 1;
+        }
+    }
+
+    /// Drops components without anything, sorts the others.
+    fn finish(mut self) -> Result<Analysis> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
+        if self.lookups == 0 {
+            self.notes.push(format!(
+                "its package databases list more than {MAX_LOOKUPS} paths: the rest is grouped by \
+                 folder"
+            ));
+        }
+        if self.more_notes > 0 {
+            self.notes.push(format!("{} more notes like these", self.more_notes));
+        }
+        let mut used = vec![false; self.components.len()];
+        for owner in &self.owner {
+            used[*owner as usize] = true;
+        }
+        let mut new_index = vec![0; self.components.len()];
+        let mut components = Vec::new();
+        for (name, old) in self.by_name {
+            if used[old as usize] {
+                new_index[old as usize] = components.len() as u32;
+                let Traits { kind, churn } = self.components[old as usize];
+                components.push(Component { name, kind, churn, learned: Learned::default() });
+            }
+        }
+        for owner in &mut self.owner {
+            *owner = new_index[*owner as usize];
+        }
+        Ok(Analysis { components, owner: self.owner, notes: self.notes })
+    }
+}
+
+/// A release is about a month; `user.update-interval` is stated in days.
+const DAYS_A_RELEASE: f64 = 30.0;
+
+/// The attributes by which image builders name components, as chunkah and rpm-ostree read them.
+fn xattrs(claims: &mut Claims<'_>) {
+    let set = claims.set;
+    for entry in set.entries() {
+        let inode = set.inode(entry);
+        let get = |name: &[u8]| {
+            let list = inode.xattrs.iter().flat_map(|x| x.iter());
+            let value = list.filter(|x| &*x.0 == name).map(|x| &*x.1).next()?;
+            std::str::from_utf8(value).ok().filter(|v| (1..=MAX_COMPONENT).contains(&v.len()))
+        };
+        let Some(name) = get(b"user.component") else { continue };
+        let component = claims.component(format!("xattr:{name}"), ComponentKind::Application);
+        claims.claim(entry, component);
+        let days = get(b"user.update-interval").and_then(|text| match text {
+            "daily" => Some(1.0),
+            "weekly" => Some(7.0),
+            "monthly" => Some(30.0),
+            "quarterly" => Some(91.0),
+            "yearly" => Some(365.0),
+            days => days.parse::<u32>().ok().filter(|d| *d > 0).map(f64::from),
+        });
+        if let Some(days) = days {
+            claims.components[component as usize].churn = Some(DAYS_A_RELEASE / days);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! Small file sets for tests.
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::fileset::{FileData, Location, Mtime, Xattrs};
+
+    /// Builds a file set in memory; missing parents are made.
+    #[derive(Default)]
+    pub(crate) struct Fixture {
+        items: BTreeMap<Vec<u8>, (Kind, Option<Xattrs>)>,
+        bytes: Vec<u8>,
+    }
+
+    impl Fixture {
+        pub(crate) fn file(self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
+            self.raw_file(path.as_bytes(), bytes.as_ref(), None)
+        }
+
+        pub(crate) fn raw_file(
+            mut self,
+            path: &[u8],
+            bytes: &[u8],
+            xattrs: Option<Xattrs>,
+        ) -> Self {
+            let location = Location::Span { source: 0, offset: self.bytes.len() as u64 };
+            self.bytes.extend_from_slice(bytes);
+            let hash = *blake3::hash(bytes).as_bytes();
+            let kind = Kind::File(FileData { size: bytes.len() as u64, hash, location });
+            self.items.insert(path.to_vec(), (kind, xattrs));
+            self
+        }
+
+        pub(crate) fn dir(mut self, path: &str) -> Self {
+            self.items.insert(path.into(), (Kind::Dir, None));
+            self
+        }
+
+        pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
+            self.items
+                .insert(path.into(), (Kind::Symlink { target: target.as_bytes().into() }, None));
+            self
+        }
+
+        pub(crate) fn build(mut self) -> (FileSet, Contents) {
+            let paths: Vec<Vec<u8>> = self.items.keys().cloned().collect();
+            for path in paths {
+                let mut dir = parent(&path);
+                while let Some(d) = dir.filter(|d| !d.is_empty()) {
+                    self.items.entry(d.to_vec()).or_insert((Kind::Dir, None));
+                    dir = parent(d);
+                }
+            }
+            let (mut entries, mut inodes) = (Vec::new(), Vec::new());
+            for (path, (kind, xattrs)) in self.items {
+                entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
+                let mtime = Mtime::default();
+                let xattrs = xattrs.map(Box::new);
+                inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs });
+            }
+            let set = FileSet::new(entries, inodes).unwrap();
+            (set, Contents::new(vec![Arc::new(self.bytes)]))
+        }
+
+        /// `path=component`, for everything but directories.
+        pub(crate) fn owners(self, churn: &[&str]) -> (Vec<String>, Vec<String>) {
+            let (set, contents) = self.build();
+            let rules: Vec<ChurnRule> = churn.iter().map(|r| r.parse().unwrap()).collect();
+            let analysis = analyze(&set, &contents, &rules).unwrap();
+            let line = |e: &Entry| {
+                let name = &analysis.components[analysis.owner[e.inode as usize] as usize].name;
+                format!("{}={name}", e.path.escape_ascii())
+            };
+            let files = set.entries().iter().filter(|e| !matches!(set.inode(e).kind, Kind::Dir));
+            (files.map(line).collect(), analysis.notes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::Fixture;
+    use super::*;
+    use crate::base::testing::cpu_seconds;
+
+    #[test]
+    fn attributes_name_components_before_anything_else() {
+        let x = vec![
+            (b"user.component"[..].into(), b"model"[..].into()),
+            (b"user.update-interval"[..].into(), b"yearly"[..].into()),
+        ];
+        let (set, contents) =
+            Fixture::default().raw_file(b"var/log/m", b"1", Some(x)).file("app/a", "2").build();
+        let a = analyze(&set, &contents, &[]).unwrap();
+        let names: Vec<_> = a.components.iter().map(|c| (c.name.as_str(), c.churn)).collect();
+        assert!(names.contains(&("xattr:model", Some(30.0 / 365.0))), "{names:?}");
+    }
+
+    #[test]
+    fn what_lists_may_cost_is_bounded() {
+        // Each line would go through all files; each path through forty links of two thousand parts.
+        let mut fixture = Fixture::default()
+            .file("v/x.egg-info/top_level.txt", "f\n".repeat(4_000_000))
+            .file("var/lib/dpkg/status", "Package: a\n")
+            .file("var/lib/dpkg/info/a.list", "/l0/x\n".repeat(5_000_000));
+        for i in 0..20_000 {
+            fixture = fixture.file(&format!("v/f/{i}"), "");
+        }
+        for i in 0..40 {
+            fixture =
+                fixture.symlink(&format!("l{i}"), &format!("{}l{}", "v/../".repeat(800), i + 1));
+        }
+        let begin = cpu_seconds();
+        let (owners, notes) = fixture.owners(&[]);
+        assert!(cpu_seconds() - begin < 40);
+        assert!(notes.iter().any(|n| n.contains("more than 10000000 paths")), "{notes:?}");
+        assert!(owners.contains(&"v/f/1=dir:v/f".to_owned()));
+    }
+
+    #[test]
+    fn components_are_sorted_and_used() {
+        let (set, contents) = Fixture::default().file("b/x", "1").file("a/x", "1").dir("z").build();
+        let a = analyze(&set, &contents, &[]).unwrap();
+        assert!(a.components.windows(2).all(|w| w[0].name < w[1].name));
+        for i in 0..a.components.len() as u32 {
+            assert!(a.owner.contains(&i), "{}", a.components[i as usize].name);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The history on disk: one batch an image.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `images` | sequence, NUL, identity | JSON of [`Known`] |
+//! | `last` | sequence, NUL, component | identity of the newest one |
+//! | `rates` | component | JSON of [`Rate`] |
+//! | `files` | sequence, NUL, path | identity, then seen and changed as little-endian u32 |
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rates, Snapshot};
+use crate::base::database::{Batch, Db, Schema};
+use crate::base::error::Result;
+use crate::plan::analyze::{ComponentKind, Learned};
+
+const SCHEMA: Schema = Schema {
+    name: "history",
+    made_by: "relayer history add",
+    repair_hint: "delete its folder and add the images again",
+    tables: &["images", "last", "rates", "files"],
+};
+
+/// A history that is open.
+pub struct History {
+    db: Db,
+}
+
+/// An image in the history.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Known {
+    /// Its place in its sequence, from 0.
+    number: u64,
+    /// Where it was read from.
+    from: String,
+}
+
+/// What is known of a component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ComponentKind,
+    /// How often it changed.
+    #[serde(flatten)]
+    pub learned: Learned,
+}
+
+/// What adding an image came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Added {
+    /// It was there before: nothing was added.
+    pub known: bool,
+    /// Its place in the sequence, from 0.
+    pub number: u64,
+    /// Components that the image before had too.
+    pub seen: u64,
+    /// Those of them that changed.
+    pub changed: u64,
+}
+
+impl History {
+    /// Opens a history for writing, and makes it if it is not there.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self { db: Db::open(SCHEMA, dir)? })
+    }
+
+    /// Opens a history for reading, even while another process writes to it.
+    pub fn open_read(dir: &Path) -> Result<Self> {
+        Ok(Self { db: Db::open_read(SCHEMA, dir)? })
+    }
+
+    /// Adds the next image of a sequence, read from `from`.
+    pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<Added> {
+        let key = |rest: &[u8]| [sequence.as_bytes(), &[0], rest].concat();
+        let identity = image.identity();
+        if let Some(Known { number, .. }) = self.db.json("images", &key(&identity))? {
+            return Ok(Added { known: true, number, ..Added::default() });
+        }
+        let mut added =
+            Added { number: self.keys("images", &key(b""))?.len() as u64, ..Added::default() };
+        let mut batch = self.db.batch();
+        let known = Known { number: added.number, from: from.to_owned() };
+        batch.put_json("images", &key(&identity), &known)?;
+        self.components(image, &key, &mut batch, &mut added)?;
+        self.files(image, &key, &mut batch)?;
+        batch.write(true)?;
+        self.db.settle()?;
+        Ok(added)
+    }
+
+    fn components(
+        &self,
+        image: &Snapshot,
+        key: &dyn Fn(&[u8]) -> Vec<u8>,
+        batch: &mut Batch<'_>,
+        added: &mut Added,
+    ) -> Result<()> {
+        for (name, (kind, identity)) in &image.components {
+            let before = self.db.get("last", &key(name.as_bytes()))?;
+            batch.put("last", &key(name.as_bytes()), identity)?;
+            let rate: Option<Rate> = self.db.json("rates", name.as_bytes())?;
+            let mut learned = rate.map(|r| r.learned).unwrap_or_default();
+            if let Some(before) = before {
+                let changed = u64::from(before != identity);
+                learned.seen += 1;
+                learned.changed += changed;
+                added.seen += 1;
+                added.changed += changed;
+            }
+            let rate = Rate { name: name.clone(), kind: *kind, learned };
+            batch.put_json("rates", name.as_bytes(), &rate)?;
+        }
+        // What comes back one day is not compared with what it was long ago.
+        let prefix = key(b"");
+        for old in self.keys("last", &prefix)? {
+            let name = std::str::from_utf8(&old[prefix.len()..]).unwrap_or_default();
+            if !image.components.contains_key(name) {
+                batch.delete("last", &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files(
+        &self,
+        image: &Snapshot,
+        key: &dyn Fn(&[u8]) -> Vec<u8>,
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
+        for (path, identity) in &image.files {
+            let (mut seen, mut changed) = (0, 0);
+            if let Some(value) = self.db.get("files", &key(path))? {
+                let (before, counts) = self.file_value(&value)?;
+                seen = counts.seen as u32 + 1;
+                changed = counts.changed as u32 + u32::from(before != identity);
+            }
+            let value = [&identity[..], &seen.to_le_bytes(), &changed.to_le_bytes()].concat();
+            batch.put("files", &key(path), &value)?;
+        }
+        let prefix = key(b"");
+        for old in self.keys("files", &prefix)? {
+            if !image.files.contains_key(&old[prefix.len()..]) {
+                batch.delete("files", &old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of every component, by name.
+    pub fn rates(&self) -> Result<Vec<Rate>> {
+        let mut rates = Vec::new();
+        for item in self.db.below("rates", b"")? {
+            rates.push(self.db.parse(&item?.1)?);
+        }
+        Ok(rates)
+    }
+
+    /// The same, for the planner: those of which anything was learned.
+    pub fn learned(&self) -> Result<Rates> {
+        let known = self.rates()?.into_iter().filter(|r| r.learned.seen > 0);
+        Ok(known.map(|r| (r.name, r.learned)).collect())
+    }
+
+    /// The names of sequences, and how many images each has.
+    pub fn sequences(&self) -> Result<Vec<(String, u64)>> {
+        let mut found: Vec<(String, u64)> = Vec::new();
+        for key in self.keys("images", b"")? {
+            let name = key.split(|b| *b == 0).next().unwrap_or_default();
+            let name = String::from_utf8_lossy(name).into_owned();
+            match found.last_mut() {
+                Some((last, count)) if *last == name => *count += 1,
+                _ => found.push((name, 1)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Files that have changed, in all sequences, most often changed first.
+    pub fn changed_files(&self) -> Result<Vec<(Vec<u8>, Learned)>> {
+        let mut found = Vec::new();
+        for item in self.db.below("files", b"")? {
+            let (key, value) = item?;
+            let (_, learned) = self.file_value(&value)?;
+            let path = key.iter().position(|b| *b == 0).map_or(&key[..], |at| &key[at + 1..]);
+            if learned.changed > 0 {
+                found.push((path.to_vec(), learned));
+            }
+        }
+        // The sort is stable: paths stay in order.
+        found.sort_by_key(|(_, learned)| std::cmp::Reverse(learned.changed));
+        Ok(found)
+    }
+
+    /// All keys with a prefix.
+    fn keys(&self, table: &str, prefix: &[u8]) -> Result<Vec<Box<[u8]>>> {
+        self.db.below(table, prefix)?.map(|item| Ok(item?.0)).collect()
+    }
+
+    fn file_value<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], Learned)> {
+        let short = || self.db.damaged("a file's entry is short");
+        let (identity, counts) = value.split_at_checked(32).ok_or_else(short)?;
+        let word = |at: usize| {
+            let bytes = counts.get(at..at + 4).and_then(|b| b.try_into().ok());
+            bytes.map(u32::from_le_bytes).map(u64::from)
+        };
+        match (word(0), word(4)) {
+            (Some(seen), Some(changed)) => Ok((identity, Learned { seen, changed })),
+            _ => Err(short()),
+        }
+    }
+}

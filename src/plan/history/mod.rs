@@ -1,0 +1,137 @@
+//! What earlier images tell about churn.
+//!
+//! Every image that is added leaves the identity of each component and file; two that follow each
+//! other in a sequence tell what changed. The counts are those of a component's name in all
+//! sequences together: what changes often in one image does in another.
+
+#[cfg(feature = "store")]
+mod db;
+
+#[cfg(feature = "store")]
+pub use db::{Added, History, Rate};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::base::error::{Error, Result};
+use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::plan::analyze::{Analysis, ComponentKind, Learned};
+
+/// What was learned of components, by name.
+pub type Rates = BTreeMap<String, Learned>;
+
+/// An image as a history keeps it. Identities are BLAKE3 of everything but times and places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Each component's kind and identity.
+    pub components: BTreeMap<String, (ComponentKind, [u8; 32])>,
+    /// Each file's identity, directories aside.
+    pub files: BTreeMap<Box<[u8]>, [u8; 32]>,
+}
+
+impl Snapshot {
+    /// Of a file set and its components.
+    pub fn new(files: &FileSet, analysis: &Analysis) -> Self {
+        let mut hashers = vec![blake3::Hasher::new(); analysis.components.len()];
+        let mut list = BTreeMap::new();
+        for entry in files.entries() {
+            let inode = files.inode(entry);
+            let identity = identity(inode);
+            let hasher = &mut hashers[analysis.owner[entry.inode as usize] as usize];
+            hasher.update(&(entry.path.len() as u64).to_le_bytes());
+            hasher.update(&entry.path).update(&identity);
+            if !matches!(inode.kind, Kind::Dir) {
+                list.insert(entry.path.clone(), identity);
+            }
+        }
+        let components = analysis.components.iter().zip(hashers).map(|(component, hasher)| {
+            (component.name.clone(), (component.kind, hasher.finalize().into()))
+        });
+        Self { components: components.collect(), files: list }
+    }
+
+    /// The whole image's identity.
+    pub fn identity(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for (name, (_, identity)) in &self.components {
+            hasher.update(name.as_bytes()).update(&[0]).update(identity);
+        }
+        hasher.finalize().into()
+    }
+}
+
+/// Everything of an inode but its time and where its bytes lie.
+fn identity(inode: &Inode) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(inode.kind.word().as_bytes()).update(&[0]);
+    for number in [inode.mode, inode.uid, inode.gid] {
+        hasher.update(&number.to_le_bytes());
+    }
+    for (name, value) in inode.xattrs.iter().flat_map(|x| x.iter()) {
+        for bytes in [name, value] {
+            hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        }
+    }
+    match &inode.kind {
+        Kind::File(file) => hasher.update(&file.hash),
+        Kind::Symlink { target } => hasher.update(target),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            hasher.update(&major.to_le_bytes()).update(&minor.to_le_bytes())
+        }
+        Kind::Dir | Kind::Fifo => &mut hasher,
+    };
+    hasher.finalize().into()
+}
+
+/// A few digits that tell one state of knowledge from another.
+pub fn digest(rates: &Rates) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, Learned { seen, changed }) in rates {
+        hasher.update(name.as_bytes()).update(&[0]);
+        hasher.update(&seen.to_le_bytes()).update(&changed.to_le_bytes());
+    }
+    crate::model::digest::hex(&hasher.finalize().as_bytes()[..8])
+}
+
+/// Where a history lies unless something else is said: in the user's data folder.
+pub fn default_dir() -> Result<PathBuf> {
+    data_dir("history")
+}
+
+/// A folder of ours in the user's data folder: `$XDG_DATA_HOME/relayer/<name>`, else
+/// `~/.local/share/relayer/<name>`.
+pub(crate) fn data_dir(name: &str) -> Result<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let data = named("XDG_DATA_HOME").filter(|p| p.is_absolute());
+    let data = data.or_else(|| Some(named("HOME")?.join(".local/share")));
+    let data = data.ok_or_else(|| {
+        Error::not_found(format!("there is no home folder for the {name}; --{name} names another"))
+    })?;
+    Ok(data.join("relayer").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::analyze::{analyze, fixture::Fixture};
+
+    #[test]
+    fn identities_are_of_content_and_not_of_times() {
+        let snapshot = |content: &str, edit: &dyn Fn(&mut Inode)| {
+            let (mut files, contents) =
+                Fixture::default().file("srv/a/x", content).file("etc/y", "1").build();
+            let at = files.position(b"srv/a/x").unwrap();
+            edit(files.inode_mut(files.entries()[at].inode));
+            let analysis = analyze(&files, &contents, &[]).unwrap();
+            Snapshot::new(&files, &analysis)
+        };
+        let base = snapshot("1", &|_| ());
+        assert_eq!(base, snapshot("1", &|i| i.mtime.secs = 99));
+        for other in [snapshot("2", &|_| ()), snapshot("1", &|i| i.mode = 0)] {
+            assert_ne!(base.identity(), other.identity());
+            assert_ne!(base.components["dir:srv/a"], other.components["dir:srv/a"]);
+            assert_eq!(base.components["dir:etc"], other.components["dir:etc"]);
+            assert_eq!(base.files.iter().filter(|(p, id)| other.files[*p] != **id).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Times that other files remember.
+//!
+//! Whoever changes modification times, whether by rule or because a previous image has others, goes
+//! through [`retime`]. What remembers the time of another file finds it in step, or out of step, as
+//! it was before: the file that it remembers keeps its time, or, where that is safe, the note is
+//! changed with it. `formats` is the one table of what remembers what; docs/TIMES.md explains it.
+
+mod formats;
+mod parse;
+mod python;
+mod relations;
+mod values;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::base::error::Result;
+use crate::model::content::{Budget, Contents, SpoolWriter};
+use crate::model::fileset::{FileSet, Inode, InodeId, Kind, Location, Mtime};
+use crate::model::mtime::MtimePolicy;
+use relations::Relations;
+
+/// What came of a change of times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Files and directories that kept their time because a file of this sort remembers it.
+    pub by: BTreeMap<&'static str, u64>,
+    /// Compiled Python files that hold their source's new time.
+    pub restamped: u64,
+}
+
+impl Held {
+    /// Adds what came of another change.
+    pub fn add(&mut self, other: &Self) {
+        for (by, count) in &other.by {
+            *self.by.entry(by).or_default() += count;
+        }
+        self.restamped += other.restamped;
+    }
+
+    /// A line for people, if something was held back.
+    pub fn note(&self) -> Option<String> {
+        let all: u64 = self.by.values().sum();
+        let by: Vec<_> = self.by.iter().map(|(by, n)| format!("{by} ({n})")).collect();
+        (all > 0).then(|| {
+            format!(
+                "{all} times stay as they are, since other files remember them: {}",
+                by.join(", ")
+            )
+        })
+    }
+}
+
+/// The time that a compiled Python file takes, given its hash with its source's new time in it;
+/// `None` if it must stay as it is, and its source's time with it.
+pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
+
+/// Gives every inode the time that `policy` makes of its own, but for those that other files
+/// remember.
+pub fn apply(
+    policy: MtimePolicy,
+    files: &mut FileSet,
+    contents: &mut Contents,
+    budget: &Arc<Budget>,
+) -> Result<Held> {
+    let after = files.inodes().iter().map(|inode| policy.apply(inode.mtime)).collect();
+    retime(files, contents, budget, after, None)
+}
+
+/// Gives inodes the times in `after`, but for those that other files remember. Files that have to
+/// hold another time are added to `contents`, and have the time in `after` where there is no `restamp`.
+pub fn retime(
+    files: &mut FileSet,
+    contents: &mut Contents,
+    budget: &Arc<Budget>,
+    after: Vec<Mtime>,
+    restamp: Option<&Restamp<'_>>,
+) -> Result<Held> {
+    if files.inodes().iter().zip(&after).all(|(inode, after)| inode.mtime == *after) {
+        return Ok(Held::default());
+    }
+    let mut relations = Relations::new(files, contents, after);
+    let mut compiled = python::find(&mut relations, restamp)?;
+    formats::find(&mut relations)?;
+    relations.hold_unknown();
+    while relations.settle() || compiled.settle(&mut relations) {}
+    let held = relations.count();
+    let stamps = compiled.stamps(&relations);
+    let after = relations.after;
+    let mut spool = SpoolWriter::new(budget);
+    let mut exchanged = Vec::new();
+    for (id, stamp) in &stamps {
+        let Kind::File(file) = &files.inodes()[*id as usize].kind else { continue };
+        let bytes = stamp.apply(contents.read(file, python::LARGEST)?);
+        let place = Location::Span { source: 0, offset: spool.size() };
+        exchanged.push((*id, place, *blake3::hash(&bytes).as_bytes()));
+        spool.write_all(&bytes)?;
+    }
+    if !exchanged.is_empty() {
+        let first = contents.append(&Contents::new(vec![Arc::new(spool.finish()?)]));
+        for (id, mut place, new_hash) in exchanged {
+            if let Location::Span { source, .. } = &mut place {
+                *source += first;
+            }
+            if let Kind::File(file) = &mut files.inode_mut(id).kind {
+                file.hash = new_hash;
+                file.location = place;
+            }
+        }
+    }
+    for (id, after) in after.into_iter().enumerate() {
+        files.inode_mut(id as InodeId).mtime = after;
+    }
+    Ok(Held { by: held, restamped: stamps.len() as u64 })
+}
+
+/// The low 32 bits of an inode's time in seconds, as most formats have them.
+fn seconds(inode: &Inode) -> u32 {
+    inode.mtime.secs as u32
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! What a hostile image could ask for without end.
+
+use super::*;
+use crate::base::limits::MAX_LOOKUPS;
+
+#[test]
+fn where_files_name_too_many_paths_no_time_changes() {
+    let image = Fixture::default().file("b/x.d", "x.o: x.c y.c\n", T).file("b/x.o", "x", T + 5);
+    let (files, contents) = image.file("b/x.c", "x", T + 1).file("z", "z", T + 9).build();
+    let after = vec![Mtime::default(); files.inodes().len()];
+    let find = |lookups| {
+        let mut relations = Relations::new(&files, &contents, after.clone());
+        relations.lookups.set(lookups);
+        formats::find(&mut relations).unwrap();
+        relations.hold_unknown();
+        relations.count().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(find(100), []);
+    assert_eq!(find(2), [("files that name too many paths", 4)]);
+    // What is read counts as well.
+    let note = [b"x.o: x.c\n", &[b' '; 6400][..]].concat();
+    let (files, contents) = Fixture::default().file("b/x.d", note, T).build();
+    let relations = Relations::new(&files, &contents, vec![Mtime::default(); 2]);
+    relations.head(&files.entries()[1], u64::MAX).unwrap();
+    assert_eq!(MAX_LOOKUPS - relations.lookups.get(), 100);
+}
+
+#[test]
+fn a_chain_of_compiled_files_is_held_whole() {
+    // Each compiled file has the name of two sources, of which the second is the next one's first.
+    const LINKS: u32 = 100;
+    let time = |secs| Mtime { secs, nanos: 0 };
+    let pyc = [&3379u16.to_le_bytes()[..], b"\r\n", &(T as u32).to_le_bytes(), &[0; 8]].concat();
+    let file = |bytes: &[u8], offset| {
+        let location = Location::Span { source: 0, offset };
+        let hash = *blake3::hash(bytes).as_bytes();
+        Kind::File(FileData { size: bytes.len() as u64, hash, location })
+    };
+    let inode = |kind| Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: time(T), xattrs: None };
+    // The compiled files come last first, so that one pass goes one step along the chain.
+    let sources = (0..=LINKS).map(|_| inode(file(b"", 0)));
+    let inodes: Vec<_> = sources.chain((0..LINKS).map(|_| inode(file(&pyc, 0)))).collect();
+    let mut entries = Vec::new();
+    for i in 0..=LINKS {
+        for (link, name) in [(Some(i), "a"), (i.checked_sub(1), "b")] {
+            let Some(link) = link else { continue };
+            let path = |end| format!("{link:04}{name}.{end}").into_bytes().into();
+            entries.push(Entry { path: path("py"), inode: i });
+            if link < LINKS {
+                entries.push(Entry { path: path("pyc"), inode: 2 * LINKS - link });
+            }
+        }
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    let files = FileSet::new(entries, inodes).unwrap();
+    let contents = Contents::new(vec![Arc::new(pyc)]);
+    let mut relations = Relations::new(&files, &contents, vec![time(0); files.inodes().len()]);
+    let mut compiled = python::find(&mut relations, None).unwrap();
+    relations.hold(0, "a test");
+    let mut rounds = 0;
+    while relations.settle() || compiled.settle(&mut relations) {
+        rounds += 1;
+    }
+    assert_eq!(relations.count().values().sum::<u64>(), u64::from(LINKS) + 1);
+    assert!(rounds < LINKS, "{rounds}");
+}

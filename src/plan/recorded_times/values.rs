@@ -1,0 +1,314 @@
+//! Times by their value: which of the times that are about to change does a file hold?
+//!
+//! Layouts differ from release to release and machine to machine, the numbers in them don't. A time
+//! together with its file's size is hardly ever there by chance; a time alone may be, and then it
+//! is held back for nothing, which is safe.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+
+use crate::model::fileset::{FileSet, InodeId, Kind, Mtime};
+
+/// How a file holds a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Seconds beside the file's size, 32 or 64 bits each, either first, in either byte order,
+    /// from an offset that can be divided by this.
+    Sized(usize),
+    /// Seconds or milliseconds, in 32 or 64 bits, in either byte order.
+    Alone,
+    /// Seconds as a double, in either byte order.
+    Real,
+    /// Seconds, milliseconds or nanoseconds as a decimal number.
+    Decimal,
+}
+
+/// Longest run of bytes that one reading looks at: a number of 64 bits before and behind another.
+const WINDOW: usize = 24;
+/// Of a decimal number; longer ones are no time.
+const DIGITS: usize = 20;
+const CHUNK: usize = 1 << 20;
+
+/// Times of some files, before and after a change.
+pub(super) struct Candidates {
+    /// Low 32 bits of the seconds, the size where it counts, and whose they are. What is found goes,
+    /// so that many files that hold the same times cost no more than one.
+    wanted: BTreeSet<(u32, u64, InodeId)>,
+    found: Vec<InodeId>,
+    /// A bit for each hash of the low 32 bits: most numbers are no time of ours.
+    filter: Vec<u64>,
+}
+
+impl Candidates {
+    /// Those of `ids` whose time is to be another.
+    pub(super) fn new(
+        files: &FileSet,
+        after: &[Mtime],
+        ids: impl Iterator<Item = InodeId>,
+        form: Form,
+    ) -> Self {
+        let mut wanted = BTreeSet::new();
+        let mut filter = vec![0; 1 << 10];
+        for id in ids {
+            let (inode, after) = (&files.inodes()[id as usize], after[id as usize]);
+            if inode.mtime == after {
+                continue;
+            }
+            let size = match (&inode.kind, form) {
+                (Kind::File(file), Form::Sized(_)) => file.size,
+                _ => 0,
+            };
+            // No time is often 0, which says that nobody looks.
+            for secs in [inode.mtime, after].map(|t| t.secs as u32).into_iter().filter(|s| *s != 0)
+            {
+                wanted.insert((secs, size, id));
+                let (word, bit) = place(secs);
+                filter[word] |= bit;
+            }
+        }
+        Self { wanted, found: Vec::new(), filter }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Looks through a file, of which `bytes` come. Gives the inodes that have a time which is in it
+    /// and was in none before.
+    pub(super) fn scan(&mut self, mut bytes: impl Read, form: Form) -> io::Result<Vec<InodeId>> {
+        let mut buffer = vec![0; CHUNK + 4 * WINDOW];
+        let (mut filled, mut start) = (0, 0);
+        loop {
+            let n = bytes.read(&mut buffer[filled..])?;
+            filled += n;
+            let last = n == 0;
+            if !last && filled < buffer.len() {
+                continue;
+            }
+            // What may need bytes that are still to come is looked at with them.
+            let end = if last { filled } else { filled - 2 * WINDOW };
+            match form {
+                Form::Decimal => self.decimals(&buffer[..filled], start, end),
+                _ => self.binary(&buffer[..filled], start, end, form),
+            }
+            if last {
+                return Ok(std::mem::take(&mut self.found));
+            }
+            // A number's neighbours before it stay in sight.
+            let keep = end - 2 * WINDOW;
+            buffer.copy_within(keep..filled, 0);
+            filled -= keep;
+            start = 2 * WINDOW;
+        }
+    }
+
+    fn mark(&mut self, secs: u32, size: u64) {
+        let of = (secs, size, InodeId::MIN)..=(secs, size, InodeId::MAX);
+        let from = self.found.len();
+        self.found.extend(self.wanted.range(of).map(|(.., id)| *id));
+        for id in &self.found[from..] {
+            self.wanted.remove(&(secs, size, *id));
+        }
+    }
+
+    fn may_want(&self, secs: u32) -> bool {
+        let (word, bit) = place(secs);
+        self.filter[word] & bit != 0
+    }
+
+    fn binary(&mut self, b: &[u8], start: usize, end: usize, form: Form) {
+        let step = if let Form::Sized(step) = form { step } else { 1 };
+        let mut at = start.next_multiple_of(step);
+        while at < end {
+            match form {
+                Form::Real => {
+                    if let Some(eight) = b.get(at..).and_then(|b| b.first_chunk::<8>()) {
+                        for value in [f64::from_le_bytes(*eight), f64::from_be_bytes(*eight)] {
+                            if value >= 1.0 && value <= f64::from(u32::MAX) {
+                                self.mark(value as u32, 0);
+                            }
+                        }
+                    }
+                }
+                Form::Alone => {
+                    if let Some(eight) = b.get(at..).and_then(|b| b.first_chunk::<8>()) {
+                        for n in [u64::from_le_bytes(*eight), u64::from_be_bytes(*eight)] {
+                            if let Ok(secs) = u32::try_from(n / 1000)
+                                && self.may_want(secs)
+                            {
+                                self.mark(secs, 0);
+                            }
+                        }
+                    }
+                    for secs in words(b, at) {
+                        if self.may_want(secs) {
+                            self.mark(secs, 0);
+                        }
+                    }
+                }
+                _ => {
+                    let [little, big] = words(b, at);
+                    if self.may_want(little) {
+                        self.sized(b, at, little, u64::from_le_bytes, u32::from_le_bytes);
+                    }
+                    if self.may_want(big) {
+                        self.sized(b, at, big, u64::from_be_bytes, u32::from_be_bytes);
+                    }
+                }
+            }
+            at += step;
+        }
+    }
+
+    /// Marks a time at `at` with each number beside it that may be its file's size.
+    fn sized(
+        &mut self,
+        b: &[u8],
+        at: usize,
+        secs: u32,
+        long: fn([u8; 8]) -> u64,
+        short: fn([u8; 4]) -> u32,
+    ) {
+        let long_at =
+            |at: Option<usize>| at.and_then(|at| b.get(at..)?.first_chunk::<8>()).map(|n| long(*n));
+        let short_at = |at: Option<usize>| {
+            at.and_then(|at| b.get(at..)?.first_chunk::<4>()).map(|n| u64::from(short(*n)))
+        };
+        // The time is 64 bits long from here or, in the other order, up to here.
+        for from in [Some(at), at.checked_sub(4)] {
+            if long_at(from) == Some(u64::from(secs)) {
+                let sides = [from.map(|f| f + 8), from.and_then(|f| f.checked_sub(8))];
+                for size in sides.into_iter().filter_map(long_at) {
+                    self.mark(secs, size);
+                }
+            }
+        }
+        for size in [Some(at + 4), at.checked_sub(4)].into_iter().filter_map(short_at) {
+            self.mark(secs, size);
+        }
+    }
+
+    fn decimals(&mut self, b: &[u8], start: usize, end: usize) {
+        let mut at = start;
+        while at < end {
+            let digits = b[at..].iter().take(DIGITS).take_while(|c| c.is_ascii_digit()).count();
+            let begins = at == 0 || !b[at - 1].is_ascii_digit();
+            if begins && digits > 0 {
+                let text = std::str::from_utf8(&b[at..at + digits]).unwrap_or_default();
+                let number: u64 = text.parse().unwrap_or(0);
+                for unit in [1, 1_000, 1_000_000_000] {
+                    if let Ok(secs) = u32::try_from(number / unit) {
+                        self.mark(secs, 0);
+                    }
+                }
+            }
+            at += digits.max(1);
+        }
+    }
+}
+
+/// Where a time is in the filter.
+fn place(secs: u32) -> (usize, u64) {
+    let hash = secs.wrapping_mul(0x9E37_79B1) >> 16;
+    (hash as usize / 64, 1 << (hash % 64))
+}
+
+/// The 32 bits at an offset in both byte orders; 0 behind the end.
+fn words(b: &[u8], at: usize) -> [u32; 2] {
+    let four = b.get(at..).and_then(|b| b.first_chunk::<4>()).copied().unwrap_or_default();
+    [u32::from_le_bytes(four), u32::from_be_bytes(four)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::fileset::{Entry, FileData, Inode, Location};
+
+    /// Files of 712 bytes with this time each; all times are to be 5.
+    fn candidates(times: &[i64], form: Form) -> Candidates {
+        let location = Location::Span { source: 0, offset: 0 };
+        let kind = Kind::File(FileData { size: 712, hash: [0; 32], location });
+        let inode = |secs: &i64| {
+            let mtime = Mtime { secs: *secs, nanos: 0 };
+            Inode { kind: kind.clone(), mode: 0, uid: 0, gid: 0, mtime, xattrs: None }
+        };
+        let inodes: Vec<_> = times.iter().map(inode).collect();
+        let path = |i: usize| format!("{i:04}").into_bytes().into();
+        let entries = (0..times.len()).map(|i| Entry { path: path(i), inode: i as u32 }).collect();
+        let files = FileSet::new(entries, inodes).unwrap();
+        let after = vec![Mtime { secs: 5, nanos: 0 }; times.len()];
+        Candidates::new(&files, &after, 0..times.len() as u32, form)
+    }
+
+    fn found(times: &[i64], form: Form, bytes: &[u8]) -> Vec<InodeId> {
+        candidates(times, form).scan(bytes, form).unwrap()
+    }
+
+    #[test]
+    fn a_time_beside_its_size_is_found_in_every_layout() {
+        let t = 1_760_000_000u64;
+        let at = [
+            [t.to_le_bytes(), 712u64.to_le_bytes()].concat(),
+            [712u64.to_le_bytes(), t.to_le_bytes()].concat(),
+            [t.to_be_bytes(), 712u64.to_be_bytes()].concat(),
+            [712u64.to_be_bytes(), t.to_be_bytes()].concat(),
+            [(t as u32).to_le_bytes(), 712u32.to_le_bytes()].concat(),
+            [(t as u32).to_be_bytes(), 712u32.to_be_bytes()].concat(),
+        ];
+        for bytes in at {
+            for lead in [0, 8, CHUNK - 16, CHUNK + 4 * WINDOW - 8, CHUNK + 4 * WINDOW, 2 * CHUNK] {
+                let file = [&vec![1; lead][..], &bytes, &[1; 9]].concat();
+                assert_eq!(
+                    found(&[7, 1_760_000_000], Form::Sized(4), &file),
+                    [1],
+                    "{lead} {bytes:?}"
+                );
+            }
+        }
+        let wrong = [t.to_le_bytes(), 713u64.to_le_bytes()].concat();
+        assert!(found(&[1_760_000_000], Form::Sized(4), &wrong).is_empty());
+        // The time to come counts too.
+        let stale = [5u64.to_le_bytes(), 712u64.to_le_bytes()].concat();
+        assert_eq!(found(&[1_760_000_000], Form::Sized(4), &stale), [0]);
+    }
+
+    #[test]
+    fn a_time_alone_is_found_as_a_number_of_any_kind() {
+        let t = 1_760_000_000u32;
+        let real = f64::from(t) + 0.25;
+        let all: [(Form, Vec<u8>); 9] = [
+            (Form::Alone, t.to_le_bytes().to_vec()),
+            (Form::Alone, t.to_be_bytes().to_vec()),
+            (Form::Alone, (u64::from(t) * 1000 + 7).to_le_bytes().to_vec()),
+            (Form::Real, real.to_le_bytes().to_vec()),
+            (Form::Real, real.to_be_bytes().to_vec()),
+            (Form::Decimal, b" 1760000000 ".to_vec()),
+            (Form::Decimal, b"\"mtime\": 1760000000123, ".to_vec()),
+            (Form::Decimal, b"\0 1760000000123456789".to_vec()),
+            (Form::Decimal, b"1760000000".to_vec()),
+        ];
+        for (form, bytes) in all {
+            for lead in [0, 3, CHUNK - 3, CHUNK + 2 * WINDOW - 5, CHUNK + 4 * WINDOW - 2] {
+                let file = [&vec![b'x'; lead][..], &bytes, b"xyz"].concat();
+                assert_eq!(found(&[9, 1_760_000_000], form, &file), [1], "{form:?} {lead}");
+            }
+        }
+        assert!(found(&[1_760_000_000], Form::Decimal, b"11760000000 17600000001").is_empty());
+        assert!(found(&[1_760_000_000], Form::Alone, b"17600").is_empty());
+    }
+
+    #[test]
+    fn what_was_found_is_not_looked_for_again() {
+        let mut all = candidates(&[7, 9, 7], Form::Decimal);
+        assert_eq!(all.scan(&b"7 7"[..], Form::Decimal).unwrap(), [0, 2]);
+        assert_eq!(all.scan(&b"7 9"[..], Form::Decimal).unwrap(), [1]);
+        assert_eq!(all.scan(&b"5"[..], Form::Decimal).unwrap(), [0, 1, 2]);
+        assert!(all.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_change_is_not_looked_for() {
+        assert!(candidates(&[5], Form::Alone).is_empty());
+        assert!(found(&[0], Form::Alone, &[0; 64]).is_empty());
+    }
+}

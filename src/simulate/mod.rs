@@ -1,0 +1,205 @@
+//! What a pull costs: a small simulation of clients, links and machines.
+//!
+//! A pull is a list of downloads, so many at a time and in order, that share a link; and of
+//! unpackings that share a machine's cores, in order or not, as the client does it. [`simulate`]
+//! plays that from event to event. docs/PULLS.md has the model, where each constant is from, and
+//! how far from real pulls it is.
+//!
+//! Only additions, multiplications, divisions and comparisons of floats are used, in a fixed
+//! order: results are the same on every machine.
+//!
+//! ```
+//! use relayer::simulate::{Client, Compression, LINKS, Layer, MACHINE, simulate};
+//!
+//! let layer = Layer { blob_bytes: 30_000_000, tar_bytes: 100_000_000, entries: 2_000, compression: Compression::Zstd };
+//! let docker = Client::named("docker").unwrap();
+//! let pull = simulate(&[layer; 8], docker, &LINKS[0].link, &MACHINE);
+//! assert!(pull.makespan >= pull.bound);
+//! ```
+
+mod client;
+mod events;
+mod need;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{CLIENTS, Client, Costs, LINKS, MACHINE, NODE, NamedLink, PROFILES, Profile};
+pub use need::{Identity, Need, Reuse, needs};
+
+use events::Job;
+
+/// How a layer is compressed, as far as it costs time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd, zstd:chunked too.
+    Zstd,
+}
+
+impl Compression {
+    /// That of a layer with this media type.
+    pub fn of(media_type: &str) -> Self {
+        if media_type.ends_with("zstd") {
+            Self::Zstd
+        } else if media_type.ends_with("gzip") {
+            Self::Gzip
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// A layer as a pull sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Bytes of the blob.
+    pub blob_bytes: u64,
+    /// Bytes of the tar.
+    pub tar_bytes: u64,
+    /// Entries of the tar: each is something to create.
+    pub entries: u64,
+    /// What the blob is compressed with.
+    pub compression: Compression,
+}
+
+/// The way from the registry to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// Bytes a second that one connection gets at most.
+    pub per_connection: f64,
+    /// Bytes a second of all connections together.
+    pub total: f64,
+    /// Seconds from a request to the first byte of the answer.
+    pub latency: f64,
+}
+
+/// What unpacks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// How many things can be computed at a time.
+    pub cores: u32,
+    /// Speed of a core, as a multiple of the one that [`Costs`] were measured on.
+    pub speed: f64,
+}
+
+/// From when to when, in seconds from the beginning of the pull.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Interval {
+    /// Its begin.
+    pub start: f64,
+    /// Its end.
+    pub end: f64,
+}
+
+/// What happened to a layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Span {
+    /// Position of the layer in the image, from 0.
+    pub layer: usize,
+    /// From its first request to its last byte verified; `None` if the client has the layer.
+    pub download: Option<Interval>,
+    /// `None` if the client has it unpacked, or doesn't unpack.
+    pub unpack: Option<Interval>,
+}
+
+/// A simulated pull.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Pull {
+    /// Seconds from the command to the image.
+    pub makespan: f64,
+    /// No order of the same work can take fewer seconds on this link and machine.
+    pub bound: f64,
+    /// Bytes of layers downloaded.
+    pub bytes: u64,
+    /// Requests to the registry.
+    pub requests: u64,
+    /// Lowest first, those that the client has too.
+    pub spans: Vec<Span>,
+}
+
+/// A pull by a client that has nothing.
+pub fn simulate(layers: &[Layer], client: &Client, link: &Link, machine: &Machine) -> Pull {
+    let all = vec![Need { download: true, unpack: true }; layers.len()];
+    simulate_update(layers, &all, client, link, machine)
+}
+
+/// A pull by a client that needs only some of it; `needs` has an item a layer, see [`needs`].
+pub fn simulate_update(
+    layers: &[Layer],
+    needs: &[Need],
+    client: &Client,
+    link: &Link,
+    machine: &Machine,
+) -> Pull {
+    let jobs: Vec<Job> =
+        layers.iter().zip(needs).map(|(l, n)| Job::new(l, *n, client, machine)).collect();
+    let begin = f64::from(client.image_trips) * link.latency;
+    let end = client.costs.image / machine.speed;
+    let mut spans = events::run(&jobs, client, link, machine);
+    let mut last = 0.0_f64;
+    for span in &mut spans {
+        for interval in [&mut span.download, &mut span.unpack].into_iter().flatten() {
+            interval.start += begin;
+            interval.end += begin;
+            last = last.max(interval.end - begin);
+        }
+    }
+    Pull {
+        makespan: begin + last + end,
+        bound: begin + bound(&jobs, client, link, machine) + end,
+        bytes: jobs.iter().map(|j| j.bytes).sum(),
+        requests: u64::from(client.image_requests) + jobs.iter().map(|j| j.requests).sum::<u64>(),
+        spans,
+    }
+}
+
+/// Seconds of cores to unpack a layer.
+pub fn unpacking(layer: &Layer, client: &Client, machine: &Machine) -> f64 {
+    Job::new(layer, Need { download: true, unpack: true }, client, machine).unpacking
+}
+
+/// The largest of what each resource needs by itself: the link for all bytes, the slots for all
+/// downloads, the cores for all work, the unpackers for all layers, and each layer alone.
+fn bound(jobs: &[Job], client: &Client, link: &Link, machine: &Machine) -> f64 {
+    let rate = link.per_connection.min(link.total);
+    let trip = f64::from(client.layer_trips) * link.latency;
+    // Nothing else is going on: a connection for each range, as many as there may be.
+    let alone = |job: &Job| {
+        if job.requests == 0 {
+            return 0.0;
+        }
+        let connections = (job.requests as f64).min(f64::from(client.downloads));
+        let rate = (link.per_connection * connections).min(link.total);
+        let working = job.fetching / connections.min(f64::from(machine.cores));
+        trip + (job.bytes as f64 / rate).max(working)
+    };
+    let unpacking = |job: &Job| job.unpacking / job.width.min(f64::from(machine.cores));
+    let sum = |of: &dyn Fn(&Job) -> f64| jobs.iter().map(of).sum::<f64>();
+    let downloads = f64::from(client.downloads);
+    let most = |of: &dyn Fn(&Job) -> f64| jobs.iter().map(of).fold(0.0, f64::max);
+    let least_first = jobs.iter().map(alone).fold(f64::INFINITY, f64::min);
+    let first = match jobs.first() {
+        None => 0.0,
+        // In order: nothing is unpacked before the lowest layer is there.
+        Some(first) if client.unpacks == 1 => alone(first),
+        Some(_) => least_first,
+    };
+    let unpacks = sum(&unpacking) / f64::from(client.unpacks.max(1));
+    let network = sum(&|j| j.bytes as f64) / link.total;
+    let slots = sum(&|j| j.requests as f64 * trip + j.bytes as f64 / rate) / downloads;
+    let fetched = network.max(slots).max(most(&alone));
+    let unpacked = if client.after_all {
+        fetched + unpacks.max(most(&unpacking))
+    } else {
+        (first + unpacks).max(most(&|j| alone(j) + unpacking(j)))
+    };
+    let cpu = sum(&|j| j.fetching + j.unpacking) / f64::from(machine.cores);
+    fetched.max(unpacked).max(cpu)
+}
+
+#[cfg(test)]
+mod tests;
