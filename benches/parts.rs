@@ -16,7 +16,7 @@ use relayer::layers::flatten::flatten;
 use relayer::model::content::{Budget, Windows};
 use relayer::model::digest::Digest;
 use relayer::model::fileset::{Mtime, Xattrs};
-use relayer::transport::open::LayerBlob;
+use relayer::transport::image::LayerBlob;
 
 fn main() {
     divan::main();

@@ -6,7 +6,7 @@
 //!      Opened       FileSet   Analysis   Plan   blobs       Bundle
 //! ```
 //!
-//! [`split`] is that pipeline for every image of an [`Opened`](transport::open::Opened); the
+//! [`split`] is that pipeline for every image of an [`Opened`](transport::image::Opened); the
 //! stages between are functions from one plain value to the next. docs/ARCHITECTURE.md tells why
 //! each is as it is.
 //!

@@ -18,7 +18,7 @@ use relayer::model::mtime::MtimePolicy;
 use relayer::base::progress::Silent;
 use relayer::plan::recorded_times;
 use relayer::format::tar::{EntryKind, Metadata, Writer};
-use relayer::transport::open::LayerBlob;
+use relayer::transport::image::LayerBlob;
 
 const MAX: u64 = 64 << 20;
 

@@ -17,7 +17,8 @@ use relayer::base::progress::Silent;
 use relayer::split::{self, Options};
 use relayer::transport::Transport;
 use relayer::transport::bundle::Bundle;
-use relayer::transport::open::{Image, LayerBlob, Opened, open_archive};
+use relayer::transport::image::{Image, LayerBlob, Opened};
+use relayer::transport::open::open_archive;
 use relayer::transport::write::{Form, write_archive};
 use relayer::compare::verify::compare;
 

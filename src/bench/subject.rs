@@ -11,7 +11,7 @@ use crate::model::fileset::FileSet;
 use crate::plan::analyze::{self, Analysis};
 use crate::simulate;
 use crate::split;
-use crate::transport::open::Image;
+use crate::transport::image::Image;
 
 /// An image with all that is asked of it.
 pub struct Subject {

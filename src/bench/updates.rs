@@ -12,7 +12,7 @@ use crate::simulate::{self, Client, Identity, Link, Machine, Pull, needs, simula
 use crate::split::report::ImageReport;
 use crate::split::{self, Options};
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, Opened};
+use crate::transport::image::{Image, Opened};
 
 /// The forms that a version is compared in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -20,7 +20,8 @@ use crate::model::content::{Budget, DiskFile, Source};
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
 use crate::transport::files::open_regular;
-use crate::transport::open::{Image, stdin};
+use crate::transport::image::Image;
+use crate::transport::open::stdin;
 use crate::transport::{Reference, write};
 
 /// Memory for old layers while a delta is applied; the rest goes to a temporary file.

@@ -10,7 +10,8 @@ use crate::layers::flatten;
 use crate::model::content::{Budget, Contents};
 use crate::model::fileset::FileSet;
 use crate::model::oci::Platform;
-use crate::transport::open::{Opened, Place};
+use crate::transport::image::Opened;
+use crate::transport::open::Place;
 use crate::transport::{Reference, Transport};
 
 /// Finds what a reference names, in whatever it lies.

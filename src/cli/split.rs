@@ -21,7 +21,7 @@ use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, PROFILES, Profile};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, Options};
-use crate::transport::open::Image;
+use crate::transport::image::Image;
 use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]

@@ -19,7 +19,7 @@ use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{Config, Descriptor, Manifest, media_type, parse};
 use crate::transport::bundle::{Blob, Bundle, Listed};
-use crate::transport::open::Image;
+use crate::transport::image::Image;
 
 /// What applying came to.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]

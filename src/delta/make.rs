@@ -18,7 +18,7 @@ use crate::model::content::{CHANGED, Source, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, Descriptor, Manifest, media_type};
 use crate::split::noted_compression;
-use crate::transport::open::{Image, LayerBlob};
+use crate::transport::image::{Image, LayerBlob};
 
 /// Corrections are worth their bytes when the blob has so many times more, or they are few.
 const FEW: u64 = 50;

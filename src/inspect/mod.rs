@@ -29,7 +29,7 @@ use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
 use crate::secrets::{self, Scanned, Secret};
 use crate::split::report::{self, Counts};
-use crate::transport::open::{Image, Opened};
+use crate::transport::image::{Image, Opened};
 
 /// How to inspect.
 #[derive(Debug, Clone)]

@@ -19,7 +19,6 @@ use crate::model::content::{Budget, Contents, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
 use crate::model::oci::Annotations;
-use crate::plan::PlannedLayer;
 
 /// An encoded layer.
 pub struct EncodedLayer {
@@ -52,12 +51,6 @@ pub struct Layer<'a> {
     /// Paths that lower layers have and this one takes away, in order; their parents are among
     /// the entries.
     pub whiteouts: &'a [Box<[u8]>],
-}
-
-impl<'a> From<&'a PlannedLayer> for Layer<'a> {
-    fn from(planned: &'a PlannedLayer) -> Self {
-        Self { entries: &planned.entries, whiteouts: &planned.whiteouts }
-    }
 }
 
 impl Layer<'_> {

@@ -29,7 +29,7 @@ use crate::model::content::{Budget, Contents};
 use crate::model::fileset::{
     Entry, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts,
 };
-use crate::transport::open::LayerBlob;
+use crate::transport::image::LayerBlob;
 pub use hidden::{Hidden, HiddenFile, How};
 
 mod hidden;

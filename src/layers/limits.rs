@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::{ENTRY, MAX_ENTRIES};
 use crate::model::content::{Budget, Windows};
 use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
-use crate::transport::open::{LayerBlob, too_dense, unfolded};
+use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
 
 /// How much an image may expand to, and how much memory its index may take; shared by all of its
 /// layers. As long as this lives, that memory is counted.
@@ -20,7 +20,7 @@ pub struct Limits {
     index: AtomicU64,
     max_bytes: u64,
     /// What the ratio allows.
-    max_unfolded: u64,
+    max_expanded: u64,
     budget: Arc<Budget>,
 }
 
@@ -34,7 +34,7 @@ impl Limits {
             entries: AtomicU64::new(0),
             index: AtomicU64::new(0),
             max_bytes: max_size,
-            max_unfolded: unfolded(stored),
+            max_expanded: expanded_limit(stored),
             budget: Arc::clone(budget),
         }
     }
@@ -52,7 +52,7 @@ impl Limits {
                 self.max_bytes
             )));
         }
-        if bytes > self.max_unfolded {
+        if bytes > self.max_expanded {
             return Err(too_dense());
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::format::tar::{self, EntryKind, Streaming};
 use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{FileData, Inode, Kind, Location, SparseMap, display};
-use crate::transport::open::LayerBlob;
+use crate::transport::image::LayerBlob;
 
 /// A layer's entries, and its bytes.
 pub struct LayerContent {

@@ -26,6 +26,7 @@ pub(crate) use shape::{HEADER, stored};
 
 use serde::Serialize;
 
+use crate::layers::encode;
 use crate::model::fileset::FileSet;
 use crate::plan::analyze::Analysis;
 use crate::simulate::{Compression, Profile};
@@ -90,6 +91,12 @@ pub struct PlannedLayer {
     pub churn: f64,
     /// What it is made of, in a few words.
     pub label: String,
+}
+
+impl<'a> From<&'a PlannedLayer> for encode::Layer<'a> {
+    fn from(planned: &'a PlannedLayer) -> Self {
+        Self { entries: &planned.entries, whiteouts: &planned.whiteouts }
+    }
 }
 
 /// A plan: every path in a layer.

@@ -13,7 +13,7 @@ use crate::model::oci::{Annotations, Config, Descriptor, HistoryEntry, Manifest,
 use crate::plan::Plan;
 use crate::split::report::LayerReport;
 use crate::transport::bundle::{Blob, Bundle};
-use crate::transport::open::Image;
+use crate::transport::image::Image;
 
 /// Adds an image's layers, config and manifest to the bundle.
 pub(super) fn assemble(

@@ -29,7 +29,7 @@ use crate::plan::{self, Target};
 use crate::simulate::{self, Profile};
 use crate::split::report::{ImageReport, PullReport, Totals};
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, LayerBlob, Opened};
+use crate::transport::image::{Image, LayerBlob, Opened};
 use previous::Previous;
 use secrets::Purge;
 use stale::Stale;

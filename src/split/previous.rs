@@ -20,7 +20,7 @@ use crate::plan::recorded_times::Held;
 use crate::plan::update::{self, Evened, OldLayer, Update, Verdict};
 use crate::simulate;
 use crate::split::report::{self, LayerReport, LostSecret, UpdateReport};
-use crate::transport::open::{Image, Opened};
+use crate::transport::image::{Image, Opened};
 
 /// The image of `opened` that the one at `at` in `images` is the next version of.
 pub(super) fn of_platform<'a>(

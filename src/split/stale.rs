@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::format::codec::chunked;
 use crate::model::digest::Digest;
 use crate::model::oci::{Annotations, Config, Manifest, parse};
-use crate::transport::open::Image;
+use crate::transport::image::Image;
 
 /// Fields, labels and annotations that say something of layers; those that end with `.` or `/` are
 /// beginnings.

@@ -31,8 +31,8 @@ use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::base_name;
 use crate::split::noted_compression;
 use crate::transport::bundle::Bundle;
+use crate::transport::image::{Image, LayerBlob};
 use crate::transport::name;
-use crate::transport::open::{Image, LayerBlob};
 
 /// How to add.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use crate::format::codec::Encoder;
 use crate::format::recode;
 use crate::model::content::{Budget, ReadAt, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
-use crate::model::oci::{self, Index};
+use crate::model::oci::{self, CONTAINERD_NAME, Index, REF_NAME};
 use crate::transport::files::{Files, blob_path};
 use crate::transport::open::Place;
 use crate::transport::{Transport, name};
@@ -64,9 +64,9 @@ impl Stored {
         let named = |full: &String| {
             let mut root = self.image.root.clone();
             let mut annotations = root.annotations.take().unwrap_or_default();
-            annotations.insert(name::REF_NAME.into(), name::tag(full).into());
+            annotations.insert(REF_NAME.into(), name::tag(full).into());
             if name::full(full).is_some() {
-                annotations.insert(name::CONTAINERD_NAME.into(), full.clone());
+                annotations.insert(CONTAINERD_NAME.into(), full.clone());
             }
             root.annotations = Some(annotations);
             root

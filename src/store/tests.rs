@@ -17,7 +17,7 @@ use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{Annotations, Config};
 use crate::transport::Transport;
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, LayerBlob, Opened};
+use crate::transport::image::{Image, LayerBlob, Opened};
 
 fn layer(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut tar = Writer::new(Vec::new());

@@ -1,17 +1,19 @@
 //! An image ready to be written: its blobs by digest, and the descriptor that names it.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 use super::files::{Files, blob_path};
-use super::open::{Image, LayerBlob, Opened};
+use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, layout};
-use crate::base::error::Result;
-use crate::model::content::Source;
-use crate::model::digest::Digest;
+use crate::base::error::{Context, Error, Result};
+use crate::base::progress::Progress;
+use crate::model::content::{CHANGED, Source, SourceReader};
+use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// Bytes to write under their digest.
@@ -22,6 +24,36 @@ pub struct Blob {
     /// Whether they had the digest when they were read first. It is verified while writing in any
     /// case.
     pub verified: bool,
+}
+
+impl Blob {
+    /// Copies a blob and verifies its digest: also where that was known, as it is read again.
+    pub(super) fn copy(
+        &self,
+        digest: &Digest,
+        out: &mut dyn Write,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let place = || format!("blob {digest}");
+        let mut reader = Hashing::new(SourceReader::all(self.source.as_ref()));
+        let mut buf = vec![0; 1 << 18];
+        loop {
+            let n = reader.read(&mut buf).context(place)?;
+            if n == 0 {
+                break;
+            }
+            out.write_all(&buf[..n])?;
+            progress.advance(n as u64);
+        }
+        let (_, found, _) = reader.finish();
+        if found != *digest {
+            let damaged = "the image is damaged, rebuild or download it again";
+            let why = if self.verified { CHANGED } else { damaged };
+            let what = format!("the bytes have digest {found}: {why}");
+            return Err(Error::mismatch(what).context(place()));
+        }
+        Ok(())
+    }
 }
 
 /// What `manifest.json` says of one image.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files::{Files, document};
-use super::open::{Image, LayerBlob, Opened};
+use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::base::error::{Context, Error, Result, if_valid};
 use crate::model::content::Windows;

@@ -12,14 +12,14 @@ use std::path::Path;
 
 use super::bundle::{Blob, Bundle};
 use super::files::blob_path;
-use super::listing;
-use super::write::{LAYOUT, Target, copy_blob};
+use super::layout::LAYOUT;
+use super::listing::{self, Guard};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
 use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
-use crate::model::oci;
+use crate::model::oci::{self, REF_NAME};
 
 /// A folder that was just made may go when whoever made it fails: so often in a row is no
 /// coincidence.
@@ -39,12 +39,13 @@ pub(super) fn check(dir: &Path) -> Result<()> {
     Err(Error::refused("the folder is there and is no OCI layout"))
 }
 
-/// Writes `bundle` under `names` into the folder `dir`, which is `target`'s.
+/// Writes `bundle` into the folder `dir`, under `tag` or else `names`.
 pub(super) fn write(
-    target: &Target,
     dir: &Path,
     bundle: &Bundle,
     names: &[String],
+    tag: Option<&str>,
+    guard: &Guard,
     progress: &dyn Progress,
 ) -> Result<()> {
     let (opened, _lock) = open(dir, progress)?;
@@ -55,9 +56,9 @@ pub(super) fn write(
     let index = dir.join("index.json");
     added.unless_replaced(&index);
     let mut root = listing::read(dir)?;
-    let new = listing::roots(bundle, names, target.reference().tag.as_deref())?;
-    let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(super::name::REF_NAME)).collect();
-    target.check_tags(&root, &tags)?;
+    let new = listing::roots(bundle, names, tag)?;
+    let tags: Vec<_> = new.iter().filter_map(|d| d.annotation(REF_NAME)).collect();
+    guard.check(&root, &tags)?;
     let layout = dir.join("oci-layout");
     if !layout.exists() {
         added.file(&layout);
@@ -125,7 +126,7 @@ fn put(
         return Ok(());
     }
     let mut file = Temporary::new(dir)?;
-    copy_blob(digest, blob, file.file(), progress)?;
+    blob.copy(digest, file.file(), progress)?;
     // What replaces a damaged one is good for whoever counts on that, whatever becomes of this image.
     if !there {
         added.file(&path);

@@ -8,9 +8,12 @@ use super::choose::{
     self, Chosen, MAX_DEPTH, MAX_IMAGES, entry, is_attestation, is_for_another, read_index,
 };
 use super::files::{Files, blob, document, document_blob};
-use super::open::{Image, LayerBlob, Opened};
+use super::image::{Image, LayerBlob, Opened};
 use crate::base::error::{Context, Error, ErrorKind, Result, if_valid};
 use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
+
+/// The content of `oci-layout`.
+pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// Reads the image that `tag` names, or the only one there is. Where an index holds images for
 /// several platforms and `platform` is given, the others are not read.

@@ -10,7 +10,7 @@ use super::docker_archive::Item;
 use super::files::{Folder, blob_path, document};
 use super::{is_image_name, name};
 use crate::base::error::{Error, Result};
-use crate::model::oci::{self, Descriptor, Index};
+use crate::model::oci::{self, CONTAINERD_NAME, Descriptor, Index, REF_NAME};
 
 /// The index of a layout, empty if there is none yet. What others wrote into it stays as it is.
 pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
@@ -22,7 +22,7 @@ pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
 
 /// The tag of an entry of an index, whatever else it holds.
 pub(super) fn tag(entry: &Value) -> Option<&str> {
-    entry.get("annotations")?.get(name::REF_NAME)?.as_str()
+    entry.get("annotations")?.get(REF_NAME)?.as_str()
 }
 
 /// Whether an entry is what a user means by `wanted`.
@@ -34,7 +34,7 @@ pub(super) fn is_of(entry: &Value, wanted: &str) -> bool {
 /// Adds images to an index, in the place of those that have their tags now.
 pub(super) fn add(index: &mut Index<Value>, new: &[Descriptor]) -> Result<()> {
     index.manifests.retain(|old| {
-        !new.iter().any(|n| match n.annotation(name::REF_NAME) {
+        !new.iter().any(|n| match n.annotation(REF_NAME) {
             Some(new) => tag(old) == Some(new),
             None => old.get("digest").and_then(Value::as_str) == Some(&n.digest.to_string()),
         })
@@ -59,9 +59,9 @@ pub(super) fn roots(
     let with_name = |n: &String| {
         let mut d = root.clone();
         let mut annotations = d.annotations.take().unwrap_or_default();
-        annotations.insert(name::REF_NAME.into(), tag.unwrap_or(name::tag(n)).into());
+        annotations.insert(REF_NAME.into(), tag.unwrap_or(name::tag(n)).into());
         if let Some(full) = name::full(n).filter(|full| is_image_name(full)) {
-            annotations.insert(name::CONTAINERD_NAME.into(), full);
+            annotations.insert(CONTAINERD_NAME.into(), full);
         }
         d.annotations = Some(annotations);
         d
@@ -95,4 +95,34 @@ pub(super) fn ordered(bundle: &Bundle) -> Vec<&Listed> {
     let mut all: Vec<_> = bundle.listed.iter().collect();
     all.sort_by_key(|image| (image.platform.os != "linux", image.platform.architecture != "amd64"));
     all
+}
+
+/// What may happen to the images that a layout has already.
+pub(super) struct Guard {
+    /// Tags may come to name other images.
+    pub(super) force: bool,
+    /// Tags of the inputs that lie in the layout that is written to.
+    pub(super) inputs: Vec<Option<String>>,
+}
+
+impl Guard {
+    /// Checks that no image of a layout loses its tag unasked.
+    pub(super) fn check(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
+        for old in &index.manifests {
+            let Some(tag) = tag(old).filter(|tag| tags.contains(tag)) else { continue };
+            let read =
+                |input: &Option<String>| input.as_ref().is_none_or(|input| is_of(old, input));
+            if self.inputs.iter().any(read) {
+                return Err(Error::refused(format!(
+                    "{tag} is the input, which is never overwritten; name another tag"
+                )));
+            }
+            if !self.force {
+                return Err(Error::refused(format!(
+                    "it has an image {tag} already; --force replaces it"
+                )));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! Where images are read from and written to, named as skopeo names them.
 //!
-//! [`Reference`] is the name; [`open`](open::open) reads it into an [`Opened`](open::Opened);
+//! [`Reference`] is the name; [`open`](open::open) reads it into an [`Opened`](image::Opened);
 //! a [`Bundle`](bundle::Bundle) is what goes out through a [`Target`](write::Target).
 
 pub mod archive;
@@ -9,6 +9,7 @@ mod choose;
 pub mod docker_archive;
 pub mod files;
 mod folder;
+pub mod image;
 pub mod layout;
 mod listing;
 pub mod name;

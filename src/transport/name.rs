@@ -1,13 +1,7 @@
 //! Names that images carry inside archives and layouts.
 
 use crate::model::digest::Digest;
-use crate::model::oci::Descriptor;
-
-/// The tag in an OCI layout's index
-/// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
-pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The full name beside it, as Docker and containerd write and read it.
-pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+use crate::model::oci::{CONTAINERD_NAME, Descriptor, REF_NAME};
 
 /// The name that a descriptor in an index gives its image: the full one if there is one.
 pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Option<&str> {

@@ -4,9 +4,10 @@ use super::bundle::{Blob, Bundle, Listed};
 use super::choose::{self, Chosen, MAX_DEPTH, entry, is_attestation, read_index};
 use super::files::{Files, blob, document_blob};
 use super::layout::{entry_label, is_unusable, read_manifest, read_root};
-use super::name;
 use crate::base::error::{Context, Error, ErrorKind, Result};
-use crate::model::oci::{Config, Descriptor, Manifest, Platform, media_type};
+use crate::model::oci::{
+    CONTAINERD_NAME, Config, Descriptor, Manifest, Platform, REF_NAME, media_type,
+};
 
 /// Collects what `tag` names, or what `platform` has of it, and notes on what is not there.
 pub(super) fn collect(
@@ -37,8 +38,8 @@ pub(super) fn collect(
 /// Names are what a target adds.
 fn without_names(d: &mut Descriptor) {
     if let Some(annotations) = &mut d.annotations {
-        annotations.remove(name::REF_NAME);
-        annotations.remove(name::CONTAINERD_NAME);
+        annotations.remove(REF_NAME);
+        annotations.remove(CONTAINERD_NAME);
     }
     d.annotations = d.annotations.take().filter(|all| !all.is_empty());
 }

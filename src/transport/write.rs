@@ -5,21 +5,19 @@
 //! synced, and is renamed at the end.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use super::bundle::{Blob, Bundle};
+use super::bundle::Bundle;
 use super::files::blob_path;
+use super::layout::LAYOUT;
+use super::listing::Guard;
 use super::{Reference, Transport, folder, listing, name};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{Temporary, folder_of, replace, sweep};
 use crate::base::text::shorten;
 use crate::format::tar::{self, EntryKind};
-use crate::model::content::{CHANGED, SourceReader};
-use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{self, Index};
 
@@ -38,9 +36,7 @@ pub enum Form {
 pub struct Target {
     reference: Reference,
     form: Form,
-    force: bool,
-    /// Tags of the inputs that lie in the layout that is written to.
-    inputs: Vec<Option<String>>,
+    guard: Guard,
 }
 
 impl Target {
@@ -72,7 +68,7 @@ impl Target {
                 )
                 .context(place()));
             }
-            return Ok(Self { reference, form, force, inputs: Vec::new() });
+            return Ok(Self { reference, form, guard: Guard { force, inputs: Vec::new() } });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may go into the layout that was read; a file would be destroyed.
@@ -115,32 +111,11 @@ impl Target {
         let same = |i: &&&Reference| i.path.as_deref().and_then(real) == real(path);
         let within = inputs.iter().filter(same);
         let inputs = within.map(|i| i.tag.clone()).collect();
-        let target = Self { force, inputs, form, reference: reference.clone() };
+        let guard = Guard { force, inputs };
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
-            target.check_tags(&listing::read(path).context(place)?, &[tag]).context(place)?;
+            guard.check(&listing::read(path).context(place)?, &[tag]).context(place)?;
         }
-        Ok(target)
-    }
-
-    /// Checks that no image of a layout loses its tag unasked.
-    pub(super) fn check_tags(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
-        for old in &index.manifests {
-            let Some(tag) = listing::tag(old).filter(|tag| tags.contains(tag)) else { continue };
-            let read = |input: &Option<String>| {
-                input.as_ref().is_none_or(|input| listing::is_of(old, input))
-            };
-            if self.inputs.iter().any(read) {
-                return Err(Error::refused(format!(
-                    "{tag} is the input, which is never overwritten; name another tag"
-                )));
-            }
-            if !self.force {
-                return Err(Error::refused(format!(
-                    "it has an image {tag} already; --force replaces it"
-                )));
-            }
-        }
-        Ok(())
+        Ok(Self { guard, form, reference: reference.clone() })
     }
 
     /// Where to.
@@ -175,7 +150,7 @@ impl Target {
                     .and_then(|()| Ok(out.flush()?))
             }
             (Some(path), Some(Transport::Oci)) => {
-                folder::write(self, path, bundle, &names, progress)
+                folder::write(path, bundle, &names, tag, &self.guard, progress)
             }
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.
@@ -263,36 +238,6 @@ pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
     replace(path, fill).context(|| format!("writing {}", path.display()))
 }
 
-/// Copies a blob and verifies its digest: also where that was known, as it is read again.
-pub(super) fn copy_blob(
-    digest: &Digest,
-    blob: &Blob,
-    out: &mut dyn Write,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let place = || format!("blob {digest}");
-    let mut reader = Hashing::new(SourceReader::all(blob.source.as_ref()));
-    let mut buf = vec![0; 1 << 18];
-    loop {
-        let n = reader.read(&mut buf).context(place)?;
-        if n == 0 {
-            break;
-        }
-        out.write_all(&buf[..n])?;
-        progress.advance(n as u64);
-    }
-    let (_, found, _) = reader.finish();
-    if found != *digest {
-        let damaged = "the image is damaged, make or fetch it again";
-        let why = if blob.verified { CHANGED } else { damaged };
-        let what = format!("the bytes have digest {found}: {why}");
-        return Err(Error::mismatch(what).context(place()));
-    }
-    Ok(())
-}
-
-pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
 /// early, then the blobs by digest. A `tag` is what the layout in it calls the image; else that is
 /// the tag of the first of `names`.
@@ -334,7 +279,7 @@ pub fn write_archive(
     for (digest, blob) in &bundle.blobs {
         let path = blob_path(digest);
         let mut w = tar.file(&metadata(&path, blob.source.size()))?;
-        copy_blob(digest, blob, &mut w, progress)?;
+        blob.copy(digest, &mut w, progress)?;
         w.finish()?;
     }
     tar.finish()?.flush()?;

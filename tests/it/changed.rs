@@ -15,7 +15,8 @@ use relayer::layers::read::LayerContent;
 use relayer::model::content::{Budget, ReadAt, Source};
 use relayer::split::{self, Options};
 use relayer::transport::bundle::Bundle;
-use relayer::transport::open::{Opened, open_archive};
+use relayer::transport::image::Opened;
+use relayer::transport::open::open_archive;
 use relayer::transport::write::{Form, write_archive};
 
 use super::image::{self, Codec, Image, Item, archive};

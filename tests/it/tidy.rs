@@ -1,54 +1,23 @@
 //! The repository itself.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules by level: each may use those of lower levels, and its own.
-const LEVELS: &[(&str, u32)] = &[
-    ("text", 0),
-    ("threads", 3),
-    ("error", 1),
-    ("testing", 0),
-    ("limits", 0),
-    ("db", 2),
-    ("number", 0),
-    ("range", 0),
-    ("digest", 2),
-    ("chunk", 2),
-    ("temporary", 2),
-    ("size", 2),
-    ("progress", 2),
-    ("fileset", 2),
-    ("pull", 3),
-    ("content", 3),
-    ("mtime", 3),
-    ("pattern", 3),
-    ("oci", 3),
-    ("tar", 4),
-    ("codec", 5),
-    ("recompress", 6),
-    ("recode", 6),
-    ("transport", 6),
-    ("layer", 7),
-    ("flatten", 8),
-    ("analyze", 9),
-    ("secrets", 10),
-    ("plan", 10),
-    ("recorded_times", 10),
-    ("update", 11),
-    ("encode", 11),
-    ("verify", 3),
-    ("report", 12),
-    ("diff", 12),
-    ("history", 12),
-    ("split", 13),
-    ("bench", 14),
-    ("page", 15),
-    ("inspect", 13),
-    ("delta", 14),
-    ("store", 14),
-    ("cli", 16),
-    ("main", 17),
+/// Folders by level: each may use those of lower levels, and itself.
+const LEVELS: [&[&str]; 12] = [
+    &["base"],
+    &["model"],
+    &["format"],
+    &["transport", "simulate"],
+    &["layers"],
+    &["plan"],
+    &["secrets", "compare"],
+    &["split"],
+    &["bench", "delta", "inspect", "store"],
+    &["page"],
+    &["cli"],
+    &["main"],
 ];
 
 fn root() -> &'static Path {
@@ -75,26 +44,144 @@ fn sources() -> Vec<(String, String)> {
     found.iter().map(|p| (name(p), fs::read_to_string(p).unwrap())).collect()
 }
 
-#[test]
-fn imports_go_one_way() {
-    let level = |module: &str| {
-        let found = LEVELS.iter().find(|(name, _)| *name == module);
-        found.unwrap_or_else(|| panic!("{module} has no level in tests/it/tidy.rs")).1
-    };
-    for (path, text) in sources() {
-        let own = path.split(['/', '.']).next().unwrap();
-        if own == "lib" {
+/// A file's code: no comments, and nothing that only tests have.
+fn code(text: &str) -> String {
+    let mut lines = text.lines().filter(|l| !l.trim_start().starts_with("//"));
+    let mut code = String::new();
+    while let Some(line) = lines.next() {
+        if line.trim() != "#[cfg(test)]" {
+            code.push_str(line);
+            code.push('\n');
             continue;
         }
-        // Tests and links in documentation may go anywhere.
-        let code = text.split("#[cfg(test)]").next().unwrap().lines();
-        let code: String = code.filter(|l| !l.trim_start().starts_with("//")).collect();
-        for (i, _) in code.match_indices("crate::") {
-            let used =
-                code[i + 7..].split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
-            assert!(used == own || level(used) < level(own), "src/{path} uses crate::{used}");
+        // As rustfmt has it, an item ends at its own indent.
+        let end = line.replace("#[cfg(test)]", "}");
+        let first = lines.find(|l| !l.trim_start().starts_with("#[")).unwrap_or_default();
+        if !first.ends_with([';', '}', ',']) {
+            lines.find(|l| *l == end);
         }
     }
+    code
+}
+
+/// All paths that a tree of `use` names.
+fn flatten(prefix: &str, tree: &str, found: &mut Vec<String>) {
+    let Some((head, list)) = tree.split_once('{') else {
+        let path = tree.split(" as ").next().unwrap().trim();
+        found.push(format!("{prefix}{path}"));
+        return;
+    };
+    let (prefix, mut depth, mut from) = (format!("{prefix}{}", head.trim()), 0, 0);
+    let list = list.trim_end().strip_suffix('}').unwrap();
+    for (i, c) in list.char_indices().chain([(list.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !list[from..i].trim().is_empty() {
+                    flatten(&prefix, list[from..i].trim(), found);
+                }
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The module that a file is: `plan/mod.rs` is `plan`, `plan/cuts.rs` is `plan::cuts`.
+fn module(path: &str) -> Vec<String> {
+    let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').map(str::to_owned).collect()
+}
+
+/// Which modules each module imports from. What a folder's own `mod.rs` has is the folder's
+/// vocabulary: that its files use it is no import.
+fn imports() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let is_test = |path: &str| path.split(['/', '.']).any(|p| p == "tests" || p == "testing");
+    let files: Vec<_> = sources().into_iter().filter(|(path, _)| !is_test(path)).collect();
+    let modules: BTreeSet<_> = files.iter().map(|(path, _)| module(path)).collect();
+    let mut imports = BTreeMap::new();
+    for (path, text) in files.iter().filter(|(path, _)| path != "lib.rs") {
+        let (own, code) = (module(path), code(text));
+        let (mut paths, mut rest) = (Vec::new(), String::new());
+        let mut lines = code.lines();
+        while let Some(line) = lines.next() {
+            let tree = line.split_once("use ").filter(|(before, _)| {
+                let before = before.trim();
+                before.is_empty() || before == "pub" || before.starts_with("pub(")
+            });
+            let Some((_, tree)) = tree else {
+                rest.push_str(line);
+                rest.push('\n');
+                continue;
+            };
+            let mut tree = tree.to_owned();
+            while !tree.ends_with(';') {
+                tree.push_str(lines.next().unwrap().trim());
+            }
+            flatten("", tree.trim_end_matches(';'), &mut paths);
+        }
+        let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        paths.extend(rest.split(|c| !is_path(c)).filter(|p| p.contains("::")).map(str::to_owned));
+        let found: &mut BTreeSet<Vec<String>> = imports.entry(own.clone()).or_default();
+        for path in paths {
+            let mut parts = path.split("::").map(str::to_owned).peekable();
+            let mut to = match parts.peek().map(String::as_str) {
+                Some("crate") => Vec::new(),
+                Some("super" | "self") => own.clone(),
+                // A child, if it is one.
+                Some(first) if modules.contains(&[&own[..], &[first.to_owned()]].concat()) => {
+                    own.clone()
+                }
+                _ => continue,
+            };
+            for part in parts {
+                match part.as_str() {
+                    "crate" | "self" => {}
+                    "super" => drop(to.pop()),
+                    _ => to.push(part),
+                }
+            }
+            while !to.is_empty() && !modules.contains(&to) {
+                to.pop();
+            }
+            if !to.is_empty() && to != own && !own.starts_with(&to) {
+                found.insert(to);
+            }
+        }
+    }
+    imports
+}
+
+#[test]
+fn imports_go_one_way() {
+    let level = |module: &[String]| {
+        let found = LEVELS.iter().position(|level| level.contains(&&*module[0]));
+        found.unwrap_or_else(|| panic!("{} has no level in tests/it/tidy.rs", module[0]))
+    };
+    let mut imports = imports();
+    for (own, used) in &imports {
+        for used in used.iter().filter(|used| used[0] != own[0]) {
+            let (own_name, used_name) = (own.join("::"), used.join("::"));
+            assert!(level(used) < level(own), "{own_name} imports {used_name}, which is not below");
+        }
+    }
+    // What imports nothing that is left is in no circle.
+    while let Some(done) = {
+        let free = imports.iter().find(|(_, used)| !used.iter().any(|u| imports.contains_key(u)));
+        free.map(|(own, _)| own.clone())
+    } {
+        imports.remove(&done);
+    }
+    // What is left is in one, or leads to one; what nobody left imports is not in it.
+    while let Some(above) = {
+        let used: BTreeSet<_> = imports.values().flatten().collect();
+        imports.keys().find(|own| !used.contains(own)).cloned()
+    } {
+        imports.remove(&above);
+    }
+    let circle: Vec<_> = imports.keys().map(|own| own.join("::")).collect();
+    assert!(circle.is_empty(), "circles of imports among {}", circle.join(", "));
 }
 
 #[test]

@@ -18,7 +18,8 @@ use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 use crate::store::{Added, Options, Packing, Store};
 use crate::transport::bundle::Bundle;
-use crate::transport::open::{Image, Place};
+use crate::transport::image::Image;
+use crate::transport::open::Place;
 use crate::transport::{Reference, Transport, name};
 
 /// Adds images, and gives what each came to.

@@ -22,6 +22,12 @@ use crate::model::digest::UNSUPPORTED_ALGORITHM;
 /// (containers/image, containerd); configs have no stated limit and stay far below this.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
 
+/// The tag in an OCI layout's index
+/// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name beside it, as Docker and containerd write and read it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
 /// Reads a JSON document of the wanted shape.
 ///
 /// # Errors

@@ -81,7 +81,7 @@ const FORMATS: &[Format] = &[
         by: "icon caches",
         is: |path, _| base_name(path) == b"icon-theme.cache",
         rule: Rule::Name(|r, e, by| {
-            pairs(r, e, by, parent(&e.path).and_then(|dir| r.at(dir)));
+            r.older_than_any(e, by, parent(&e.path).and_then(|dir| r.at(dir)));
         }),
     },
     Format {
@@ -91,7 +91,7 @@ const FORMATS: &[Format] = &[
             let folder = r.beside(&e.path, b"packages");
             let dir = [parent(&e.path).unwrap_or_default(), b"/packages"].concat();
             let all: Vec<_> = folder.into_iter().chain(r.children(&dir).map(|c| c.inode)).collect();
-            pairs(r, e, by, all);
+            r.older_than_any(e, by, all);
         }),
     },
     // GstRegistryChunkPluginElement in gstregistrychunks.h: file_size, file_mtime.
@@ -170,7 +170,7 @@ const FORMATS: &[Format] = &[
                 base_name(dir) == b"node_modules"
             };
             let all: Vec<_> = below.iter().filter(package).map(|e| e.inode).collect();
-            pairs(r, e, by, all);
+            r.older_than_any(e, by, all);
         }),
     },
     Format {
@@ -205,7 +205,7 @@ const FORMATS: &[Format] = &[
             for path in [&b"etc/apt/sources.list"[..], b"etc/apt/sources.list.d"] {
                 all.extend(r.at(path));
             }
-            pairs(r, e, by, all);
+            r.older_than_any(e, by, all);
         }),
     },
     Format {
@@ -261,7 +261,7 @@ const FORMATS: &[Format] = &[
             let below = r.files.below(parent(&e.path).unwrap_or_default()).iter();
             let modules = below.filter(|m| contains(base_name(&m.path), b".ko"));
             let all: Vec<_> = modules.map(|e| e.inode).collect();
-            pairs(r, e, by, all);
+            r.older_than_any(e, by, all);
         }),
     },
     // systemd's ConditionNeedsUpdate= compares /usr with these.
@@ -313,7 +313,7 @@ const FORMATS: &[Format] = &[
         rule: Rule::Name(|r, e, by| {
             let all: Vec<_> =
                 parse::made_of(&e.path).iter().filter_map(|path| r.at(path)).collect();
-            pairs(r, e, by, all);
+            r.older_than_any(e, by, all);
         }),
     },
 ];
@@ -353,18 +353,6 @@ pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// This file counts as old once one of `of` is newer.
-pub(super) fn pairs(
-    relations: &mut Relations<'_>,
-    made: &Entry,
-    by: &'static str,
-    of: impl IntoIterator<Item = InodeId>,
-) {
-    for of in of {
-        relations.not_older(made.inode, of, by);
-    }
 }
 
 fn any_file(relations: &Relations<'_>, entry: &Entry) -> bool {

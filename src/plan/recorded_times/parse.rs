@@ -2,7 +2,6 @@
 
 use std::io::Read;
 
-use super::formats::pairs;
 use super::relations::Relations;
 use crate::base::error::Result;
 use crate::model::fileset::{Entry, InodeId, base_name, join, parent, parts};
@@ -299,7 +298,7 @@ pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let Some((end, _)) = dashes.nth(1) else { return };
     let sources = r.lisp(&name[..end]);
     if sources.len() <= MOST {
-        pairs(r, e, by, sources);
+        r.older_than_any(e, by, sources);
         return;
     }
     r.hold(e.inode, by);
@@ -326,7 +325,7 @@ pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
         sources.push([share, b"site", version, &module].join(&b'/'));
     }
     let sources: Vec<_> = sources.iter().filter_map(|path| r.at(path)).collect();
-    pairs(r, e, by, sources);
+    r.older_than_any(e, by, sources);
 }
 
 /// ASDF: `~/.cache/common-lisp/<implementation>/path/of/x.fasl`, or beside `x.lisp`.
@@ -337,7 +336,7 @@ pub(super) fn fasl(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let stem = cache.map_or_else(|| stem.to_vec(), |at| all[at + 2..].join(&b'/'));
     let names = [&b".lisp"[..], b".lsp", b".cl"].map(|end| [&stem[..], end].concat());
     let sources: Vec<_> = names.iter().filter_map(|path| r.at(path)).collect();
-    pairs(r, e, by, sources);
+    r.older_than_any(e, by, sources);
 }
 
 /// `x.zwc` is of the file `x`, or of all files in the folder `x`.
@@ -345,7 +344,7 @@ pub(super) fn zwc(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let Some(of) = e.path.strip_suffix(b".zwc") else { return };
     let mut sources: Vec<_> = r.children(of).map(|c| c.inode).collect();
     sources.extend(r.at(of));
-    pairs(r, e, by, sources);
+    r.older_than_any(e, by, sources);
 }
 
 /// What a file is made of, where its name tells; it counts as old when that is newer.

@@ -216,6 +216,18 @@ impl<'a> Relations<'a> {
         }
     }
 
+    /// The file `made` counts as old once one of `of` is newer.
+    pub(super) fn older_than_any(
+        &mut self,
+        made: &Entry,
+        by: &'static str,
+        of: impl IntoIterator<Item = InodeId>,
+    ) {
+        for of in of {
+            self.not_older(made.inode, of, by);
+        }
+    }
+
     /// `made` counts as old once `of` is newer.
     pub(super) fn not_older(&mut self, made: InodeId, of: InodeId, by: &'static str) {
         if made == of || !(self.moves(made) || self.moves(of)) {

@@ -24,7 +24,8 @@ use relayer::model::mtime::MtimePolicy;
 use relayer::plan::Target;
 use relayer::split::{self, split};
 use relayer::transport::bundle::Bundle;
-use relayer::transport::open::{Opened, open_archive};
+use relayer::transport::image::Opened;
+use relayer::transport::open::open_archive;
 
 use super::image::{Codec, Image, archive};
 use random::setting;
