@@ -14,7 +14,7 @@ Parts, all by default; each tells how often it tried and what it found:
 - changes: an input is cut off, overwritten, extended or replaced while it is read.
 
 After each of them: an output is whole, or the old one, or not there; a layout has all that it had, and
-every blob fits its name; an error is one line; nothing temporary is left, but for SIGKILL; and
+every blob fits its name; a folder that was made for one may stay, empty; an error is one line; nothing temporary is left, but for SIGKILL; and
 the same command once more works, after which nothing is left by SIGKILL either.
 
 Needs strace. With --seconds N the parts share so much time and try what they get to, in an order that
@@ -57,6 +57,11 @@ def write_image(path, layers):
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+
+
+def begun(dir):
+    """Whether a layout's folder has something in it. It stays when it has not: others may be about to write there."""
+    return os.path.isdir(dir) and bool(os.listdir(dir))
 
 
 def layout(dir):
@@ -168,7 +173,7 @@ class Place:
         """What is there: a digest of a file, or the tags of a layout."""
         if os.path.exists(f"{self.out}/f"):
             return sha(read(f"{self.out}/f"))
-        return layout(f"{self.out}/l")[0] if os.path.exists(f"{self.out}/l") else None
+        return layout(f"{self.out}/l")[0] if begun(f"{self.out}/l") else None
 
     def left(self):
         temporary = glob.glob(f"{self.out}/**/.relayer-*", recursive=True) + glob.glob(f"{self.out}/.relayer-*")
@@ -187,14 +192,14 @@ class Place:
         found = self.state()
         was = {"file": sha(OLD), "layout": self.base(), None: None}[before]
         done = found == self.good[name]
-        if os.path.exists(f"{self.out}/l"):
+        if begun(f"{self.out}/l"):
             _, wrong, spare = layout(f"{self.out}/l")
             bad += wrong
             # SIGKILL may leave blobs, and replacing a tag leaves those of the image that had it.
             if code != -9 and not done and spare:
                 bad.append(f"blobs of nobody: {spare}")
             if before is None and not done and code != -9:
-                bad.append("an empty layout is left")
+                bad.append("a layout without images is left")
             if not done and not wrong and found == {} and before is None:
                 found = None
         if not done and found != was:
@@ -208,7 +213,7 @@ class Place:
             bad.append("again: it is not there")
         if self.left():
             bad.append(f"again, left: {self.left()}")
-        if os.path.exists(f"{self.out}/l"):
+        if begun(f"{self.out}/l"):
             _, wrong, spare = layout(f"{self.out}/l")
             bad += [f"again: {w}" for w in wrong]
             if spare and "--force" not in args:
@@ -262,10 +267,10 @@ def writers(place, r, tries, count):
             refused = image == "damaged.tar" or tag == "same" and "already" in err
             if code not in (0, 1) or code == 1 and not refused or code == 0 and image == "damaged.tar":
                 bad.append(f"{image} as {tag}: status {code} {err}")
-        tags, wrong, spare = layout(f"{place.out}/l") if os.path.exists(f"{place.out}/l") else ({}, [], set())
+        tags, wrong, spare = layout(f"{place.out}/l") if begun(f"{place.out}/l") else ({}, [], set())
         if set(tags) != wanted:
             bad.append(f"tags {sorted(tags)}, not {sorted(wanted)}")
-        if spare or place.left() or not wanted and os.path.exists(f"{place.out}/l"):
+        if spare or place.left() or not wanted and begun(f"{place.out}/l"):
             bad.append(f"left: {spare} {place.left()}")
         tries.add([(i, t) for i, t, _ in running], bad + wrong)
 
@@ -371,7 +376,7 @@ def full(place, r, tries):
                 bad = [] if code == 0 or "No space left" in err and "make room" in err else [f"status {code} {err}"]
                 if code == 1 and (place.left() or place.state() != {"file": sha(OLD), "layout": place.base(), None: None}[before]):
                     bad.append(f"left: {place.left()} {place.state()}")
-                if code == 1 and os.path.exists(f"{place.out}/l"):
+                if code == 1 and begun(f"{place.out}/l"):
                     _, wrong, spare = layout(f"{place.out}/l")
                     bad += wrong + [f"blob of nobody: {s}" for s in spare]
             finally:
@@ -416,7 +421,7 @@ def changes(place, r, tries, count):
                 f.seek(size if how == "extended" else r.randrange(size // 2, size - 60000))
                 f.write(b"changed" * 5000)
         code, err = place.wait(child)
-        made = f"{place.out}/f" if os.path.exists(f"{place.out}/f") else f"oci:{place.out}/l:x" if os.path.exists(f"{place.out}/l") else None
+        made = f"{place.out}/f" if os.path.exists(f"{place.out}/f") else f"oci:{place.out}/l:x" if begun(f"{place.out}/l") else None
         bad = [f"left: {place.left()}"] if place.left() else []
         if code == 0:
             same = [place.run(["verify", f"{place.work}/{v}.tar", made])[0] == 0 for v in ("v1", "v2")]

@@ -21,8 +21,7 @@ use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, REF_NAME};
 
-/// A folder that was just made may go when whoever made it fails: so often in a row is no
-/// coincidence.
+/// Somebody may remove a folder that was just made: so often in a row is no coincidence.
 const ATTEMPTS: usize = 100;
 
 /// Checks that a folder is an OCI layout, or has nothing in it.
@@ -48,9 +47,9 @@ pub(super) fn write(
     guard: &Guard,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let (opened, _lock) = open(dir, progress)?;
+    let _lock = open(dir, progress)?;
     // Declared behind the lock: when this fails, what was added goes before that.
-    let added = opened;
+    let added = Added::new();
     check(dir)?;
     sweep(dir);
     let index = dir.join("index.json");
@@ -79,12 +78,12 @@ pub(super) fn write(
     sync_folder(dir)
 }
 
-/// Makes the folder if it is not there, and waits until nobody else writes into it.
-fn open(dir: &Path, progress: &dyn Progress) -> Result<(Added, File)> {
+/// Makes the folder if it is not there, and waits until nobody else writes into it. It stays if the
+/// rest fails: other tools take no lock, and one may be about to write into it.
+fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
     let place = || format!("opening the folder {}", dir.display());
     for _ in 0..ATTEMPTS {
-        let added = Added::new();
-        let folder = match added.folders(dir).and_then(|()| File::open(dir)) {
+        let folder = match fs::create_dir_all(dir).and_then(|()| File::open(dir)) {
             Ok(folder) => folder,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e).context(place),
@@ -101,11 +100,11 @@ fn open(dir: &Path, progress: &dyn Progress) -> Result<(Added, File)> {
                 dir.display()
             )),
         }
-        // Whoever had it before may have failed, and removed it.
+        // Meanwhile it may have been removed, and made again by another writer.
         let identity = |m: fs::Metadata| (m.dev(), m.ino());
         let locked = folder.metadata().map(identity).context(place)?;
         if fs::metadata(dir).is_ok_and(|m| identity(m) == locked) {
-            return Ok((added, folder));
+            return Ok(folder);
         }
     }
     Err(Error::refused("somebody removes it again and again").context(place()))
