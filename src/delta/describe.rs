@@ -342,8 +342,3 @@ fn changed(pieces: &mut Vec<Piece>, offset: u64, size: u64, like: Place) {
         grow(pieces, Chunk::Tar(offset + done, now), Some(seen));
     }
 }
-
-/// The uncompressed tars of an image's layers.
-pub(super) fn tars(layers: &[LayerContent]) -> Vec<Source> {
-    layers.iter().map(|l| Arc::clone(&l.source)).collect()
-}

@@ -4,9 +4,10 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use super::apply::{Rebuild, Stream};
+use super::apply::Rebuild;
 use super::ops::OpReader;
 use super::patch::Remake;
+use super::stream::Stream;
 use super::{Blobs, Delta, Header, Part};
 use crate::base::error::Result;
 use crate::model::content::Source;

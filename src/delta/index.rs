@@ -3,8 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::Place;
-use super::make::Side;
+use crate::layers::read::LayerContent;
 use crate::model::fileset::{FileData, Location, base_name};
+use crate::transport::image::Image;
+
+/// An image and its layers, read with their contents.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Its layers, in order.
+    pub layers: &'a [LayerContent],
+}
 
 /// What the old image has, by content and by name.
 pub(super) struct Index {

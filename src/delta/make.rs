@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::describe::{Old, Streams, layer, rebuild, tars};
-use super::index::Index;
+use super::describe::{Old, Streams, layer, rebuild};
+use super::index::{Index, Side};
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Delta, Header, LEVEL, LayerHeader, MOST_HEADER, Packing, Recipe};
-use super::{apply, compress, write};
+use super::{Blobs, Delta, Header, LEVEL, LayerHeader, MOST_HEADER, Made, Packing, Recipe};
+use super::{apply, compress, tars, write};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Progress, Silent};
 use crate::format::codec::{Compression, Encoder, Format, chunked};
@@ -23,42 +23,6 @@ use crate::transport::image::{Image, LayerBlob};
 /// Corrections are worth their bytes when the blob has so many times more, or they are few.
 const FEW: u64 = 50;
 const LITTLE: u64 = 4 << 10;
-
-/// What a delta came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Made {
-    /// Bytes of the delta.
-    pub bytes: u64,
-    /// Layers that both images have.
-    pub same_layers: u64,
-    /// Layers whose blob can't be made again: the result has another one of the same content.
-    pub other_blobs: u64,
-    /// Bytes of tar that are copied from the old image, of the other layers.
-    pub copied: u64,
-    /// Bytes of files that changed.
-    pub changed: u64,
-    /// Bytes of all tars that are made, copied ones too.
-    pub tars: u64,
-    /// Bytes in the delta: instructions.
-    pub ops: u64,
-    /// Tar headers.
-    pub heads: u64,
-    /// Files with old ones in sight.
-    pub data: u64,
-    /// Programs told by old ones.
-    pub told: u64,
-    /// What has no like in the old image.
-    pub fresh: u64,
-}
-
-/// An image and its layers, read with their contents.
-#[derive(Clone, Copy)]
-pub struct Side<'a> {
-    /// The image.
-    pub image: &'a Image,
-    /// Its layers, in order.
-    pub layers: &'a [LayerContent],
-}
 
 /// Writes what makes `new` of `old` to `out`, compressed at `level` of zstd. Runs on the current rayon pool.
 pub fn make(

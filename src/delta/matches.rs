@@ -1,7 +1,5 @@
 //! Which bytes of an old file are like which of a new one.
 
-use super::model::SHORTEST;
-
 /// Bytes of the new file that are much like others of the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Match {
@@ -13,6 +11,8 @@ pub(super) struct Match {
     pub(super) bytes: u32,
 }
 
+/// A match has at least so many bytes.
+pub(super) const SHORTEST: u32 = 32;
 /// Bytes that a match begins with, all equal.
 const SEED: usize = 16;
 /// The old file is indexed at every so many bytes.

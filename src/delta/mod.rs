@@ -19,18 +19,22 @@ mod matches;
 mod model;
 mod ops;
 mod patch;
+mod stream;
 mod symbols;
 mod words;
 
 pub use apply::{Applied, apply};
-pub use make::{Made, Side, make};
+pub use index::Side;
+pub use make::make;
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Result};
 use crate::format::codec::zstd_prefix;
+use crate::layers::read::LayerContent;
 use crate::model::content::{Source, SourceReader};
 use crate::model::digest::{Digest, hex};
 
@@ -49,6 +53,33 @@ const REFERENCE: u64 = 32 << 20;
 const TIMES: u64 = 16;
 /// The window that holds both.
 const WINDOW: u32 = 26;
+
+/// What a delta came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Made {
+    /// Bytes of the delta.
+    pub bytes: u64,
+    /// Layers that both images have.
+    pub same_layers: u64,
+    /// Layers whose blob can't be made again: the result has another one of the same content.
+    pub other_blobs: u64,
+    /// Bytes of tar that are copied from the old image, of the other layers.
+    pub copied: u64,
+    /// Bytes of files that changed.
+    pub changed: u64,
+    /// Bytes of all tars that are made, copied ones too.
+    pub tars: u64,
+    /// Bytes in the delta: instructions.
+    pub ops: u64,
+    /// Tar headers.
+    pub heads: u64,
+    /// Files with old ones in sight.
+    pub data: u64,
+    /// Programs told by old ones.
+    pub told: u64,
+    /// What has no like in the old image.
+    pub fresh: u64,
+}
 
 /// What a delta says before its blobs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -274,6 +305,11 @@ impl Blobs {
         self.frames.extend(frame);
         self.headers.len() as u32 - 1
     }
+}
+
+/// The uncompressed tars of an image's layers.
+pub(super) fn tars(layers: &[LayerContent]) -> Vec<Source> {
+    layers.iter().map(|l| Arc::clone(&l.source)).collect()
 }
 
 /// The bytes that a part has in sight.

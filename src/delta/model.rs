@@ -2,7 +2,7 @@
 
 use super::elf::{Elf, Field, KINDS, Kind, Load};
 use super::map::Map;
-use super::matches::Match;
+use super::matches::{Match, SHORTEST};
 use super::symbols::{Byte, Nibble, Number, Prob};
 use super::words::Words;
 use crate::base::error::{Error, Result};
@@ -14,8 +14,6 @@ const LINE: usize = 32;
 const GROUP: usize = 8;
 /// Bytes of a match that are looked at at once: addresses are not looked for across its ends.
 pub(super) const PIECE: usize = 1 << 16;
-/// A match has at least so many bytes.
-pub(super) const SHORTEST: u32 = 32;
 /// A file has no more matches than one for so many bytes, the longest ones: each takes its time when
 /// the file is made again.
 const APART: u64 = 3 << 9;

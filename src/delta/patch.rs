@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::Arc;
 
-use super::apply::Stream;
 use super::blocks::Blocks;
 use super::elf::{Elf, Field};
 use super::map::Map;
 use super::matches::{Index, Match, find};
 use super::model::{Model, PIECE, Piece, most_matches, put};
+use super::stream::Stream;
 use super::{Delta, Place};
 use crate::base::error::{Error, Result};
 use crate::base::range_coder::{Coder, Decoder, Encoder};

@@ -19,6 +19,7 @@ mod gofast;
 mod headers;
 mod inflate;
 mod klauspost;
+mod models;
 mod odds;
 mod predict;
 mod sections;
@@ -37,7 +38,8 @@ use crate::base::varint;
 use crate::model::digest::{Digest, Hashing};
 use coding::Bytes;
 use inflate::{Parser, Stop};
-use predict::{Model, Predictor, Recorder, Replay};
+use models::Model;
+use predict::{Predictor, Recorder, Replay};
 use segment::{AFTER, BEFORE, MAX_PLAIN, Segment};
 
 /// The first byte of corrections.

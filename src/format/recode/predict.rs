@@ -1,10 +1,6 @@
-//! What predictors of tokens have in common, and the list of them.
+//! What predictors of tokens have in common.
 
-use super::chains::{Chains, Config};
 use super::deflate::Token;
-use super::gofast::GoFast;
-use super::klauspost::Klauspost;
-use super::sections::Sections;
 
 /// Where a predictor stands, in offsets of the bytes it is given.
 pub(super) struct Span {
@@ -71,76 +67,6 @@ impl Predictor for Replay {
     fn correct(&mut self, _: usize) {}
 
     fn pass(&mut self, _: &[u8], _: usize) {}
-}
-
-/// What an encoder knows when it begins a run within a member.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// All that it knew.
-    Kept,
-    /// So many bytes before.
-    Last(u64),
-}
-
-/// An encoder: its number in the format, and how it works.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Model(pub(super) u8);
-
-const MEMORIES: [Memory; 3] = [Memory::Kept, Memory::Last(1 << 14), Memory::Last(1 << 15)];
-/// good, wait, nice, chain, as zlib and GNU gzip have them; Go took them over.
-const LEVELS: [(usize, usize, usize, usize); 9] = [
-    (4, 4, 8, 4),
-    (4, 5, 16, 8),
-    (4, 6, 32, 32),
-    (4, 4, 16, 16),
-    (8, 16, 32, 32),
-    (8, 16, 128, 128),
-    (8, 32, 128, 256),
-    (32, 128, 258, 1024),
-    (32, 258, 258, 4096),
-];
-/// Encoders of one memory.
-const COUNT: u8 = 32;
-/// Encoders in the order they are tried.
-const LIKELY: [u8; 20] = [25, 16, 6, 11, 26, 9, 19, 1, 5, 4, 7, 8, 2, 3, 12, 13, 14, 15, 17, 18];
-
-impl Model {
-    /// The likeliest.
-    pub(super) const FIRST: Self = Self(COUNT + 25);
-
-    /// One of each encoder.
-    pub(super) fn likely_first() -> impl Iterator<Item = Self> {
-        LIKELY.iter().map(|n| Self(if *n >= 25 { COUNT + n } else { 2 * COUNT + n }))
-    }
-
-    /// The same encoder with what it may know else.
-    pub(super) fn with_other_memories(self) -> impl Iterator<Item = Self> {
-        let one = move |i| Self(self.0 % COUNT + i * COUNT);
-        (0..MEMORIES.len() as u8).map(one).filter(move |model| *model != self)
-    }
-
-    pub(super) fn memory(self) -> Memory {
-        MEMORIES[usize::from(self.0 / COUNT) % MEMORIES.len()]
-    }
-
-    /// None for numbers that mean nothing.
-    pub(super) fn predictor(self) -> Option<Box<dyn Predictor>> {
-        if self.0 >= COUNT * MEMORIES.len() as u8 {
-            return None;
-        }
-        let level = |n: u8, go: bool| {
-            let (good, wait, nice, chain) = LEVELS[usize::from(n) - 1];
-            let config = Config { go, lazy: n >= 4, hash_bits: 15, good, wait, nice, chain };
-            Chains::new(config)
-        };
-        Some(match self.0 % COUNT {
-            n @ 1..=9 => Box::new(level(n, false)),
-            n @ 12..=19 => Box::new(level(n - 10, true)),
-            11 => Box::new(Sections::new(GoFast::default())),
-            n @ 25..=26 => Box::new(Sections::new(Klauspost::new(n == 26))),
-            _ => return None,
-        })
-    }
 }
 
 /// How many first bytes are the same, up to the length of `a`; `b` is at least as long.
