@@ -2,7 +2,7 @@
 //!
 //! A message is built from the inside out. The place that finds a problem says what it found;
 //! each caller that knows a wider place (the path, the layer, the file) adds it with
-//! [`Context::context`]. Printed, the widest place comes first:
+//! [`Context::with_context`]. Printed, the widest place comes first:
 //!
 //! `reading img.tar: layer 2 (sha256:9f…): tar entry at byte 1536: the checksum is wrong …`
 
@@ -172,12 +172,18 @@ impl std::error::Error for Error {}
 /// Adds the place to an error on its way up.
 pub trait Context<T> {
     /// Like [`Error::context`]; the text is only built when there is an error.
+    fn with_context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
+    /// The old name of [`with_context`](Self::with_context).
     fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Context<T> for Result<T, E> {
-    fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
+    fn with_context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| e.into().context(place()))
+    }
+
+    fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
+        self.with_context(place)
     }
 }
 
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn the_widest_place_comes_first() {
         let e: Result<()> = Err(Error::malformed("no magic"));
-        let e = e.context(|| "layer 2").context(|| "reading img.tar").unwrap_err();
+        let e = e.with_context(|| "layer 2").with_context(|| "reading img.tar").unwrap_err();
         assert_eq!(e.to_string(), "reading img.tar: layer 2: no magic");
     }
 

@@ -173,7 +173,7 @@ impl Folder {
             File::open(path)
         };
         let (added, lock, path) = make(&dir, open, Begun::Tree)
-            .context(|| "making a temporary folder, in the one that TMPDIR names")?;
+            .with_context(|| "making a temporary folder, in the one that TMPDIR names")?;
         Ok(Self { _added: added, _lock: lock, path })
     }
 
@@ -206,13 +206,13 @@ fn make(
             .suffix(SUFFIX)
             .rand_bytes(RANDOM)
             .make_in(dir, &open)
-            .context(place)?;
+            .with_context(place)?;
         let (file, path) = made.keep().map_err(|e| Error::from(e.error).context(place()))?;
         list.push((added.owner, begin(path.clone())));
         drop(list);
         // Where files can't be locked, no sweep finds them either.
         let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-        if !taken && file.metadata().context(place)?.nlink() > 0 {
+        if !taken && file.metadata().with_context(place)?.nlink() > 0 {
             return Ok((added, file, path));
         }
     }
@@ -255,7 +255,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// Waits until the names in a folder are on the disk.
 pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.context(|| format!("syncing the folder {}", dir.display()))
+    synced.with_context(|| format!("syncing the folder {}", dir.display()))
 }
 
 /// Writes a file under a temporary name and moves it to its own.
@@ -272,14 +272,14 @@ pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -
 pub(crate) fn end_at_signals() -> Result<()> {
     let ignored = ignored();
     let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
-    let mut signals = Signals::new(wanted).context(|| "preparing for signals")?;
+    let mut signals = Signals::new(wanted).with_context(|| "preparing for signals")?;
     let work = move || {
         if let Some(signal) = signals.forever().next() {
             end(signal);
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(work);
-    started.map(drop).context(|| NO_THREAD)
+    started.map(drop).with_context(|| NO_THREAD)
 }
 
 /// The signals that are ignored from the beginning, as nohup does, a bit each.

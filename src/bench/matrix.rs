@@ -219,8 +219,8 @@ fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<
     let start = Instant::now();
     let mut encoder = Encoder::new(SpoolWriter::new(budget), compression, 1, tar.size())?;
     let mut buf = vec![0; 1 << 17];
-    copy(&mut SourceReader::all(tar.as_ref()), &mut encoder, &mut buf).context(place)?;
-    let (spool, _) = encoder.finish().context(place)?;
+    copy(&mut SourceReader::all(tar.as_ref()), &mut encoder, &mut buf).with_context(place)?;
+    let (spool, _) = encoder.finish().with_context(place)?;
     let encode = start.elapsed();
     let blob = spool.finish()?;
     let window = window(compression, &blob);

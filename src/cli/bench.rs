@@ -92,7 +92,7 @@ impl BenchArgs {
         };
         let (subject, matrix) = pool.install(|| -> Result<_> {
             let subject = Subject::read(&last.images[0], global.max_size.0, &budget, terminal)
-                .context(|| format!("reading {name}"))?;
+                .with_context(|| format!("reading {name}"))?;
             let matrix = bench::measure(&subject, &options, &budget, terminal)?;
             Ok((subject, matrix))
         })?;

@@ -39,7 +39,7 @@ impl Copy {
         let (tag, platform) = (tag(&self.source), self.platform.as_ref());
         let (bundle, notes) = pool
             .install(|| place.unchanged(tag, platform, to_docker, global.max_size.0))
-            .context(|| format!("reading {}", self.source))?;
+            .with_context(|| format!("reading {}", self.source))?;
         for note in &notes {
             terminal.note(note);
         }

@@ -61,11 +61,11 @@ impl InspectArgs {
                 let outlines = place.outline(tag, platform).unwrap_or_default();
                 return self.outline(&outlines, e, global, terminal);
             }
-            opened => opened.context(|| format!("reading {}", self.image))?,
+            opened => opened.with_context(|| format!("reading {}", self.image))?,
         };
         opened.notes.iter().for_each(|note| terminal.note(note));
         let images = inspect(&opened, &options, &budget, terminal)
-            .context(|| format!("inspecting {}", self.image))?;
+            .with_context(|| format!("inspecting {}", self.image))?;
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
         let several = images.len() > 1;
         let limits = self.fail_on.clone().unwrap_or_default();

@@ -37,7 +37,7 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
         return write::file(path, fill);
     }
     let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
-    fill(&mut out).and_then(|()| Ok(out.flush()?)).context(|| STDOUT)
+    fill(&mut out).and_then(|()| Ok(out.flush()?)).with_context(|| STDOUT)
 }
 
 /// Says what was done, as JSON or for people: on standard output, unless that `is_taken` by what
@@ -55,7 +55,7 @@ pub(super) fn tell(
         (false, true) => Ok(()),
         (false, false) => forgive_closed(put(&mut out, lines_printable(&text()).as_bytes())),
     };
-    told.context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
+    told.with_context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
     Ok(Outcome::Done)
 }
 

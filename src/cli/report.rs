@@ -53,7 +53,7 @@ impl ReportArgs {
         let pool = global.pool()?;
         let matrix = pool.install(|| -> Result<_> {
             let subject = Subject::read(&last.images[0], global.max_size.0, &budget, terminal)
-                .context(|| format!("reading {name}"))?;
+                .with_context(|| format!("reading {name}"))?;
             bench::measure(&subject, &options, &budget, terminal)
         })?;
         let inspecting = inspect::Options {
@@ -62,7 +62,7 @@ impl ReportArgs {
             ..inspect::Options::default()
         };
         let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
-            .context(|| format!("inspecting {name}"))?;
+            .with_context(|| format!("inspecting {name}"))?;
         let splitting = global.split_options();
         let sequence =
             pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;

@@ -301,7 +301,7 @@ impl Common {
             previous.map(|p| open(p, self.platform.as_ref(), &budget, global)).transpose()?;
         let (bundle, mut images) =
             split::split(&opened, before.as_ref(), &options, &budget, terminal)
-                .context(|| format!("splitting {}", self.image))?;
+                .with_context(|| format!("splitting {}", self.image))?;
         for image in &mut images {
             image.notes.extend(remarks(image));
         }

@@ -85,13 +85,13 @@ pub fn apply(
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
             }
             Recipe::Rebuild { tar_bytes, packing, ops, .. } => {
-                let ops = delta.blob(*ops, &[]).context(place)?;
+                let ops = delta.blob(*ops, &[]).with_context(place)?;
                 let tar = Rebuild::new(delta, &tars, &layer.recipe, &ops, progress)?;
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
                 let mut tar = Timed { inner: tar, spent: Timespec::default() };
                 let out = Hashing::new(SpoolWriter::new(budget));
                 let out = pack(delta, packing, &mut tar, *tar_bytes, (workers, max_size), out)
-                    .context(place)?;
+                    .with_context(place)?;
                 let (_, diff_id, bytes) = tar.inner.finish();
                 applied.bytes += bytes;
                 applied.seconds += tar.spent.tv_sec as f64 + tar.spent.tv_nsec as f64 / 1e9;
@@ -103,8 +103,10 @@ pub fn apply(
                 (Arc::new(spool.finish()?) as Source, digest, diff_id)
             }
         };
-        check(layer.diff_id, diff_id).context(|| "the uncompressed tar").context(place)?;
-        check(layer.digest, digest).context(place)?;
+        check(layer.diff_id, diff_id)
+            .with_context(|| "the uncompressed tar")
+            .with_context(place)?;
+        check(layer.digest, digest).with_context(place)?;
         bundle.blobs.insert(layer.digest, Blob { source, verified: true });
     }
     progress.end();
@@ -175,11 +177,11 @@ fn pack<W: Write + Send + 'static>(
 fn check_documents(delta: &Delta) -> Result<()> {
     let header = &delta.header;
     let (kind, text) = &header.manifest;
-    check(header.new, Digest::of(text.as_bytes())).context(|| "the manifest in the delta")?;
+    check(header.new, Digest::of(text.as_bytes())).with_context(|| "the manifest in the delta")?;
     let manifest: Manifest = parse(text.as_bytes(), "the manifest in the delta")?;
     let config = Config::parse(header.config.as_bytes())?;
     check(manifest.config.digest, Digest::of(header.config.as_bytes()))
-        .context(|| "the config in the delta")?;
+        .with_context(|| "the config in the delta")?;
     let layers = header.layers.iter();
     let described = manifest.layers.iter().map(|l| l.digest).eq(layers.clone().map(|l| l.digest))
         && config.diff_ids()?.into_iter().eq(layers.map(|l| l.diff_id));

@@ -216,7 +216,7 @@ impl Delta {
             )));
         }
         let mut sizes = [0; 16];
-        reader.read_exact(&mut sizes).context(|| "the delta's header")?;
+        reader.read_exact(&mut sizes).with_context(|| "the delta's header")?;
         let size =
             |at: usize| sizes[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (packed, plain) = (size(0), size(8));
@@ -225,12 +225,12 @@ impl Delta {
         }
         let mut frame = vec![0; packed as usize];
         let mut hash = [0; 32];
-        reader.read_exact(&mut frame).context(|| "the delta's header")?;
-        reader.read_exact(&mut hash).context(|| "the delta's header")?;
+        reader.read_exact(&mut frame).with_context(|| "the delta's header")?;
+        reader.read_exact(&mut hash).with_context(|| "the delta's header")?;
         if *blake3::hash(&[&sizes[..], &frame].concat()).as_bytes() != hash {
             return Err(Error::mismatch("the delta's header is damaged; fetch the delta again"));
         }
-        let header = decompress(&frame, &[], plain).context(|| "the delta's header")?;
+        let header = decompress(&frame, &[], plain).with_context(|| "the delta's header")?;
         let header: Header = serde_json::from_slice(&header)
             .map_err(|e| Error::malformed(format!("the delta's header: {e}")))?;
         Self::new(header, source, 8 + 16 + packed + 32)
@@ -287,7 +287,7 @@ impl Delta {
             return Err(Error::malformed("a part of the delta states a size that can't be"));
         }
         let plain = decompress(&packed, reference, blob.plain);
-        plain.context(|| format!("part {number} of the delta"))
+        plain.with_context(|| format!("part {number} of the delta"))
     }
 }
 

@@ -96,7 +96,7 @@ pub fn encode(
             let job = Job { files, contents, links: &links, progress };
             let done = job
                 .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
-                .context(|| format!("encoding layer {}", i + 1));
+                .with_context(|| format!("encoding layer {}", i + 1));
             failed.fetch_or(done.is_err(), Ordering::Relaxed);
             if let Ok(mut slot) = results[*i].lock() {
                 *slot = Some(done);
@@ -153,7 +153,7 @@ impl Job<'_> {
                 tar.entry(&whiteout(&marker))?;
             }
             self.entry(&mut tar, entry, first.of(entry), &mut buf)
-                .context(|| display(&entry.path))?;
+                .with_context(|| display(&entry.path))?;
         }
         for marker in markers {
             tar.entry(&whiteout(&marker))?;

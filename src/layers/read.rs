@@ -79,7 +79,7 @@ pub fn read_layer(
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
-    read(layer, number, budget, limits, progress).context(|| &*layer.name)
+    read(layer, number, budget, limits, progress).with_context(|| &*layer.name)
 }
 
 fn read(
@@ -132,10 +132,10 @@ fn read_tar(
         let place =
             || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
         let before = found.changes.len();
-        found.add(&entry, &mut reader).context(place)?;
+        found.add(&entry, &mut reader).with_context(place)?;
         let new = &found.changes[before..];
         let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
-        limits.add_entry(bytes).context(place)?;
+        limits.add_entry(bytes).with_context(place)?;
     }
     // What follows the end marker is padding, but part of the diff ID.
     let mut stream = reader.into_inner().into_inner();
@@ -201,7 +201,7 @@ impl Found<'_> {
                 if unnamed { What::Unnamed(inode) } else { What::Put(inode) }
             }
             EntryKind::HardLink { target } => What::Link {
-                target: clean(target).context(|| "hard link target")?,
+                target: clean(target).with_context(|| "hard link target")?,
                 like: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
             },
             EntryKind::Symlink { target } if target.is_empty() => {

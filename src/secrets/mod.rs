@@ -228,7 +228,7 @@ impl Item<'_> {
         contents: &Contents,
     ) -> Result<(Vec<Secret>, Scanned)> {
         self.find(patterns, contents)
-            .context(|| format!("looking for secrets in {}", display(self.names[0])))
+            .with_context(|| format!("looking for secrets in {}", display(self.names[0])))
     }
 
     fn find(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {

@@ -343,9 +343,9 @@ impl Store {
     /// Makes a blob, or only what it is compressed from unless `make` is set.
     fn check_contents(&self, digest: &Digest, record: &BlobRecord, make: bool) -> Result<()> {
         match record.made.diff_id() {
-            Some(diff_id) if !make => {
-                self.verify_tar(diff_id, &self.layer(diff_id)?).context(|| format!("blob {digest}"))
-            }
+            Some(diff_id) if !make => self
+                .verify_tar(diff_id, &self.layer(diff_id)?)
+                .with_context(|| format!("blob {digest}")),
             _ => {
                 let workers = rayon::current_num_threads() as u32;
                 self.make(digest, record, workers, std::io::sink()).map(drop)

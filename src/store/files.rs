@@ -81,7 +81,7 @@ impl Folder {
         let folder = path.parent().unwrap_or(dir);
         let files = match fs::read_dir(folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            files => files.context(|| format!("reading {}", folder.display()))?,
+            files => files.with_context(|| format!("reading {}", folder.display()))?,
         };
         let mut list = Vec::new();
         for file in files {
@@ -142,7 +142,8 @@ impl Tails {
         if let Err(e) = done {
             // Nothing is left of what did not fit.
             let _ = file.set_len(end.end);
-            return Err(e).context(|| format!("writing {}", folder.path(dir, end.file).display()));
+            return Err(e)
+                .with_context(|| format!("writing {}", folder.path(dir, end.file).display()));
         }
         end.end += (begin.len() + body.len()) as u64;
         Ok(())
@@ -191,10 +192,10 @@ pub(super) fn tidy(dir: &Path, state: &State) -> Result<()> {
             let place = || format!("tidying {}", path.display());
             let older = folder == Folder::Records && number < end.file;
             if number > end.file || older {
-                fs::remove_file(&path).context(place)?;
+                fs::remove_file(&path).with_context(place)?;
             } else if number == end.file && bytes > end.end {
-                let file = OpenOptions::new().write(true).open(&path).context(place)?;
-                file.set_len(end.end).context(place)?;
+                let file = OpenOptions::new().write(true).open(&path).with_context(place)?;
+                file.set_len(end.end).with_context(place)?;
             }
         }
     }
@@ -275,7 +276,7 @@ pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<
     });
     let damaged = match damaged {
         Err(e) if e.io_kind() == Some(io::ErrorKind::NotFound) => 1,
-        damaged => damaged.context(|| format!("reading {}", path.display()))?,
+        damaged => damaged.with_context(|| format!("reading {}", path.display()))?,
     };
     // One that is cut off at its beginning leaves nothing to be seen.
     let short = u64::from(last < end.end && damaged == 0);

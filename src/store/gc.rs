@@ -219,8 +219,8 @@ impl Store {
         for (number, _) in files {
             let path = Folder::Packs.path(&self.dir, number);
             self.move_packs(&path, left.remove(&number).unwrap_or_default())
-                .context(|| format!("moving packs out of {}", path.display()))?;
-            fs::remove_file(&path).context(|| format!("removing {}", path.display()))?;
+                .with_context(|| format!("moving packs out of {}", path.display()))?;
+            fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
         Ok(())
     }
@@ -278,7 +278,7 @@ impl Store {
         let path = Folder::Records.path(&self.dir, old.file);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).context(|| format!("removing {}", path.display()))
+                Err(e).with_context(|| format!("removing {}", path.display()))
             }
             _ => Ok(()),
         }

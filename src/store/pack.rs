@@ -108,7 +108,8 @@ impl Packs {
         // waits in a circle.
         let reading = pack.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if pack.bytes.get().is_none() {
-            let bytes = self.decode(db, &pack, depth).context(|| format!("pack {}", pack.first))?;
+            let bytes =
+                self.decode(db, &pack, depth).with_context(|| format!("pack {}", pack.first))?;
             // Nobody else sets it meanwhile.
             let _ = pack.bytes.set(bytes);
         }

@@ -125,28 +125,28 @@ impl Store {
         match &record.made {
             Made::Document(chunks) | Made::Kept(chunks) => {
                 let mut chunks = ChunkReader::new(&self.packs, &self.db, chunks.clone());
-                copy(&mut chunks, &mut out).context(place)?;
+                copy(&mut chunks, &mut out).with_context(place)?;
             }
             Made::Recoded { diff_id, corrections } => {
-                let layer = self.layer(diff_id).context(place)?;
+                let layer = self.layer(diff_id).with_context(place)?;
                 let corrections = corrections.clone();
                 let mut corrections = ChunkReader::new(&self.packs, &self.db, corrections);
                 let mut tar = buffered(self.tar(&layer)?);
                 recode::rebuild(&mut tar, &mut corrections, record.bytes, &mut out)
-                    .context(place)?;
+                    .with_context(place)?;
             }
             Made::Compressed { diff_id, compression } => {
-                let layer = self.layer(diff_id).context(place)?;
-                let compression = Made::compression(compression).context(place)?;
+                let layer = self.layer(diff_id).with_context(place)?;
+                let compression = Made::compression(compression).with_context(place)?;
                 let mut encoder = Encoder::new(out, &compression, workers, layer.tar_bytes)?;
-                copy(&mut self.tar(&layer)?, &mut encoder).context(place)?;
+                copy(&mut self.tar(&layer)?, &mut encoder).with_context(place)?;
                 (out, _) = encoder.finish()?;
             }
         }
         let (out, found, bytes) = out.finish();
         if found != *digest || bytes != record.bytes {
             return Err(self.db.damaged(&format!("{bytes} bytes of digest {found} came out")))
-                .context(place);
+                .with_context(place);
         }
         Ok(out)
     }
@@ -158,7 +158,7 @@ impl Store {
 
     /// Reads a layer's tar, and verifies its diff ID.
     pub(super) fn verify_tar(&self, diff_id: &Digest, layer: &LayerRecord) -> Result<()> {
-        self.verify(diff_id, &mut self.tar(layer)?).context(|| format!("layer {diff_id}"))
+        self.verify(diff_id, &mut self.tar(layer)?).with_context(|| format!("layer {diff_id}"))
     }
 
     fn verify(&self, digest: &Digest, bytes: &mut impl Read) -> Result<()> {

@@ -101,7 +101,7 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
                 found.insert(first, header);
             }
         })
-        .context(|| format!("reading {}", path.display()))?;
+        .with_context(|| format!("reading {}", path.display()))?;
     }
     let mut packs: Vec<(u64, PackHeader)> = Vec::new();
     for (first, header) in found {

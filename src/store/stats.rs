@@ -175,7 +175,7 @@ fn size(sizes: &[u32], number: u64) -> u64 {
 /// Bytes of the files in a folder and those in it.
 pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(dir).context(|| format!("reading {}", dir.display()))? {
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
         let entry = entry?;
         // Another process may be at work.
         let Ok(metadata) = entry.metadata() else { continue };

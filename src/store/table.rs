@@ -207,7 +207,7 @@ impl StoreBatch<'_> {
         if !self.changes.0.is_empty() {
             let state = &mut writing.state;
             let done = writing.tails.record(&self.store.dir, state, &self.changes.0);
-            done.context(|| "recording what changed")?;
+            done.with_context(|| "recording what changed")?;
         }
         self.batch.put_json("state", b"", &writing.state)?;
         self.batch.write(sync)

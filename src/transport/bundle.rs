@@ -38,7 +38,7 @@ impl Blob {
         let mut reader = Hashing::new(SourceReader::all(self.source.as_ref()));
         let mut buf = vec![0; 1 << 18];
         loop {
-            let n = reader.read(&mut buf).context(place)?;
+            let n = reader.read(&mut buf).with_context(place)?;
             if n == 0 {
                 break;
             }

@@ -52,7 +52,7 @@ pub fn open(
     let mut notes = Vec::new();
     let mut read = |item: &Item| {
         read_image(archive, item, max_size, windows, &mut notes)
-            .context(|| format!("image {}", item.config))
+            .with_context(|| format!("image {}", item.config))
     };
     if let (None, Some(named)) = (tag, of_platforms(&items)) {
         let mut images = items.iter().map(&mut read).collect::<Result<Vec<_>>>()?;

@@ -59,11 +59,11 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
         let no = || Error::malformed("it is no regular file").context(place());
         if m.is_file() { Ok(()) } else { Err(no()) }
     };
-    regular(&fs::metadata(path).context(place)?)?;
+    regular(&fs::metadata(path).with_context(place)?)?;
     // Should it have become another meanwhile.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).context(place)?;
-    regular(&file.metadata().context(place)?)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).with_context(place)?;
+    regular(&file.metadata().with_context(place)?)?;
     Ok(file)
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn blob_path(digest: &Digest) -> String {
 
 /// A document by its file name.
 pub(crate) fn document(files: &dyn Files, name: &str) -> Result<Option<Vec<u8>>> {
-    files.get(name)?.map(|source| read_document(files, &source).context(|| name)).transpose()
+    files.get(name)?.map(|source| read_document(files, &source).with_context(|| name)).transpose()
 }
 
 /// A document by its descriptor, with its size and digest verified.

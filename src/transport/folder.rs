@@ -64,7 +64,7 @@ pub(super) fn write(
         replace(&layout, |file| Ok(file.write_all(LAYOUT)?))?;
     }
     let blobs = dir.join("blobs/sha256");
-    added.folders(&blobs).context(|| format!("creating {}", blobs.display()))?;
+    added.folders(&blobs).with_context(|| format!("creating {}", blobs.display()))?;
     for (digest, blob) in &bundle.blobs {
         put(dir, digest, blob, &added, progress)?;
     }
@@ -86,13 +86,13 @@ fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
         let folder = match fs::create_dir_all(dir).and_then(|()| File::open(dir)) {
             Ok(folder) => folder,
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e).context(place),
+            Err(e) => return Err(e).with_context(place),
         };
         match folder.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 progress.note(&format!("waiting for who else writes to {}", dir.display()));
-                folder.lock().context(|| format!("locking the folder {}", dir.display()))?;
+                folder.lock().with_context(|| format!("locking the folder {}", dir.display()))?;
             }
             // Network file systems without locks.
             Err(TryLockError::Error(e)) => progress.note(&format!(
@@ -102,7 +102,7 @@ fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
         }
         // Meanwhile it may have been removed, and made again by another writer.
         let identity = |m: fs::Metadata| (m.dev(), m.ino());
-        let locked = folder.metadata().map(identity).context(place)?;
+        let locked = folder.metadata().map(identity).with_context(place)?;
         if fs::metadata(dir).is_ok_and(|m| identity(m) == locked) {
             return Ok(folder);
         }

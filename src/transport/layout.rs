@@ -29,7 +29,7 @@ pub fn open(
     let mut index = None;
     if let [d] = descriptors.as_slice() {
         if media_type::is_index(&d.media_type) {
-            index = Some(read_index(files, d).context(|| format!("index {}", d.digest))?);
+            index = Some(read_index(files, d).with_context(|| format!("index {}", d.digest))?);
         }
         found.walk(d, 0)?;
     } else {
@@ -101,13 +101,13 @@ impl Found<'_> {
             return Ok(());
         }
         if media_type::is_index(&d.media_type) {
-            return self.walk_index(d, depth).context(|| format!("index {}", d.digest));
+            return self.walk_index(d, depth).with_context(|| format!("index {}", d.digest));
         }
         if self.images.len() >= MAX_IMAGES {
             return Err(Error::limit(format!("more than {MAX_IMAGES} images in one index")));
         }
         // The same image may stand in an index under several names.
-        let image = read_image(self.files, d).context(|| format!("manifest {}", d.digest))?;
+        let image = read_image(self.files, d).with_context(|| format!("manifest {}", d.digest))?;
         if !self.images.iter().any(|i| i.manifest == image.manifest && i.platform == image.platform)
         {
             self.images.push(image);
@@ -168,9 +168,9 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
         )));
     }
     let place = || format!("config {}", manifest.config.digest);
-    let config_bytes = document_blob(files, &manifest.config).context(place)?;
-    let config = Config::parse(&config_bytes).context(place)?;
-    let diff_ids = config.diff_ids_of(manifest.layers.len()).context(place)?;
+    let config_bytes = document_blob(files, &manifest.config).with_context(place)?;
+    let config = Config::parse(&config_bytes).with_context(place)?;
+    let diff_ids = config.diff_ids_of(manifest.layers.len()).with_context(place)?;
     let layers = manifest.layers.iter().zip(&diff_ids).enumerate().map(|(i, (l, diff_id))| {
         let name = format!("layer {} ({})", i + 1, l.digest);
         media_type::check_layer(&l.media_type)
@@ -182,7 +182,7 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
             ),
             _ => e,
         });
-        let source = source.context(|| name.clone())?;
+        let source = source.with_context(|| name.clone())?;
         Ok(LayerBlob::described(name, l, *diff_id, source))
     });
     let layers = layers.collect::<Result<_>>()?;

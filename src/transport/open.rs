@@ -28,7 +28,7 @@ pub fn open(
     let place = Place::at(reference, budget, max_size)?;
     place
         .images(reference.tag.as_deref(), platform, max_size)
-        .context(|| format!("reading {reference}"))
+        .with_context(|| format!("reading {reference}"))
 }
 
 /// An archive, a layout or one image of a store, found but not read.
@@ -53,7 +53,7 @@ impl Place {
     /// Finds what `reference` names. Archives that come through a pipe or are compressed go to a
     /// spool on `budget`, at most `max_size` bytes of them.
     pub fn at(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
-        Self::find(reference, budget, max_size).context(|| format!("reading {reference}"))
+        Self::find(reference, budget, max_size).with_context(|| format!("reading {reference}"))
     }
 
     fn find(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
@@ -102,7 +102,7 @@ impl Place {
         let plain = codec::decode_archive(source.as_ref(), budget.windows())?
             .map(|(format, plain)| {
                 spool(plain, budget, max_size, most)
-                    .context(|| format!("decompressing the {format} archive"))
+                    .with_context(|| format!("decompressing the {format} archive"))
             })
             .transpose()?;
         let source = plain.unwrap_or(source);

@@ -61,13 +61,13 @@ fn walk(
         return Ok(());
     }
     if !media_type::is_index(&d.media_type) {
-        found.push(of_manifest(files, d).context(|| format!("manifest {}", d.digest))?);
+        found.push(of_manifest(files, d).with_context(|| format!("manifest {}", d.digest))?);
         return Ok(());
     }
     if depth >= MAX_DEPTH {
         return Err(Error::limit(format!("more than {MAX_DEPTH} indexes inside one another")));
     }
-    let index = read_index(files, d).context(|| format!("index {}", d.digest))?;
+    let index = read_index(files, d).with_context(|| format!("index {}", d.digest))?;
     for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {
         match walk(files, &d, platform, depth + 1, found) {
             Err(e) if is_unusable(&e) => {}

@@ -84,7 +84,7 @@ fn platforms(
         return Ok(());
     }
     if media_type::is_index(&d.media_type) {
-        let index = read_index(files, d).context(|| format!("index {}", d.digest))?;
+        let index = read_index(files, d).with_context(|| format!("index {}", d.digest))?;
         let entries = index.manifests.iter().filter_map(|value| entry(value).ok());
         return entries.into_iter().try_for_each(|d| platforms(files, &d, depth + 1, found));
     }
@@ -116,12 +116,12 @@ impl Reach<'_> {
     /// [`ErrorKind::NotFound`] when some of it is not there; the rest is added.
     fn follow(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         if media_type::is_index(&d.media_type) {
-            return self.index(d, depth).context(|| format!("index {}", d.digest));
+            return self.index(d, depth).with_context(|| format!("index {}", d.digest));
         }
         if media_type::is_manifest(&d.media_type) {
-            return self.manifest(d).context(|| format!("manifest {}", d.digest));
+            return self.manifest(d).with_context(|| format!("manifest {}", d.digest));
         }
-        self.blob(d).context(|| format!("{:?} {}", d.media_type, d.digest))
+        self.blob(d).with_context(|| format!("{:?} {}", d.media_type, d.digest))
     }
 
     /// Follows one of several. An index may name more than was saved with it.
@@ -156,9 +156,9 @@ impl Reach<'_> {
     fn manifest(&mut self, d: &Descriptor) -> Result<()> {
         let (_, manifest) = read_manifest(self.files, d)?;
         self.blob(d)?;
-        let mut missing = self.blob(&manifest.config).context(|| "the config").err();
+        let mut missing = self.blob(&manifest.config).with_context(|| "the config").err();
         for (i, layer) in manifest.layers.iter().enumerate() {
-            match self.blob(layer).context(|| format!("layer {} ({})", i + 1, layer.digest)) {
+            match self.blob(layer).with_context(|| format!("layer {} ({})", i + 1, layer.digest)) {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     let elsewhere = media_type::is_foreign(&layer.media_type);
                     missing = missing.or((!elsewhere).then_some(e));

@@ -80,11 +80,11 @@ impl Target {
         }
         match (fs::metadata(path), reference.transport) {
             (Err(e), _) if e.kind() == io::ErrorKind::NotFound => {
-                refuse_dangling(path).context(place)?;
+                refuse_dangling(path).with_context(place)?;
             }
-            (Err(e), _) => return Err(e).context(place),
+            (Err(e), _) => return Err(e).with_context(place),
             (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
-                folder::check(path).context(place)?;
+                folder::check(path).with_context(place)?;
             }
             (Ok(m), _) if m.is_dir() => {
                 return Err(Error::refused(
@@ -106,14 +106,14 @@ impl Target {
         // Better now than after minutes of work.
         let pipe = fs::metadata(path).is_ok_and(|m| !m.is_file());
         if reference.transport != Some(Transport::Oci) && !pipe {
-            check_folder(path).context(place)?;
+            check_folder(path).with_context(place)?;
         }
         let same = |i: &&&Reference| i.path.as_deref().and_then(real) == real(path);
         let within = inputs.iter().filter(same);
         let inputs = within.map(|i| i.tag.clone()).collect();
         let guard = Guard { force, inputs };
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
-            guard.check(&listing::read(path).context(place)?, &[tag]).context(place)?;
+            guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
         Ok(Self { guard, form, reference: reference.clone() })
     }
@@ -162,7 +162,7 @@ impl Target {
             }
         };
         progress.end();
-        done.context(|| format!("writing {}", self.reference))
+        done.with_context(|| format!("writing {}", self.reference))
     }
 }
 
@@ -179,12 +179,12 @@ pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()>
     match fs::metadata(path) {
         Ok(m) if m.is_file() => {}
         Ok(_) => return Err(Error::refused("something is there that is no file").context(place())),
-        Err(_) => refuse_dangling(path).context(place)?,
+        Err(_) => refuse_dangling(path).with_context(place)?,
     }
     if !force && path.symlink_metadata().is_ok() {
         return Err(Error::refused("it is there already; --force replaces it").context(place()));
     }
-    check_folder(path).context(place)
+    check_folder(path).with_context(place)
 }
 
 /// Refuses a symlink to nothing: what is written would replace it.
@@ -235,7 +235,7 @@ pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
         fill(&mut out)?;
         Ok(out.flush()?)
     };
-    replace(path, fill).context(|| format!("writing {}", path.display()))
+    replace(path, fill).with_context(|| format!("writing {}", path.display()))
 }
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them

@@ -48,7 +48,7 @@ impl Drop for Fresh {
 /// Locks a folder for writing, and makes a database of it if it is empty or not there.
 pub(super) fn lock(schema: &Schema, dir: &Path) -> Result<(File, Fresh)> {
     let stays = dir.exists();
-    fs::create_dir_all(dir).context(|| format!("creating {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let mut fresh = Fresh::default();
     if !is_there(schema, dir)? {
         if fs::read_dir(dir)?.next().is_some() {
@@ -69,7 +69,7 @@ pub(super) fn lock(schema: &Schema, dir: &Path) -> Result<(File, Fresh)> {
             let busy = "another relayer is writing to it; try again when that has ended";
             Err(Error::refused(busy))
         }
-        Err(TryLockError::Error(e)) => Err(e).context(|| "locking it"),
+        Err(TryLockError::Error(e)) => Err(e).with_context(|| "locking it"),
     }
 }
 

@@ -61,15 +61,16 @@ impl Db {
     /// Opens a database for writing, and makes it if it is not there.
     pub(crate) fn open(schema: Schema, dir: &Path) -> Result<Self> {
         let place = || place(&schema, dir);
-        let (lock, fresh) = lock(&schema, dir).context(place)?;
+        let (lock, fresh) = lock(&schema, dir).with_context(place)?;
         let index = dir.join(INDEX);
-        if holds_something(dir).context(place)? {
-            made_index(&schema, &index).context(place)?;
+        if holds_something(dir).with_context(place)? {
+            made_index(&schema, &index).with_context(place)?;
         }
-        check_logs(&schema, &index).context(place)?;
+        check_logs(&schema, &index).with_context(place)?;
         let mut options = options();
         options.create_if_missing(true);
-        let rocks = DB::open(&options, &index).map_err(|e| failed(&schema, &e)).context(place)?;
+        let rocks =
+            DB::open(&options, &index).map_err(|e| failed(&schema, &e)).with_context(place)?;
         Ok(Self { rocks, schema, fresh, _lock: Some(lock) })
     }
 
@@ -89,28 +90,29 @@ impl Db {
         let place =
             || format!("making the index of the {} in {} again", schema.name, dir.display());
         let (index, new) = (dir.join(INDEX), dir.join(NEW_INDEX));
-        write_format(&schema, dir).context(place)?;
-        let (lock, _) = lock(&schema, dir).context(place)?;
+        write_format(&schema, dir).with_context(place)?;
+        let (lock, _) = lock(&schema, dir).with_context(place)?;
         let remove = |path: &Path| match fs::remove_dir_all(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         };
-        remove(&new).context(place)?;
+        remove(&new).with_context(place)?;
         let mut options = options();
         options.create_if_missing(true);
-        let rocks = DB::open(&options, &new).map_err(|e| failed(&schema, &e)).context(place)?;
+        let rocks =
+            DB::open(&options, &new).map_err(|e| failed(&schema, &e)).with_context(place)?;
         let db = Self { rocks, schema, fresh: Fresh::default(), _lock: Some(lock) };
         fill(&db)?;
         db.settle()?;
         let Self { rocks, _lock, .. } = db;
         drop(rocks);
-        remove(&index).context(place)?;
-        fs::rename(&new, &index).context(place)?;
+        remove(&index).with_context(place)?;
+        fs::rename(&new, &index).with_context(place)?;
         Ok(File::open(dir)?.sync_all()?)
     }
 
     fn made(schema: &Schema, dir: &Path) -> Result<()> {
-        if is_there(schema, dir).context(|| place(schema, dir))? {
+        if is_there(schema, dir).with_context(|| place(schema, dir))? {
             return Ok(());
         }
         Err(Error::not_found(format!(
@@ -125,23 +127,25 @@ impl Db {
     pub(crate) fn open_read(schema: Schema, dir: &Path) -> Result<Self> {
         Self::made(&schema, dir)?;
         let (index, place) = (dir.join(INDEX), || place(&schema, dir));
-        made_index(&schema, &index).context(place)?;
-        check_logs(&schema, &index).context(place)?;
+        made_index(&schema, &index).with_context(place)?;
+        check_logs(&schema, &index).with_context(place)?;
         let mut options = options();
-        let files = fs::read_dir(&index).context(place)?.count();
+        let files = fs::read_dir(&index).with_context(place)?.count();
         if files <= open_files() as usize {
             // All are opened at once: a writer that merges them takes them away meanwhile.
             options.set_max_open_files(-1);
         }
         let rocks = DB::open_for_read_only(&options, &index, false);
-        let rocks = rocks.map_err(|e| failed(&schema, &e)).context(place)?;
+        let rocks = rocks.map_err(|e| failed(&schema, &e)).with_context(place)?;
         Ok(Self { rocks, schema, fresh: Fresh::default(), _lock: None })
     }
 
     /// A value.
     pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let value = self.rocks.get(self.key(table, key)?);
-        value.map_err(|e| self.failed(&e)).context(|| format!("reading the {}", self.schema.name))
+        value
+            .map_err(|e| self.failed(&e))
+            .with_context(|| format!("reading the {}", self.schema.name))
     }
 
     /// A value that is JSON.
@@ -267,7 +271,7 @@ impl Batch<'_> {
         options.set_sync(sync);
         let done = self.db.rocks.write_opt(self.batch, &options);
         done.map_err(|e| self.db.failed(&e))
-            .context(|| format!("writing the {}", self.db.schema.name))?;
+            .with_context(|| format!("writing the {}", self.db.schema.name))?;
         self.db.fresh.take();
         Ok(())
     }

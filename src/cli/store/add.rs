@@ -44,7 +44,7 @@ pub(super) fn add(
         let place = load::place(image, &budget, global)?;
         // Without a tag it is all images that are there.
         let tags = match load::tag(image) {
-            None if args.platform.is_none() => place.each().context(|| reading(image))?,
+            None if args.platform.is_none() => place.each().with_context(|| reading(image))?,
             tag => vec![tag.map(str::to_owned)],
         };
         if tags.len() > 1 && !args.name.is_empty() {
@@ -71,7 +71,7 @@ pub(super) fn add(
                 bundle.names = names;
                 store.add(&bundle, &images, options, &budget, terminal)
             };
-            let added = pool.install(add).context(|| format!("adding {image}"))?;
+            let added = pool.install(add).with_context(|| format!("adding {image}"))?;
             print_added(&added, start, global, terminal)?;
             all.push(json!({
                 "image": image.to_string(), "added": added,

@@ -87,7 +87,7 @@ pub fn analyze(
 ) -> Result<Option<Analysis>> {
     let mut hash = Hashing::new(std::io::sink());
     let (mut size, mut written) = (0, 1);
-    out.write_all(&[VERSION]).context(|| "writing corrections")?;
+    out.write_all(&[VERSION]).with_context(|| "writing corrections")?;
     let mut parser = Parser::new(blob);
     let (mut model, mut choices, mut ended) = (None, 0, false);
     // Segments not yet coded, and where the first of them begins in the parser's bytes.
@@ -130,14 +130,14 @@ pub fn analyze(
                 varint::put(&mut record, n as u64);
             }
             record.extend_from_slice(&payload);
-            out.write_all(&record).context(|| "writing corrections")?;
+            out.write_all(&record).with_context(|| "writing corrections")?;
             written += record.len() as u64;
             // The byte that two segments share is counted with the second.
             let bytes_of = (job.packed.len() - usize::from(job.end_phase > 0)) as u64;
             size += bytes_of;
             progress.advance(bytes_of);
             let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
-            hash.write_all(plain).context(|| "hashing")?;
+            hash.write_all(plain).with_context(|| "hashing")?;
         }
         if size > PROBE && written > size / 3 {
             return Ok(None);
@@ -226,7 +226,7 @@ pub fn rebuild(
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut version = [0];
-    corrections.read_exact(&mut version).context(|| "reading corrections")?;
+    corrections.read_exact(&mut version).with_context(|| "reading corrections")?;
     if version[0] != VERSION {
         return Err(Error::unsupported(format!("corrections of version {}", version[0])));
     }
@@ -245,7 +245,10 @@ pub fn rebuild(
         }
         let total: usize = records.iter().map(|r| r.plain).sum();
         let missing = (begin + total + AFTER).saturating_sub(window.len()) as u64;
-        (&mut *plain).take(missing).read_to_end(&mut window).context(|| "reading plain bytes")?;
+        (&mut *plain)
+            .take(missing)
+            .read_to_end(&mut window)
+            .with_context(|| "reading plain bytes")?;
         if window.len() < begin + total {
             return Err(Error::mismatch("there are fewer plain bytes than the corrections are of"));
         }
@@ -280,7 +283,7 @@ pub fn rebuild(
             left = left
                 .checked_sub(packed.len() as u64)
                 .ok_or_else(|| Error::mismatch(format!("the blob has more than {size} bytes")))?;
-            out.write_all(&packed).context(|| "writing the blob")?;
+            out.write_all(&packed).with_context(|| "writing the blob")?;
         }
         let forget = begin.saturating_sub(BEFORE);
         window.drain(..forget);
@@ -304,16 +307,16 @@ impl Record {
     fn read(from: &mut dyn Read) -> Result<Option<Self>> {
         let failed = || "reading corrections";
         let mut model = Vec::new();
-        (&mut *from).take(1).read_to_end(&mut model).context(failed)?;
+        (&mut *from).take(1).read_to_end(&mut model).with_context(failed)?;
         let Some(model) = model.first() else { return Ok(None) };
-        let plain = read_varint(from).context(failed)?;
-        let size = read_varint(from).context(failed)?;
+        let plain = read_varint(from).with_context(failed)?;
+        let size = read_varint(from).with_context(failed)?;
         // A segment ends with the token that passes its limit.
         if plain > MAX_PLAIN as u64 + 300 || size > MAX_PAYLOAD {
             return Err(Error::malformed("a segment of corrections is too large"));
         }
         let mut payload = Vec::new();
-        (&mut *from).take(size).read_to_end(&mut payload).context(failed)?;
+        (&mut *from).take(size).read_to_end(&mut payload).with_context(failed)?;
         if payload.len() as u64 != size {
             return Err(Error::malformed("the corrections are cut off"));
         }

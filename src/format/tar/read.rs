@@ -142,17 +142,17 @@ impl<R: Forward> Reader<R> {
         let mut special = Special::default();
         while !self.done {
             let at = self.at;
-            let Some(block) = self.header().context(place(at))? else { break };
-            let fields = Fields::read(&block).context(place(at))?;
+            let Some(block) = self.header().with_context(place(at))? else { break };
+            let fields = Fields::read(&block).with_context(place(at))?;
             match fields.typeflag {
                 b'x' | b'g' | b'L' | b'K' => {
-                    let data = self.special(&fields).context(place(at))?;
+                    let data = self.special(&fields).with_context(place(at))?;
                     match fields.typeflag {
-                        b'x' => special.pax = pax::records(&data).context(place(at))?,
+                        b'x' => special.pax = pax::records(&data).with_context(place(at))?,
                         b'L' => special.name = until_nul(&data).to_vec(),
                         b'K' => special.link = until_nul(&data).to_vec(),
                         _ => {
-                            pax::check_global(&data).context(place(at))?;
+                            pax::check_global(&data).with_context(place(at))?;
                             // For Go this is an entry, which takes what stands before it.
                             special = Special::default();
                             start = self.at;
@@ -161,7 +161,7 @@ impl<R: Forward> Reader<R> {
                 }
                 _ => {
                     let entry = self.entry(&block, &fields, start, special);
-                    return entry.map(Some).context(place(start));
+                    return entry.map(Some).with_context(place(start));
                 }
             }
         }
@@ -182,16 +182,17 @@ impl<R: Forward> Reader<R> {
         let place = || display(&path);
         // The header's own size must be one too, even where an extended header has another.
         if !fields.header_only() {
-            size_of(fields.size).context(place)?;
+            size_of(fields.size).with_context(place)?;
         }
         let size = pax.size.unwrap_or(fields.size);
-        let kind = kind(fields, &path, target.into(), size).context(place)?;
+        let kind = kind(fields, &path, target.into(), size).with_context(place)?;
         let stored = if let EntryKind::File { size, .. } = kind { size } else { 0 };
         (self.left, self.pad) = (stored, padding(stored));
         if self.at.checked_add(self.left).and_then(|end| end.checked_add(self.pad)).is_none() {
             return Err(Error::malformed(format!("a size of {stored} bytes")).context(place()));
         }
-        let (kind, stored, name) = self.sparse(block, &special.pax, kind, stored).context(place)?;
+        let (kind, stored, name) =
+            self.sparse(block, &special.pax, kind, stored).with_context(place)?;
         Ok(Entry {
             mode: (fields.mode & 0o7777) as u32,
             uid: pax.uid.unwrap_or(fields.uid) as u32,

@@ -123,7 +123,7 @@ impl Budget {
     pub(super) fn write(&self, bytes: &[u8]) -> Result<u64> {
         let free = lock(&self.free).pop();
         let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
-        self.file()?.write_all_at(bytes, at).context(|| {
+        self.file()?.write_all_at(bytes, at).with_context(|| {
             format!(
                 "writing to a temporary file in {}, which TMPDIR names",
                 self.folder().display()
@@ -150,7 +150,7 @@ impl Budget {
     pub(super) fn file(&self) -> Result<&File> {
         if self.overflow.get().is_none() {
             let dir = self.folder();
-            let file = tempfile::tempfile_in(&dir).context(|| {
+            let file = tempfile::tempfile_in(&dir).with_context(|| {
                 format!("creating a temporary file in {}, which TMPDIR names", dir.display())
             })?;
             // Another thread may have been first; its file is as good.

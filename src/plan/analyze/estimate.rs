@@ -45,7 +45,7 @@ pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Resu
         .par_iter()
         .map_init(compressor, |compressor, batch| {
             let compressor = compressor.as_mut().map_err(|e| Error::malformed(e.to_string()))?;
-            ratio(batch, window, contents, compressor).context(|| {
+            ratio(batch, window, contents, compressor).with_context(|| {
                 let first = batch.files.first().map(|f| f.0);
                 let name = set.entries().iter().find(|e| Some(e.inode) == first);
                 format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))

@@ -133,7 +133,7 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
                 all.push(
                     found
                         .prepare(r, restamp)
-                        .context(|| format!("reading {}", display(&entry.path)))?,
+                        .with_context(|| format!("reading {}", display(&entry.path)))?,
                 );
             }
         }

@@ -146,7 +146,7 @@ impl<'a> Relations<'a> {
         let Some(file) = self.file(entry) else { return Ok(Vec::new()) };
         let mut bytes = vec![0; file.size.min(most) as usize];
         let read = self.contents.read_at(file, &mut bytes, 0);
-        read.context(|| format!("reading {}", display(&entry.path)))?;
+        read.with_context(|| format!("reading {}", display(&entry.path)))?;
         self.count_text(bytes.len());
         Ok(bytes)
     }
@@ -261,7 +261,7 @@ impl<'a> Relations<'a> {
         let Some(file) = self.file(entry).filter(|_| !scope.is_empty()) else { return Ok(()) };
         let bytes = self.contents.open(file).take(most);
         let found = scope.scan(bytes, form);
-        self.hold_all(found.context(|| format!("reading {}", display(&entry.path)))?, by);
+        self.hold_all(found.with_context(|| format!("reading {}", display(&entry.path)))?, by);
         Ok(())
     }
 

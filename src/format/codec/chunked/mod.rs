@@ -61,9 +61,9 @@ impl<W: Write + Send + 'static> Encoder<W> {
         let pipe = Pipe { pieces, now: io::Cursor::default() };
         let work = move || {
             let done = Layer::new(out, level, workers)?.run(pipe);
-            done.context(|| "zstd:chunked")
+            done.with_context(|| "zstd:chunked")
         };
-        let handle = std::thread::Builder::new().spawn(work).context(|| NO_THREAD)?;
+        let handle = std::thread::Builder::new().spawn(work).with_context(|| NO_THREAD)?;
         Ok(Self { buf: Vec::with_capacity(PIECE), thread: Some(Thread { input, handle }) })
     }
 
