@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use fastcdc::v2020::FastCDC;
 use relayer::base::progress::Silent;
-use relayer::layers::Limits;
-use relayer::layers::flatten;
+use relayer::layers::flatten::{self, Keep};
 use relayer::model::content::{Budget, SourceReader};
 use relayer::transport::{Reference, open};
 
@@ -87,9 +86,9 @@ fn files(image: &Path, known: &mut BTreeSet<[u8; 32]>, each: &mut dyn FnMut(&[u8
     let budget = Budget::new(1 << 30, None);
     let max = 64 << 30;
     let opened = open::open(&Reference::file(image), None, &budget, max).unwrap();
-    let limits = Limits::new(max, &opened.images[0].layers, &budget);
-    let layers = flatten::read(&opened.images[0].layers, Some(&budget), &limits, &Silent).unwrap();
-    for layer in &layers {
+    let layers = &opened.images[0].layers;
+    let read = flatten::read(layers, Keep::Contents, max, &budget, &Silent).unwrap();
+    for layer in &read.layers {
         for span in layer.spans() {
             if known.insert(span.file.hash) {
                 let mut bytes = Vec::new();

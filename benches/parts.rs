@@ -11,8 +11,7 @@ use relayer::base::progress::Silent;
 use relayer::format::codec::{self, Compression, Encoder};
 use relayer::format::recode;
 use relayer::format::tar::{EntryKind, Metadata, Writer};
-use relayer::layers::Limits;
-use relayer::layers::flatten::flatten;
+use relayer::layers::flatten::{self, Keep};
 use relayer::model::content::{Budget, Windows};
 use relayer::model::digest::Digest;
 use relayer::model::fileset::{Mtime, Xattrs};
@@ -74,9 +73,9 @@ fn flatten_plain_layer(bencher: Bencher<'_, '_>) {
     let blob = LayerBlob::undescribed("layer".into(), diff_id, source, u64::MAX, budget.windows())
         .unwrap();
     bencher.counter(BytesCount::new(data.len())).bench(|| {
-        let limits = Limits::new(1 << 40, std::slice::from_ref(&blob), &budget);
-        flatten(std::slice::from_ref(&blob), Some(&budget), &limits, &Silent).unwrap().layers[0]
-            .bytes
+        let layers = std::slice::from_ref(&blob);
+        let read = flatten::read(layers, Keep::Contents, 1 << 40, &budget, &Silent).unwrap();
+        read.flatten().unwrap().layers[0].tar_bytes
     });
 }
 

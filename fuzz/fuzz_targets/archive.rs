@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use relayer::model::content::Budget;
-use relayer::layers::flatten::flatten;
-use relayer::layers::Limits;
+use relayer::layers::flatten::{self, Keep, ReadLayers};
 use relayer::base::progress::Silent;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::open_archive;
@@ -21,12 +20,8 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     for image in &opened.images {
-        let _ = flatten(
-            &image.layers,
-            Some(&budget),
-            &Limits::new(MAX, &image.layers, &budget),
-            &Silent,
-        );
+        let _ = flatten::read(&image.layers, Keep::Contents, MAX, &budget, &Silent)
+            .and_then(ReadLayers::flatten);
     }
     if let Ok(bundle) = Bundle::unchanged(&opened) {
         let _ =

@@ -12,8 +12,7 @@ use relayer::plan::analyze::analyze;
 use relayer::model::content::Budget;
 use relayer::model::digest::Digest;
 use relayer::model::fileset::{Mtime, Xattrs};
-use relayer::layers::flatten::flatten;
-use relayer::layers::Limits;
+use relayer::layers::flatten::{self, Keep};
 use relayer::model::mtime::MtimePolicy;
 use relayer::base::progress::Silent;
 use relayer::plan::recorded_times;
@@ -71,8 +70,9 @@ fuzz_target!(|bytes: &[u8]| {
     let blob =
         LayerBlob::undescribed("layer".into(), Digest::of(&tar), source, MAX, budget.windows())
             .unwrap();
-    let limits = Limits::new(MAX, std::slice::from_ref(&blob), &budget);
-    let mut flat = flatten(&[blob], Some(&budget), &limits, &Silent).unwrap();
+    let layers = [blob];
+    let read = flatten::read(&layers, Keep::Contents, MAX, &budget, &Silent).unwrap();
+    let mut flat = read.flatten().unwrap();
     let analysis = analyze(&flat.files, &flat.contents, &[]).unwrap();
     assert_eq!(analysis.owner.len(), flat.files.inodes().len());
     assert!(analysis.owner.iter().all(|owner| (*owner as usize) < analysis.components.len()));

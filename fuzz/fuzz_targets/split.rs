@@ -9,8 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use relayer::model::content::Budget;
 use relayer::model::digest::Digest;
 use relayer::model::fileset::FileSet;
-use relayer::layers::flatten::flatten;
-use relayer::layers::Limits;
+use relayer::layers::flatten::{self, Keep};
 use relayer::model::oci::Config;
 use relayer::plan::Target;
 use relayer::base::progress::Silent;
@@ -54,7 +53,7 @@ fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
 
 fn files(layers: &[LayerBlob]) -> relayer::base::error::Result<FileSet> {
     let budget = Budget::new(MAX, None);
-    Ok(flatten(layers, None, &Limits::new(4 * MAX, layers, &budget), &Silent)?.files)
+    Ok(flatten::read(layers, Keep::Index, 4 * MAX, &budget, &Silent)?.flatten()?.files)
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::layers::Limits;
-use crate::layers::flatten::flatten;
+use crate::layers::flatten::{self, Flattened, Keep};
 use crate::model::content::{Budget, Contents};
 use crate::model::fileset::FileSet;
 use crate::plan::analyze::{self, Analysis};
@@ -37,12 +37,12 @@ impl Subject {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let limits = Limits::new(max_size, &image.layers, budget);
-        let flat = flatten(&image.layers, Some(budget), &limits, progress)?;
+        let flat =
+            flatten::read(&image.layers, Keep::Contents, max_size, budget, progress)?.flatten()?;
         let analysis = analyze::analyze(&flat.files, &flat.contents, &[])?;
         let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
         let built = split::pulled(image, &flat, &estimates);
-        let (files, contents) = (flat.files, flat.contents);
+        let Flattened { files, contents, limits, .. } = flat;
         Ok(Self { files, contents, analysis, estimates, built, limits })
     }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::compare::diff::{self, Loads, loads};
+use crate::compare::diff::{Loads, loads};
+use crate::layers::flatten::LayerStats;
 use crate::model::content::Budget;
 use crate::simulate::{self, Client, Identity, Link, Machine, Pull, needs, simulate_update};
 use crate::split::report::ImageReport;
@@ -168,12 +169,13 @@ impl Sequence {
 }
 
 impl Held {
-    fn as_diffed(&self) -> diff::Layer {
-        diff::Layer {
+    fn as_diffed(&self) -> LayerStats {
+        LayerStats {
             digest: self.identity.digest,
             diff_id: self.identity.diff_id,
             blob_bytes: self.layer.blob_bytes,
             tar_bytes: self.layer.tar_bytes,
+            entries: self.layer.entries,
         }
     }
 }

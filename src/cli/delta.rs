@@ -13,9 +13,7 @@ use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::delta::{self, Delta, Side};
-use crate::layers::Limits;
-use crate::layers::flatten;
-use crate::layers::read::LayerContent;
+use crate::layers::flatten::{self, Keep};
 use crate::model::content::{Budget, DiskFile, Source};
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
@@ -73,20 +71,17 @@ impl DeltaArgs {
         let budget = Budget::new(global.memory.0, None);
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
-        let limits = |image: &Image| Limits::new(global.max_size.0, &image.layers, &budget);
-        let read = |image: &Image, limits: &Limits, name| -> Result<Vec<LayerContent>> {
-            flatten::read(&image.layers, Some(&budget), limits, terminal)
-                .context(|| format!("reading {name}"))
-        };
         let made = global.pool()?.install(|| {
             let (old, new_image) = (&old.images[0], &new.images[0]);
-            let (of_old, of_new) = (limits(old), limits(new_image));
-            let old_layers = read(old, &of_old, &self.old)?;
-            let new_layers = read(new_image, &of_new, &self.new)?;
+            let (keep, most) = (Keep::Contents, global.max_size.0);
+            let old_layers = flatten::read(&old.layers, keep, most, &budget, terminal)
+                .context(|| format!("reading {}", self.old))?;
+            let new_layers = flatten::read(&new_image.layers, keep, most, &budget, terminal)
+                .context(|| format!("reading {}", self.new))?;
             let mut made = delta::Made::default();
             output::write(&self.output, |out| {
-                let old = Side { image: old, layers: &old_layers };
-                let side = Side { image: new_image, layers: &new_layers };
+                let old = Side { image: old, layers: &old_layers.layers };
+                let side = Side { image: new_image, layers: &new_layers.layers };
                 made = delta::make(old, side, &new.names, self.level, out, terminal)?;
                 Ok(())
             })?;
@@ -146,11 +141,11 @@ impl Apply {
             ))
         })?;
         let (bundle, applied) = global.pool()?.install(|| {
-            let limits = Limits::new(global.max_size.0, &old.layers, &budget);
-            let layers = flatten::read(&old.layers, Some(&budget), &limits, terminal)
-                .context(|| format!("reading {}", self.old))?;
+            let read =
+                flatten::read(&old.layers, Keep::Contents, global.max_size.0, &budget, terminal)
+                    .context(|| format!("reading {}", self.old))?;
             let workers = rayon::current_num_threads() as u32;
-            delta::apply(&delta, old, &layers, workers, global.max_size.0, &budget, terminal)
+            delta::apply(&delta, old, &read.layers, workers, global.max_size.0, &budget, terminal)
                 .context(|| format!("applying {}", self.delta.display()))
         })?;
         target.write(&bundle, terminal)?;

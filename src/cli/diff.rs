@@ -73,10 +73,9 @@ impl DiffArgs {
     }
 
     fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
-        let Loaded { files, contents, layers, .. } =
-            load_one(image, self.platform.as_ref(), global, terminal)?;
-        let analysis = analyze(&files, &contents, &[])?;
-        Ok(Side { files, analysis, layers })
+        let Loaded { flat, .. } = load_one(image, self.platform.as_ref(), global, terminal)?;
+        let analysis = analyze(&flat.files, &flat.contents, &[])?;
+        Ok(Side { files: flat.files, analysis, layers: flat.layers })
     }
 }
 

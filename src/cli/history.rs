@@ -114,8 +114,8 @@ mod run {
         let mut all = Vec::new();
         for image in &args.images {
             let (name, loaded) = read(args, image, global, terminal)?;
-            let analysis = analyze(&loaded.files, &loaded.contents, &[])?;
-            let snapshot = Snapshot::new(&loaded.files, &analysis);
+            let analysis = analyze(&loaded.flat.files, &loaded.flat.contents, &[])?;
+            let snapshot = Snapshot::new(&loaded.flat.files, &analysis);
             let added = history.add(&name, &image.to_string(), &snapshot)?;
             if !global.json && !global.quiet {
                 let text = if added.known {

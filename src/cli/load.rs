@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use super::{Global, terminal::Terminal};
 use crate::base::error::{Context, Error, Result};
-use crate::compare::diff::Layer;
-use crate::layers::Limits;
-use crate::layers::flatten;
-use crate::model::content::{Budget, Contents};
-use crate::model::fileset::FileSet;
+use crate::layers::flatten::{self, Flattened, Keep};
+use crate::model::content::Budget;
 use crate::model::oci::Platform;
 use crate::transport::image::Opened;
 use crate::transport::open::Place;
@@ -78,12 +75,8 @@ pub(super) struct Loaded {
     /// The names that the reference has there.
     #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "only a history asks for it"))]
     pub(super) names: Vec<String>,
-    pub(super) files: FileSet,
-    /// What files hold; nothing of compressed layers unless it was asked for.
-    pub(super) contents: Contents,
-    pub(super) layers: Vec<Layer>,
-    /// What the file set takes is counted as long as it lives.
-    _limits: Limits,
+    /// Its files; contents of compressed layers only if they were asked for.
+    pub(super) flat: Flattened,
 }
 
 /// Reads all images that a reference names, with `contents` if those are wanted too.
@@ -98,23 +91,12 @@ pub(super) fn load(
     let budget = Budget::new(global.memory.0, None);
     let opened = open(image, platform, &budget, global)?;
     let pool = global.pool()?;
+    let keep = if contents { Keep::Contents } else { Keep::Index };
     let images = opened.images.iter().map(|one| {
-        let limits = Limits::new(global.max_size.0, &one.layers, &budget);
-        let read = pool.install(|| {
-            flatten::read(&one.layers, contents.then_some(&budget), &limits, terminal)
+        let flat = pool.install(|| {
+            flatten::read(&one.layers, keep, global.max_size.0, &budget, terminal)?.flatten()
         })?;
-        let layers = one.layers.iter().zip(&read).map(|(layer, read)| Layer {
-            digest: read.digest,
-            diff_id: layer.diff_id,
-            blob_bytes: layer.source.size(),
-            tar_bytes: read.tar_bytes,
-        });
-        let layers = layers.collect();
-        let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
-        let listed = one.layers.iter().map(|l| l.name.as_str());
-        let (files, _) = flatten::apply(listed.zip(read.into_iter().map(|l| l.changes)))?;
-        let (platform, names) = (one.platform.clone(), opened.names.clone());
-        Ok(Loaded { platform, names, files, contents, layers, _limits: limits })
+        Ok(Loaded { platform: one.platform.clone(), names: opened.names.clone(), flat })
     });
     images.collect::<Result<_>>().context(|| format!("reading {image}"))
 }

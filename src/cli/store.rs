@@ -290,13 +290,13 @@ mod run {
         let loaded = load_one(&image, platform, global, terminal)?;
         let wanted = path.as_bytes();
         let relative: Vec<&[u8]> = parts(wanted).collect();
-        let file = loaded.files.resolve(&relative.join(&b'/'));
-        let inode = file.as_ref().and_then(|path| loaded.files.get(path));
+        let file = loaded.flat.files.resolve(&relative.join(&b'/'));
+        let inode = file.as_ref().and_then(|path| loaded.flat.files.get(path));
         let place = || format!("{} of {image}", display(wanted));
         match inode.map(|inode| &inode.kind) {
             Some(Kind::File(file)) => {
                 let copy = |out: &mut dyn io::Write| {
-                    io::copy(&mut loaded.contents.open(file), out).context(place).map(drop)
+                    io::copy(&mut loaded.flat.contents.open(file), out).context(place).map(drop)
                 };
                 output::write(Path::new("-"), copy)?;
                 Ok(Outcome::Done)

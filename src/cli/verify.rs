@@ -9,6 +9,7 @@ use super::load::{Loaded, load};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::error::{Error, Result};
 use crate::compare::verify::compare;
+use crate::layers::flatten::Flattened;
 use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Platform;
@@ -64,7 +65,7 @@ impl Verify {
         let platforms =
             |images: &[Loaded]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
         let (here, there) = (platforms(&first), platforms(&second));
-        for (at, Loaded { platform, files: a, contents, .. }) in first.iter_mut().enumerate() {
+        for (at, Loaded { platform, flat, .. }) in first.iter_mut().enumerate() {
             let b =
                 Platform::counterpart(&here, at, &there).map(|b| &second[b]).ok_or_else(|| {
                     Error::not_found(format!("{} has fewer images for {platform}", self.second))
@@ -72,15 +73,16 @@ impl Verify {
             if self.allow.is_some() {
                 // What B took over from its previous image is what A would take over from B.
                 let policy = MtimePolicy::Preserve;
-                let (one, kept) = even_out(a, contents, &budget, &b.files, policy)?;
+                let Flattened { files, contents, .. } = flat;
+                let (one, kept) = even_out(files, contents, &budget, &b.flat.files, policy)?;
                 held.add(&kept);
                 evened.files += one.files;
                 evened.bytes += one.bytes;
                 evened.directories += one.directories;
                 evened.bytecode += one.bytecode;
             }
-            paths += a.entries().len();
-            differences.extend(compare(a, &b.files));
+            paths += flat.files.entries().len();
+            differences.extend(compare(&flat.files, &b.flat.files));
         }
         let same = differences.is_empty();
         if global.json {

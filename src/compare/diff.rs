@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::digest::Digest;
+use crate::layers::flatten::LayerStats;
 use crate::model::fileset::{Entry, FileSet, Inode, Kind};
 use crate::plan::analyze::Analysis;
 use crate::simulate::{Identity, Reuse, needs};
@@ -16,20 +16,7 @@ pub struct Side {
     /// Its components.
     pub analysis: Analysis,
     /// Lowest first.
-    pub layers: Vec<Layer>,
-}
-
-/// A layer as clients know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layer {
-    /// Digest of the blob.
-    pub digest: Digest,
-    /// Digest of the tar.
-    pub diff_id: Digest,
-    /// Bytes of the blob.
-    pub blob_bytes: u64,
-    /// Bytes of the tar.
-    pub tar_bytes: u64,
+    pub layers: Vec<LayerStats>,
 }
 
 /// Files and their bytes; a hard-link group counts once, and so do symlinks and devices, without
@@ -178,8 +165,8 @@ fn component<'a>(side: &'a Side, entry: &Entry) -> &'a str {
 }
 
 /// What clients that have the old layers do to have the new ones.
-pub fn loads(old: &[Layer], new: &[Layer]) -> Loads {
-    let identities = |layers: &[Layer]| -> Vec<Identity> {
+pub fn loads(old: &[LayerStats], new: &[LayerStats]) -> Loads {
+    let identities = |layers: &[LayerStats]| -> Vec<Identity> {
         layers.iter().map(|l| Identity { digest: l.digest, diff_id: l.diff_id }).collect()
     };
     let (old, ids) = (identities(old), identities(new));
@@ -203,17 +190,24 @@ pub fn loads(old: &[Layer], new: &[Layer]) -> Loads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::digest::Digest;
     use crate::model::fileset::Mtime;
     use crate::plan::analyze::{analyze, fixture::Fixture};
 
-    fn layer(name: &str, bytes: u64) -> Layer {
+    fn layer(name: &str, bytes: u64) -> LayerStats {
         let diff_id = Digest::of(name.as_bytes());
-        Layer { digest: diff_id, diff_id, blob_bytes: bytes, tar_bytes: 10 * bytes }
+        LayerStats {
+            digest: diff_id,
+            diff_id,
+            blob_bytes: bytes,
+            tar_bytes: 10 * bytes,
+            entries: 1,
+        }
     }
 
     #[test]
     fn clients_load_what_they_lack() {
-        let stack = |names: &str| -> Vec<Layer> {
+        let stack = |names: &str| -> Vec<LayerStats> {
             names
                 .bytes()
                 .map(|b| layer(&char::from(b).to_string(), u64::from(b - b'a') + 1))

@@ -17,18 +17,16 @@ use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::format::codec::{self, Format, zstd_headers};
-use crate::layers;
-use crate::layers::driver::Attributes;
-use crate::layers::flatten;
+use crate::layers::flatten::{self, Flattened, Keep};
 use crate::layers::read::LayerContent;
-use crate::model::content::{Budget, Contents};
+use crate::model::content::Budget;
+use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::fileset::{FileSet, Kind};
 use crate::model::oci::{self, Manifest};
 use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
 use crate::secrets::{self, Scanned, Secret};
-use crate::split::report::{self, Counts};
 use crate::transport::image::{Image, Opened};
 
 /// How to inspect.
@@ -183,16 +181,11 @@ fn inspect_one(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Inspection> {
-    let limits = layers::Limits::new(options.max_size, &image.layers, budget);
-    let read = flatten::read(&image.layers, Some(budget), &limits, progress)?;
+    let read = flatten::read(&image.layers, Keep::Contents, options.max_size, budget, progress)?;
     let patterns = secrets::Patterns::new()?;
-    let mut layers = layers(image, &read, &patterns)?;
-    let contents = Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect());
-    let mut notes: Vec<String> =
-        Attributes::note(read.iter().map(|l| &l.driver)).into_iter().collect();
-    let named = image.layers.iter().map(|l| l.name.as_str());
-    let (files, _, hidden) =
-        flatten::apply_and_list(named.zip(read.into_iter().map(|l| l.changes)))?;
+    let mut layers = layers(image, &read.layers, &patterns)?;
+    let (flat, hidden) = read.flatten_and_list()?;
+    let Flattened { files, contents, mut notes, .. } = flat;
     for h in &hidden {
         layers[h.file.location.source() as usize].hidden_bytes += h.file.size;
     }
@@ -229,7 +222,7 @@ fn inspect_one(
         config: Digest::of(&image.config_bytes),
         manifest: image.manifest.as_deref().map(Digest::of),
         totals,
-        files: report::count(&files),
+        files: Counts::of(&files),
         secrets: found,
         scanned,
         components: components(&files, &analysis, &estimates),

@@ -26,6 +26,7 @@ use crate::layers::changeset::{Change, What, set_by_link};
 use crate::layers::driver::Attributes;
 use crate::layers::read::{LayerContent, read_layer};
 use crate::model::content::{Budget, Contents};
+use crate::model::digest::Digest;
 use crate::model::fileset::{
     Entry, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts,
 };
@@ -40,7 +41,25 @@ const MAX_SYMLINKS: usize = 40;
 /// A list of changes is made smaller whenever so many are done.
 const FREED: usize = 1 << 14;
 
-/// The result of flattening.
+/// An image's layers, read.
+pub struct ReadLayers<'a> {
+    blobs: &'a [LayerBlob],
+    /// What each of them does, lowest first; their files' sources are numbered from 0.
+    pub layers: Vec<LayerContent>,
+    /// What their index takes is counted as long as this lives.
+    limits: Limits,
+}
+
+/// What is kept of layers when they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Their index and the bytes of their files.
+    Contents,
+    /// The index only: files of compressed layers can't be read later.
+    Index,
+}
+
+/// An image as a client would show it.
 pub struct Flattened {
     /// The final file set.
     pub files: FileSet,
@@ -48,57 +67,93 @@ pub struct Flattened {
     pub contents: Contents,
     /// What it no longer holds.
     pub hidden: Hidden,
-    /// What each layer unpacks to, lowest first.
-    pub layers: Vec<Unpacked>,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerStats>,
     /// What people should know of what the file set lacks.
     pub notes: Vec<String>,
+    /// What the file set takes is counted as long as this lives.
+    pub(crate) limits: Limits,
 }
 
-/// What a layer unpacks to.
-#[derive(Debug, Clone, Copy)]
-pub struct Unpacked {
+/// A layer that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerStats {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Digest of the tar.
+    pub diff_id: Digest,
+    /// Bytes of the blob.
+    pub blob_bytes: u64,
     /// Bytes of the tar.
-    pub bytes: u64,
-    /// Its entries, whiteouts among them.
+    pub tar_bytes: u64,
+    /// Entries of the tar, whiteouts among them.
     pub entries: u64,
 }
 
-/// Reads and applies layers, lowest first. Runs on the current rayon pool. Without a budget only
-/// the file set is wanted: contents of compressed layers can't be read from the result.
-pub fn flatten(
-    layers: &[LayerBlob],
-    budget: Option<&Arc<Budget>>,
-    limits: &Limits,
+/// Reads layers in parallel, on the current rayon pool. They may expand to `max_size` bytes in all.
+///
+/// # Errors
+/// When one can't be read, is not valid or has another digest than stated, or when a bound is met.
+pub fn read<'a>(
+    blobs: &'a [LayerBlob],
+    keep: Keep,
+    max_size: u64,
+    budget: &Arc<Budget>,
     progress: &dyn Progress,
-) -> Result<Flattened> {
-    let read = read(layers, budget, limits, progress)?;
-    let unpacked =
-        |l: &LayerContent| Unpacked { bytes: l.tar_bytes, entries: l.changes.len() as u64 };
-    let unpacked = read.iter().map(unpacked).collect();
-    let notes = Attributes::note(read.iter().map(|l| &l.driver)).into_iter().collect();
-    let (sources, changes): (Vec<_>, Vec<_>) =
-        read.into_iter().map(|l| (l.source, l.changes)).unzip();
-    let (files, hidden) = apply(layers.iter().map(|l| l.name.as_str()).zip(changes))?;
-    Ok(Flattened { files, contents: Contents::new(sources), hidden, layers: unpacked, notes })
-}
-
-/// Reads layers in parallel; their files' sources are numbered from 0. See [`flatten`].
-pub fn read(
-    layers: &[LayerBlob],
-    budget: Option<&Arc<Budget>>,
-    limits: &Limits,
-    progress: &dyn Progress,
-) -> Result<Vec<LayerContent>> {
-    progress.begin("read", layers.iter().map(|l| l.source.size()).sum());
-    let read: Vec<Result<LayerContent>> = layers
+) -> Result<ReadLayers<'a>> {
+    let limits = Limits::new(max_size, blobs, budget);
+    let spools = (keep == Keep::Contents).then_some(budget);
+    progress.begin("read", blobs.iter().map(|l| l.source.size()).sum());
+    let read: Vec<Result<LayerContent>> = blobs
         .par_iter()
         .enumerate()
         .with_max_len(1)
-        .map(|(i, layer)| read_layer(layer, i as u32, budget, limits, progress))
+        .map(|(i, blob)| read_layer(blob, i as u32, spools, &limits, progress))
         .collect();
     progress.end();
     // Of several broken layers the lowest is reported, whichever is found first.
-    read.into_iter().collect()
+    Ok(ReadLayers { blobs, layers: read.into_iter().collect::<Result<_>>()?, limits })
+}
+
+impl ReadLayers<'_> {
+    /// Where the bytes of files are.
+    pub fn contents(&self) -> Contents {
+        Contents::new(self.layers.iter().map(|l| Arc::clone(&l.source)).collect())
+    }
+
+    /// What the layers come to, one above the other.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn flatten(self) -> Result<Flattened> {
+        Ok(self.flatten_with(Tree::default())?.0)
+    }
+
+    /// As [`flatten`](Self::flatten), and lists the hidden files, in no order that means anything.
+    ///
+    /// # Errors
+    /// When the layers contradict each other.
+    pub fn flatten_and_list(self) -> Result<(Flattened, Vec<HiddenFile>)> {
+        self.flatten_with(Tree::listing())
+    }
+
+    fn flatten_with(self, tree: Tree) -> Result<(Flattened, Vec<HiddenFile>)> {
+        let contents = self.contents();
+        let notes = Attributes::note(self.layers.iter().map(|l| &l.driver)).into_iter().collect();
+        let stats = |(blob, read): (&LayerBlob, &LayerContent)| LayerStats {
+            digest: read.digest,
+            diff_id: blob.diff_id,
+            blob_bytes: blob.source.size(),
+            tar_bytes: read.tar_bytes,
+            entries: read.changes.len() as u64,
+        };
+        let layers = self.blobs.iter().zip(&self.layers).map(stats).collect();
+        let names = self.blobs.iter().map(|l| l.name.as_str());
+        let changes = self.layers.into_iter().map(|l| l.changes);
+        let (files, hidden, list) = tree.apply_all(names.zip(changes))?;
+        let limits = self.limits;
+        Ok((Flattened { files, contents, hidden, layers, notes, limits }, list))
+    }
 }
 
 /// Applies layers, lowest first, each with the name that messages give it.
@@ -107,13 +162,6 @@ pub fn apply<'a>(
 ) -> Result<(FileSet, Hidden)> {
     let (files, hidden, _) = Tree::default().apply_all(layers)?;
     Ok((files, hidden))
-}
-
-/// As [`apply`], and lists the hidden files, in no order that means anything.
-pub fn apply_and_list<'a>(
-    layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
-) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
-    Tree { losses: Some(Vec::new()), ..Tree::default() }.apply_all(layers)
 }
 
 /// The file set in the making.
@@ -145,6 +193,11 @@ struct Loss {
 }
 
 impl Tree {
+    /// One that lists what is hidden.
+    fn listing() -> Self {
+        Self { losses: Some(Vec::new()), ..Self::default() }
+    }
+
     fn apply_all<'a>(
         mut self,
         layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,

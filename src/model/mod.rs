@@ -5,6 +5,7 @@
 //! the bytes of those; [`oci`], descriptors, manifests and configs with their unknown fields.
 
 pub mod content;
+pub mod counts;
 pub mod digest;
 pub mod fileset;
 pub mod mtime;

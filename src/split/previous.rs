@@ -2,36 +2,27 @@
 
 use std::sync::Arc;
 
-use super::assemble::same_but_layers;
+use super::options::{Options, PLAN};
+use super::report::{self, LayerReport, LostSecret, UpdateReport};
 use super::secrets::{self, Purge};
-use super::{Options, PLAN};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::format::codec::Format;
 use crate::layers::Limits;
 use crate::layers::changeset::{Change, What};
-use crate::layers::flatten::{self, Flattened};
+use crate::layers::encode::EncodedLayer;
+use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
+use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, Contents, Source};
 use crate::model::digest::Digest;
 use crate::model::fileset::{FileSet, Inode, Kind};
-use crate::model::oci::{self, Descriptor, Manifest, Platform};
+use crate::model::oci::{self, Descriptor, Manifest};
 use crate::plan::Plan;
+use crate::plan::analyze::Analysis;
 use crate::plan::recorded_times::Held;
-use crate::plan::update::{self, Evened, OldLayer, Update, Verdict};
+use crate::plan::update::{self, Dead, Evened, Fate, OldLayer, Update, Verdict};
 use crate::simulate;
-use crate::split::report::{self, LayerReport, LostSecret, UpdateReport};
-use crate::transport::image::{Image, Opened};
-
-/// The image of `opened` that the one at `at` in `images` is the next version of.
-pub(super) fn of_platform<'a>(
-    opened: &'a Opened,
-    images: &[Image],
-    at: usize,
-) -> Option<&'a Image> {
-    let here: Vec<_> = images.iter().map(|i| i.platform.clone()).collect();
-    let there: Vec<_> = opened.images.iter().map(|i| i.platform.clone()).collect();
-    Platform::counterpart(&here, at, &there).map(|at| &opened.images[at])
-}
+use crate::transport::image::{Image, LayerBlob};
 
 /// A layer of the previous image that is kept.
 pub(super) struct Kept {
@@ -46,183 +37,204 @@ pub(super) struct Kept {
     live: u64,
 }
 
-/// The previous image.
+/// The previous image, read.
 pub(super) struct Previous<'a> {
-    pub(super) image: &'a Image,
-    /// Its layers; their changesets go once the decision is made.
+    image: &'a Image,
     layers: Vec<OldLayer>,
-    digests: Vec<Digest>,
-    tar_bytes: Vec<u64>,
+    stats: Vec<LayerStats>,
     files: FileSet,
+    /// Nothing of compressed layers if nobody looks for secrets in them.
     contents: Contents,
-    evened: Evened,
-    held: Held,
-    secrets: Vec<LostSecret>,
-    kept: Vec<Kept>,
-    update: Option<Update>,
     labels: Vec<String>,
     manifest: Option<Manifest>,
-    /// What the index takes is counted as long as it lives.
+    /// What the file set takes is counted as long as this lives.
     _limits: Limits,
 }
 
+/// Which layers of the previous image are kept, and which are new.
+pub(super) struct Decision {
+    /// Lowest first.
+    pub(super) kept: Vec<Kept>,
+    /// The layers above them.
+    pub(super) plan: Plan,
+    /// What was decided of the previous image, if there is one.
+    update: Option<Decided>,
+}
+
+/// What is told of the previous image's layers.
+struct Decided {
+    fates: Vec<Fate>,
+    labels: Vec<String>,
+    dead: Vec<Dead>,
+    secrets: Vec<LostSecret>,
+    evened: Evened,
+}
+
 impl<'a> Previous<'a> {
-    /// Reads the previous image and evens out the new one against it.
+    /// Reads the previous image.
     pub(super) fn read(
         image: &'a Image,
-        new: &mut Flattened,
         options: &Options,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
         // What is gone is looked through for secrets.
-        let contents = (!options.update.keep_secrets).then_some(budget);
-        let limits = Limits::new(options.max_size, &image.layers, budget);
-        let read = flatten::read(&image.layers, contents, &limits, progress)?;
-        let changes = |l: &crate::layers::read::LayerContent| l.changes.clone();
-        let named = image.layers.iter().map(|l| l.name.as_str());
-        let (files, _) = flatten::apply(named.zip(read.iter().map(changes)))?;
-        let (evened, held) = if options.update.exact {
-            Default::default()
-        } else {
-            let Flattened { files: now, contents, .. } = new;
-            update::even_out(now, contents, budget, &files, options.mtime)?
+        let keep = if options.update.keep_secrets { Keep::Index } else { Keep::Contents };
+        let read = flatten::read(&image.layers, keep, options.max_size, budget, progress)?;
+        let old = |(read, blob): (&LayerContent, &LayerBlob)| OldLayer {
+            name: blob.name.clone(),
+            barred: !read.driver.is_empty(),
+            changes: read.changes.clone(),
+            blob_bytes: blob.source.size(),
         };
+        let layers = read.layers.iter().zip(&image.layers).map(old).collect();
         let manifest = image.manifest.as_ref();
         let manifest = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
+        let flat = read.flatten()?;
         Ok(Self {
             image,
-            contents: Contents::new(read.iter().map(|l| Arc::clone(&l.source)).collect()),
-            digests: read.iter().map(|l| l.digest).collect(),
-            tar_bytes: read.iter().map(|l| l.tar_bytes).collect(),
+            layers,
+            stats: flat.layers,
+            files: flat.files,
+            contents: flat.contents,
             labels: labels(image, manifest.as_ref()),
             manifest,
-            layers: read
-                .into_iter()
-                .zip(&image.layers)
-                .map(|(read, layer)| OldLayer {
-                    name: layer.name.clone(),
-                    barred: !read.driver.is_empty(),
-                    changes: read.changes,
-                    blob_bytes: layer.source.size(),
-                })
-                .collect(),
-            files,
-            _limits: limits,
-            evened,
-            held,
-            secrets: Vec::new(),
-            kept: Vec::new(),
-            update: None,
+            _limits: flat.limits,
         })
     }
 
-    /// Decides what is kept, and gives the plan of the new layers.
+    /// Gives the new image the times of this one where nothing else differs, unless all are to stay.
+    pub(super) fn carry_over(
+        &self,
+        new: &mut Flattened,
+        options: &Options,
+        budget: &Arc<Budget>,
+    ) -> Result<(Evened, Held)> {
+        if options.update.exact {
+            return Ok(Default::default());
+        }
+        let Flattened { files, contents, .. } = new;
+        update::even_out(files, contents, budget, &self.files, options.mtime)
+    }
+
+    /// Decides what is kept, and plans the new layers.
     pub(super) fn decide(
-        &mut self,
-        now: &secrets::New<'_>,
+        self,
+        new: &secrets::New<'_>,
         estimates: &[u64],
+        evened: Evened,
         purge: &mut Purge<'_>,
         options: &Options,
         progress: &dyn Progress,
-    ) -> Result<Plan> {
-        let (files, analysis) = (now.files, now.analysis);
-        let dead = update::dead(files, &self.layers);
-        purge.meet(files, &self.layers, &dead);
-        let old = std::mem::take(&mut self.contents);
-        if !options.update.keep_secrets {
-            self.secrets = secrets::lost(now, &dead, &old, progress)?;
-        }
-        drop(old);
-        let secret = self.secrets.iter().map(|s| s.layer - 1);
-        let new = update::New { files, analysis, estimates, target: options.target };
-        let mut update =
-            update::update(new, &self.files, &self.layers, dead, secret, &options.update)?;
-        for (i, fate) in update.fates.iter().enumerate() {
-            if fate.verdict != Verdict::Kept {
-                continue;
-            }
-            let layer = &self.image.layers[i];
-            let kind = Format::of(layer.source.as_ref())?.media_type();
-            let mut descriptor = Descriptor::new(kind, self.digests[i], layer.source.size());
-            // zstd:chunked needs what the descriptor says of the blob.
-            let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));
-            let noted = noted.filter(|noted| noted.digest == descriptor.digest);
-            let mut annotations = noted.and_then(|d| d.annotations.clone()).unwrap_or_default();
-            annotations.insert(PLAN.to_owned(), self.labels[i].clone());
-            descriptor.annotations = Some(annotations);
-            let (files, bytes) = count(&self.layers[i].changes);
-            self.kept.push(Kept {
-                descriptor,
-                diff_id: layer.diff_id,
-                label: self.labels[i].clone(),
-                source: Arc::clone(&layer.source),
-                tar_bytes: self.tar_bytes[i],
-                files,
-                bytes,
-                entries: self.layers[i].changes.len() as u64,
-                live: fate.live,
-            });
-        }
-        // The index of the old layers can be as large as that of the new image.
-        self.layers.iter_mut().for_each(|l| l.changes = Vec::new());
-        self.files = FileSet::default();
-        let plan = std::mem::take(&mut update.plan);
-        self.update = Some(update);
-        Ok(plan)
+    ) -> Result<Decision> {
+        let Self { layers, files, contents, .. } = &self;
+        let dead = update::dead(new.files, layers);
+        purge.meet(new.files, layers, &dead);
+        let secrets = if options.update.keep_secrets {
+            Vec::new()
+        } else {
+            secrets::lost(new, &dead, contents, progress)?
+        };
+        let secret = secrets.iter().map(|s| s.layer - 1);
+        let now = update::New {
+            files: new.files,
+            analysis: new.analysis,
+            estimates,
+            target: options.target,
+        };
+        let update = update::update(now, files, layers, dead, secret, &options.update)?;
+        let kept = update.fates.iter().enumerate().filter(|(_, f)| f.verdict == Verdict::Kept);
+        let kept = kept.map(|(i, fate)| self.kept(i, fate)).collect::<Result<_>>()?;
+        let Update { fates, plan, dead } = update;
+        let update = Decided { fates, labels: self.labels, dead, secrets, evened };
+        Ok(Decision { kept, plan, update: Some(update) })
     }
 
-    /// The layers that are kept, lowest first.
-    pub(super) fn kept(&self) -> &[Kept] {
-        &self.kept
+    /// The layer at `i`, which is kept.
+    fn kept(&self, i: usize, fate: &Fate) -> Result<Kept> {
+        let (layer, stats) = (&self.image.layers[i], self.stats[i]);
+        let kind = Format::of(layer.source.as_ref())?.media_type();
+        let mut descriptor = Descriptor::new(kind, stats.digest, stats.blob_bytes);
+        // zstd:chunked needs what the descriptor says of the blob.
+        let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));
+        let noted = noted.filter(|noted| noted.digest == descriptor.digest);
+        let mut annotations = noted.and_then(|d| d.annotations.clone()).unwrap_or_default();
+        annotations.insert(PLAN.to_owned(), self.labels[i].clone());
+        descriptor.annotations = Some(annotations);
+        let (files, bytes) = count(&self.layers[i].changes);
+        Ok(Kept {
+            descriptor,
+            diff_id: layer.diff_id,
+            label: self.labels[i].clone(),
+            source: Arc::clone(&layer.source),
+            tar_bytes: stats.tar_bytes,
+            files,
+            bytes,
+            entries: stats.entries,
+            live: fate.live,
+        })
+    }
+}
+
+impl Decision {
+    /// Nothing to keep: all layers are new.
+    pub(super) fn first(plan: Plan) -> Self {
+        Self { kept: Vec::new(), plan, update: None }
     }
 
-    /// What was not evened out because other files remember it.
-    pub(super) fn held(&self) -> &Held {
-        &self.held
+    /// Rows of all layers, lowest first.
+    pub(super) fn layers(
+        &self,
+        analysis: &Analysis,
+        encoded: Option<&[EncodedLayer]>,
+    ) -> Vec<LayerReport> {
+        let kept = self.kept.iter().map(Kept::report);
+        kept.chain(report::layers(&self.plan, analysis, encoded)).collect()
     }
 
-    /// Whether the new image is the previous one.
-    pub(super) fn is_unchanged(&self, image: &Image, plan: &Plan) -> bool {
-        plan.layers.is_empty()
-            && self.kept.len() == self.image.layers.len()
-            && same_but_layers(image, self.image)
+    /// All `layers` as a pull sees them, with the new ones in this compression.
+    pub(super) fn pulled(
+        &self,
+        layers: &[LayerReport],
+        compression: simulate::Compression,
+    ) -> Vec<simulate::Layer> {
+        let of = |i: usize| match self.kept.get(i) {
+            Some(kept) => simulate::Compression::of(&kept.descriptor.media_type),
+            None => compression,
+        };
+        layers.iter().enumerate().map(|(i, layer)| layer.pulled(of(i))).collect()
     }
 
-    /// What was decided. `layers` are those of the new image.
-    pub(super) fn report(&self, layers: &[LayerReport]) -> UpdateReport {
-        let fates = self.update.iter().flat_map(|u| &u.fates).zip(&self.labels);
-        let dead = self.update.iter().flat_map(|u| &u.dead);
-        report::update(fates, dead, self.evened, self.secrets.clone(), layers)
+    /// What became of the previous image, whose place the image with these `layers` takes.
+    pub(super) fn report(&self, layers: &[LayerReport]) -> Option<UpdateReport> {
+        let update = self.update.as_ref()?;
+        let fates = update.fates.iter().zip(&update.labels);
+        let secrets = update.secrets.clone();
+        Some(report::update(fates, &update.dead, update.evened, secrets, layers))
     }
 
-    /// What is said of layers that are given up for secrets.
+    /// What is said of layers that are dropped for secrets.
     pub(super) fn notes(&self) -> Vec<String> {
         const NAMED: usize = 5;
-        let layers = self.secrets.chunk_by(|a, b| a.layer == b.layer);
+        let secrets = self.update.as_ref().map_or(&[][..], |update| &update.secrets);
         let note = |secrets: &[LostSecret]| {
             let named = secrets.iter().take(NAMED).map(|s| format!("{} ({})", s.path, s.rule));
             let more = secrets.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!(
-                "layer {} of the previous image is given up: it holds deleted files that are likely \
+                "layer {} of the previous image is dropped: it holds deleted files that are likely \
                  secrets: {}{more}; --keep-secrets keeps such layers",
                 secrets[0].layer,
                 named.collect::<Vec<_>>().join(", ")
             )
         };
-        layers.map(note).collect()
+        secrets.chunk_by(|a, b| a.layer == b.layer).map(note).collect()
     }
 }
 
 impl Kept {
-    /// As a pull sees it.
-    pub(super) fn pulled(&self) -> simulate::Layer {
-        self.report().pulled(simulate::Compression::of(&self.descriptor.media_type))
-    }
-
     /// Its row.
-    pub(super) fn report(&self) -> LayerReport {
+    fn report(&self) -> LayerReport {
         LayerReport {
             label: self.label.clone(),
             kept: true,

@@ -4,9 +4,9 @@
 use serde::Serialize;
 
 use crate::layers::encode::EncodedLayer;
-use crate::layers::flatten::Hidden;
+use crate::layers::flatten::{Hidden, LayerStats};
+use crate::model::counts::Counts;
 use crate::model::digest::Digest;
-use crate::model::fileset::{FileSet, Kind};
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::recorded_times::Held;
 use crate::plan::update::{Dead, Evened, Fate, Verdict};
@@ -25,23 +25,6 @@ pub struct Totals {
     pub blob_bytes: Option<u64>,
     /// Bytes of the layers, uncompressed; `None` when nothing was encoded.
     pub tar_bytes: Option<u64>,
-}
-
-/// How many paths of which sort there are.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Counts {
-    /// Regular files; a hard-link group counts once.
-    pub files: u64,
-    /// Bytes in them.
-    pub bytes: u64,
-    /// Directories.
-    pub directories: u64,
-    /// Symbolic links.
-    pub symlinks: u64,
-    /// Names beyond the first of hard-link groups.
-    pub hard_links: u64,
-    /// Devices and named pipes.
-    pub special: u64,
 }
 
 /// A component in a layer.
@@ -244,24 +227,6 @@ pub struct Report {
     pub seconds: f64,
 }
 
-/// Counts the paths of a file set.
-pub fn count(files: &FileSet) -> Counts {
-    let mut counts = Counts::default();
-    for inode in files.inodes() {
-        match &inode.kind {
-            Kind::File(file) => {
-                counts.files += 1;
-                counts.bytes += file.size;
-            }
-            Kind::Dir => counts.directories += 1,
-            Kind::Symlink { .. } => counts.symlinks += 1,
-            _ => counts.special += 1,
-        }
-    }
-    counts.hard_links = (files.entries().len() - files.inodes().len()) as u64;
-    counts
-}
-
 /// The rows of a plan, and of its encoded layers if there are any.
 pub fn layers(
     plan: &Plan,
@@ -313,7 +278,16 @@ impl LayerReport {
     }
 }
 
-/// All layers together.
+/// All layers of the input together.
+pub fn totals_before(layers: &[LayerStats]) -> Totals {
+    Totals {
+        layers: layers.len(),
+        blob_bytes: Some(layers.iter().map(|l| l.blob_bytes).sum()),
+        tar_bytes: Some(layers.iter().map(|l| l.tar_bytes).sum()),
+    }
+}
+
+/// All layers of the output together.
 pub fn totals(layers: &[LayerReport]) -> Totals {
     Totals {
         layers: layers.len(),
@@ -325,7 +299,7 @@ pub fn totals(layers: &[LayerReport]) -> Totals {
 /// How an image with these layers follows the previous one, each of whose layers has a label.
 pub fn update<'a>(
     fates: impl Iterator<Item = (&'a Fate, &'a String)>,
-    dead: impl Iterator<Item = &'a Dead>,
+    dead: &[Dead],
     evened: Evened,
     secrets: Vec<LostSecret>,
     layers: &[LayerReport],

@@ -23,8 +23,7 @@ use crate::base::progress::{Progress, Silent};
 use crate::format::codec::Format;
 use crate::format::recode;
 use crate::format::recompress;
-use crate::layers::Limits;
-use crate::layers::flatten;
+use crate::layers::flatten::{self, Keep};
 use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
@@ -175,8 +174,8 @@ impl<'a> Writer<'a> {
             }
         }
         let layers: Vec<LayerBlob> = fresh.iter().map(|(_, l)| l.clone()).collect();
-        let limits = Limits::new(options.max_size, &layers, budget);
-        let read = flatten::read(&layers, Some(budget), &limits, progress)?;
+        let read = flatten::read(&layers, Keep::Contents, options.max_size, budget, progress)?;
+        let read = read.layers;
         progress.begin("store", read.iter().map(|l| l.tar_bytes).sum());
         let mut kept = 0;
         for ((position, layer), read) in fresh.iter().zip(&read) {

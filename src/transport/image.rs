@@ -188,6 +188,16 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// The image for the same platform as the one at `at` of `images`, in which every platform counts:
+    /// see [`Platform::counterpart`].
+    pub fn counterpart(&self, images: &[Image], at: usize) -> Option<&Image> {
+        let platforms = |images: &[Image]| -> Vec<_> {
+            images.iter().map(|image| image.platform.clone()).collect()
+        };
+        Platform::counterpart(&platforms(images), at, &platforms(&self.images))
+            .map(|at| &self.images[at])
+    }
+
     /// Keeps the images that `platform` matches, when it is given.
     pub fn only(mut self, platform: Option<&Platform>) -> Result<Self> {
         let Some(wanted) = platform else { return Ok(self) };

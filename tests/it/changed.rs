@@ -9,8 +9,7 @@ use relayer::base::error::Result;
 use relayer::base::progress::Silent;
 use relayer::delta;
 use relayer::format::codec::Compression;
-use relayer::layers::Limits;
-use relayer::layers::flatten;
+use relayer::layers::flatten::{self, Keep};
 use relayer::layers::read::LayerContent;
 use relayer::model::content::{Budget, ReadAt, Source};
 use relayer::split::{self, Options};
@@ -96,8 +95,8 @@ fn copy(image: Source) -> Result<Vec<u8>> {
 }
 
 fn layers(opened: &Opened, budget: &Arc<Budget>) -> Result<Vec<LayerContent>> {
-    let limits = Limits::new(1 << 30, &opened.images[0].layers, budget);
-    flatten::read(&opened.images[0].layers, Some(budget), &limits, &Silent)
+    let layers = &opened.images[0].layers;
+    Ok(flatten::read(layers, Keep::Contents, 1 << 30, budget, &Silent)?.layers)
 }
 
 fn make_delta(old: Source, new: Source) -> Result<Vec<u8>> {

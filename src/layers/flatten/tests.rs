@@ -46,6 +46,12 @@ fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
     Ok((set, hidden))
 }
 
+fn list<'a>(
+    layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
+) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+    Tree::listing().apply_all(layers)
+}
+
 /// Each name with its size, or the word for what it is; names of one inode share a letter.
 fn show(layers: Vec<Vec<Change>>) -> String {
     let (set, _) = flat(layers).unwrap();
@@ -163,7 +169,7 @@ fn a_file_of_aufs_is_there_for_links_alone() {
     assert_eq!(show(vec![vec![unnamed(own), link("a", own), link("b", own)]]), "a=7+ b=7+");
     assert!(flat(vec![vec![unnamed(own)], vec![link("a", own)]]).is_err());
     let layers = [vec![unnamed(own)]];
-    let (_, hidden, list) = apply_and_list(layers.map(|l| ("", l))).unwrap();
+    let (_, hidden, list) = list(layers.map(|l| ("", l))).unwrap();
     assert_eq!((hidden.files, list.len()), (1, 1));
 }
 
@@ -222,7 +228,7 @@ fn hidden_files_are_listed_with_who_hides_them() {
     ];
     let named =
         |layers: &[Vec<Change>]| layers.iter().cloned().map(|l| ("", l)).collect::<Vec<_>>();
-    let (set, hidden, list) = apply_and_list(named(&layers)).unwrap();
+    let (set, hidden, list) = list(named(&layers)).unwrap();
     let mut shown: Vec<_> = list
         .iter()
         .map(|h| format!("{} {} {:?} {}", display(&h.path), h.file.size, h.how, h.by))
@@ -250,6 +256,6 @@ fn hidden_files_are_listed_with_who_hides_them() {
 #[test]
 fn a_name_that_a_link_of_the_same_layer_saves_hides_nothing() {
     let layers = [vec![file("a", 1)], vec![whiteout("a"), link("b", "a")]];
-    let (_, hidden, list) = apply_and_list(layers.map(|l| ("", l))).unwrap();
+    let (_, hidden, list) = list(layers.map(|l| ("", l))).unwrap();
     assert_eq!((hidden.files, list.len()), (0, 0));
 }

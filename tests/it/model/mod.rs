@@ -17,8 +17,7 @@ use std::sync::Arc;
 use relayer::base::progress::Silent;
 use relayer::delta;
 use relayer::format::codec::Compression;
-use relayer::layers::Limits;
-use relayer::layers::flatten;
+use relayer::layers::flatten::{self, Keep};
 use relayer::model::content::Budget;
 use relayer::model::mtime::MtimePolicy;
 use relayer::plan::Target;
@@ -95,13 +94,8 @@ fn run(
 
 fn read(image: &Opened) -> Vec<relayer::layers::read::LayerContent> {
     let budget = Budget::new(ROOM, None);
-    flatten::read(
-        &image.images[0].layers,
-        Some(&budget),
-        &Limits::new(ROOM, &image.images[0].layers, &budget),
-        &Silent,
-    )
-    .unwrap()
+    let layers = &image.images[0].layers;
+    flatten::read(layers, Keep::Contents, ROOM, &budget, &Silent).unwrap().layers
 }
 
 /// The new image, out of the old one and a delta.

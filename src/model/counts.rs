@@ -1,0 +1,42 @@
+//! Numbers of paths in a file set, by kind.
+
+use serde::Serialize;
+
+use super::fileset::{FileSet, Kind};
+
+/// The number of paths of each kind.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Counts {
+    /// Regular files; a hard-link group counts once.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+    /// Names beyond the first of hard-link groups.
+    pub hard_links: u64,
+    /// Devices and named pipes.
+    pub special: u64,
+}
+
+impl Counts {
+    /// Counts the paths of a file set.
+    pub fn of(files: &FileSet) -> Self {
+        let mut counts = Self::default();
+        for inode in files.inodes() {
+            match &inode.kind {
+                Kind::File(file) => {
+                    counts.files += 1;
+                    counts.bytes += file.size;
+                }
+                Kind::Dir => counts.directories += 1,
+                Kind::Symlink { .. } => counts.symlinks += 1,
+                _ => counts.special += 1,
+            }
+        }
+        counts.hard_links = (files.entries().len() - files.inodes().len()) as u64;
+        counts
+    }
+}
