@@ -29,7 +29,7 @@ const RANDOM: usize = 6;
 
 /// A sweep by another process may take a file before its owner locks it, and a folder may go before
 /// something is made in it: so many times in a row is no coincidence.
-const ATTEMPTS: usize = 100;
+pub(crate) const ATTEMPTS: usize = 100;
 
 /// What is removed at the end, oldest first: who began it, and what it is. Whoever gives something
 /// its final name holds this meanwhile, so that no signal comes between that and its leaving the list.
@@ -71,6 +71,13 @@ fn remove(what: &[Begun]) {
 /// Tells a file from one that replaces it.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// Whether a path leads to this open file: between opening a file and locking it, whoever had the lock
+/// may have removed it.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    Ok(identity(path) == Some((open.dev(), open.ino())))
 }
 
 /// What was added to a folder; removed again unless it is kept.

@@ -180,7 +180,7 @@ impl<'a> Writer<'a> {
         let mut kept = 0;
         for ((position, layer), read) in fresh.iter().zip(&read) {
             let made = self.layer(*position, image, layer, read, budget, progress);
-            let made = made.context(|| layer.name.clone())?;
+            let made = made.with_context(|| layer.name.clone())?;
             kept += u64::from(matches!(made, Made::Kept(_)));
             let record = BlobRecord { bytes: layer.source.size(), made };
             self.blobs.insert(read.digest, record);
@@ -399,7 +399,7 @@ impl<'a> Writer<'a> {
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Result<()>>()
-            .context(|| "reading what was stored, of which nothing counts")?;
+            .with_context(|| "reading what was stored, of which nothing counts")?;
         for digest in &image.blobs {
             if self.known(digest)?.is_none() {
                 return Err(self.store.db.damaged(&format!("blob {digest} was not stored")));

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::bundle::{Blob, Bundle};
@@ -16,13 +15,12 @@ use super::layout::LAYOUT;
 use super::listing::{self, Guard};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::base::temporary::{Added, Temporary, is_temporary, replace, sweep, sync_folder};
+use crate::base::temporary::{
+    ATTEMPTS, Added, Temporary, is_at, is_temporary, replace, sweep, sync_folder,
+};
 use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, REF_NAME};
-
-/// Somebody may remove a folder that was just made: so often in a row is no coincidence.
-const ATTEMPTS: usize = 100;
 
 /// Checks that a folder is an OCI layout, or has nothing in it.
 pub(super) fn check(dir: &Path) -> Result<()> {
@@ -101,9 +99,7 @@ fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
             )),
         }
         // Meanwhile it may have been removed, and made again by another writer.
-        let identity = |m: fs::Metadata| (m.dev(), m.ino());
-        let locked = folder.metadata().map(identity).with_context(place)?;
-        if fs::metadata(dir).is_ok_and(|m| identity(m) == locked) {
+        if is_at(&folder, dir).with_context(place)? {
             return Ok(folder);
         }
     }

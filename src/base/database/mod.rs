@@ -23,7 +23,9 @@ use rustix::process::{Resource, getrlimit};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::base::error::{Context, Error, ErrorKind, Result};
-use folder::{Fresh, INDEX, NEW_INDEX, holds_something, is_there, lock, made_index, write_format};
+use folder::{
+    Fresh, INDEX, NEW_INDEX, holds_something, is_there, lock, lock_only, made_index, write_format,
+};
 
 /// What a database is called and how it is repaired.
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +92,8 @@ impl Db {
         let place =
             || format!("making the index of the {} in {} again", schema.name, dir.display());
         let (index, new) = (dir.join(INDEX), dir.join(NEW_INDEX));
+        let lock = lock_only(dir).with_context(place)?;
         write_format(&schema, dir).with_context(place)?;
-        let (lock, _) = lock(&schema, dir).with_context(place)?;
         let remove = |path: &Path| match fs::remove_dir_all(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
@@ -319,7 +321,11 @@ fn damaged(Schema { name, repair_hint, .. }: &Schema, what: &str) -> Error {
 /// and a flipped bit makes them. All else it finds itself
 /// ([format](https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format)).
 fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
-    let current = fs::read_to_string(index.join("CURRENT")).unwrap_or_default();
+    let current = match fs::read(index.join("CURRENT")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        current => current.with_context(|| "reading CURRENT")?,
+    };
+    let current = String::from_utf8_lossy(&current);
     let files = match fs::read_dir(index) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         files => files?,
@@ -330,8 +336,11 @@ fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
         if !name.ends_with(".log") && name != current.trim_end() {
             continue;
         }
-        // Another process may remove it meanwhile.
-        let Ok(mut file) = File::open(index.join(&*name)) else { continue };
+        let mut file = match File::open(index.join(&*name)) {
+            // Another process has removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            file => file.with_context(|| format!("reading {name}"))?,
+        };
         let mut block = Vec::new();
         while (&mut file).take(LOG_BLOCK).read_to_end(&mut block)? > 0 {
             let mut rest = &block[..];
