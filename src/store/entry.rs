@@ -14,7 +14,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::base::error::{Error, Result};
+use memchr::memmem;
+
+use crate::base::error::{Error, ErrorKind, Result};
 
 /// How each begins; text that has gone through a terminal or an editor has it no more.
 const MAGIC: [u8; 8] = *b"\x93relay\r\n";
@@ -68,6 +70,12 @@ impl Entry {
     ///
     /// [malformed]: crate::base::error::ErrorKind::Malformed
     pub(super) fn read(file: &File, offset: u64) -> Result<Self> {
+        let mut spare = u64::MAX;
+        Self::read_within(file, offset, &mut spare)
+    }
+
+    /// Reads the entry if its head has no more bytes than are spared; a head that is damaged costs them.
+    fn read_within(file: &File, offset: u64, spare: &mut u64) -> Result<Self> {
         let mut fixed = [0; FIXED];
         exact(file, &mut fixed, offset)?;
         let (lengths, wanted) = fixed[8..].split_at(28);
@@ -79,12 +87,13 @@ impl Entry {
         }
         // What is stated is only believed as far as there are bytes.
         let left = file.metadata()?.len().saturating_sub(offset);
-        if size(head, body) > left {
+        if size(head, body) > left || head > *spare {
             return Err(damaged());
         }
         let mut bytes = vec![0; head as usize];
         exact(file, &mut bytes, offset + FIXED as u64)?;
         if sum(&[lengths, &bytes]) != *wanted {
+            *spare -= head;
             return Err(damaged());
         }
         let mut sum = Sum::default();
@@ -111,6 +120,8 @@ impl Entry {
 
 /// What ends too early is malformed.
 fn exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
+    #[cfg(test)]
+    tests::READ.set(tests::READ.get() + buf.len() as u64);
     match file.read_exact_at(buf, offset) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             Err(Error::malformed(format!("the file ends before byte {offset} and what is there")))
@@ -119,20 +130,27 @@ fn exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
     }
 }
 
+/// Heads that are damaged may have so many times the bytes of the file: they can overlap, if somebody
+/// wrote them so, and each is read and hashed.
+const SPARE: u64 = 4;
+/// Bytes that are searched at once.
+const PIECE: u64 = 1 << 20;
+
 /// All entries of a file, up to `end`, in order. What is damaged is passed over, and counted.
 pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) -> Result<u64> {
     let file = File::open(path)?;
     let end = end.min(file.metadata()?.len());
-    let (mut at, mut damaged) = (0, 0);
+    let mut search = Search { file: &file, end, start: 0, piece: Vec::new() };
+    let (mut at, mut damaged, mut spare) = (0, 0, end.saturating_mul(SPARE));
     while at < end {
-        match Entry::read(&file, at) {
+        match Entry::read_within(&file, at, &mut spare) {
             Ok(entry) => {
                 at = entry.end();
                 each(&file, entry);
             }
-            Err(e) if e.kind() == crate::base::error::ErrorKind::Malformed => {
+            Err(e) if e.kind() == ErrorKind::Malformed => {
                 damaged += 1;
-                at = next(&file, at + 1, end)?;
+                at = search.next(at + 1)?;
             }
             Err(e) => return Err(e),
         }
@@ -140,29 +158,68 @@ pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) ->
     Ok(damaged)
 }
 
-/// Where the next entry begins, as it seems.
-fn next(file: &File, mut at: u64, end: u64) -> Result<u64> {
-    let mut buf = Vec::new();
-    while at < end {
-        buf.clear();
-        let piece = (end - at).min(1 << 20);
-        buf.resize(piece as usize, 0);
-        exact(file, &mut buf, at)?;
-        if let Some(found) = memchr::memmem::find(&buf, &MAGIC) {
-            return Ok(at + found as u64);
+/// Looks for where entries seem to begin, and reads each byte once.
+struct Search<'a> {
+    file: &'a File,
+    end: u64,
+    /// Where the piece that was read last begins.
+    start: u64,
+    piece: Vec<u8>,
+}
+
+impl Search<'_> {
+    /// Where the next entry seems to begin, at `at` or behind it.
+    fn next(&mut self, mut at: u64) -> Result<u64> {
+        while at + MAGIC.len() as u64 <= self.end {
+            let inside = at.checked_sub(self.start).and_then(|n| self.piece.get(n as usize..));
+            if let Some(found) = inside.and_then(|rest| memmem::find(rest, &MAGIC)) {
+                return Ok(at + found as u64);
+            }
+            // One may begin in this piece and end in the next.
+            let searched = self.start + self.piece.len() as u64;
+            at = at.max(searched.saturating_sub(MAGIC.len() as u64 - 1));
+            self.start = at;
+            self.piece.resize((self.end - at).min(PIECE) as usize, 0);
+            exact(self.file, &mut self.piece, at)?;
         }
-        if piece < 1 << 20 {
-            break;
-        }
-        // One may begin in this piece and end in the next.
-        at += piece - MAGIC.len() as u64;
+        Ok(self.end)
     }
-    Ok(end)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// Bytes that were read.
+        pub(super) static READ: Cell<u64> = const { Cell::new(0) };
+    }
+
+    #[test]
+    fn what_looks_like_entries_costs_no_more_than_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for bytes in [1 << 18, 1 << 20] {
+            // Heads that reach over half of the file, and such as can't be.
+            for (head, apart) in [(bytes as u32 / 2, 20), (u32::MAX, 12)] {
+                let mut one = MAGIC.to_vec();
+                one.extend_from_slice(&head.to_le_bytes());
+                one.resize(apart, 0);
+                let mut all = one.repeat(bytes / apart);
+                let last = all.len();
+                all.extend_from_slice(&begin(b"head", b""));
+                std::fs::write(&path, &all).unwrap();
+                READ.set(0);
+                let mut found = Vec::new();
+                let damaged = scan(&path, u64::MAX, &mut |_, entry| found.push(entry.offset));
+                assert_eq!(damaged.unwrap() as usize, bytes / apart);
+                assert_eq!(found, [last as u64]);
+                assert!(READ.get() < 10 * bytes as u64, "{} of {bytes}", READ.get());
+            }
+        }
+    }
 
     #[test]
     fn a_damaged_entry_is_passed_over_and_the_next_one_found() {
