@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::check::is_damage;
 use super::gaps::Gaps;
 use super::pack::{Packing, header_of};
 use super::packer::{Older, OlderChunk, Packer};
@@ -357,8 +358,8 @@ impl<'a> Writer<'a> {
             let Some(runs) = self.store.runs("paths", key, self.limit)? else { continue };
             let (mut chunks, mut bytes) = (Vec::new(), 0);
             for number in runs.numbers() {
-                // It may have been collected since.
-                let Some((size, depth)) = self.size_and_depth(number) else { break };
+                // It may have been damaged and taken out since.
+                let Some((size, depth)) = self.size_and_depth(number)? else { break };
                 chunks.push(OlderChunk { number, at: bytes, bytes: size, depth });
                 bytes += size;
             }
@@ -370,15 +371,20 @@ impl<'a> Writer<'a> {
     }
 
     /// Bytes of a chunk, and the depth of its pack; `None` when it is gone.
-    fn size_and_depth(&mut self, number: u64) -> Option<(u64, u64)> {
+    fn size_and_depth(&mut self, number: u64) -> Result<Option<(u64, u64)>> {
         let inside = |(first, header): &(u64, PackHeader)| {
             let (bytes, _) = header.chunks.get(number.checked_sub(*first)? as usize)?;
             (*bytes > 0).then_some((u64::from(*bytes), header.depth))
         };
-        self.header.as_ref().and_then(inside).or_else(|| {
-            self.header = header_of(&self.store.db, number).ok();
-            self.header.as_ref().and_then(inside)
-        })
+        let found = self.header.as_ref().and_then(inside);
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.header = match header_of(&self.store.db, number) {
+            Err(e) if is_damage(&e) => None,
+            header => Some(header?),
+        };
+        Ok(self.header.as_ref().and_then(inside))
     }
 
     /// Reads what was stored, before anything names it: an image that can't be made again is none.

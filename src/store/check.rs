@@ -133,6 +133,7 @@ impl Store {
                             self.layer_chunks(&layer, &mut |c| marks.add_all(c))?;
                         }
                     }
+                    Err(e) if !is_damage(&e) => return Err(e),
                     _ => bad.push(digest),
                 }
             }
@@ -409,7 +410,7 @@ fn found(e: &Error) -> String {
 }
 
 /// Whether an error tells of what the store holds, and not of what kept it from being read.
-fn is_damage(e: &Error) -> bool {
+pub(super) fn is_damage(e: &Error) -> bool {
     e.io_kind().is_none()
         && matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::NotFound)
 }

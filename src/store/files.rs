@@ -17,12 +17,18 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::varint;
 use crate::format::codec::zstd_prefix;
 
+/// Chunks have numbers up to this; of the usual size, so many are a petabyte.
+pub(super) const MAX_NUMBER: u64 = 1 << 34;
 /// A pack begins a new file where one has so many bytes.
 const FILE: u64 = 256 << 20;
 /// Tables whose changes are recorded. Their places are in every record.
 const RECORDED: [&str; 3] = ["images", "blobs", "layers"];
 /// Changes that are recorded together.
 const MAX_RECORD: u64 = 1 << 30;
+/// Bytes of them where all are written anew.
+const RECORD: usize = 1 << 20;
+/// Files have numbers up to this, which nobody reaches.
+const MAX_FILE: u64 = 1 << 40;
 /// Level of zstd of records.
 const LEVEL: i32 = 3;
 /// Log2 of their window.
@@ -52,6 +58,12 @@ impl State {
     /// Of an empty store.
     pub(super) const EMPTY: Self =
         Self { next: 0, packs: End { file: 1, end: 0 }, records: End { file: 1, end: 0 } };
+
+    /// Whether there can be chunks and files of such numbers.
+    pub(super) fn is_possible(&self) -> bool {
+        let end = |end: End| end.file <= MAX_FILE && end.end <= i64::MAX as u64;
+        self.next <= MAX_NUMBER && end(self.packs) && end(self.records)
+    }
 }
 
 /// One of the two folders.
@@ -85,10 +97,15 @@ impl Folder {
         };
         let mut list = Vec::new();
         for file in files {
-            let file = file?;
+            let file = file.with_context(|| format!("reading {}", folder.display()))?;
             let number = file.file_name().to_str().and_then(|name| name.parse().ok());
-            // What has no number is not of the store.
-            list.extend(number.zip(file.metadata().ok().map(|m| m.len())));
+            // What has another name than a number of the store's is not of the store.
+            let ours = |n: &u64| *n <= MAX_FILE && self.path(dir, *n) == file.path();
+            let Some(number) = number.filter(ours) else { continue };
+            let metadata = file.metadata();
+            let metadata =
+                metadata.with_context(|| format!("reading {}", file.path().display()))?;
+            list.push((number, metadata.len()));
         }
         list.sort_unstable();
         Ok(list)
@@ -200,6 +217,36 @@ pub(super) fn tidy(dir: &Path, state: &State) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Writes all records anew.
+pub(super) struct RecordWriter<'a> {
+    dir: &'a Path,
+    state: &'a mut State,
+    tails: Tails,
+    changes: Changes,
+}
+
+impl<'a> RecordWriter<'a> {
+    /// Writes from where the records of `state` end, and moves that.
+    pub(super) fn new(dir: &'a Path, state: &'a mut State) -> Self {
+        Self { dir, state, tails: Tails::default(), changes: Changes::default() }
+    }
+
+    pub(super) fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
+        self.changes.add(table, key, Some(value));
+        if self.changes.0.len() >= RECORD { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let changes = std::mem::take(&mut self.changes.0);
+        self.tails.record(self.dir, self.state, &changes)
+    }
+
+    /// Writes what is left.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.write()
+    }
 }
 
 /// Is shown a change: its table, the key, and the value that was put.

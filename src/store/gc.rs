@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::entry::{self, Entry};
-use super::files::{self, Changes, End, Folder, Tails};
+use super::files::{self, End, Folder, RecordWriter};
 use super::pack::Packing;
 use super::record::{LayerRecord, PackHeader, Runs, key, number_of, take_step};
 use super::stats::disk_bytes;
@@ -48,8 +48,6 @@ pub struct Collected {
 
 /// Bytes of packs that are moved together.
 const MOVED: usize = 16 << 20;
-/// Bytes of changes that are recorded together.
-const RECORD: usize = 1 << 20;
 
 /// Bytes of a pack on disk.
 fn entry_size(first: u64, header: &PackHeader) -> u64 {
@@ -156,15 +154,12 @@ impl Store {
         let store = Self::open_existing(dir, budget)?;
         let before_bytes = disk_bytes(dir)?;
         let before = store.state();
-        let collected = match store.collect_all(packing, progress) {
-            Err(e) => {
-                // What was written for nothing goes again.
-                let told: Option<files::State> = store.db.json("state", b"")?;
-                files::tidy(dir, &told.unwrap_or(before))?;
-                return Err(e);
+        let collected = store.collect_all(packing, progress).inspect_err(|_| {
+            // What was written for nothing goes again; if that fails, with the next who writes.
+            if let Ok(told) = store.db.json("state", b"") {
+                let _ = files::tidy(dir, &told.unwrap_or(before));
             }
-            collected => collected?,
-        };
+        })?;
         // Files go for good when they are closed.
         drop(store);
         Ok(Collected { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
@@ -260,19 +255,14 @@ impl Store {
         let mut state = self.state();
         let old = state.records;
         state.records = End { file: old.file + 1, end: 0 };
-        let mut tails = Tails::default();
-        let mut changes = Changes::default();
+        let mut records = RecordWriter::new(&self.dir, &mut state);
         for table in files::recorded() {
             for item in self.db.below(table, b"")? {
                 let (key, value) = item?;
-                changes.add(table, &key, Some(&value));
-                if changes.0.len() >= RECORD {
-                    let some = std::mem::take(&mut changes.0);
-                    tails.record(&self.dir, &mut state, &some)?;
-                }
+                records.put(table, &key, &value)?;
             }
         }
-        tails.record(&self.dir, &mut state, &changes.0)?;
+        records.finish()?;
         self.set_state(state);
         self.batch().write(true)?;
         let path = Folder::Records.path(&self.dir, old.file);

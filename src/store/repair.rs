@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::entry;
-use super::files::{self, End, Folder, State, Tails};
+use super::files::{self, End, Folder, RecordWriter, State};
 use super::images;
 use super::record::{ImageRecord, PackHeader, Place, key};
 use super::table::SCHEMA;
@@ -67,11 +67,11 @@ fn fill(
         }
         batch.write(false)?;
     }
-    let (mut batch, mut tails) = (db.batch(), Tails::default());
-    let mut changes = files::Changes::default();
+    let mut batch = db.batch();
+    let mut recorded = RecordWriter::new(dir, state);
     for (i, ((table, key), value)) in records.iter().enumerate() {
         batch.put(table, key, value)?;
-        changes.add(table, key, Some(value));
+        recorded.put(table, key, value)?;
         if *table == "images" {
             let image: ImageRecord = db.parse(value)?;
             for name in images::index_keys(&image) {
@@ -80,10 +80,9 @@ fn fill(
         }
         if i % BATCH == BATCH - 1 {
             std::mem::replace(&mut batch, db.batch()).write(false)?;
-            tails.record(dir, state, &std::mem::take(&mut changes.0))?;
         }
     }
-    tails.record(dir, state, &changes.0)?;
+    recorded.finish()?;
     batch.put_json("state", b"", state)?;
     batch.write(true)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -175,10 +176,19 @@ fn size(sizes: &[u32], number: u64) -> u64 {
 /// Bytes of the files in a folder and those in it.
 pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
-        let entry = entry?;
-        // Another process may be at work.
-        let Ok(metadata) = entry.metadata() else { continue };
+    // Another process may be at work, and remove what is listed.
+    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    let place = || format!("reading {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Err(e) if gone(&e) => return Ok(0),
+        entries => entries.with_context(place)?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(place)?;
+        let metadata = match entry.metadata() {
+            Err(e) if gone(&e) => continue,
+            metadata => metadata.with_context(place)?,
+        };
         bytes += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.len() };
     }
     Ok(bytes)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::files::{self, Changes, State, Tails};
+use super::files::{self, Changes, MAX_NUMBER, State, Tails};
 use super::images;
 use super::pack::{self, Packs};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
@@ -21,9 +21,6 @@ pub(super) const SCHEMA: Schema = Schema {
     repair_hint: "`relayer store check --repair` saves what is good",
     tables: &["state", "packs", "chunks", "files", "paths", "layers", "blobs", "images", "names"],
 };
-
-/// Chunks have numbers up to this; of the usual size, so many are a petabyte.
-const MAX_NUMBER: u64 = 1 << 34;
 
 /// A store that is open.
 pub struct Store {
@@ -64,8 +61,8 @@ impl Store {
 
     fn with(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let state = match db.json::<State>("state", b"")? {
-            Some(state) if state.next > MAX_NUMBER => {
-                return Err(db.damaged("it has more chunks than there can be"));
+            Some(state) if !state.is_possible() => {
+                return Err(db.damaged("it has more chunks or files than there can be"));
             }
             Some(state) => state,
             None if db.below("packs", b"")?.next().is_none() => State::EMPTY,

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::files::State;
+use super::files::{End, State};
 use super::record::{BlobRecord, Made};
+use super::table::SCHEMA;
 use super::{Added, CheckOptions, Checked, Options, Packing, Removal, Store};
-use crate::base::error::Result;
+use crate::base::database::Db;
+use crate::base::error::{ErrorKind, Result};
 use crate::base::progress::{Progress, Silent};
 use crate::format::tar::{EntryKind, Metadata, Writer};
 use crate::model::content::{Budget, ReadAt, Windows};
@@ -268,17 +270,77 @@ fn an_interrupted_rewrite_of_the_records_loses_nothing() {
 #[test]
 fn a_state_that_can_not_be_is_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let store = filled(dir.path());
-    let mut batch = store.db.batch();
-    batch.put_json("state", b"", &State { next: u64::MAX, ..store.state() }).unwrap();
-    batch.write(true).unwrap();
-    drop(store);
     let budget = Budget::new(1 << 24, None);
-    assert!(Store::open_read(dir.path(), &budget).is_err());
+    drop(filled(dir.path()));
+    let end = End { file: u64::MAX, end: 0 };
+    let far = End { file: 1, end: u64::MAX };
+    for state in [
+        State { records: end, ..State::EMPTY },
+        State { packs: end, ..State::EMPTY },
+        State { packs: far, ..State::EMPTY },
+        State { next: u64::MAX, ..State::EMPTY },
+    ] {
+        let db = Db::open_existing(SCHEMA, dir.path()).unwrap();
+        let mut batch = db.batch();
+        batch.put_json("state", b"", &state).unwrap();
+        batch.write(true).unwrap();
+        drop(db);
+        let e = Store::open_read(dir.path(), &budget).err().unwrap();
+        assert!(e.to_string().contains("than there can be"), "{e}");
+    }
     std::fs::remove_file(dir.path().join("format")).unwrap();
     let options = CheckOptions { blobs: true, repair: true };
     let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
     assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
+}
+
+#[test]
+fn files_of_other_names_are_not_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    let names = ["18446744073709551615", "+00001", "1", "0000001", "letter"];
+    for path in ["packs", "records"].map(|folder| dir.path().join(folder)) {
+        for name in names {
+            std::fs::write(path.join(name), "dear").unwrap();
+        }
+    }
+    std::fs::remove_file(dir.path().join("index/CURRENT")).unwrap();
+    let budget = Budget::new(1 << 24, None);
+    let options = CheckOptions { blobs: true, repair: true };
+    let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
+    assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
+    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
+    make_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
+    assert!(names.iter().all(|name| dir.path().join("packs").join(name).exists()));
+}
+
+/// Puts a folder where a file is to be removed, once the work begins.
+struct InTheWay(std::path::PathBuf);
+
+impl Progress for InTheWay {
+    fn begin(&self, _: &str, _: u64) {
+        std::fs::create_dir_all(&self.0).unwrap();
+    }
+    fn advance(&self, _: u64) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+}
+
+#[test]
+fn what_fails_first_is_told_even_where_cleaning_up_fails_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = filled(dir.path());
+    remove(&store, "v0");
+    drop(store);
+    // The pack that the others were compressed against.
+    let path = dir.path().join("packs/000001");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let in_the_way = InTheWay(dir.path().join("packs/000099"));
+    let budget = Budget::new(1 << 24, None);
+    let e = Store::collect(dir.path(), packing(), &budget, &in_the_way).unwrap_err();
+    assert!(e.kind() == ErrorKind::Malformed && e.to_string().contains("damaged"), "{e}");
 }
 
 #[test]
