@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::files;
+use super::files::{self, State};
 use super::gc::{Gone, Marks};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of};
 use super::repair;
@@ -108,9 +108,16 @@ impl Store {
             layers: BTreeSet::new(),
             blobs: BTreeMap::new(),
         };
-        let (_, bad) = files::replay(&self.dir, self.state().records, &mut |_, _, _| ())?;
+        let records = self.state().records;
+        let (_, bad) = files::replay(&self.dir, records, &mut |_, _, _| ())?;
         if bad > 0 {
-            let name = files::Folder::Records.name(self.state().records.file);
+            let name = files::Folder::Records.name(records.file);
+            if let Some(now) = self.db.reopened()?
+                && let Some(state) = now.json::<State>("state", b"")?
+                && state.records.file != records.file
+            {
+                return Err(self.db.changed(&format!("{name} is gone")));
+            }
             checked
                 .problems
                 .push(format!("{name}: {bad} records are damaged; the index has what they said"));

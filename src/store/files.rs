@@ -61,7 +61,7 @@ impl State {
 
     /// Whether there can be chunks and files of such numbers.
     pub(super) fn is_possible(&self) -> bool {
-        let end = |end: End| end.file <= MAX_FILE && end.end <= i64::MAX as u64;
+        let end = |end: End| end.file <= MAX_FILE && i64::try_from(end.end).is_ok();
         self.next <= MAX_NUMBER && end(self.packs) && end(self.records)
     }
 }

@@ -181,8 +181,7 @@ impl Packs {
         };
         read().map_err(|e| match (e.kind(), e.io_kind()) {
             (ErrorKind::Malformed, _) => db.damaged(&format!("{name}: {e}")),
-            // Lost, or collected while somebody read.
-            (_, Some(io::ErrorKind::NotFound)) => db.damaged(&format!("{name} is missing")),
+            (_, Some(io::ErrorKind::NotFound)) => missing(db, &name, first, header),
             _ => e.context(format!("reading {name}")),
         })
     }
@@ -228,6 +227,20 @@ pub(super) fn header_of(db: &Db, number: u64) -> Result<(u64, PackHeader)> {
         return Err(gone(db, number));
     }
     Ok((first, header))
+}
+
+/// Says that the file of a pack is lost, unless the pack was moved or taken out since the index was
+/// opened.
+fn missing(db: &Db, name: &str, first: u64, header: &PackHeader) -> Error {
+    let moved = |now: Db| -> Result<bool> {
+        let value = now.get("packs", &key(first))?;
+        Ok(value.and_then(|value| PackHeader::parse(&value, first)).as_ref() != Some(header))
+    };
+    match db.reopened().and_then(|now| now.map_or(Ok(false), moved)) {
+        Ok(true) => db.changed(&format!("{name} is gone")),
+        Ok(false) => db.damaged(&format!("{name} is missing")),
+        Err(e) => e.context(format!("{name} is missing")),
+    }
 }
 
 /// Reads a header.

@@ -327,6 +327,34 @@ impl Progress for InTheWay {
 }
 
 #[test]
+fn what_is_collected_while_it_is_read_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(filled(dir.path()));
+    let budget = Budget::new(1 << 24, None);
+    let reader = Store::open_read(dir.path(), &budget).unwrap();
+    let store = Store::open(dir.path(), &budget).unwrap();
+    for name in ["v0", "v1", "v2"] {
+        remove(&store, name);
+    }
+    drop(store);
+    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
+    drop(filled(dir.path()));
+    for e in [make_all(&reader).unwrap_err(), check(&reader, false).unwrap_err()] {
+        let text = e.to_string();
+        assert!(e.kind() == ErrorKind::Refused && text.contains("run this again"), "{text}");
+        assert!(!text.contains("damage"), "{text}");
+    }
+    let again = Store::open_read(dir.path(), &budget).unwrap();
+    make_all(&again).unwrap();
+    // What is lost is damage.
+    again.packs.forget_all();
+    std::fs::remove_dir_all(dir.path().join("packs")).unwrap();
+    let text = make_all(&again).unwrap_err().to_string();
+    assert!(text.contains("the store is damaged: packs/"), "{text}");
+    assert!(!check(&again, false).unwrap().problems.is_empty());
+}
+
+#[test]
 fn what_fails_first_is_told_even_where_cleaning_up_fails_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());

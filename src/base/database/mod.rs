@@ -47,7 +47,7 @@ pub(crate) struct Db {
     /// After `rocks`, which is to be closed first.
     fresh: Fresh,
     /// Locked for as long as it is written to.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// Bytes of a block of RocksDB's logs.
@@ -58,6 +58,8 @@ const WRITE_BUFFER: usize = 4 << 20;
 const READ_CACHE: usize = 8 << 20;
 /// Files of like size, from how many on they are merged.
 const RUNS: i32 = 6;
+/// A reader that is told of a file which a writer has taken away looks again, so often.
+const ATTEMPTS: usize = 10;
 
 impl Db {
     /// Opens a database for writing, and makes it if it is not there.
@@ -73,7 +75,7 @@ impl Db {
         options.create_if_missing(true);
         let rocks =
             DB::open(&options, &index).map_err(|e| failed(&schema, &e)).with_context(place)?;
-        Ok(Self { rocks, schema, fresh, _lock: Some(lock) })
+        Ok(Self { rocks, schema, fresh, lock: Some(lock) })
     }
 
     /// Opens a database for writing that must be there.
@@ -103,10 +105,10 @@ impl Db {
         options.create_if_missing(true);
         let rocks =
             DB::open(&options, &new).map_err(|e| failed(&schema, &e)).with_context(place)?;
-        let db = Self { rocks, schema, fresh: Fresh::default(), _lock: Some(lock) };
+        let db = Self { rocks, schema, fresh: Fresh::default(), lock: Some(lock) };
         fill(&db)?;
         db.settle()?;
-        let Self { rocks, _lock, .. } = db;
+        let Self { rocks, lock: _lock, .. } = db;
         drop(rocks);
         remove(&index).with_context(place)?;
         fs::rename(&new, &index).with_context(place)?;
@@ -137,9 +139,30 @@ impl Db {
             // All are opened at once: a writer that merges them takes them away meanwhile.
             options.set_max_open_files(-1);
         }
-        let rocks = DB::open_for_read_only(&options, &index, false);
+        let open = || DB::open_for_read_only(&options, &index, false);
+        let mut rocks = open();
+        for _ in 1..ATTEMPTS {
+            match &rocks {
+                // A writer merged files meanwhile; one that is lost is missing each time.
+                Err(e) if is_missing(e) => rocks = open(),
+                _ => break,
+            }
+        }
         let rocks = rocks.map_err(|e| failed(&schema, &e)).with_context(place)?;
-        Ok(Self { rocks, schema, fresh: Fresh::default(), _lock: None })
+        Ok(Self { rocks, schema, fresh: Fresh::default(), lock: None })
+    }
+
+    /// The database as it is now, where this is as it was when it was opened: a reader's.
+    pub(crate) fn reopened(&self) -> Result<Option<Self>> {
+        match (&self.lock, self.rocks.path().parent()) {
+            (None, Some(dir)) => Self::open_read(self.schema, dir).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Says that something was taken away while it was read.
+    pub(crate) fn changed(&self, what: &str) -> Error {
+        changed(&self.schema, what)
     }
 
     /// A value.
@@ -231,6 +254,17 @@ impl Db {
     }
 
     fn failed(&self, e: &rocksdb::Error) -> Error {
+        let text = e.to_string();
+        let lists = |db: &Self| {
+            let files = db.rocks.live_files().unwrap_or_default();
+            files.iter().any(|file| text.contains(file.name.trim_start_matches('/')))
+        };
+        if is_missing(e)
+            && let Ok(Some(now)) = self.reopened()
+            && !lists(&now)
+        {
+            return self.changed(&text);
+        }
         failed(&self.schema, e)
     }
 }
@@ -360,21 +394,26 @@ fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
     Ok(())
 }
 
+fn changed(Schema { name, .. }: &Schema, what: &str) -> Error {
+    Error::refused(format!(
+        "{what}: another relayer took something out of the {name} while this one read it; run this \
+         again"
+    ))
+}
+
+fn is_missing(e: &rocksdb::Error) -> bool {
+    e.to_string().contains("No such file")
+}
+
 fn failed(schema: &Schema, e: &rocksdb::Error) -> Error {
     let text = e.to_string();
-    match e.kind() {
-        rocksdb::ErrorKind::IOError if text.contains("Permission denied") => {
-            Error::refused(format!("this user has no permission for that ({text})"))
-        }
-        rocksdb::ErrorKind::IOError if text.contains("Too many open files") => {
-            Error::refused(format!("{text}; `ulimit -n` allows more"))
-        }
-        rocksdb::ErrorKind::Corruption => damaged(schema, &text),
-        // What it lists itself: lost, or collected while somebody read.
-        rocksdb::ErrorKind::IOError if text.contains("No such file") => Error::malformed(format!(
-            "the {} is damaged, unless something was taken out of it meanwhile ({text}); {}",
-            schema.name, schema.repair_hint
-        )),
-        _ => Error::new(ErrorKind::Io, text),
+    if text.contains("Permission denied") {
+        return Error::refused(format!("this user has no permission for that ({text})"));
     }
+    if text.contains("Too many open files") {
+        return Error::refused(format!("{text}; `ulimit -n` allows more"));
+    }
+    // What could not be read because of the system may be called corruption too.
+    let damage = e.kind() == rocksdb::ErrorKind::Corruption && !text.contains("IO error");
+    if damage || is_missing(e) { damaged(schema, &text) } else { Error::new(ErrorKind::Io, text) }
 }
