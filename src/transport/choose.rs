@@ -1,6 +1,6 @@
 //! Which of the images in an `index.json` a name means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -115,14 +115,25 @@ pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Result<Vec<Option<
     if one_image(&all.iter().map(|(_, d)| d.clone()).collect::<Vec<_>>()) {
         return Ok(vec![None]);
     }
-    let mut names = Vec::new();
-    for (place, d) in all {
-        let name = name::of_descriptor(&d).map_or_else(|| format!("@{place}"), str::to_owned);
-        if !names.contains(&name) {
-            names.push(name);
+    let full = |d: &Descriptor| {
+        name::of_descriptor(d).map(|name| name::full(name).unwrap_or_else(|| name.to_owned()))
+    };
+    let mut by_name: BTreeMap<_, Vec<Descriptor>> = BTreeMap::new();
+    for (_, d) in &all {
+        by_name.entry(full(d)).or_default().push(d.clone());
+    }
+    // Those of one name are an image for several platforms, or several images.
+    let shared: BTreeSet<_> =
+        by_name.into_iter().filter(|(_, of)| !one_image(of)).map(|(name, _)| name).collect();
+    let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
+    for (place, d) in &all {
+        let name = name::of_descriptor(d).filter(|_| !shared.contains(&full(d)));
+        let name = name.map_or_else(|| format!("@{place}"), str::to_owned);
+        if seen.insert(name.clone()) {
+            names.push(Some(name));
         }
     }
-    Ok(names.into_iter().map(Some).collect())
+    Ok(names)
 }
 
 /// The descriptors that `wanted` means: those of that name, of that digest, or at that place; else

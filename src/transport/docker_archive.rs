@@ -104,7 +104,8 @@ impl Item {
     }
 }
 
-/// What to call each image to get it: nothing where there is only one.
+/// What to call each image to get it: its place, as two may have one name; nothing where there is only
+/// one.
 #[cfg(feature = "store")]
 pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
     let bytes = document(files, "manifest.json")?;
@@ -112,10 +113,7 @@ pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
     if items.len() < 2 || of_platforms(&items).is_some() {
         return Ok(vec![None]);
     }
-    let name = |(place, item): (usize, &Item)| {
-        Some(item.names().next().map_or_else(|| format!("@{place}"), str::to_owned))
-    };
-    Ok(items.iter().enumerate().map(name).collect())
+    Ok((0..items.len()).map(|place| Some(format!("@{place}"))).collect())
 }
 
 /// The image that `tag` names: by its place, by its full name, else by its tag alone.

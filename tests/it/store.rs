@@ -508,6 +508,48 @@ fn images_are_kept_by_repository_and_taken_out_by_age() {
     assert!(String::from_utf8_lossy(&none.stderr).contains("reg.example/db"));
 }
 
+/// As docker does when it loads such an archive: both are kept, and the last has the name.
+#[test]
+fn images_of_one_name_in_one_archive_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (mut files, mut items) = (Vec::new(), Vec::new());
+    let (mut layout, mut roots) = (Vec::new(), Vec::new());
+    for version in 0..3 {
+        let image = application(version);
+        for (name, bytes) in image.docker(Codec::Plain, "HEX.json", "DIFF.tar") {
+            if name == "manifest.json" {
+                let mut item: Vec<Value> = serde_json::from_slice(&bytes).unwrap();
+                item[0]["RepoTags"] = serde_json::json!(["app:1"]);
+                items.append(&mut item);
+            } else if files.iter().all(|(other, _)| *other != name) {
+                files.push((name, bytes));
+            }
+        }
+        let mut root = image.oci_blobs(Codec::Gzip, &mut layout);
+        let name = if version == 1 { "docker.io/library/app:1" } else { "app:1" };
+        root["annotations"] = serde_json::json!({"org.opencontainers.image.ref.name": name});
+        roots.push(root);
+    }
+    files.push(("manifest.json".into(), Value::from(items).to_string().into_bytes()));
+    fs::write(at("docker.tar"), archive(&files)).unwrap();
+    finish_layout(&roots, &mut layout);
+    write_files(Path::new(&at("layout")), &layout);
+    for (image, count) in [("docker.tar", 3), ("layout", 6)] {
+        let added = tool::output(&mut store(dir, &["add", &at(image)]));
+        let text = String::from_utf8_lossy(&added.stderr).into_owned();
+        assert!(added.status.success(), "{text}");
+        assert!(text.contains("app:1 was the name of "), "{text}");
+        let list = json(dir, &["list"])["images"].clone();
+        assert_eq!(list.as_array().unwrap().len(), count);
+        for (i, image) in list.as_array().unwrap().iter().enumerate() {
+            assert_eq!(image["names"].as_array().unwrap().len(), usize::from(i + 1 == count));
+            ok(dir, &["extract", image["digest"].as_str().unwrap(), "-f", "-o", &at("out.tar")]);
+        }
+    }
+}
+
 #[test]
 fn one_file_comes_out_by_its_path() {
     let dir = tempfile::tempdir().unwrap();
