@@ -63,11 +63,8 @@ pub struct ImageStats {
     pub correction_bytes: u64,
 }
 
-/// Chunks of an image.
-struct Parts {
-    chunks: Marks,
-    stats: ImageStats,
-}
+/// No image.
+const NONE: u32 = u32::MAX;
 
 impl Store {
     /// Adds up the store that lies in `dir`.
@@ -78,27 +75,26 @@ impl Store {
         let mut stats = Stats { disk_bytes: disk_bytes(dir)?, ..Stats::default() };
         stats.pack_bytes = packs.iter().map(|(_, header)| header.frame).sum();
         let (mut files, mut blobs) = (BTreeSet::new(), BTreeSet::new());
-        let mut parts = Vec::new();
-        for (_, image) in self.images()? {
-            let mut part = Parts {
-                chunks: Marks::new(count),
-                stats: ImageStats {
-                    digest: image.root.digest,
-                    names: image.names,
-                    blob_bytes: 0,
-                    tar_bytes: 0,
-                    unique_chunk_bytes: 0,
-                    new_chunk_bytes: 0,
-                    own_chunk_bytes: 0,
-                    kept: 0,
-                    kept_bytes: 0,
-                    correction_bytes: 0,
-                },
+        // The last image that has each chunk, and those that several have.
+        let mut last = vec![NONE; count as usize];
+        let mut shared = Marks::new(count);
+        for (at, (_, image)) in (0..NONE).zip(self.images()?) {
+            let mut part = ImageStats {
+                digest: image.root.digest,
+                names: image.names,
+                blob_bytes: 0,
+                tar_bytes: 0,
+                unique_chunk_bytes: 0,
+                new_chunk_bytes: 0,
+                own_chunk_bytes: 0,
+                kept: 0,
+                kept_bytes: 0,
+                correction_bytes: 0,
             };
             for digest in &image.blobs {
                 // One that is missing was damaged, and is to be added again.
                 let Some(record) = self.known_blob(digest)? else { continue };
-                part.stats.blob_bytes += record.bytes;
+                part.blob_bytes += record.bytes;
                 if blobs.insert(*digest) {
                     stats.unique_blob_bytes += record.bytes;
                 }
@@ -109,8 +105,17 @@ impl Store {
                         stats.unique_file_bytes += bytes;
                     }
                     for number in chunks.numbers() {
-                        if part.chunks.add(number) {
-                            part.stats.unique_chunk_bytes += size(&sizes, number);
+                        let Some(last) = last.get_mut(number as usize) else { continue };
+                        let before = std::mem::replace(last, at);
+                        if before == at {
+                            continue;
+                        }
+                        let bytes = size(&sizes, number);
+                        part.unique_chunk_bytes += bytes;
+                        if before == NONE {
+                            part.new_chunk_bytes += bytes;
+                        } else {
+                            shared.add(number);
                         }
                     }
                 };
@@ -118,41 +123,35 @@ impl Store {
                 if let Some(diff_id) = record.made.diff_id() {
                     let layer = self.layer(diff_id)?;
                     self.layer_chunks(&layer, &mut each)?;
-                    part.stats.tar_bytes += layer.tar_bytes;
+                    part.tar_bytes += layer.tar_bytes;
                 }
                 match &record.made {
                     Made::Kept(_) => {
-                        part.stats.kept += 1;
-                        part.stats.kept_bytes += record.bytes;
+                        part.kept += 1;
+                        part.kept_bytes += record.bytes;
                     }
                     Made::Recoded { corrections, .. } => {
                         let bytes = corrections.numbers().map(|n| size(&sizes, n));
-                        part.stats.correction_bytes += bytes.sum::<u64>();
+                        part.correction_bytes += bytes.sum::<u64>();
                     }
                     Made::Document(_) | Made::Compressed { .. } => {}
                 }
             }
-            parts.push(part);
+            stats.blob_bytes += part.blob_bytes;
+            stats.tar_bytes += part.tar_bytes;
+            stats.images.push(part);
         }
-        for number in 0..count {
-            let mut users = parts.iter_mut().filter(|p| p.chunks.has(number));
+        for (number, last) in (0..).zip(last) {
             let bytes = size(&sizes, number);
-            match (users.next(), users.next()) {
-                (None, _) => stats.unused_bytes += bytes,
-                (Some(first), other) => {
-                    first.stats.new_chunk_bytes += bytes;
-                    if other.is_none() {
-                        first.stats.own_chunk_bytes += bytes;
-                    }
-                    stats.unique_chunk_bytes += bytes;
-                    stats.chunks += 1;
-                }
+            let Some(image) = stats.images.get_mut(last as usize) else {
+                stats.unused_bytes += bytes;
+                continue;
+            };
+            stats.unique_chunk_bytes += bytes;
+            stats.chunks += 1;
+            if !shared.has(number) {
+                image.own_chunk_bytes += bytes;
             }
-        }
-        for part in parts {
-            stats.blob_bytes += part.stats.blob_bytes;
-            stats.tar_bytes += part.stats.tar_bytes;
-            stats.images.push(part.stats);
         }
         Ok(stats)
     }
