@@ -50,7 +50,13 @@ impl Store {
 
     fn writable(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let store = Self::with(db, dir, budget)?;
-        files::tidy(dir, &store.state())?;
+        let mut state = store.state();
+        files::tidy(dir, &state)?;
+        // Where the end of a file is lost, packs go where it ends now, which is what the index says then.
+        let files = files::Folder::Packs.list(dir)?;
+        let last = files.iter().find(|(number, _)| *number == state.packs.file);
+        state.packs.end = state.packs.end.min(last.map_or(0, |(_, bytes)| *bytes));
+        store.set_state(state);
         Ok(store)
     }
 

@@ -1,5 +1,6 @@
 //! Values of the store that somebody has been at: nothing may panic, hang or come out wrong.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -352,6 +353,29 @@ fn what_is_collected_while_it_is_read_is_no_damage() {
     let text = make_all(&again).unwrap_err().to_string();
     assert!(text.contains("the store is damaged: packs/"), "{text}");
     assert!(!check(&again, false).unwrap().problems.is_empty());
+}
+
+#[test]
+fn a_file_of_packs_that_lost_its_end_is_repaired_and_written_on() {
+    for left in [None, Some(0), Some(1000), Some(500_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path()));
+        let path = dir.path().join("packs/000001");
+        match left {
+            Some(bytes) => File::options().write(true).open(path).unwrap().set_len(bytes).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+        let budget = Budget::new(1 << 24, None);
+        let options = CheckOptions { blobs: true, repair: true };
+        let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
+        assert_eq!(checked.incomplete, 3, "{checked:?}");
+        let store = Store::open(dir.path(), &budget).unwrap();
+        for version in 0..3 {
+            add(&store, &image(version), version, &Silent).unwrap();
+        }
+        make_all(&store).unwrap();
+        assert!(check(&store, true).unwrap().problems.is_empty());
+    }
 }
 
 #[test]
