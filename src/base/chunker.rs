@@ -1,5 +1,5 @@
-//! Content-defined chunks: where a file is cut depends on the bytes around the cut only, so that
-//! an insertion changes the chunks it touches and no others.
+//! Content-defined chunking: where a file is cut depends only on the bytes around the cut, so that
+//! an insertion changes only the chunks it touches.
 //!
 //! `FastCDC` of 2020 ([paper](https://ieeexplore.ieee.org/document/9055082)). docs/STORE.md has
 //! the measurements behind the sizes.
@@ -10,14 +10,14 @@ use fastcdc::v2020::StreamCDC;
 
 use crate::base::error::{Error, Result};
 
-/// No chunk but a file's last is smaller, in bytes.
+/// Minimum size of a chunk in bytes; only the last chunk of a file may be smaller.
 pub const MIN: usize = 16 << 10;
-/// Chunks have about this size.
+/// Target size of a chunk in bytes.
 pub const AVERAGE: usize = 64 << 10;
-/// No chunk is larger.
+/// Maximum size of a chunk in bytes.
 pub const MAX: usize = 256 << 10;
 
-/// The chunks of a file, in order; none of an empty one.
+/// Returns the chunks of a file, in order. An empty file has none.
 pub fn chunks(file: impl Read) -> impl Iterator<Item = Result<Vec<u8>>> {
     StreamCDC::new(file, MIN, AVERAGE, MAX)
         .map(|chunk| chunk.map(|c| c.data).map_err(|e| Error::from(std::io::Error::from(e))))
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn the_cuts_stay_as_they_are() {
-        // They decide what a store shares: other ones would store everything again.
+        // A store shares by chunks: with other cuts it would store everything again.
         let bytes = noise(1 << 20);
         assert_eq!(sizes(&bytes), GOLDEN);
         assert_eq!(chunks(&bytes[..]).map(|c| c.unwrap()).collect::<Vec<_>>().concat(), bytes);

@@ -14,7 +14,7 @@ use crate::base::text::{escape, shorten};
 /// Shorthand for a result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of problem an [`Error`] is, for callers that act on it.
+/// The category of an [`Error`], for callers that act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -22,15 +22,15 @@ pub enum ErrorKind {
     Io,
     /// The input breaks its format.
     Malformed,
-    /// The input is valid, but of a sort that relayer does not handle.
+    /// The input is valid, but relayer does not support it.
     Unsupported,
     /// Bytes do not have the digest or size that was stated for them.
     Mismatch,
     /// The input is larger than a limit allows.
     Limit,
-    /// Something that was named is not there.
+    /// Something that was named does not exist.
     NotFound,
-    /// What was asked for would do harm or makes no sense: an output that exists, for example.
+    /// The request would do harm or makes no sense: an output that exists, for example.
     Refused,
 }
 
@@ -46,53 +46,53 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind`. The message is lower case, without a full stop, and says what was
+    /// Creates an error of `kind`. The message is lower case, has no full stop, and says what was
     /// found and, where there is one, the remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), context: Vec::new(), source: None }))
     }
 
-    /// [`ErrorKind::Malformed`].
+    /// Creates an [`ErrorKind::Malformed`].
     pub fn malformed(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Malformed, message)
     }
 
-    /// [`ErrorKind::Unsupported`].
+    /// Creates an [`ErrorKind::Unsupported`].
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, message)
     }
 
-    /// [`ErrorKind::Mismatch`].
+    /// Creates an [`ErrorKind::Mismatch`].
     pub fn mismatch(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Mismatch, message)
     }
 
-    /// [`ErrorKind::Limit`].
+    /// Creates an [`ErrorKind::Limit`].
     pub fn limit(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Limit, message)
     }
 
-    /// [`ErrorKind::NotFound`].
+    /// Creates an [`ErrorKind::NotFound`].
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    /// [`ErrorKind::Refused`].
+    /// Creates an [`ErrorKind::Refused`].
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Refused, message)
     }
 
-    /// What sort of problem this is.
+    /// Returns the category.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The system's error below this one, where there is one.
+    /// Returns the kind of the system error that caused this, if one did.
     pub fn io_kind(&self) -> Option<io::ErrorKind> {
         self.0.source.as_ref().map(io::Error::kind)
     }
 
-    /// Names the wider place: what was being done, to what.
+    /// Adds the wider place: what was being done, to what.
     #[must_use]
     pub fn context(mut self, place: impl Into<String>) -> Self {
         self.0.context.push(place.into());
@@ -100,12 +100,12 @@ impl Error {
     }
 }
 
-/// What was being done where the system has no thread to give.
+/// The context of a failure to start a thread.
 pub(crate) const NO_THREAD: &str =
     "starting a thread; the user has too many (ulimit -u), or there is no memory for it";
 
-/// What is made of an input that may be passed over if it is not valid. What the system failed at stays
-/// an error: passed over, it would change what is written.
+/// Turns errors about invalid input into `None`, for input that may be ignored. A failure of the system
+/// stays an error: to ignore it would change what is written.
 pub(crate) fn if_valid<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(value) => Ok(Some(value)),
@@ -115,13 +115,13 @@ pub(crate) fn if_valid<T>(read: Result<T>) -> Result<Option<T>> {
 }
 
 impl From<io::Error> for Error {
-    /// Readers that wrap our own errors in an [`io::Error`] get them back unchanged.
+    /// Unwraps our own errors that a reader had wrapped in an [`io::Error`].
     fn from(e: io::Error) -> Self {
         match e.downcast::<Error>() {
             Ok(own) => own,
             Err(e) => Self(Box::new(Inner {
                 kind: ErrorKind::Io,
-                message: format!("{e}{}", way_out(e.kind())),
+                message: format!("{e}{}", remedy(e.kind())),
                 context: Vec::new(),
                 source: Some(e),
             })),
@@ -129,11 +129,11 @@ impl From<io::Error> for Error {
     }
 }
 
-/// What to do about an error of the system, where that does not depend on what was being done.
-fn way_out(kind: io::ErrorKind) -> &'static str {
+/// Returns what to do about a system error, where that does not depend on what was being done.
+fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room there, or name another place"
+            "; free space there, or name another place"
         }
         io::ErrorKind::ReadOnlyFilesystem => "; name another place",
         _ => "",
@@ -150,14 +150,14 @@ impl From<Error> for io::Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for place in self.0.context.iter().rev() {
-            write!(f, "{}: ", fit(place))?;
+            write!(f, "{}: ", sanitize(place))?;
         }
-        f.write_str(&fit(&self.0.message))
+        f.write_str(&sanitize(&self.0.message))
     }
 }
 
-/// A part of a message as a terminal may get it: names in it can be of any length and hold anything.
-fn fit(part: &str) -> String {
+/// Makes a part of a message safe for a terminal: names in it can be of any length and hold any bytes.
+fn sanitize(part: &str) -> String {
     shorten(&escape(&shorten(part, MAX_MESSAGE), &[]), MAX_MESSAGE).into_owned()
 }
 
@@ -169,9 +169,12 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Adds the place to an error on its way up.
+/// Adds context to an error on its way up.
 pub trait Context<T> {
-    /// Like [`Error::context`]; the text is only built when there is an error.
+    /// Adds a place as [`Error::context`] does, but builds the text only if there is an error.
+    ///
+    /// # Errors
+    /// The error of `self`, with the place added.
     fn with_context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
     /// The old name of [`with_context`](Self::with_context).
     fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;

@@ -1,9 +1,9 @@
-//! What knows no image: errors, bounds, sizes, threads, temporary files, codings of numbers, and the
-//! database behind the feature `store`.
+//! Foundations that know nothing of images: errors, limits, byte sizes, threads, temporary files,
+//! integer encodings, and the database behind the feature `store`.
 //!
-//! Imports nothing of the crate. To know: [`error::Error`] with [`error::Context`], by which every
-//! failure says what was being done; [`limits`], where all bounds against hostile input stand; and
-//! [`progress::Progress`], which long work is told to.
+//! Imports nothing else of the crate. To know: [`error::Error`] with [`error::Context`], which adds
+//! what was being done to every failure; [`limits`], the bounds against hostile input; and
+//! [`progress::Progress`], to which long work reports.
 
 pub mod byte_size;
 pub mod chunker;

@@ -1,20 +1,20 @@
-//! How far a long stage is, told to whoever wants to show it.
+//! Progress of long stages.
 
-/// Receives progress. The terminal's bars are one implementation, [`Silent`] another.
+/// A receiver of progress. The terminal's progress bars are one implementation, [`Silent`] another.
 ///
 /// Methods are called from several threads at once.
 pub trait Progress: Sync {
-    /// A stage begins: what it does, and how many bytes it will go through.
+    /// Begins a stage, which will process `bytes` bytes.
     fn begin(&self, stage: &str, bytes: u64);
-    /// So many bytes more are done.
+    /// Reports that `bytes` more bytes are done.
     fn advance(&self, bytes: u64);
-    /// The stage is over.
+    /// Ends the stage.
     fn end(&self);
-    /// Something a user should know that is no error.
+    /// Shows a message to the user that is not an error.
     fn note(&self, text: &str);
 }
 
-/// Shows nothing.
+/// Discards all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

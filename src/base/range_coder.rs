@@ -1,59 +1,59 @@
-//! An adaptive range coder, of bits and of choices of one of 16.
+//! An adaptive range coder for bits and for symbols of an alphabet of 16.
 //!
-//! What is written and what is read go through the same code: [`Coder::bit`] is given the bit by who
-//! writes it, and gives it to who reads it. A model is then one function for both ways. Four bytes are
-//! written at once, so that readers seldom stop for the next ones.
+//! Encoding and decoding go through the same code: [`Coder::bit`] takes the bit when it writes, and
+//! returns it when it reads. A model is then one function for both directions. Four bytes are written
+//! at once, so that decoders seldom stop to read.
 
-/// What is known of a bit before it is seen.
-pub(crate) trait Likely {
-    /// How likely it is to be 0, in 2^-16; neither 0 nor 1.
-    fn zero(&self) -> u32;
-    /// It was this.
-    fn saw(&mut self, bit: bool);
+/// An adaptive model of a bit.
+pub(crate) trait BitModel {
+    /// Returns the probability that the next bit is 0, in units of 2^-16; neither 0 nor 1.
+    fn probability_of_zero(&self) -> u32;
+    /// Adapts to the bit that came.
+    fn update(&mut self, bit: bool);
 }
 
-/// Below this the range is widened by four bytes.
-const LEAST: u64 = 1 << 32;
+/// The range is widened by four bytes when it falls below this.
+const MIN_RANGE: u64 = 1 << 32;
 
-/// Where one of 16 begins, and how far it goes.
+/// Returns the start and width of one of 16 symbols.
 #[inline]
-fn share(start: impl Fn(usize) -> u16, which: usize) -> (u64, u64) {
+fn interval(start: impl Fn(usize) -> u16, which: usize) -> (u64, u64) {
     let end = if which == 15 { 1 << 16 } else { start(which + 1).into() };
     let start = u64::from(start(which));
     (start, end - start)
 }
 
-/// Bits that are told at once, as likely 0 as 1.
-const PLAIN: u32 = 16;
+/// Maximum number of equiprobable bits coded at once.
+const MAX_RAW_BITS: u32 = 16;
 
-/// Writes or reads bits.
+/// An encoder or decoder of bits.
 pub(crate) trait Coder {
-    /// Whether bits are written; if not, those that are passed in mean nothing.
+    /// Whether this is the encoder. A decoder ignores the values that are passed in.
     const WRITES: bool;
 
     /// Codes a bit.
-    fn bit(&mut self, likely: &mut impl Likely, bit: bool) -> bool;
+    fn bit(&mut self, model: &mut impl BitModel, bit: bool) -> bool;
 
-    /// Codes one of 16. So likely is each, in 2^-16: what lies between its `start` and that of the
-    /// next, which is greater; that of the first is 0.
-    fn one_of(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize;
+    /// Codes one of 16 symbols. The probability of each, in units of 2^-16, is the distance from its
+    /// `start` to that of the next, which is greater; the first start is 0.
+    fn symbol(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize;
 
-    /// Codes up to [`PLAIN`] bits.
-    fn few(&mut self, value: u64, bits: u32) -> u64;
+    /// Codes up to [`MAX_RAW_BITS`] equiprobable bits.
+    fn few_raw_bits(&mut self, value: u64, bits: u32) -> u64;
 
-    /// Codes `bits` bits that are as likely 0 as 1, highest first.
-    fn plain(&mut self, value: u64, mut bits: u32) -> u64 {
+    /// Codes `bits` equiprobable bits, highest first.
+    fn raw_bits(&mut self, value: u64, mut bits: u32) -> u64 {
         let mut read = 0;
         while bits > 0 {
-            let now = bits.min(PLAIN);
+            let now = bits.min(MAX_RAW_BITS);
             bits -= now;
-            read = read << now | self.few(value >> bits & ((1 << now) - 1), now);
+            read = read << now | self.few_raw_bits(value >> bits & ((1 << now) - 1), now);
         }
         read
     }
 }
 
-/// Writes bits.
+/// An encoder into memory.
 pub(crate) struct Encoder {
     low: u64,
     range: u64,
@@ -81,16 +81,16 @@ impl Encoder {
 
     #[inline]
     fn widen(&mut self) {
-        if self.range < LEAST {
+        if self.range < MIN_RANGE {
             self.range <<= 32;
             self.out.extend(((self.low >> 32) as u32).to_be_bytes());
             self.low <<= 32;
         }
     }
 
-    /// Everything written, but zeros at the end.
+    /// Returns everything written, without trailing zeros.
     pub(crate) fn finish(mut self) -> Vec<u8> {
-        // Of the numbers that say the same, one with many zeros.
+        // Of the numbers within the range, one with many trailing zeros.
         let most = (1 << self.range.ilog2()) - 1;
         self.add(most);
         self.out.extend((self.low & !most).to_be_bytes());
@@ -105,21 +105,21 @@ impl Coder for Encoder {
     const WRITES: bool = true;
 
     #[inline]
-    fn bit(&mut self, likely: &mut impl Likely, bit: bool) -> bool {
-        let bound = (self.range >> 16) * u64::from(likely.zero());
+    fn bit(&mut self, model: &mut impl BitModel, bit: bool) -> bool {
+        let bound = (self.range >> 16) * u64::from(model.probability_of_zero());
         if bit {
             self.add(bound);
             self.range -= bound;
         } else {
             self.range = bound;
         }
-        likely.saw(bit);
+        model.update(bit);
         self.widen();
         bit
     }
 
-    fn one_of(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize {
-        let (from, width) = share(start, which);
+    fn symbol(&mut self, start: impl Fn(usize) -> u16, which: usize) -> usize {
+        let (from, width) = interval(start, which);
         let unit = self.range >> 16;
         self.add(unit * from);
         self.range = unit * width;
@@ -127,7 +127,7 @@ impl Coder for Encoder {
         which
     }
 
-    fn few(&mut self, value: u64, bits: u32) -> u64 {
+    fn few_raw_bits(&mut self, value: u64, bits: u32) -> u64 {
         self.range >>= bits;
         self.add(value * self.range);
         self.widen();
@@ -135,8 +135,8 @@ impl Coder for Encoder {
     }
 }
 
-/// Reads what an [`Encoder`] wrote. Any bytes can be read, and there is no end to them: who reads
-/// knows how much to expect.
+/// Decoder of what an [`Encoder`] wrote. Any bytes can be decoded, and without end: the caller knows
+/// how much to expect.
 pub(crate) struct Decoder<B> {
     code: u64,
     range: u64,
@@ -162,7 +162,7 @@ impl<B: AsRef<[u8]>> Decoder<B> {
 
     #[inline]
     fn widen(&mut self) {
-        if self.range < LEAST {
+        if self.range < MIN_RANGE {
             self.range <<= 32;
             self.shift();
         }
@@ -173,8 +173,8 @@ impl<B: AsRef<[u8]>> Coder for Decoder<B> {
     const WRITES: bool = false;
 
     #[inline]
-    fn bit(&mut self, likely: &mut impl Likely, _: bool) -> bool {
-        let bound = (self.range >> 16) * u64::from(likely.zero());
+    fn bit(&mut self, model: &mut impl BitModel, _: bool) -> bool {
+        let bound = (self.range >> 16) * u64::from(model.probability_of_zero());
         let bit = self.code >= bound;
         if bit {
             self.code -= bound;
@@ -182,30 +182,30 @@ impl<B: AsRef<[u8]>> Coder for Decoder<B> {
         } else {
             self.range = bound;
         }
-        likely.saw(bit);
+        model.update(bit);
         self.widen();
         bit
     }
 
     #[inline]
-    fn one_of(&mut self, start: impl Fn(usize) -> u16, _: usize) -> usize {
+    fn symbol(&mut self, start: impl Fn(usize) -> u16, _: usize) -> usize {
         let unit = self.range >> 16;
-        // Damaged bytes can say more than fits.
+        // Damaged bytes can give more than fits.
         let at = (self.code / unit).min(0xffff) as u16;
-        // The processor would guess a branch wrong as often as not.
+        // Without branches, as the processor would mispredict half of them.
         let not_after = |which: usize| usize::from(start(which) <= at);
         let four = 4 * (not_after(4) + not_after(8) + not_after(12));
         let which = four + not_after(four + 1) + not_after(four + 2) + not_after(four + 3);
-        let (from, width) = share(start, which);
+        let (from, width) = interval(start, which);
         self.code -= unit * from;
         self.range = unit * width;
         self.widen();
         which
     }
 
-    fn few(&mut self, _: u64, bits: u32) -> u64 {
+    fn few_raw_bits(&mut self, _: u64, bits: u32) -> u64 {
         self.range >>= bits;
-        // Damaged bytes can say more than fits.
+        // Damaged bytes can give more than fits.
         let value = (self.code / self.range).min((1 << bits) - 1);
         self.code -= value * self.range;
         self.widen();

@@ -1,9 +1,9 @@
-//! Files and folders that go away unless the work they are for is finished.
+//! Temporary files and folders, removed unless the work they belong to is finished.
 //!
-//! What is unfinished has a name like `.relayer-Ab12Cd.tmp`, and its owner holds a lock on it, as of
-//! flock(2). A killed process leaves such a file without the lock, and whoever writes to that folder
-//! next removes it. What this process has begun also stands in one list, for the thread that ends
-//! the process when a signal asks for it.
+//! An unfinished file has a name like `.relayer-Ab12Cd.tmp`, and its owner holds a flock(2) on it. A
+//! killed process leaves such a file unlocked, and the next process that writes to that folder removes
+//! it. All unfinished files of this process are also in one list, for the thread that ends the process
+//! on a signal.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -24,51 +24,52 @@ use crate::base::error::{Context, Error, NO_THREAD, Result};
 const PREFIX: &str = ".relayer-";
 const SUFFIX: &str = ".tmp";
 
-/// Bytes between them.
+/// Number of random characters between prefix and suffix.
 const RANDOM: usize = 6;
 
-/// A sweep by another process may take a file before its owner locks it, and a folder may go before
-/// something is made in it: so many times in a row is no coincidence.
+/// Attempts to create a file. A sweep by another process may remove a file before its owner locks it,
+/// or the folder before a file is created in it, but not this many times by chance.
 pub(crate) const ATTEMPTS: usize = 100;
 
-/// What is removed at the end, oldest first: who began it, and what it is. Whoever gives something
-/// its final name holds this meanwhile, so that no signal comes between that and its leaving the list.
-static BEGUN: Mutex<Vec<(u64, Begun)>> = Mutex::new(Vec::new());
+/// What to remove if the process ends now, oldest first, each with the number of its owner. It is locked
+/// while a file gets its final name, so that no signal comes between that and its removal from the list.
+static UNFINISHED: Mutex<Vec<(u64, Unfinished)>> = Mutex::new(Vec::new());
 
-enum Begun {
+enum Unfinished {
     File(PathBuf),
-    /// A folder, if it is empty by then.
+    /// A folder, removed only if it is empty.
     Folder(PathBuf),
-    /// A folder and all that is in it.
+    /// A folder with everything in it.
     Tree(PathBuf),
-    /// Files after this one stay if that file is another by then.
+    /// Files are not removed if the file at this path is no longer the one with this identity.
     Unless(PathBuf, Option<(u64, u64)>),
 }
 
-fn begun() -> MutexGuard<'static, Vec<(u64, Begun)>> {
-    BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
+fn unfinished() -> MutexGuard<'static, Vec<(u64, Unfinished)>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes what `owner` began off the list.
-fn take(list: &mut Vec<(u64, Begun)>, owner: u64) -> Vec<Begun> {
+/// Removes everything of `owner` from the list and returns it.
+fn take(list: &mut Vec<(u64, Unfinished)>, owner: u64) -> Vec<Unfinished> {
     let mine = list.extract_if(.., |(by, _)| *by == owner);
     mine.map(|(_, what)| what).collect()
 }
 
-fn remove(what: &[Begun]) {
-    let stay = what.iter().any(|b| matches!(b, Begun::Unless(path, was) if identity(path) != *was));
-    for one in what.iter().rev() {
-        // Nothing can be done about what can't be removed; the error that ended the work is told.
-        let _ = match one {
-            Begun::File(path) if !stay => fs::remove_file(path),
-            Begun::Folder(path) => fs::remove_dir(path),
-            Begun::Tree(path) => fs::remove_dir_all(path),
-            Begun::File(_) | Begun::Unless(..) => Ok(()),
+fn remove(what: &[Unfinished]) {
+    let stay =
+        what.iter().any(|b| matches!(b, Unfinished::Unless(path, was) if identity(path) != *was));
+    for unfinished in what.iter().rev() {
+        // If removal fails nothing more can be done; the error that ended the work is reported.
+        let _ = match unfinished {
+            Unfinished::File(path) if !stay => fs::remove_file(path),
+            Unfinished::Folder(path) => fs::remove_dir(path),
+            Unfinished::Tree(path) => fs::remove_dir_all(path),
+            Unfinished::File(_) | Unfinished::Unless(..) => Ok(()),
         };
     }
 }
 
-/// Tells a file from one that replaces it.
+/// Returns device and inode number, which tell a file from one that replaces it.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
@@ -80,39 +81,39 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     Ok(identity(path) == Some((open.dev(), open.ino())))
 }
 
-/// What was added to a folder; removed again unless it is kept.
-pub(crate) struct Added {
+/// Files and folders that were created; removed on drop unless [`TemporaryFile::persist`] keeps them.
+pub(crate) struct Rollback {
     owner: u64,
 }
 
-impl Added {
+impl Rollback {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self { owner: NEXT.fetch_add(1, Ordering::Relaxed) }
     }
 
-    fn begin(&self, what: Begun) {
-        begun().push((self.owner, what));
+    fn begin(&self, what: Unfinished) {
+        unfinished().push((self.owner, what));
     }
 
-    /// A file that was not there and is made now.
+    /// Adds a file that is about to be created.
     pub(crate) fn file(&self, path: &Path) {
-        self.begin(Begun::File(path.to_owned()));
+        self.begin(Unfinished::File(path.to_owned()));
     }
 
-    /// Files stay if somebody replaces the one at `path` from now on, who may count on them.
+    /// Keeps the files if another process replaces the file at `path` from now on: it may refer to them.
     pub(crate) fn unless_replaced(&self, path: &Path) {
-        self.begin(Begun::Unless(path.to_owned(), identity(path)));
+        self.begin(Unfinished::Unless(path.to_owned(), identity(path)));
     }
 
-    /// Makes a folder, and those above it that are not there.
+    /// Creates a folder and its missing parents.
     pub(crate) fn folders(&self, path: &Path) -> io::Result<()> {
         let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists());
         for dir in missing.collect::<Vec<_>>().into_iter().rev() {
-            let mut list = begun();
+            let mut list = unfinished();
             match fs::create_dir(dir) {
-                Ok(()) => list.push((self.owner, Begun::Folder(dir.to_owned()))),
-                // Somebody else was first.
+                Ok(()) => list.push((self.owner, Unfinished::Folder(dir.to_owned()))),
+                // Another process was first.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
             }
@@ -121,40 +122,40 @@ impl Added {
     }
 }
 
-impl Drop for Added {
+impl Drop for Rollback {
     fn drop(&mut self) {
-        let mut list = begun();
+        let mut list = unfinished();
         let mine = take(&mut list, self.owner);
         remove(&mine);
     }
 }
 
-/// A file without its name, which goes away unless it gets that.
-pub(crate) struct Temporary {
+/// A file under a temporary name, removed on drop unless it is given its final name.
+pub(crate) struct TemporaryFile {
     // Dropped in this order.
-    added: Added,
+    added: Rollback,
     file: File,
     path: PathBuf,
 }
 
-impl Temporary {
-    /// An empty file in `dir`.
+impl TemporaryFile {
+    /// Creates an empty file in `dir`.
     pub(crate) fn new(dir: &Path) -> Result<Self> {
         let open = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
-        let (added, file, path) = make(dir, open, Begun::File)?;
+        let (added, file, path) = make(dir, open, Unfinished::File)?;
         Ok(Self { added, file, path })
     }
 
-    /// To write to.
+    /// Returns the file, to write to.
     pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Gives the file the name `path`, in the same file system, when all of it is on the disk. What
-    /// `others` lists is kept from the same moment on.
-    pub(crate) fn persist(self, path: &Path, others: Option<&Added>) -> Result<()> {
+    /// Syncs the file and renames it to `path`, which must be in the same file system. Everything in
+    /// `others` is kept from the same moment on.
+    pub(crate) fn persist(self, path: &Path, others: Option<&Rollback>) -> Result<()> {
         self.file.sync_all()?;
-        let mut list = begun();
+        let mut list = unfinished();
         fs::rename(&self.path, path)?;
         for added in others.into_iter().chain([&self.added]) {
             take(&mut list, added.owner);
@@ -163,51 +164,52 @@ impl Temporary {
     }
 }
 
-/// A folder for files of a known name, which goes away with all that is in it.
-pub(crate) struct Folder {
-    _added: Added,
+/// A temporary folder, removed on drop with everything in it.
+pub(crate) struct TemporaryFolder {
+    _added: Rollback,
     _lock: File,
     path: PathBuf,
 }
 
-impl Folder {
-    /// An empty folder where temporary files go.
+impl TemporaryFolder {
+    /// Creates an empty folder in the default place for temporary files.
     pub(crate) fn new() -> Result<Self> {
-        let dir = folder();
+        let dir = default_folder();
         sweep(&dir);
         let open = |path: &Path| {
             DirBuilder::new().mode(0o700).create(path)?;
             File::open(path)
         };
-        let (added, lock, path) = make(&dir, open, Begun::Tree)
-            .with_context(|| "making a temporary folder, in the one that TMPDIR names")?;
+        let (added, lock, path) = make(&dir, open, Unfinished::Tree)
+            .with_context(|| "creating a temporary folder in TMPDIR")?;
         Ok(Self { _added: added, _lock: lock, path })
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Where temporary files go: `TMPDIR`, else `/var/tmp`, as `/tmp` is memory on many systems.
-pub(crate) fn folder() -> PathBuf {
+/// Returns the folder for temporary files: `TMPDIR`, else `/var/tmp`, as `/tmp` is memory on many
+/// systems.
+pub(crate) fn default_folder() -> PathBuf {
     match std::env::var_os("TMPDIR") {
         Some(dir) if !dir.is_empty() => dir.into(),
         _ => "/var/tmp".into(),
     }
 }
 
-/// Makes something with a temporary name, and locks and lists it.
+/// Creates a file or folder with a temporary name, adds it to the list and locks it.
 fn make(
     dir: &Path,
     open: impl Fn(&Path) -> io::Result<File>,
-    begin: impl Fn(PathBuf) -> Begun,
-) -> Result<(Added, File, PathBuf)> {
+    begin: impl Fn(PathBuf) -> Unfinished,
+) -> Result<(Rollback, File, PathBuf)> {
     let place = || format!("creating a file in {}", dir.display());
     for _ in 0..ATTEMPTS {
-        let added = Added::new();
-        let mut list = begun();
+        let added = Rollback::new();
+        let mut list = unfinished();
         let made = tempfile::Builder::new()
             .prefix(PREFIX)
             .suffix(SUFFIX)
@@ -217,23 +219,23 @@ fn make(
         let (file, path) = made.keep().map_err(|e| Error::from(e.error).context(place()))?;
         list.push((added.owner, begin(path.clone())));
         drop(list);
-        // Where files can't be locked, no sweep finds them either.
+        // On file systems without locks, sweeps remove nothing either.
         let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         if !taken && file.metadata().with_context(place)?.nlink() > 0 {
             return Ok((added, file, path));
         }
     }
-    Err(Error::refused("somebody removes what is created").context(place()))
+    Err(Error::refused("another process keeps removing it").context(place()))
 }
 
-/// Whether a file has the name of something unfinished.
+/// Returns whether a name is that of an unfinished file.
 pub(crate) fn is_temporary(name: &OsStr) -> bool {
     let inner = name.as_bytes().strip_prefix(PREFIX.as_bytes());
     let random = inner.and_then(|name| name.strip_suffix(SUFFIX.as_bytes()));
     random.is_some_and(|name| name.len() == RANDOM && name.iter().all(u8::is_ascii_alphanumeric))
 }
 
-/// Removes what killed processes left in a folder. Those that run hold locks on what is theirs.
+/// Removes what killed processes left in a folder. Running ones hold locks on their files.
 pub(crate) fn sweep(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| is_temporary(&entry.file_name())) {
@@ -242,41 +244,42 @@ pub(crate) fn sweep(dir: &Path) {
         if !(kind.is_file() || kind.is_dir()) {
             continue;
         }
-        // Until it is removed the lock is held, so that nobody takes it for theirs.
+        // The lock is held until the file is removed, so that no other process takes it over.
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_ok() {
-            let is = if kind.is_dir() { Begun::Tree(path) } else { Begun::File(path) };
+            let is = if kind.is_dir() { Unfinished::Tree(path) } else { Unfinished::File(path) };
             remove(&[is]);
         }
     }
 }
 
-/// The folder a file lies in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
+/// Returns the folder that a file is in.
+pub(crate) fn parent_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     }
 }
 
-/// Waits until the names in a folder are on the disk.
+/// Syncs the names in a folder to disk.
 pub(crate) fn sync_folder(dir: &Path) -> Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.with_context(|| format!("syncing the folder {}", dir.display()))
 }
 
-/// Writes a file under a temporary name and moves it to its own.
+/// Writes a file under a temporary name and renames it to `path`.
 pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let dir = folder_of(path);
-    let mut temporary = Temporary::new(dir)?;
+    let dir = parent_folder(path);
+    let mut temporary = TemporaryFile::new(dir)?;
     fill(temporary.file())?;
     temporary.persist(path, None)?;
     sync_folder(dir)
 }
 
-/// Has SIGINT, SIGTERM and SIGHUP remove what was begun before they end the process, with 128 and
-/// their number as its status. Those that whoever started the process ignores stay ignored.
-pub(crate) fn end_at_signals() -> Result<()> {
+/// Starts the thread that waits for SIGINT, SIGTERM or SIGHUP, removes everything unfinished, and exits
+/// with status 128 plus the number of the signal. Signals that the process was started to ignore, as by
+/// nohup, stay ignored.
+pub(crate) fn clean_up_at_signals() -> Result<()> {
     let ignored = ignored();
     let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
     let mut signals = Signals::new(wanted).with_context(|| "preparing for signals")?;
@@ -289,7 +292,7 @@ pub(crate) fn end_at_signals() -> Result<()> {
     started.map(drop).with_context(|| NO_THREAD)
 }
 
-/// The signals that are ignored from the beginning, as nohup does, a bit each.
+/// Returns the signals that are ignored from the start, one bit each.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -297,14 +300,14 @@ fn ignored() -> u64 {
 }
 
 fn end(signal: i32) {
-    // Held to the end: nothing is begun or finished any more. What was begun last goes first.
-    let mut list = begun();
+    // Held to the end, so that nothing new begins or finishes. The latest is removed first.
+    let mut list = unfinished();
     while let Some(owner) = list.iter().map(|(owner, _)| *owner).max() {
         let mine = take(&mut list, owner);
         remove(&mine);
     }
     let name = low_level::signal_name(signal).unwrap_or("a signal");
-    let text = format!("relayer: ended by {name}; what was unfinished is removed\n");
+    let text = format!("relayer: ended by {name}; unfinished files were removed\n");
     // Another thread may hold the lock of `io::stderr()`.
     let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
     low_level::exit(128 + signal);
@@ -321,7 +324,7 @@ mod tests {
             let all = fs::read_dir(dir.path()).unwrap();
             all.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
         };
-        let temporary = Temporary::new(dir.path()).unwrap();
+        let temporary = TemporaryFile::new(dir.path()).unwrap();
         assert!(is_temporary(names()[0].as_ref()), "{:?}", names());
         sweep(dir.path());
         assert_eq!(names().len(), 1, "its owner lives");
@@ -342,7 +345,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         for (replaced, left) in [(false, 1), (true, 3)] {
             fs::write(path("index"), "").unwrap();
-            let added = Added::new();
+            let added = Rollback::new();
             added.unless_replaced(&path("index"));
             added.folders(&path("a/b")).unwrap();
             for name in ["a/b/one", "two"] {
@@ -356,9 +359,9 @@ mod tests {
             drop(added);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), left);
         }
-        let mut temporary = Temporary::new(dir.path()).unwrap();
+        let mut temporary = TemporaryFile::new(dir.path()).unwrap();
         io::Write::write_all(temporary.file(), b"x").unwrap();
-        let added = Added::new();
+        let added = Rollback::new();
         added.file(&path("two"));
         temporary.persist(&path("index"), Some(&added)).unwrap();
         drop(added);

@@ -1,9 +1,9 @@
-//! What tests of several modules need.
+//! Helpers for tests of several modules.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// What a program that is not ours makes of `input`.
+/// Runs an external program on `input` and returns its output.
 pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &[u8]) -> Vec<u8> {
     let mut child = Command::new(program)
         .args(args)
@@ -22,7 +22,7 @@ pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &
     out.stdout
 }
 
-/// CPU time of this thread in seconds: what something costs, whatever else the machine does.
+/// Returns the CPU time of this thread in seconds, which does not depend on other load.
 pub(crate) fn cpu_seconds() -> u64 {
     use rustix::time::{ClockId, clock_gettime};
     clock_gettime(ClockId::ThreadCPUTime).tv_sec.cast_unsigned()

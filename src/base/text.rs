@@ -1,10 +1,10 @@
-//! What comes from an image, made fit for a terminal and a line of a log.
+//! Escaping and shortening of text from an image for terminals and logs.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a character moves the cursor, changes what a terminal does, or is seen as something it is
-/// not: control characters, and those that are invisible or turn the direction of text.
+/// Returns whether a character controls a terminal or misleads the reader: control characters,
+/// invisible characters, and those that change the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -12,7 +12,7 @@ fn is_unsafe(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Escapes what a terminal must not get, but for the characters of `keep`.
+/// Escapes all characters that are unsafe for a terminal, except those in `keep`.
 pub(crate) fn escape<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
     let bad = |c: char| is_unsafe(c) && !keep.contains(&c);
     if !text.chars().any(bad) {
@@ -25,7 +25,8 @@ pub(crate) fn escape<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
-/// Escapes the same in JSON, where only strings can hold it.
+/// Escapes characters that are unsafe for a terminal in a JSON document, where they are always inside
+/// strings.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let bad = |c: char| is_unsafe(c) && c != '\n';
     if !json.chars().any(bad) {
@@ -44,8 +45,7 @@ pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// At most `most` bytes of a text, some two thirds of them from its beginning and the rest from its
-/// end.
+/// Shortens a text to at most `most` bytes: about two thirds from its beginning, the rest from its end.
 pub(crate) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! Threads beside the caller's, as many as there are to be had.
+//! Threads, as many as the system allows.
 
 use std::thread::{Builder, scope};
 
@@ -6,14 +6,15 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::base::error::{Error, ErrorKind, NO_THREAD, Result};
 
-/// How many threads there are where nobody says how many: one a core.
+/// Returns the default number of threads: one for each core.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Runs `work` on up to `threads` threads at once, the caller's among them, and waits for all. Where
-/// the system has no more threads to give, fewer do the same work: it must be divided as it goes.
-pub(crate) fn share(threads: usize, work: impl Fn() + Sync) {
+/// Runs `work` on up to `threads` threads at once, the caller's among them, and waits for all of them.
+/// If the system refuses more threads, fewer run: each must take its next piece of work from a shared
+/// queue.
+pub(crate) fn run_on(threads: usize, work: impl Fn() + Sync) {
     scope(|scope| {
         for _ in 1..threads {
             if Builder::new().spawn_scoped(scope, &work).is_err() {
@@ -24,10 +25,10 @@ pub(crate) fn share(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// A pool for what is divided by rayon; of fewer threads if there are no more.
+/// Creates a rayon pool. If the system refuses that many threads, it has one.
 ///
 /// # Errors
-/// When there is not a single one.
+/// When the system refuses even one.
 pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     let build = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = build(threads).or_else(|_| build(1));

@@ -1,6 +1,6 @@
-//! Numbers as [LEB128](https://en.wikipedia.org/wiki/LEB128): seven bits a byte, lowest first.
+//! Integers as [LEB128](https://en.wikipedia.org/wiki/LEB128): seven bits per byte, lowest first.
 
-/// Appends a number.
+/// Appends an integer.
 pub(crate) fn put(out: &mut Vec<u8>, mut n: u64) {
     while n >= 128 {
         out.push(n as u8 | 128);
@@ -9,12 +9,12 @@ pub(crate) fn put(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-/// Appends a number that may be below zero: its sign in the lowest bit.
+/// Appends a signed integer, with the sign in the lowest bit.
 pub(crate) fn put_signed(out: &mut Vec<u8>, n: i64) {
     put(out, (n << 1 ^ n >> 63).cast_unsigned());
 }
 
-/// Takes a number from the front of `bytes`; `None` when there is none or it has over 64 bits.
+/// Removes an integer from the front of `bytes`; `None` if there is none or it has more than 64 bits.
 pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut n = 0u64;
     for shift in (0..64).step_by(7) {
@@ -32,7 +32,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// The opposite of [`put_signed`].
+/// Removes an integer that [`put_signed`] wrote.
 pub(crate) fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
     let n = take(bytes)?;
     Some((n >> 1).cast_signed() ^ -(n & 1).cast_signed())

@@ -24,7 +24,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Error, Result};
-use crate::base::temporary::end_at_signals;
+use crate::base::temporary::clean_up_at_signals;
 use crate::base::threads;
 use crate::transport::Reference;
 use terminal::Terminal;
@@ -230,7 +230,7 @@ fn pipes(matches: &ArgMatches) -> usize {
 }
 
 fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
-    end_at_signals()?;
+    clean_up_at_signals()?;
     match &cli.command {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),

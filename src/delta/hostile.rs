@@ -134,7 +134,7 @@ mod tests {
         refused(&[7; 8000], &file, vec![told(vec![])], "fewer files");
         let begin = |numbers: &[u64]| {
             let mut writer = Encoder::new();
-            writer.plain(1, 32);
+            writer.raw_bits(1, 32);
             let mut model = crate::delta::model::Model::new();
             model.place(&mut writer, [numbers[0], numbers[1], numbers[2]]);
             told(writer.finish())
@@ -147,7 +147,7 @@ mod tests {
         refused(&[7; 8000], &op(100, 4), vec![begin(&[0, 0, 8000])], "another size");
         for fill in [0x55, 0xaa, 0xff, 0x80] {
             let mut writer = Encoder::new();
-            writer.plain(1, 32);
+            writer.raw_bits(1, 32);
             crate::delta::model::Model::new().place(&mut writer, [0, 0, 8000]);
             let mut bytes = writer.finish();
             bytes.extend([fill; 400]);

@@ -72,7 +72,7 @@ pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8
     let mut coder = Encoder::new();
     let mut model = Model::new();
     let mut fresh = Vec::new();
-    coder.plain(files.len() as u64, 32);
+    coder.raw_bits(files.len() as u64, 32);
     for (place, new) in files {
         let numbers = [place.layer.into(), place.offset, place.bytes];
         model.place(&mut coder, numbers);
@@ -240,7 +240,7 @@ impl<'a> Remake<'a> {
             let group = self.groups.next().ok_or_else(bad)?;
             self.coder = Decoder::new(self.delta.packed(*group)?);
             self.model = Model::new();
-            self.left = self.coder.plain(0, 32);
+            self.left = self.coder.raw_bits(0, 32);
         }
         self.left = self.left.checked_sub(1).ok_or_else(bad)?;
         let (coder, model) = (&mut self.coder, &mut self.model);

@@ -1,6 +1,6 @@
 //! Bits, half bytes, bytes and numbers told by [`range`](crate::base::range_coder) coding.
 
-use crate::base::range_coder::{Coder, Likely};
+use crate::base::range_coder::{BitModel, Coder};
 
 /// How likely a bit is to be 0, in 2^-16: the mean of a quick and a slow estimate.
 #[derive(Clone, Copy)]
@@ -12,14 +12,14 @@ impl Default for Prob {
     }
 }
 
-impl Likely for Prob {
+impl BitModel for Prob {
     #[inline]
-    fn zero(&self) -> u32 {
+    fn probability_of_zero(&self) -> u32 {
         (u32::from(self.0) + u32::from(self.1)) >> 1
     }
 
     #[inline]
-    fn saw(&mut self, bit: bool) {
+    fn update(&mut self, bit: bool) {
         if bit {
             self.0 -= self.0 >> 4;
             self.1 -= self.1 >> 7;
@@ -50,7 +50,7 @@ impl Default for Nibble {
 impl Nibble {
     #[inline]
     pub(super) fn code(&mut self, coder: &mut impl Coder, which: usize) -> usize {
-        let which = coder.one_of(|i| self.quick[i & 15] + self.slow[i & 15], which & 15) & 15;
+        let which = coder.symbol(|i| self.quick[i & 15] + self.slow[i & 15], which & 15) & 15;
         let near = |numbers: &mut [u16; 16], rate: u32| {
             for (n, goal) in numbers.iter_mut().zip(&GOALS[which]) {
                 *n = n.wrapping_add_signed(goal.wrapping_sub(*n).cast_signed() >> rate);
@@ -119,7 +119,7 @@ impl Number {
         let low = size - 1 - told;
         let most = (1 << told) - 1;
         let next = self.next[size as usize].code(coder, (value >> low) as usize & most) & most;
-        (1 << told | next as u64) << low | coder.plain(value, low)
+        (1 << told | next as u64) << low | coder.raw_bits(value, low)
     }
 
     /// Tells a number with its sign.
@@ -148,7 +148,7 @@ mod tests {
                 models.0.code(&mut writer, n >> shift);
                 models.1.signed(&mut writer, i >> shift);
                 models.2.code(&mut writer, *byte);
-                writer.plain(*n, 33);
+                writer.raw_bits(*n, 33);
             }
             let mut reader = Decoder::new(writer.finish());
             let mut models = (Number::default(), Number::default(), Byte::default());
@@ -156,7 +156,7 @@ mod tests {
                 prop_assert_eq!(models.0.code(&mut reader, 0), n >> shift);
                 prop_assert_eq!(models.1.signed(&mut reader, 0), i >> shift);
                 prop_assert_eq!(models.2.code(&mut reader, 0), *byte);
-                prop_assert_eq!(reader.plain(0, 33), n & ((1 << 33) - 1));
+                prop_assert_eq!(reader.raw_bits(0, 33), n & ((1 << 33) - 1));
             }
         }
 

@@ -90,7 +90,7 @@ pub fn encode(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
         layers.iter().map(|_| Mutex::new(None)).collect();
-    threads::share(abreast, || {
+    threads::run_on(abreast, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
             let job = Job { files, contents, links: &links, progress };

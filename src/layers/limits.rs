@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changeset::{Change, What};
 use crate::base::error::{Error, Result};
-use crate::base::limits::{ENTRY, MAX_ENTRIES};
+use crate::base::limits::{ENTRY_BYTES, MAX_ENTRIES};
 use crate::model::content::{Budget, Windows};
 use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
 use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
@@ -90,7 +90,7 @@ pub(super) fn index_bytes(change: &Change) -> u64 {
     let xattrs = inode.and_then(|i| i.xattrs.as_deref()).into_iter().flatten();
     let xattrs: usize = xattrs.map(|(name, value)| 96 + 2 * (name.len() + value.len())).sum();
     // The path stands in the index, and may be the name of a component and in a report.
-    ENTRY + (3 * change.path.len() + more + xattrs) as u64
+    ENTRY_BYTES + (3 * change.path.len() + more + xattrs) as u64
 }
 
 /// The directories that a layer's entries name or imply.
@@ -112,7 +112,7 @@ impl Implied {
         let mut bytes = 0;
         let mut up = parent(&change.path);
         while let Some(dir) = up.filter(|dir| !dir.is_empty() && self.0.insert(number(dir))) {
-            bytes += ENTRY + 3 * dir.len() as u64;
+            bytes += ENTRY_BYTES + 3 * dir.len() as u64;
             up = parent(dir);
         }
         bytes

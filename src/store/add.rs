@@ -457,7 +457,7 @@ impl<'a> Writer<'a> {
             batch.put_image(number, &image)?;
         }
         batch.write(true)?;
-        self.store.db.settle()?;
+        self.store.db.flush_and_merge()?;
         Ok(moved)
     }
 }

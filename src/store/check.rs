@@ -242,7 +242,7 @@ impl Store {
         };
         for table in ["chunks", "files", "paths"] {
             let mut wrong = 0;
-            for entry in self.db.below(table, b"")? {
+            for entry in self.db.with_prefix(table, b"")? {
                 let (key, value) = entry?;
                 let chunks = if table == "chunks" {
                     let number = number_of(&value).ok();
@@ -281,7 +281,7 @@ impl Store {
         damage: &mut Damage,
         progress: &dyn Progress,
     ) -> Result<()> {
-        for item in self.db.below("layers", b"")? {
+        for item in self.db.with_prefix("layers", b"")? {
             let (key, value) = item?;
             let Some(diff_id) = digest_of(&key) else { continue };
             let layer: Result<LayerRecord> = self.db.parse(&value);
@@ -301,7 +301,7 @@ impl Store {
             }
         }
         let mut whole = Vec::new();
-        for item in self.db.below("blobs", b"")? {
+        for item in self.db.with_prefix("blobs", b"")? {
             let Some(digest) = digest_of(&item?.0) else { continue };
             match self.check_blob(&digest, damage) {
                 Ok(record) => whole.push((digest, record)),
@@ -398,7 +398,7 @@ impl Store {
             self.rewrite_records()?;
             checked.repaired.push("wrote the records again".into());
         }
-        self.db.settle()
+        self.db.flush_and_merge()
     }
 }
 

@@ -188,7 +188,7 @@ impl Store {
         }
         self.close_gaps()?;
         self.rewrite_records()?;
-        self.db.settle()?;
+        self.db.flush_and_merge()?;
         self.db.compact();
         progress.end();
         Ok(collected)
@@ -257,7 +257,7 @@ impl Store {
         state.records = End { file: old.file + 1, end: 0 };
         let mut records = RecordWriter::new(&self.dir, &mut state);
         for table in files::recorded() {
-            for item in self.db.below(table, b"")? {
+            for item in self.db.with_prefix(table, b"")? {
                 let (key, value) = item?;
                 records.put(table, &key, &value)?;
             }
@@ -330,7 +330,7 @@ impl Store {
         dead: impl Fn(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<Vec<Gone>> {
         let mut keys = Vec::new();
-        for entry in self.db.below(table, b"")? {
+        for entry in self.db.with_prefix(table, b"")? {
             let (key, value) = entry?;
             if dead(&key, &value)? {
                 keys.push((table, key));

@@ -88,7 +88,7 @@ impl Store {
         }
         if !removal.dry_run && !removed.is_empty() {
             batch.write(true)?;
-            self.db.settle()?;
+            self.db.flush_and_merge()?;
         }
         Ok(removed)
     }
@@ -154,7 +154,7 @@ impl Store {
     }
 
     pub(super) fn images(&self) -> Result<Vec<(u64, ImageRecord)>> {
-        let entries = self.db.below("images", b"")?;
+        let entries = self.db.with_prefix("images", b"")?;
         entries
             .map(|entry| {
                 let (key, value) = entry?;

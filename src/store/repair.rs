@@ -24,7 +24,7 @@ pub(super) fn remake_index(dir: &Path) -> Result<String> {
         )));
     }
     let mut said = String::new();
-    Db::remake(SCHEMA, dir, |db| {
+    Db::rebuild(SCHEMA, dir, |db| {
         let packs = packs(dir)?;
         let (records, next, damaged) = records(dir)?;
         let images = records.keys().filter(|(table, _)| *table == "images").count();

@@ -17,7 +17,7 @@ use crate::model::digest::Digest;
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "store",
-    made_by: "relayer store add",
+    created_by: "relayer store add",
     repair_hint: "`relayer store check --repair` saves what is good",
     tables: &["state", "packs", "chunks", "files", "paths", "layers", "blobs", "images", "names"],
 };
@@ -71,7 +71,7 @@ impl Store {
                 return Err(db.damaged("it has more chunks or files than there can be"));
             }
             Some(state) => state,
-            None if db.below("packs", b"")?.next().is_none() => State::EMPTY,
+            None if db.with_prefix("packs", b"")?.next().is_none() => State::EMPTY,
             None => return Err(db.damaged("it does not say how far its files are good")),
         };
         let writing = Mutex::new(Writing { state, tails: Tails::default() });
@@ -144,7 +144,7 @@ impl Store {
 
     /// All packs, the first ones first.
     pub(super) fn headers(&self) -> Result<Vec<(u64, PackHeader)>> {
-        let entries = self.db.below("packs", b"")?;
+        let entries = self.db.with_prefix("packs", b"")?;
         let mut next = 0;
         entries
             .map(|entry| {

@@ -420,7 +420,8 @@ fn changed_values_are_found_or_do_no_harm() {
     };
     for round in 0..400 {
         let table = tables[round % tables.len()];
-        let entries: Vec<_> = store.db.below(table, b"").unwrap().map(Result::unwrap).collect();
+        let entries: Vec<_> =
+            store.db.with_prefix(table, b"").unwrap().map(Result::unwrap).collect();
         let (key, whole) = &entries[below(entries.len())];
         let mut value = whole.to_vec();
         match below(4) {

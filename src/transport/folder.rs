@@ -16,7 +16,7 @@ use super::listing::{self, Guard};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{
-    ATTEMPTS, Added, Temporary, is_at, is_temporary, replace, sweep, sync_folder,
+    ATTEMPTS, Rollback, TemporaryFile, is_at, is_temporary, replace, sweep, sync_folder,
 };
 use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
@@ -47,7 +47,7 @@ pub(super) fn write(
 ) -> Result<()> {
     let _lock = open(dir, progress)?;
     // Declared behind the lock: when this fails, what was added goes before that.
-    let added = Added::new();
+    let added = Rollback::new();
     check(dir)?;
     sweep(dir);
     let index = dir.join("index.json");
@@ -70,7 +70,7 @@ pub(super) fn write(
         sync_folder(folder)?;
     }
     listing::add(&mut root, &new)?;
-    let mut file = Temporary::new(dir)?;
+    let mut file = TemporaryFile::new(dir)?;
     file.file().write_all(&oci::to_json(&root)?)?;
     file.persist(&index, Some(&added))?;
     sync_folder(dir)
@@ -111,7 +111,7 @@ fn put(
     dir: &Path,
     digest: &Digest,
     blob: &Blob,
-    added: &Added,
+    added: &Rollback,
     progress: &dyn Progress,
 ) -> Result<()> {
     let path = dir.join(blob_path(digest));
@@ -120,7 +120,7 @@ fn put(
         progress.advance(blob.source.size());
         return Ok(());
     }
-    let mut file = Temporary::new(dir)?;
+    let mut file = TemporaryFile::new(dir)?;
     blob.copy(digest, file.file(), progress)?;
     // What replaces a damaged one is good for whoever counts on that, whatever becomes of this image.
     if !there {

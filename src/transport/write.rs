@@ -15,7 +15,7 @@ use super::listing::Guard;
 use super::{Reference, Transport, folder, listing, name};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::base::temporary::{Temporary, folder_of, replace, sweep};
+use crate::base::temporary::{TemporaryFile, parent_folder, replace, sweep};
 use crate::base::text::shorten;
 use crate::format::tar::{self, EntryKind};
 use crate::model::fileset::{Mtime, Xattrs};
@@ -220,12 +220,12 @@ fn is_input() -> Error {
 
 /// Checks that a file can be made beside `path`.
 fn check_folder(path: &Path) -> Result<()> {
-    let dir = folder_of(path);
+    let dir = parent_folder(path);
     if !dir.exists() {
         return Err(Error::not_found(format!("the folder {} is not there", dir.display())));
     }
     sweep(dir);
-    Temporary::new(dir).map(drop)
+    TemporaryFile::new(dir).map(drop)
 }
 
 /// Writes a file other than an image: under a temporary name that is then moved to its own.

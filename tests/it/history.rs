@@ -135,7 +135,7 @@ fn one_writes_and_others_read() {
     let second = tool::output(&mut history(dir, &["add", image]));
     assert_eq!(second.status.code(), Some(1));
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(text.contains("another relayer is writing"), "{text}");
+    assert!(text.contains("another relayer process is writing"), "{text}");
     assert_eq!(images(&show(dir)), 1);
     let archive = super::image::archive(&application(1).oci_files(Codec::Gzip));
     first.stdin.take().unwrap().write_all(&archive).unwrap();

@@ -590,11 +590,11 @@ fn stores_histories_and_other_folders_are_told_apart() {
             "store",
             "--store",
             &history,
-            "this is a history and no store; `relayer history` reads it",
+            "this is a history, not a store; `relayer history` reads it",
         ),
-        ("history", "--history", &dir.join("store"), "this is a store and no history"),
-        ("store", "--store", &other, "there are other files in the folder, and no store"),
-        ("history", "--history", &other, "there are other files in the folder, and no history"),
+        ("history", "--history", &dir.join("store"), "this is a store, not a history"),
+        ("store", "--store", &other, "the folder holds other files and no store"),
+        ("history", "--history", &other, "the folder holds other files and no history"),
         ("store", "--store", &old, "was written by another version of relayer"),
     ] {
         let out = tool::output(tool::relayer().args([command, "add", image, option]).arg(folder));
@@ -621,7 +621,7 @@ fn one_writes_and_others_read() {
         let second = tool::output(&mut store(dir, args));
         assert_eq!(second.status.code(), Some(1));
         let text = String::from_utf8_lossy(&second.stderr).into_owned();
-        assert!(text.contains("another relayer is writing"), "{text}");
+        assert!(text.contains("another relayer process is writing"), "{text}");
     }
     assert_eq!(digests(dir).len(), 1);
     ok(dir, &["check"]);

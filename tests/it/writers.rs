@@ -305,5 +305,5 @@ fn a_full_disk_is_an_error_with_a_way_out() {
     let out = tool::output(split.args(["split", &p.at("a"), "-o", "/dev/full"]));
     let text = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(1), "{text}");
-    assert!(text.contains("writing /dev/full") && text.contains("make room there"), "{text}");
+    assert!(text.contains("writing /dev/full") && text.contains("free space there"), "{text}");
 }

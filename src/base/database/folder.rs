@@ -1,4 +1,4 @@
-//! The folder of a database: what it says it is, and who may write in it.
+//! The folder of a database: its format file and the lock of its writer.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -9,36 +9,37 @@ use super::{Schema, damaged};
 use crate::base::error::{Context, Error, Result};
 use crate::base::temporary::{ATTEMPTS, is_at};
 
-/// Of all databases: what is in their files.
+/// Version of the format of all databases.
 const VERSION: &str = "2";
-/// What says what a folder is, and what a writer locks.
+/// File that identifies a database; a writer locks it.
 const FORMAT: &str = "format";
-/// Where RocksDB's files are.
+/// Folder of RocksDB's files.
 pub(super) const INDEX: &str = "index";
-/// The same while it is made again.
+/// The same while it is rebuilt.
 pub(super) const NEW_INDEX: &str = "index.new";
 
-/// What was made for a database, and goes again with it unless something is written.
+/// Removes the files of a new database on drop, unless something was written to it.
 #[derive(Default)]
-pub(super) struct Fresh(Mutex<Option<Made>>);
+pub(super) struct NewFolderGuard(Mutex<Option<NewFolder>>);
 
-pub(super) struct Made {
+pub(super) struct NewFolder {
     dir: PathBuf,
-    /// Whether the folder was there, and is to stay.
-    stays: bool,
+    /// Whether the folder existed before, so that it is to stay.
+    existed: bool,
 }
 
-impl Fresh {
-    pub(super) fn take(&self) -> Option<Made> {
+impl NewFolderGuard {
+    /// Keeps the files.
+    pub(super) fn disarm(&self) -> Option<NewFolder> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Drop for Fresh {
+impl Drop for NewFolderGuard {
     fn drop(&mut self) {
-        if let Some(Made { dir, stays }) = self.take() {
-            // It was empty, so that all there is now is of this database. What is locked goes last:
-            // from then on the folder is another's.
+        if let Some(NewFolder { dir, existed }) = self.disarm() {
+            // It was empty, so everything in it belongs to this database. The locked file is removed
+            // last: from then on another process may use the folder.
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if entry.file_name() != FORMAT && fs::remove_dir_all(&path).is_err() {
@@ -46,30 +47,30 @@ impl Drop for Fresh {
                 }
             }
             let _ = fs::remove_file(dir.join(FORMAT));
-            if !stays {
+            if !existed {
                 let _ = fs::remove_dir(&dir);
             }
         }
     }
 }
 
-/// Locks a folder for writing, and makes a database of it if it is empty or not there.
-pub(super) fn lock(schema: &Schema, dir: &Path) -> Result<(File, Fresh)> {
-    let stays = dir.try_exists()?;
-    if !is_there(schema, dir)? {
+/// Locks a folder for writing, and makes it a database if it is empty or does not exist.
+pub(super) fn lock(schema: &Schema, dir: &Path) -> Result<(File, NewFolderGuard)> {
+    let existed = dir.try_exists()?;
+    if !exists(schema, dir)? {
         refuse_others(schema, dir)?;
     }
     let file = lock_only(dir)?;
-    // Whoever had the lock before may have made one, or removed it.
-    if is_there(schema, dir)? {
-        return Ok((file, Fresh::default()));
+    // The previous owner of the lock may have created one, or removed it.
+    if exists(schema, dir)? {
+        return Ok((file, NewFolderGuard::default()));
     }
     refuse_others(schema, dir)?;
     write_format(schema, dir)?;
-    Ok((file, Fresh(Mutex::new(Some(Made { dir: dir.to_owned(), stays })))))
+    Ok((file, NewFolderGuard(Mutex::new(Some(NewFolder { dir: dir.to_owned(), existed })))))
 }
 
-/// Locks a folder, which is made if it is not there.
+/// Locks a folder, which is created if it does not exist.
 pub(super) fn lock_only(dir: &Path) -> Result<File> {
     let path = dir.join(FORMAT);
     for _ in 0..ATTEMPTS {
@@ -80,23 +81,23 @@ pub(super) fn lock_only(dir: &Path) -> Result<File> {
         };
         match file.try_lock() {
             Ok(()) if is_at(&file, &path)? => return Ok(file),
-            // Whoever had the lock failed, and removed what was made.
+            // The previous owner of the lock failed and removed the file.
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let busy = "another relayer is writing to it; try again when that has ended";
+                let busy = "another relayer process is writing to it; try again when it has ended";
                 return Err(Error::refused(busy));
             }
             Err(TryLockError::Error(e)) => return Err(e).with_context(|| "locking it"),
         }
     }
-    Err(Error::refused("somebody removes it again and again"))
+    Err(Error::refused("another process keeps removing it"))
 }
 
-/// Refuses a folder with files of others. An empty `format` is of somebody who is about to make a
-/// database, or was killed before.
+/// Refuses a folder with other files. An empty `format` belongs to a process that is about to create a
+/// database, or that was killed before it did.
 fn refuse_others(schema: &Schema, dir: &Path) -> Result<()> {
     let entries = match fs::read_dir(dir) {
-        // Who was about to make one failed.
+        // The process that was about to create a database failed.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
@@ -104,11 +105,11 @@ fn refuse_others(schema: &Schema, dir: &Path) -> Result<()> {
         let entry = entry?;
         let begun = entry.file_name() == FORMAT
             && fs::metadata(entry.path()).is_ok_and(|m| m.is_file() && m.len() == 0);
-        // What was made just now is no other file.
-        if !begun && !is_there(schema, dir)? {
+        // Another process may have created a database just now.
+        if !begun && !exists(schema, dir)? {
             return Err(Error::refused(format!(
-                "there are other files in the folder, and no {0}; name an empty folder or one \
-                 that is not there yet, and a {0} is made in it",
+                "the folder holds other files and no {0}; to create a {0}, name an empty folder \
+                 or one that does not exist",
                 schema.name
             )));
         }
@@ -116,7 +117,7 @@ fn refuse_others(schema: &Schema, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What `format` says: what this is, and a sum of that, so that damage is no other version.
+/// Returns the content of the format file. A checksum tells damage from another version.
 fn format(name: &str, version: &str) -> String {
     let text = format!("relayer {name} {version}");
     let sum = blake3::hash(text.as_bytes()).to_hex();
@@ -129,8 +130,8 @@ pub(super) fn write_format(schema: &Schema, dir: &Path) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
-/// Whether a folder holds a database of this schema; an error when it holds another.
-pub(super) fn is_there(schema: &Schema, dir: &Path) -> Result<bool> {
+/// Returns whether a folder holds a database of this schema; an error if it holds another.
+pub(super) fn exists(schema: &Schema, dir: &Path) -> Result<bool> {
     let found = match fs::read(dir.join(FORMAT)) {
         Ok(found) => found,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -152,13 +153,13 @@ pub(super) fn is_there(schema: &Schema, dir: &Path) -> Result<bool> {
                 (true, true) => Ok(true),
                 (true, false) => Err(other_version(schema)),
                 (false, _) => Err(Error::refused(format!(
-                    "this is a {name} and no {}; `relayer {name}` reads it",
+                    "this is a {name}, not a {}; `relayer {name}` reads it",
                     schema.name
                 ))),
             }
         }
         _ if dir.join(INDEX).try_exists()? => {
-            Err(damaged(schema, &format!("its file {FORMAT} is not what it was")))
+            Err(damaged(schema, &format!("its file {FORMAT} is not valid")))
         }
         _ => Ok(false),
     }
@@ -172,9 +173,9 @@ fn other_version(schema: &Schema) -> Error {
     ))
 }
 
-/// Whether anything was ever put in a folder: a process that was killed while it made one left an
-/// index without tables, or none.
-pub(super) fn holds_something(dir: &Path) -> Result<bool> {
+/// Returns whether anything was ever written to a database. A process that was killed while it created
+/// one leaves an index without tables, or no index.
+pub(super) fn has_data(dir: &Path) -> Result<bool> {
     for file in fs::read_dir(dir)? {
         let name = file?.file_name();
         if name != FORMAT && name != INDEX && name != NEW_INDEX {
@@ -193,9 +194,10 @@ pub(super) fn holds_something(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
-pub(super) fn made_index(schema: &Schema, index: &Path) -> Result<()> {
-    let there = index.join("CURRENT").try_exists()?;
-    if there { Ok(()) } else { Err(damaged(schema, &format!("{INDEX}/CURRENT is missing"))) }
+/// Checks that RocksDB's files exist.
+pub(super) fn check_index(schema: &Schema, index: &Path) -> Result<()> {
+    let exists = index.join("CURRENT").try_exists()?;
+    if exists { Ok(()) } else { Err(damaged(schema, &format!("{INDEX}/CURRENT is missing"))) }
 }
 
 #[cfg(test)]
@@ -205,14 +207,14 @@ mod tests {
     use super::*;
 
     const SCHEMA: Schema =
-        Schema { name: "store", made_by: "", repair_hint: "", tables: &["state"] };
+        Schema { name: "store", created_by: "", repair_hint: "", tables: &["state"] };
 
     #[test]
     fn one_holds_the_lock_whoever_fails_and_removes_the_folder() {
         let above = tempfile::tempdir().unwrap();
-        for stays in [false, true] {
-            let dir = above.path().join(format!("{stays}"));
-            if stays {
+        for existed in [false, true] {
+            let dir = above.path().join(format!("{existed}"));
+            if existed {
                 fs::create_dir(&dir).unwrap();
             }
             let (holders, locked) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -220,7 +222,7 @@ mod tests {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         for _ in 0..300 {
-                            let (file, fresh) = match lock(&SCHEMA, &dir) {
+                            let (file, guard) = match lock(&SCHEMA, &dir) {
                                 Ok(lock) => lock,
                                 Err(e) => {
                                     assert!(e.to_string().contains("another relayer"), "{e}");
@@ -228,12 +230,12 @@ mod tests {
                                 }
                             };
                             assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
-                            assert!(is_there(&SCHEMA, &dir).unwrap());
+                            assert!(exists(&SCHEMA, &dir).unwrap());
                             fs::create_dir(dir.join(INDEX)).unwrap();
                             locked.fetch_add(1, Ordering::SeqCst);
                             holders.fetch_sub(1, Ordering::SeqCst);
                             // In the order of a database that nothing was written to.
-                            drop(fresh);
+                            drop(guard);
                             drop(file);
                         }
                     });
@@ -241,7 +243,7 @@ mod tests {
             });
             assert!(locked.into_inner() > 8);
             // Who comes while it is there leaves it, as if it had always been.
-            assert!(!stays || dir.exists());
+            assert!(!existed || dir.exists());
             assert_eq!(fs::read_dir(&dir).map_or(0, Iterator::count), 0);
         }
     }
@@ -251,8 +253,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Whoever the user is, this can't be followed.
         std::os::unix::fs::symlink("index", dir.path().join(INDEX)).unwrap();
-        let e = made_index(&SCHEMA, &dir.path().join(INDEX)).unwrap_err();
+        let e = check_index(&SCHEMA, &dir.path().join(INDEX)).unwrap_err();
         assert!(e.io_kind().is_some(), "{e}");
-        assert!(is_there(&SCHEMA, dir.path()).unwrap_err().io_kind().is_some());
+        assert!(exists(&SCHEMA, dir.path()).unwrap_err().io_kind().is_some());
     }
 }

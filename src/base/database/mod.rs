@@ -1,12 +1,12 @@
-//! A database on disk in RocksDB: named tables, batches, and errors in our words.
+//! A database in RocksDB: named tables, atomic batches, and our own errors.
 //!
-//! One process writes at a time; others may read what was there when they began. What a batch
-//! holds is there whole or not at all, whatever happens.
+//! One process writes at a time; others may read the state from when they opened it. A batch is
+//! written completely or not at all, even if the process is killed.
 //!
-//! A database lies in a folder of its own: `format` says what it is and is what a writer locks,
-//! `index` is RocksDB's. All tables are one column family, told apart by the first byte of their
-//! keys, so that a command adds one file and not one a table; files of like size are merged before
-//! it ends, so that there are never many.
+//! A database has a folder of its own: the file `format` identifies it and is locked by the writer,
+//! the folder `index` is RocksDB's. All tables share one column family, distinguished by the first byte
+//! of their keys, so that a command adds one file and not one for each table. Files of similar size are
+//! merged before a command ends, so that there are never many.
 
 mod folder;
 
@@ -24,75 +24,74 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use folder::{
-    Fresh, INDEX, NEW_INDEX, holds_something, is_there, lock, lock_only, made_index, write_format,
+    INDEX, NEW_INDEX, NewFolderGuard, check_index, exists, has_data, lock, lock_only, write_format,
 };
 
 /// What a database is called and how it is repaired.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Schema {
-    /// `history`, `store`.
+    /// `history` or `store`.
     pub(crate) name: &'static str,
-    /// The command that makes one.
-    pub(crate) made_by: &'static str,
-    /// What to do when it is damaged.
+    /// The command that creates one.
+    pub(crate) created_by: &'static str,
+    /// What the user can do when it is damaged.
     pub(crate) repair_hint: &'static str,
-    /// Its tables. Their places are in every key.
+    /// Names of its tables. Their positions are the first bytes of keys.
     pub(crate) tables: &'static [&'static str],
 }
 
-/// A database that is open.
+/// An open database.
 pub(crate) struct Db {
     rocks: DB,
     schema: Schema,
-    /// After `rocks`, which is to be closed first.
-    fresh: Fresh,
-    /// Locked for as long as it is written to.
+    /// Declared after `rocks`, which must be closed first.
+    guard: NewFolderGuard,
+    /// Held while the database is open for writing.
     lock: Option<File>,
 }
 
-/// Bytes of a block of RocksDB's logs.
+/// Size of a block of RocksDB's logs in bytes.
 const LOG_BLOCK: u64 = 32 << 10;
-/// Bytes that are gathered before they go to a file.
+/// Bytes that RocksDB gathers in memory before it writes a file.
 const WRITE_BUFFER: usize = 4 << 20;
-/// Bytes of what was read that are kept.
+/// Bytes of RocksDB's read cache.
 const READ_CACHE: usize = 8 << 20;
-/// Files of like size, from how many on they are merged.
-const RUNS: i32 = 6;
+/// Number of files of similar size at which they are merged.
+const MERGE_TRIGGER: i32 = 6;
 /// A reader that is told of a file which a writer has taken away looks again, so often.
 const ATTEMPTS: usize = 10;
 
 impl Db {
-    /// Opens a database for writing, and makes it if it is not there.
+    /// Opens a database for writing, and creates it if it does not exist.
     pub(crate) fn open(schema: Schema, dir: &Path) -> Result<Self> {
         let place = || place(&schema, dir);
-        let (lock, fresh) = lock(&schema, dir).with_context(place)?;
+        let (lock, guard) = lock(&schema, dir).with_context(place)?;
         let index = dir.join(INDEX);
-        if holds_something(dir).with_context(place)? {
-            made_index(&schema, &index).with_context(place)?;
+        if has_data(dir).with_context(place)? {
+            check_index(&schema, &index).with_context(place)?;
         }
         check_logs(&schema, &index).with_context(place)?;
         let mut options = options();
         options.create_if_missing(true);
         let rocks =
             DB::open(&options, &index).map_err(|e| failed(&schema, &e)).with_context(place)?;
-        Ok(Self { rocks, schema, fresh, lock: Some(lock) })
+        Ok(Self { rocks, schema, guard, lock: Some(lock) })
     }
 
-    /// Opens a database for writing that must be there.
+    /// Opens an existing database for writing.
     pub(crate) fn open_existing(schema: Schema, dir: &Path) -> Result<Self> {
-        Self::made(&schema, dir)?;
+        Self::check_exists(&schema, dir)?;
         Self::open(schema, dir)
     }
 
-    /// Makes the tables anew; whatever else is in the folder stays. What `fill` writes takes the place
-    /// of the old ones when it is done.
-    pub(crate) fn remake(
+    /// Rebuilds the tables from what `fill` writes; they replace the old ones when it is done. Other
+    /// files in the folder stay.
+    pub(crate) fn rebuild(
         schema: Schema,
         dir: &Path,
         fill: impl FnOnce(&Self) -> Result<()>,
     ) -> Result<()> {
-        let place =
-            || format!("making the index of the {} in {} again", schema.name, dir.display());
+        let place = || format!("rebuilding the index of the {} in {}", schema.name, dir.display());
         let (index, new) = (dir.join(INDEX), dir.join(NEW_INDEX));
         let lock = lock_only(dir).with_context(place)?;
         write_format(&schema, dir).with_context(place)?;
@@ -105,9 +104,9 @@ impl Db {
         options.create_if_missing(true);
         let rocks =
             DB::open(&options, &new).map_err(|e| failed(&schema, &e)).with_context(place)?;
-        let db = Self { rocks, schema, fresh: Fresh::default(), lock: Some(lock) };
+        let db = Self { rocks, schema, guard: NewFolderGuard::default(), lock: Some(lock) };
         fill(&db)?;
-        db.settle()?;
+        db.flush_and_merge()?;
         let Self { rocks, lock: _lock, .. } = db;
         drop(rocks);
         remove(&index).with_context(place)?;
@@ -115,28 +114,28 @@ impl Db {
         Ok(File::open(dir)?.sync_all()?)
     }
 
-    fn made(schema: &Schema, dir: &Path) -> Result<()> {
-        if is_there(schema, dir).with_context(|| place(schema, dir))? {
+    fn check_exists(schema: &Schema, dir: &Path) -> Result<()> {
+        if exists(schema, dir).with_context(|| place(schema, dir))? {
             return Ok(());
         }
         Err(Error::not_found(format!(
-            "there is no {} in {}; make one with `{}`",
+            "there is no {} in {}; create one with `{}`",
             schema.name,
             dir.display(),
-            schema.made_by
+            schema.created_by
         )))
     }
 
     /// Opens a database for reading, even while another process writes to it.
     pub(crate) fn open_read(schema: Schema, dir: &Path) -> Result<Self> {
-        Self::made(&schema, dir)?;
+        Self::check_exists(&schema, dir)?;
         let (index, place) = (dir.join(INDEX), || place(&schema, dir));
-        made_index(&schema, &index).with_context(place)?;
+        check_index(&schema, &index).with_context(place)?;
         check_logs(&schema, &index).with_context(place)?;
         let mut options = options();
         let files = fs::read_dir(&index).with_context(place)?.count();
         if files <= open_files() as usize {
-            // All are opened at once: a writer that merges them takes them away meanwhile.
+            // Opens all of them now: a writer may merge and remove them later.
             options.set_max_open_files(-1);
         }
         let open = || DB::open_for_read_only(&options, &index, false);
@@ -149,7 +148,7 @@ impl Db {
             }
         }
         let rocks = rocks.map_err(|e| failed(&schema, &e)).with_context(place)?;
-        Ok(Self { rocks, schema, fresh: Fresh::default(), lock: None })
+        Ok(Self { rocks, schema, guard: NewFolderGuard::default(), lock: None })
     }
 
     /// The database as it is now, where this is as it was when it was opened: a reader's.
@@ -160,12 +159,12 @@ impl Db {
         }
     }
 
-    /// Says that something was taken away while it was read.
+    /// Creates an error that says that another process removed something during the read.
     pub(crate) fn changed(&self, what: &str) -> Error {
         changed(&self.schema, what)
     }
 
-    /// A value.
+    /// Returns a value.
     pub(crate) fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let value = self.rocks.get(self.key(table, key)?);
         value
@@ -173,18 +172,18 @@ impl Db {
             .with_context(|| format!("reading the {}", self.schema.name))
     }
 
-    /// A value that is JSON.
+    /// Returns a JSON value, parsed.
     pub(crate) fn json<T: DeserializeOwned>(&self, table: &str, key: &[u8]) -> Result<Option<T>> {
         self.get(table, key)?.map(|value| self.parse(&value)).transpose()
     }
 
-    /// Reads a value as JSON.
+    /// Parses a JSON value.
     pub(crate) fn parse<T: DeserializeOwned>(&self, value: &[u8]) -> Result<T> {
         serde_json::from_slice(value).map_err(|e| self.damaged(&e.to_string()))
     }
 
-    /// All entries of a table whose keys begin with `prefix`, in order.
-    pub(crate) fn below(&self, table: &str, prefix: &[u8]) -> Result<Entries<'_>> {
+    /// Returns all entries of a table whose keys begin with `prefix`, in order.
+    pub(crate) fn with_prefix(&self, table: &str, prefix: &[u8]) -> Result<Entries<'_>> {
         let prefix = self.key(table, prefix)?;
         let from = IteratorMode::From(&prefix, Direction::Forward);
         let entries = self.rocks.iterator(from).map_while(move |item| match item {
@@ -195,7 +194,7 @@ impl Db {
         Ok(Box::new(entries))
     }
 
-    /// The last entry of a table whose key is `key` or before it.
+    /// Returns the last entry of a table whose key is at most `key`.
     pub(crate) fn at_or_before(&self, table: &str, key: &[u8]) -> Result<Option<Entry>> {
         let key = self.key(table, key)?;
         let mut entries = self.rocks.iterator(IteratorMode::From(&key, Direction::Reverse));
@@ -204,21 +203,21 @@ impl Db {
         Ok(found.map(|(key, value)| (key[1..].into(), value)))
     }
 
-    /// Changes to be made together.
+    /// Starts a batch of changes.
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { db: self, batch: WriteBatch::default() }
     }
 
-    /// Puts all that was written into files with checksums, which a damaged log can't take away, and
-    /// merges files until there are few.
-    pub(crate) fn settle(&self) -> Result<()> {
+    /// Flushes everything to files with checksums, so that a damaged log loses nothing, and merges files
+    /// until there are few.
+    pub(crate) fn flush_and_merge(&self) -> Result<()> {
         let mut flush = FlushOptions::default();
         flush.set_wait(true);
         self.rocks.flush_opt(&flush).map_err(|e| self.failed(&e))?;
         let merged = self.rocks.wait_for_compact(&WaitForCompactOptions::default());
         merged.map_err(|e| self.failed(&e))?;
-        // RocksDB writes down its settings and a name for itself. Nobody reads either, so that
-        // nobody would see damage in them.
+        // RocksDB saves its options and an ID. Nothing reads them, so damage in them would go
+        // unnoticed.
         for file in fs::read_dir(self.rocks.path())? {
             let file = file?;
             let name = file.file_name();
@@ -229,12 +228,12 @@ impl Db {
         Ok(())
     }
 
-    /// Gives back the room of what was deleted.
+    /// Reclaims the space of deleted entries.
     pub(crate) fn compact(&self) {
         self.rocks.compact_range(None::<&[u8]>, None::<&[u8]>);
     }
 
-    /// Reads every file of the database, whose checksums are verified.
+    /// Reads every file of the database and verifies the checksums.
     pub(crate) fn verify(&self) -> Result<()> {
         for item in self.rocks.iterator(IteratorMode::Start) {
             item.map_err(|e| self.failed(&e))?;
@@ -242,7 +241,7 @@ impl Db {
         Ok(())
     }
 
-    /// Says that something in the database can't be.
+    /// Creates an error that says what is damaged, and how to repair it.
     pub(crate) fn damaged(&self, what: &str) -> Error {
         damaged(&self.schema, what)
     }
@@ -271,10 +270,10 @@ impl Db {
 
 /// A key and its value.
 pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
-/// Entries of a table.
+/// An iterator over entries of a table.
 pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry>> + 'a>;
 
-/// Changes that are made together.
+/// Changes that are written together or not at all.
 pub(crate) struct Batch<'a> {
     db: &'a Db,
     batch: WriteBatch,
@@ -301,35 +300,36 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Makes the changes. They outlive the process; with `sync`, and all before them, the machine.
+    /// Writes the changes. They survive the end of the process; with `sync` they and all before them
+    /// also survive a crash of the machine.
     pub(crate) fn write(self, sync: bool) -> Result<()> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         let done = self.db.rocks.write_opt(self.batch, &options);
         done.map_err(|e| self.db.failed(&e))
             .with_context(|| format!("writing the {}", self.db.schema.name))?;
-        self.db.fresh.take();
+        self.db.guard.disarm();
         Ok(())
     }
 }
 
-/// Memory and descriptors are bounded, whatever there is: the rest of a command needs both.
+/// Returns options that bound memory and file descriptors, since the rest of a command needs both.
 fn options() -> Options {
     let mut options = Options::default();
-    // It would keep a log of what it does, larger than some stores.
+    // RocksDB's own log would be larger than some stores.
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Fatal, |_, _| ()));
-    // A record that a killed process left half written is no damage; anything else is.
+    // A record that a killed process left incomplete is not damage; everything else is.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_manifest_preallocation_size(1 << 16);
     options.set_skip_stats_update_on_db_open(true);
     options.set_max_open_files(open_files());
-    // Each byte is written again a few times, however many there are; by levels, a small addition
-    // would write all of the next level again.
+    // This rewrites each byte only a few times, whatever the size of the database; by levels, a small
+    // addition would rewrite all of the next level.
     options.set_compaction_style(DBCompactionStyle::Universal);
-    options.set_level_zero_file_num_compaction_trigger(RUNS);
+    options.set_level_zero_file_num_compaction_trigger(MERGE_TRIGGER);
     options.set_compaction_readahead_size(1 << 20);
     options.set_write_buffer_size(WRITE_BUFFER);
-    // Most of it is hashes.
+    // Most of the data is hashes.
     options.set_compression_type(DBCompressionType::None);
     let mut tables = BlockBasedOptions::default();
     tables.set_block_cache(&Cache::new_lru_cache(READ_CACHE));
@@ -337,7 +337,7 @@ fn options() -> Options {
     options
 }
 
-/// A quarter of the descriptors that this process may have.
+/// Returns a quarter of the file descriptors that this process may open.
 fn open_files() -> i32 {
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     (allowed / 4).clamp(20, 256) as i32
@@ -351,8 +351,8 @@ fn damaged(Schema { name, repair_hint, .. }: &Schema, what: &str) -> Error {
     Error::malformed(format!("the {name} is damaged: {what}; {repair_hint}"))
 }
 
-/// Refuses logs with records of kinds that are not written here: RocksDB 11.8 reads them without end,
-/// and a flipped bit makes them. All else it finds itself
+/// Refuses logs with record types that this database never writes: a flipped bit can make one, and
+/// RocksDB 11.8 then loops forever. RocksDB finds all other damage itself
 /// ([format](https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format)).
 fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
     let current = match fs::read(index.join("CURRENT")) {
@@ -379,11 +379,13 @@ fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
         while (&mut file).take(LOG_BLOCK).read_to_end(&mut block)? > 0 {
             let mut rest = &block[..];
             while let Some((head, after)) = rest.split_first_chunk::<7>() {
-                // Four bytes of a checksum, two of the size, one of the kind.
+                // Four bytes of checksum, two of size, one of type.
                 match head[6] {
                     0 => break,
                     1..=4 => {}
-                    _ => return Err(damaged(schema, &format!("{name} has a record of no kind"))),
+                    _ => {
+                        return Err(damaged(schema, &format!("{name} has an invalid record type")));
+                    }
                 }
                 let size = u16::from_le_bytes([head[4], head[5]]);
                 rest = after.get(usize::from(size)..).unwrap_or_default();
@@ -396,8 +398,8 @@ fn check_logs(schema: &Schema, index: &Path) -> Result<()> {
 
 fn changed(Schema { name, .. }: &Schema, what: &str) -> Error {
     Error::refused(format!(
-        "{what}: another relayer took something out of the {name} while this one read it; run this \
-         again"
+        "{what}: another relayer process removed something from the {name} during the read; run the \
+         command again"
     ))
 }
 
@@ -408,12 +410,12 @@ fn is_missing(e: &rocksdb::Error) -> bool {
 fn failed(schema: &Schema, e: &rocksdb::Error) -> Error {
     let text = e.to_string();
     if text.contains("Permission denied") {
-        return Error::refused(format!("this user has no permission for that ({text})"));
+        return Error::refused(format!("this user lacks permission ({text})"));
     }
     if text.contains("Too many open files") {
         return Error::refused(format!("{text}; `ulimit -n` allows more"));
     }
-    // What could not be read because of the system may be called corruption too.
+    // RocksDB calls some I/O errors corruption too.
     let damage = e.kind() == rocksdb::ErrorKind::Corruption && !text.contains("IO error");
     if damage || is_missing(e) { damaged(schema, &text) } else { Error::new(ErrorKind::Io, text) }
 }

@@ -69,7 +69,7 @@ impl<W: Write> Encoder<W> {
         let next = AtomicUsize::new(0);
         let slots: Vec<OnceLock<Result<Vec<u8>>>> =
             blocks.iter().map(|_| OnceLock::new()).collect();
-        threads::share(count, || {
+        threads::run_on(count, || {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(block) = blocks.get(i) else { break };

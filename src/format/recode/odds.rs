@@ -1,7 +1,7 @@
 //! What corrections are coded with: [`range`](crate::base::range_coder) coding of bits that are nearly always as
 //! their context foretells, which then cost down to a thousandth.
 
-use crate::base::range_coder::{Coder, Likely};
+use crate::base::range_coder::{BitModel, Coder};
 
 /// How likely a bit is false, of 65,536.
 #[derive(Clone, Copy)]
@@ -16,13 +16,13 @@ impl Default for Odds {
 /// Takes a 32nd of the way to certainty with each bit.
 const RATE: u32 = 5;
 
-impl Likely for Odds {
-    fn zero(&self) -> u32 {
+impl BitModel for Odds {
+    fn probability_of_zero(&self) -> u32 {
         self.0.into()
     }
 
     #[inline]
-    fn saw(&mut self, bit: bool) {
+    fn update(&mut self, bit: bool) {
         if bit {
             self.0 -= self.0 >> RATE;
         } else {
@@ -35,7 +35,7 @@ impl Likely for Odds {
 pub(super) trait Values: Coder {
     /// Bits of which nothing is known.
     fn raw(&mut self, bits: u32, value: u32) -> u32 {
-        self.plain(value.into(), bits) as u32
+        self.raw_bits(value.into(), bits) as u32
     }
 
     /// A value below `N`, which is a power of two, bit by bit from the highest.

@@ -143,7 +143,7 @@ impl Budget {
     }
 
     fn folder(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(temporary::folder)
+        self.dir.clone().unwrap_or_else(temporary::default_folder)
     }
 
     /// The temporary file: it has no name, so nothing is left behind however we end.

@@ -15,7 +15,7 @@ use crate::base::limits::{
     MAX_PACKAGES, MAX_PATH, MAX_RPM_DATABASE, MAX_RPM_HEADER, MAX_SQLITE_HEAP, MAX_SQLITE_STEPS,
     MAX_TEXT,
 };
-use crate::base::temporary::Folder;
+use crate::base::temporary::TemporaryFolder;
 use crate::model::content::Contents;
 use crate::model::fileset::{FileSet, Inode, Kind};
 
@@ -70,7 +70,7 @@ fn headers(
     folder: &str,
     take: &mut dyn FnMut(&[u8]),
 ) -> Result<()> {
-    let dir = Folder::new()?;
+    let dir = TemporaryFolder::new()?;
     let mut size = 0;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
         let found = set.get(format!("{folder}/{name}").as_bytes());

@@ -18,7 +18,7 @@ use crate::plan::analyze::{ComponentKind, Learned};
 
 const SCHEMA: Schema = Schema {
     name: "history",
-    made_by: "relayer history add",
+    created_by: "relayer history add",
     repair_hint: "delete its folder and add the images again",
     tables: &["images", "last", "rates", "files"],
 };
@@ -88,7 +88,7 @@ impl History {
         self.components(image, &key, &mut batch, &mut added)?;
         self.files(image, &key, &mut batch)?;
         batch.write(true)?;
-        self.db.settle()?;
+        self.db.flush_and_merge()?;
         Ok(added)
     }
 
@@ -153,7 +153,7 @@ impl History {
     /// What is known of every component, by name.
     pub fn rates(&self) -> Result<Vec<Rate>> {
         let mut rates = Vec::new();
-        for item in self.db.below("rates", b"")? {
+        for item in self.db.with_prefix("rates", b"")? {
             rates.push(self.db.parse(&item?.1)?);
         }
         Ok(rates)
@@ -182,7 +182,7 @@ impl History {
     /// Files that have changed, in all sequences, most often changed first.
     pub fn changed_files(&self) -> Result<Vec<(Vec<u8>, Learned)>> {
         let mut found = Vec::new();
-        for item in self.db.below("files", b"")? {
+        for item in self.db.with_prefix("files", b"")? {
             let (key, value) = item?;
             let (_, learned) = self.file_value(&value)?;
             let path = key.iter().position(|b| *b == 0).map_or(&key[..], |at| &key[at + 1..]);
@@ -197,7 +197,7 @@ impl History {
 
     /// All keys with a prefix.
     fn keys(&self, table: &str, prefix: &[u8]) -> Result<Vec<Box<[u8]>>> {
-        self.db.below(table, prefix)?.map(|item| Ok(item?.0)).collect()
+        self.db.with_prefix(table, prefix)?.map(|item| Ok(item?.0)).collect()
     }
 
     fn file_value<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], Learned)> {

@@ -95,7 +95,7 @@ impl<W: Write> Frames<W> {
                 }
             }
         };
-        threads::share(self.workers.min(slots.len()), work);
+        threads::run_on(self.workers.min(slots.len()), work);
         for slot in slots {
             let done = slot.into_inner().ok().flatten();
             let done = done.ok_or_else(|| Error::malformed("a compressing thread died"))??;
