@@ -34,6 +34,7 @@
 
 pub mod base;
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compare;
 pub mod delta;
@@ -41,6 +42,7 @@ pub mod format;
 pub mod inspect;
 pub mod layers;
 pub mod model;
+#[cfg(feature = "cli")]
 pub mod page;
 pub mod plan;
 pub mod secrets;

@@ -176,17 +176,11 @@ pub trait Context<T> {
     /// # Errors
     /// The error of `self`, with the place added.
     fn with_context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
-    /// The old name of [`with_context`](Self::with_context).
-    fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Context<T> for Result<T, E> {
     fn with_context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
         self.map_err(|e| e.into().context(place()))
-    }
-
-    fn context<S: Into<String>>(self, place: impl FnOnce() -> S) -> Result<T> {
-        self.with_context(place)
     }
 }
 

@@ -13,6 +13,8 @@ pub mod error;
 pub mod limits;
 pub mod progress;
 pub(crate) mod range_coder;
+#[cfg(feature = "cli")]
+pub(crate) mod signals;
 pub(crate) mod temporary;
 #[cfg(test)]
 pub(crate) mod testing;

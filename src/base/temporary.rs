@@ -13,13 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level;
-
-use crate::base::error::{Context, Error, NO_THREAD, Result};
+use crate::base::error::{Context, Error, Result};
 
 const PREFIX: &str = ".relayer-";
 const SUFFIX: &str = ".tmp";
@@ -35,7 +30,7 @@ pub(crate) const ATTEMPTS: usize = 100;
 /// while a file gets its final name, so that no signal comes between that and its removal from the list.
 static UNFINISHED: Mutex<Vec<(u64, Unfinished)>> = Mutex::new(Vec::new());
 
-enum Unfinished {
+pub(super) enum Unfinished {
     File(PathBuf),
     /// A folder, removed only if it is empty.
     Folder(PathBuf),
@@ -276,41 +271,16 @@ pub(crate) fn replace(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -
     sync_folder(dir)
 }
 
-/// Starts the thread that waits for SIGINT, SIGTERM or SIGHUP, removes everything unfinished, and exits
-/// with status 128 plus the number of the signal. Signals that the process was started to ignore, as by
-/// nohup, stay ignored.
-pub(crate) fn clean_up_at_signals() -> Result<()> {
-    let ignored = ignored();
-    let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|s| ignored >> (s - 1) & 1 == 0);
-    let mut signals = Signals::new(wanted).with_context(|| "preparing for signals")?;
-    let work = move || {
-        if let Some(signal) = signals.forever().next() {
-            end(signal);
-        }
-    };
-    let started = thread::Builder::new().name("signals".into()).spawn(work);
-    started.map(drop).with_context(|| NO_THREAD)
-}
-
-/// Returns the signals that are ignored from the start, one bit each.
-fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
-fn end(signal: i32) {
-    // Held to the end, so that nothing new begins or finishes. The latest is removed first.
+/// Removes all unfinished files of this process, the latest first. Nothing new begins or finishes as
+/// long as the result lives.
+#[cfg(feature = "cli")]
+pub(super) fn remove_all() -> MutexGuard<'static, Vec<(u64, Unfinished)>> {
     let mut list = unfinished();
     while let Some(owner) = list.iter().map(|(owner, _)| *owner).max() {
         let mine = take(&mut list, owner);
         remove(&mine);
     }
-    let name = low_level::signal_name(signal).unwrap_or("a signal");
-    let text = format!("relayer: ended by {name}; unfinished files were removed\n");
-    // Another thread may hold the lock of `io::stderr()`.
-    let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-    low_level::exit(128 + signal);
+    list
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Escaping and shortening of text from an image for terminals and logs.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 
 /// Returns whether a character controls a terminal or misleads the reader: control characters,
 /// invisible characters, and those that change the direction of text.
@@ -27,7 +26,10 @@ pub(crate) fn escape<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
 
 /// Escapes characters that are unsafe for a terminal in a JSON document, where they are always inside
 /// strings.
+#[cfg(any(test, feature = "cli"))]
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
+    use std::fmt::Write as _;
+
     let bad = |c: char| is_unsafe(c) && c != '\n';
     if !json.chars().any(bad) {
         return Cow::Borrowed(json);

@@ -113,8 +113,8 @@ impl Sequence {
             let split_alone = stack(&alone);
             let (mut previous, mut dead_bytes) = (split_alone.clone(), 0);
             if let Some(before) = &before {
-                let (next, report) =
-                    split(Some(&before.reopen()?)).context(|| "on top of the version before")?;
+                let (next, report) = split(Some(&before.reopen()?))
+                    .with_context(|| "on top of the version before")?;
                 (bundle, previous) = (next, stack(&report));
                 dead_bytes = report.update.map_or(0, |u| u.dead_bytes);
             }

@@ -75,9 +75,9 @@ impl DeltaArgs {
             let (old, new_image) = (&old.images[0], &new.images[0]);
             let (keep, most) = (Keep::Contents, global.max_size.0);
             let old_layers = flatten::read(&old.layers, keep, most, &budget, terminal)
-                .context(|| format!("reading {}", self.old))?;
+                .with_context(|| format!("reading {}", self.old))?;
             let new_layers = flatten::read(&new_image.layers, keep, most, &budget, terminal)
-                .context(|| format!("reading {}", self.new))?;
+                .with_context(|| format!("reading {}", self.new))?;
             let mut made = delta::Made::default();
             output::write(&self.output, |out| {
                 let old = Side { image: old, layers: &old_layers.layers };
@@ -129,7 +129,7 @@ impl Apply {
             }
             Ok(Arc::new(DiskFile::new(open_regular(&self.delta)?)?))
         };
-        let delta = file().and_then(Delta::open).context(place)?;
+        let delta = file().and_then(Delta::open).with_context(place)?;
         let opened = open(&self.old, None, &budget, global)?;
         let fits =
             |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());
@@ -143,10 +143,10 @@ impl Apply {
         let (bundle, applied) = global.pool()?.install(|| {
             let read =
                 flatten::read(&old.layers, Keep::Contents, global.max_size.0, &budget, terminal)
-                    .context(|| format!("reading {}", self.old))?;
+                    .with_context(|| format!("reading {}", self.old))?;
             let workers = rayon::current_num_threads() as u32;
             delta::apply(&delta, old, &read.layers, workers, global.max_size.0, &budget, terminal)
-                .context(|| format!("applying {}", self.delta.display()))
+                .with_context(|| format!("applying {}", self.delta.display()))
         })?;
         target.write(&bundle, terminal)?;
         let (digest, seconds) = (delta.new_manifest(), start.elapsed().as_secs_f64());

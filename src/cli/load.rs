@@ -18,7 +18,7 @@ pub(super) fn place(image: &Reference, budget: &Arc<Budget>, global: &Global) ->
         (Some(Transport::Store), Some(dir)) => {
             let workers = global.threads() as u32;
             crate::store::place(dir, image.tag.as_deref(), workers, budget)
-                .context(|| format!("reading {image}"))
+                .with_context(|| format!("reading {image}"))
         }
         #[cfg(not(feature = "store"))]
         (Some(Transport::Store), _) => Err(without_database().context(format!("reading {image}"))),
@@ -35,7 +35,7 @@ pub(super) fn open(
 ) -> Result<Opened> {
     place(image, budget, global)?
         .images(tag(image), platform, global.max_size.0)
-        .context(|| format!("reading {image}"))
+        .with_context(|| format!("reading {image}"))
 }
 
 /// Which of the images in its place a reference means.
@@ -98,7 +98,7 @@ pub(super) fn load(
         })?;
         Ok(Loaded { platform: one.platform.clone(), names: opened.names.clone(), flat })
     });
-    images.collect::<Result<_>>().context(|| format!("reading {image}"))
+    images.collect::<Result<_>>().with_context(|| format!("reading {image}"))
 }
 
 /// Reads the one image that a reference names, with its contents.

@@ -24,7 +24,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Error, Result};
-use crate::base::temporary::clean_up_at_signals;
+use crate::base::signals::clean_up_at_signals;
 use crate::base::threads;
 use crate::transport::Reference;
 use terminal::Terminal;

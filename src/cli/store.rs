@@ -296,7 +296,9 @@ mod run {
         match inode.map(|inode| &inode.kind) {
             Some(Kind::File(file)) => {
                 let copy = |out: &mut dyn io::Write| {
-                    io::copy(&mut loaded.flat.contents.open(file), out).context(place).map(drop)
+                    io::copy(&mut loaded.flat.contents.open(file), out)
+                        .with_context(place)
+                        .map(drop)
                 };
                 output::write(Path::new("-"), copy)?;
                 Ok(Outcome::Done)

@@ -169,7 +169,7 @@ pub fn inspect(
     let pool = threads::pool(options.threads)?;
     let one = |image: &Image| {
         pool.install(|| inspect_one(image, opened.index.is_some(), options, budget, progress))
-            .context(|| format!("image {}", image.platform))
+            .with_context(|| format!("image {}", image.platform))
     };
     opened.images.iter().map(one).collect()
 }

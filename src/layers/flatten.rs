@@ -203,7 +203,7 @@ impl Tree {
         layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
     ) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
         for (name, changes) in layers {
-            self.apply(changes).context(|| name)?;
+            self.apply(changes).with_context(|| name)?;
         }
         self.finish()
     }
@@ -228,7 +228,7 @@ impl Tree {
                 _ => continue,
             };
             self.whiteout(&change.path, itself, &puts)
-                .context(|| format!("whiteout of {}", display(&change.path)))?;
+                .with_context(|| format!("whiteout of {}", display(&change.path)))?;
         }
         let mut changes = changes;
         changes.reverse();
@@ -246,7 +246,7 @@ impl Tree {
                 }
                 What::Whiteout | What::Opaque => Ok(()),
             }
-            .context(|| display(&path))?;
+            .with_context(|| display(&path))?;
         }
         Ok(())
     }

@@ -61,7 +61,7 @@ pub fn split(
         let before = previous.and_then(|p| p.counterpart(&opened.images, at));
         let (descriptor, mut report) = job
             .image(image, before, &mut purge, &mut bundle)
-            .context(|| format!("image {}", image.platform))?;
+            .with_context(|| format!("image {}", image.platform))?;
         if previous.is_some() && before.is_none() {
             let platform = &image.platform;
             report.notes.push(format!("the previous image has nothing for {platform}"));
@@ -126,7 +126,7 @@ impl Job<'_> {
             None => None,
             Some(before) => Some(self.pool.install(|| {
                 let previous = Previous::read(before, options, budget, progress)
-                    .context(|| "the previous image")?;
+                    .with_context(|| "the previous image")?;
                 let (evened, more) = previous.carry_over(&mut flat, options, budget)?;
                 held.add(&more);
                 Ok::<_, Error>((previous, evened))

@@ -1,6 +1,8 @@
 //! Which of the images in an `index.json` a name means.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[cfg(feature = "store")]
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 

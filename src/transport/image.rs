@@ -61,7 +61,7 @@ impl LayerBlob {
         max_size: u64,
         windows: &Arc<Windows>,
     ) -> Result<Self> {
-        let format = codec::Format::of(source.as_ref()).context(|| name.clone())?;
+        let format = codec::Format::of(source.as_ref()).with_context(|| name.clone())?;
         let digest = match format {
             codec::Format::Plain => BlobDigest::Stated(diff_id),
             _ => BlobDigest::Found(Arc::default(), max_size, Arc::clone(windows)),
@@ -76,7 +76,7 @@ impl LayerBlob {
             BlobDigest::Stated(digest) => Ok(*digest),
             BlobDigest::Found(found, max_size, windows) => match found.get() {
                 Some(digest) => Ok(*digest),
-                None => self.read(*max_size, windows).context(|| self.name.clone()),
+                None => self.read(*max_size, windows).with_context(|| self.name.clone()),
             },
         }
     }
