@@ -83,8 +83,8 @@ def main():
                 size = sum(f.stat().st_size for f in files)
                 print(f"| {number} | {1000 * cpu:.0f} | {1000 * mean:.0f} | {1000 * wall:.0f} "
                       f"| {len(files)} | {size / 1e6:.1f} |", flush=True)
-        for command in [["check", "--blobs"], ["gc"], ["check"], ["extract", f"app:{adds - 1}",
-                        "-o", Path(scratch) / "out.tar"]]:
+        extract = ["extract", f"app:{adds - 1}", "-o", Path(scratch) / "out.tar"]
+        for command in [["stats"], ["check", "--blobs"], ["gc"], ["check"], extract]:
             cpu, wall = run(store, descriptors, *command)
             print(f"\n`{command[0]}` took {wall:.1f} s, {cpu:.1f} s of CPU", flush=True)
         first = statistics.mean(c for c, _ in costs[:WINDOW])

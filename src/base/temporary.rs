@@ -288,6 +288,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_is_told_from_one_that_replaces_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let first = File::create(&path).unwrap();
+        assert!(is_at(&first, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&first, &path).unwrap());
+        let second = File::create(&path).unwrap();
+        assert!(!is_at(&first, &path).unwrap() && is_at(&second, &path).unwrap());
+    }
+
+    #[test]
     fn what_is_unfinished_goes_and_what_has_its_name_stays() {
         let dir = tempfile::tempdir().unwrap();
         let names = || -> Vec<_> {

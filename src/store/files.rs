@@ -135,7 +135,8 @@ impl Tails {
             let path = folder.path(dir, end.file);
             let above = path.parent().unwrap_or(dir);
             fs::create_dir_all(above)?;
-            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            let file = file.with_context(|| format!("opening {}", path.display()))?;
             // Their names are to last as long as what is in them.
             for folder in [above, dir] {
                 File::open(folder)?.sync_all()?;
