@@ -27,7 +27,7 @@ def run(*command, **options):
 
 
 def size(folder):
-    files = (f.lstat() for f in Path(folder).rglob("*") if f.is_file() and not f.is_symlink())
+    files = (f.lstat() for f in Path(folder).rglob("*") if not f.is_symlink() and f.is_file())
     return sum(f.st_size for f in files)
 
 
@@ -84,7 +84,7 @@ class Files:
         if not self.zstd:
             command = ["zstd", "-q", "-T0", "-" + LEVEL, "--long=27", "-o", str(self.out)]
             self.zstd = subprocess.Popen(command, stdin=subprocess.PIPE)
-        for path in sorted(p for p in tree.rglob("*") if p.is_file() and not p.is_symlink()):
+        for path in sorted(p for p in tree.rglob("*") if not p.is_symlink() and p.is_file()):
             data = path.read_bytes()
             digest = hashlib.sha256(data).digest()
             if digest not in self.seen:
