@@ -13,6 +13,7 @@ pub mod error;
 pub mod limits;
 pub mod progress;
 pub(crate) mod range_coder;
+pub(crate) mod read;
 #[cfg(feature = "cli")]
 pub(crate) mod signals;
 pub(crate) mod temporary;

@@ -1,6 +1,6 @@
 //! Helpers for tests of several modules.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
 /// Runs an external program on `input` and returns its output.
@@ -26,4 +26,24 @@ pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &
 pub(crate) fn cpu_seconds() -> u64 {
     use rustix::time::{ClockId, clock_gettime};
     clock_gettime(ClockId::ThreadCPUTime).tv_sec.cast_unsigned()
+}
+
+/// Gives a byte at a time, and is interrupted before each.
+pub(crate) struct Interrupted<R>(R, bool);
+
+impl<R> Interrupted<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self(inner, false)
+    }
+}
+
+impl<R: Read> Read for Interrupted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let most = buf.len().min(1);
+        self.0.read(&mut buf[..most])
+    }
 }

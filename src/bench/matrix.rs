@@ -12,6 +12,7 @@ use super::Subject;
 use super::sample::Sample;
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Progress, Silent};
+use crate::base::read::read_some;
 use crate::format::codec::{self, Compression, Encoder, zstd_headers};
 use crate::layers::encode;
 use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
@@ -236,7 +237,7 @@ fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<
 fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u64> {
     let mut all = 0;
     loop {
-        let n = from.read(buf)?;
+        let n = read_some(from, buf)?;
         if n == 0 {
             return Ok(all);
         }

@@ -5,13 +5,14 @@
 //! many threads there are: see [`Encoder`].
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
+use crate::base::read::read_some;
 use crate::base::threads;
 use crate::format::codec::{Compression, Encoder};
 use crate::format::tar::{self, EntryKind};
@@ -179,7 +180,7 @@ impl Job<'_> {
         let mut out = tar.file(&header)?;
         let mut data = self.contents.open(file);
         loop {
-            let n = data.read(buf)?;
+            let n = read_some(&mut data, buf)?;
             if n == 0 {
                 break;
             }

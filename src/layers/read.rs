@@ -14,6 +14,7 @@ use super::names::{Marker, clean, marker};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::base::progress::Progress;
+use crate::base::read::read_some;
 use crate::format::codec::{self, Format};
 use crate::format::tar::{self, EntryKind, Streaming};
 use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
@@ -139,7 +140,7 @@ fn read_tar(
     }
     // What follows the end marker is padding, but part of the diff ID.
     let mut stream = reader.into_inner().into_inner();
-    while stream.read(&mut found.buf)? > 0 {}
+    while read_some(&mut stream, &mut found.buf)? > 0 {}
     let Tee { inner, spool, .. } = stream;
     let (_, diff_id, tar_bytes) = inner.finish();
     let spool = spool.map(SpoolWriter::finish).transpose()?;

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
+use crate::base::read::read_some;
 use crate::layers::flatten::{HiddenFile, How};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, Kind, display, parent, parts};
@@ -334,7 +335,7 @@ impl Item<'_> {
         let mut buf = vec![0; offset.min(1 << 16) as usize];
         let mut line = 1;
         loop {
-            let n = before.read(&mut buf)?;
+            let n = read_some(&mut before, &mut buf)?;
             if n == 0 {
                 return Ok(line);
             }

@@ -1,7 +1,7 @@
 //! An image ready to be written: its blobs by digest, and the descriptor that names it.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, layout};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
+use crate::base::read::read_some;
 use crate::model::content::{CHANGED, Source, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
@@ -38,7 +39,7 @@ impl Blob {
         let mut reader = Hashing::new(SourceReader::all(self.source.as_ref()));
         let mut buf = vec![0; 1 << 18];
         loop {
-            let n = reader.read(&mut buf).with_context(place)?;
+            let n = read_some(&mut reader, &mut buf).with_context(place)?;
             if n == 0 {
                 break;
             }

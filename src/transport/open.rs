@@ -13,6 +13,7 @@ use super::image::{Image, Opened, expanded_limit, too_dense};
 use super::outline::{Outline, outline};
 use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
 use crate::base::error::{Context, Error, Result};
+use crate::base::read::read_some;
 use crate::format::codec;
 use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, Windows};
 use crate::model::digest::Digest;
@@ -272,10 +273,7 @@ fn spool(
     let mut writer = SpoolWriter::new(budget);
     let mut buf = vec![0; 1 << 18];
     loop {
-        let n = match reader.read(&mut buf) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            n => n?,
-        };
+        let n = read_some(&mut reader, &mut buf)?;
         if n == 0 {
             return Ok(Arc::new(writer.finish()?));
         }

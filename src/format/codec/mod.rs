@@ -15,6 +15,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
+use crate::base::read::read_some;
 use crate::model::content::{ReadAt, SourceReader, Windows};
 use crate::model::oci::{Annotations, media_type};
 
@@ -96,11 +97,9 @@ pub fn decode<'a>(
     let mut head = [0; MAGIC];
     let mut filled = 0;
     while filled < MAGIC {
-        match reader.read(&mut head[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e.into()),
+        match read_some(&mut reader, &mut head[filled..])? {
+            0 => break,
+            n => filled += n,
         }
     }
     let format = Format::detect(&head[..filled])?;

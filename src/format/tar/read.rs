@@ -6,6 +6,7 @@ use super::header::{self, Block, Fields, until_nul};
 use super::pax::{self, Pax, Records};
 use super::{BLOCK, EntryKind, padding, sparse};
 use crate::base::error::{Context, Error, Result};
+use crate::base::read::read_some;
 use crate::model::content::SourceReader;
 use crate::model::fileset::{Mtime, Xattrs, display};
 
@@ -287,7 +288,7 @@ impl<R: Forward> Reader<R> {
         // As Go does, an archive that ends right behind its last byte of data is taken.
         let mut zeros = [0; BLOCK];
         while self.pad > 0 {
-            let n = self.inner.read(&mut zeros[..self.pad as usize])?;
+            let n = read_some(&mut self.inner, &mut zeros[..self.pad as usize])?;
             if n == 0 {
                 self.done = true;
                 self.pad = 0;
@@ -306,10 +307,7 @@ impl<R: Forward> Reader<R> {
     fn try_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
         let mut filled = 0;
         while filled < BLOCK {
-            let n = match self.inner.read(&mut block[filled..]) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                n => n?,
-            };
+            let n = read_some(&mut self.inner, &mut block[filled..])?;
             if n == 0 && filled == 0 {
                 return Ok(false);
             }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::error::Result;
-use crate::base::testing::tool;
+use crate::base::testing::{Interrupted, tool};
 use crate::model::content::SourceReader;
 use crate::model::fileset::{Mtime, Xattrs};
 
@@ -40,6 +40,19 @@ fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
         all.push((entry, data));
     }
     Ok(all)
+}
+
+#[test]
+fn signals_do_not_matter() {
+    let whole =
+        archive(&[(metadata(b"a", file(3)), b"abc"), (metadata(b"b", file(700)), &[7; 700])]);
+    let mut reader = Reader::new(Streaming::new(Interrupted::new(&whole[..])));
+    // What is not read is passed over, padding and all.
+    let mut paths = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        paths.push(entry.path);
+    }
+    assert_eq!(paths, [b"a", b"b"]);
 }
 
 fn only(bytes: &[u8]) -> Entry {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
+use crate::base::read::read_some;
 use crate::model::fileset::{FileSet, InodeId, Kind, Mtime};
 
 /// How a file holds a time.
@@ -79,7 +80,7 @@ impl Candidates {
         let mut buffer = vec![0; CHUNK + 4 * WINDOW];
         let (mut filled, mut start) = (0, 0);
         loop {
-            let n = bytes.read(&mut buffer[filled..])?;
+            let n = read_some(&mut bytes, &mut buffer[filled..])?;
             filled += n;
             let last = n == 0;
             if !last && filled < buffer.len() {
