@@ -52,9 +52,6 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What the error for another algorithm than SHA-256 says.
-pub(crate) const UNSUPPORTED_ALGORITHM: &str = "is not supported";
-
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256:{}", self.hex())
@@ -74,7 +71,7 @@ impl FromStr for Digest {
         let Some(digits) = s.strip_prefix("sha256:") else {
             return Err(match s.split_once(':') {
                 Some((algorithm, _)) => Error::unsupported(format!(
-                    "digest algorithm {algorithm:?} {UNSUPPORTED_ALGORITHM}, only sha256 is"
+                    "digest algorithm {algorithm:?} is not supported, only sha256 is"
                 )),
                 None => Error::malformed(format!("{s:?} is not a digest")),
             });

@@ -115,6 +115,7 @@ impl<'de> Deserialize<'de> for Ambiguous {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::ErrorKind;
     use crate::model::digest::Digest;
     use crate::model::oci::parse;
 
@@ -141,5 +142,21 @@ mod tests {
         let text = br#"{"manifests":[{"digest":"sha512:00","size":1},{"size":"x"}]}"#;
         assert_eq!(parse::<Index<Value>>(text, "it").unwrap().manifests.len(), 2);
         assert!(parse::<Index>(text, "it").is_err());
+    }
+
+    #[test]
+    fn only_a_digest_of_another_algorithm_is_unsupported() {
+        let kind = |digest: &str, size: &str| {
+            let d = format!(r#"{{"mediaType":"x","digest":"{digest}","size":{size}}}"#);
+            let manifest = format!(r#"{{"config":{d},"layers":[]}}"#);
+            let kind = parse::<Manifest>(manifest.as_bytes(), "it").unwrap_err().kind();
+            assert_eq!(kind, parse::<Descriptor>(d.as_bytes(), "it").unwrap_err().kind());
+            kind
+        };
+        let sha256 = Digest::of(b"").to_string();
+        assert_eq!(kind("sha512:00", "1"), ErrorKind::Unsupported);
+        assert_eq!(kind("sha256:00", "1"), ErrorKind::Malformed);
+        // Whatever an image has in its texts.
+        assert_eq!(kind(&sha256, r#""a size that is not supported""#), ErrorKind::Malformed);
     }
 }

@@ -13,10 +13,11 @@ pub use config::{Config, HistoryEntry};
 pub use descriptor::{Annotations, Descriptor, Platform};
 pub use manifest::{Index, Manifest};
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
 
-use crate::base::error::{Error, Result};
-use crate::model::digest::UNSUPPORTED_ALGORITHM;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::model::digest::Digest;
 
 /// No document may be larger, in bytes. Clients refuse manifests over 4 MiB
 /// (containers/image, containerd); configs have no stated limit and stay far below this.
@@ -31,15 +32,35 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Reads a JSON document of the wanted shape.
 ///
 /// # Errors
-/// [`ErrorKind::Malformed`](crate::base::error::ErrorKind::Malformed), naming the place in the text.
+/// [`ErrorKind::Malformed`], naming the place in the text, or [`ErrorKind::Unsupported`] if a blob is
+/// named by a digest of another algorithm.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
-        let text = e.to_string();
-        // Through serde an error keeps its text and nothing else.
-        let unsupported = text.contains(UNSUPPORTED_ALGORITHM);
-        let new = if unsupported { Error::unsupported } else { Error::malformed };
-        new(format!("{what} is not valid: {text}"))
+        // Through serde an error keeps its text and nothing else, so the digests are looked at again.
+        let named = serde_json::from_slice::<Named>(bytes);
+        let unsupported = named.is_ok_and(|named| named.is_unsupported());
+        let kind = if unsupported { ErrorKind::Unsupported } else { ErrorKind::Malformed };
+        Error::new(kind, format!("{what} is not valid: {e}"))
     })
+}
+
+/// Where documents name blobs, and no more of them.
+#[derive(Deserialize)]
+struct Named {
+    digest: Option<String>,
+    config: Option<Box<Named>>,
+    layers: Option<Vec<Named>>,
+}
+
+impl Named {
+    fn is_unsupported(&self) -> bool {
+        let other = |digest: &String| {
+            digest.parse::<Digest>().is_err_and(|e| e.kind() == ErrorKind::Unsupported)
+        };
+        self.digest.as_ref().is_some_and(other)
+            || self.config.as_ref().is_some_and(|config| config.is_unsupported())
+            || self.layers.iter().flatten().any(Self::is_unsupported)
+    }
 }
 
 /// A field's value where `null` means the same as nothing, as it does for every client: Go leaves a
