@@ -111,7 +111,7 @@ fn one(image: &ImageReport, verbose: bool) -> String {
             time(&pull.after)
         );
     }
-    if image.held.restamped > 0 && image.update.is_none() {
+    if image.held.restamped > 0 {
         let _ = writeln!(
             text,
             "{} compiled Python files hold their source's new time",

@@ -203,5 +203,6 @@ fn times_are_what_was_asked_for() {
     let report = on_top(&["--mtime", "clamp:@2500"]);
     let image = &report["images"][0];
     assert_eq!(image["update"]["evened"]["bytecode"], 1, "{image}");
+    assert_eq!(image["held"]["restamped"], 0, "{image}");
     assert!(verdicts(image).iter().all(|v| *v == "kept"), "{image}");
 }

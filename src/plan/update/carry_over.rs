@@ -57,8 +57,10 @@ pub fn even_out(
         }
         carried(id, &kind, inode)
     };
-    let held = retime(new, contents, budget, after, Some(&restamp))?;
-    let mut evened = Evened { bytecode: held.restamped, ..Evened::default() };
+    let mut held = retime(new, contents, budget, after, Some(&restamp))?;
+    // These hold their source's previous time, and count here alone.
+    let bytecode = std::mem::take(&mut held.restamped);
+    let mut evened = Evened { bytecode, ..Evened::default() };
     for (inode, _) in new.inodes().iter().zip(before).filter(|(i, before)| i.mtime != *before) {
         match &inode.kind {
             Kind::Dir => evened.directories += 1,
