@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::options::{HISTORY, Options, PLAN, SOURCE, VERSION};
 use super::previous::Decision;
+use super::report::LayerReport;
 use super::stale::{Stale, note};
 use crate::base::error::Result;
 use crate::layers::encode::EncodedLayer;
@@ -21,27 +22,33 @@ pub(super) struct Parts<'a> {
     pub(super) before: Option<&'a Image>,
     /// Its layers.
     pub(super) decision: &'a Decision,
+    /// The same as they are reported.
+    pub(super) layers: &'a [LayerReport],
     /// What was asked for.
     pub(super) options: &'a Options,
 }
 
 impl Parts<'_> {
     /// Adds the image to the bundle, its new layers `encoded`, and gives its descriptor in an index.
+    /// Of a dry run, which has none, there are the same notes.
     pub(super) fn write(
         &self,
-        encoded: &[EncodedLayer],
+        encoded: Option<&[EncodedLayer]>,
         bundle: &mut Bundle,
         notes: &mut Vec<String>,
-    ) -> Result<Descriptor> {
-        let layers = self.layers(encoded);
-        let diff_ids: Vec<_> = layers.iter().map(|l| l.diff_id).collect();
-        let mut descriptor = match self.before.filter(|before| self.is_unchanged(before)) {
+    ) -> Result<Option<Descriptor>> {
+        let same = self.before.filter(|before| self.is_unchanged(before));
+        let own = Own::of(self.image, self.layers);
+        notes.extend(note(&own.dropped).filter(|_| same.is_none()));
+        let annotations = index_annotations(self.image, self.layers, notes);
+        let Some(encoded) = encoded else { return Ok(None) };
+        let mut descriptor = match same {
             Some(before) => bundle.add_unchanged(before)?,
-            None => self.documents(layers, bundle, notes)?,
+            None => self.documents(own, self.layers(encoded), bundle)?,
         };
         descriptor.platform = Some(self.image.platform.clone());
-        descriptor.annotations = index_annotations(self.image, &diff_ids, notes);
-        Ok(descriptor)
+        descriptor.annotations = annotations;
+        Ok(Some(descriptor))
     }
 
     /// Whether the new image is the previous one.
@@ -74,9 +81,9 @@ impl Parts<'_> {
     /// Adds layers, config and manifest to the bundle.
     fn documents(
         &self,
+        own: Own,
         layers: Vec<Layer<'_>>,
         bundle: &mut Bundle,
-        notes: &mut Vec<String>,
     ) -> Result<Descriptor> {
         let image = self.image;
         let (mut descriptors, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
@@ -91,10 +98,7 @@ impl Parts<'_> {
                 created_by: Some(format!("{HISTORY}{label}")),
             });
         }
-        let stale = Stale::of(image, &diff_ids);
-        let (config, mut dropped) = stale.config(&image.config);
-        let blobs: Vec<_> = descriptors.iter().map(|d| d.digest).collect();
-        let mut annotations = stale.manifest_annotations(image, &blobs, &mut dropped);
+        let Own { config, mut annotations, .. } = own;
         let config = config.without_history(HISTORY).with_layers(&diff_ids, &history);
         let mut manifest = Manifest::new(Descriptor::of(media_type::CONFIG, b""), descriptors);
         // An image that is split again keeps the name of what it once was, so that splitting a result
@@ -104,8 +108,25 @@ impl Parts<'_> {
         annotations.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
         annotations.insert(PLAN.into(), self.options.describe());
         manifest.annotations = Some(annotations);
-        notes.extend(note(&dropped));
         bundle.image(&config, &mut manifest)
+    }
+}
+
+/// What an image's own documents say that is still true of the new one.
+struct Own {
+    config: Config,
+    annotations: Annotations,
+    /// What is not.
+    dropped: Vec<String>,
+}
+
+impl Own {
+    /// Of an image whose layers become `layers`.
+    fn of(image: &Image, layers: &[LayerReport]) -> Self {
+        let (config, mut dropped) = Stale::of_config(image, layers).config(&image.config);
+        let stale = Stale::of_annotations(image, layers);
+        let annotations = stale.annotations(&image.annotations, &mut dropped);
+        Self { config, annotations, dropped }
     }
 }
 
@@ -117,14 +138,15 @@ struct Layer<'a> {
     source: &'a Source,
 }
 
-/// What the index says of an image that has layers with these diff IDs now.
+/// What the index says of an image that has these layers now.
 fn index_annotations(
     image: &Image,
-    diff_ids: &[Digest],
+    layers: &[LayerReport],
     notes: &mut Vec<String>,
 ) -> Option<Annotations> {
     let mut dropped = Vec::new();
-    let kept = Stale::of(image, diff_ids).annotations(&image.index_annotations()?, &mut dropped);
+    let stale = Stale::of_annotations(image, layers);
+    let kept = stale.annotations(&image.index_annotations()?, &mut dropped);
     notes.extend(note(&dropped));
     (!kept.is_empty()).then_some(kept)
 }
@@ -132,14 +154,10 @@ fn index_annotations(
 /// Whether two images are the same but for their layers and what we wrote of them.
 fn same_but_layers(a: &Image, b: &Image) -> bool {
     // What split leaves out is missing from an image that was split before.
-    let config = |image: &Image| -> Config {
-        let (config, _) = Stale::of(image, &[]).config(&image.config);
-        config.without_history(HISTORY).with_layers(&[], &[])
+    let rest = |image: &Image| {
+        let Own { config, mut annotations, .. } = Own::of(image, &[]);
+        annotations.retain(|key, _| ![SOURCE, VERSION, PLAN].contains(&key.as_str()));
+        (config.without_history(HISTORY).with_layers(&[], &[]), annotations)
     };
-    let annotations = |image: &Image| -> Annotations {
-        let mut all = Stale::of(image, &[]).manifest_annotations(image, &[], &mut Vec::new());
-        all.retain(|key, _| ![SOURCE, VERSION, PLAN].contains(&key.as_str()));
-        all
-    };
-    config(a) == config(b) && annotations(a) == annotations(b)
+    rest(a) == rest(b)
 }

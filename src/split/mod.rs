@@ -18,6 +18,8 @@ pub use options::{Options, PLAN, SOURCE, VERSION, noted_compression};
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
@@ -26,7 +28,7 @@ use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
 use crate::model::content::{Budget, Contents};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
-use crate::model::oci::Descriptor;
+use crate::model::oci::{Descriptor, Index};
 use crate::plan::analyze::{self, Analysis};
 use crate::plan::{self, Plan, recorded_times};
 use crate::simulate;
@@ -69,34 +71,26 @@ pub fn split(
         reports.push(report);
         descriptors.extend(descriptor);
     }
+    let (index, dropped) = index(opened, &reports);
+    if let Some(report) = reports.first_mut() {
+        report.notes.extend(stale::note(&dropped));
+    }
     if !options.dry_run {
-        let notes = finish(&mut bundle, opened, descriptors)?;
-        if let Some(report) = reports.first_mut() {
-            report.notes.extend(notes);
-        }
+        bundle.finish(index.as_ref(), descriptors)?;
     }
     Ok((bundle, reports))
 }
 
-/// Names the images in the bundle's root. Gives notes about what the old root said and the new one
-/// does not.
-fn finish(
-    bundle: &mut Bundle,
-    opened: &Opened,
-    descriptors: Vec<Descriptor>,
-) -> Result<Option<String>> {
-    let manifest = |image: &Image| image.manifest.as_deref().map(Digest::of);
-    let unchanged =
-        opened.images.iter().map(manifest).eq(descriptors.iter().map(|d| Some(d.digest)));
+/// The root of several images, without what it says of layers that are gone, and what that was.
+fn index(opened: &Opened, reports: &[ImageReport]) -> (Option<Index<Value>>, Vec<String>) {
     let mut index = opened.index.clone();
     let mut dropped = Vec::new();
-    if let Some(annotations) =
-        index.as_mut().and_then(|i| i.annotations.as_mut()).filter(|_| !unchanged)
-    {
-        *annotations = Stale::of_all(&opened.images).annotations(annotations, &mut dropped);
+    if let Some(annotations) = index.as_mut().and_then(|i| i.annotations.as_mut()) {
+        let images = opened.images.iter().zip(reports);
+        let each = images.map(|(image, report)| Stale::of_annotations(image, &report.layers));
+        *annotations = Stale::of_all(each).annotations(annotations, &mut dropped);
     }
-    bundle.finish(index.as_ref(), descriptors)?;
-    Ok(stale::note(&dropped))
+    (index, dropped)
 }
 
 /// What is the same for every platform.
@@ -160,9 +154,8 @@ impl Job<'_> {
             PullReport::new(profile, &input, &decision.pulled(&layers, compression))
         });
         notes.extend(pull.and_then(PullReport::note));
-        let parts = Parts { image, before, decision: &decision, options };
-        let written =
-            encoded.map(|encoded| parts.write(&encoded, bundle, &mut notes)).transpose()?;
+        let parts = Parts { image, before, decision: &decision, layers: &layers, options };
+        let written = parts.write(encoded.as_deref(), bundle, &mut notes)?;
         let report = ImageReport {
             platform: image.platform.to_string(),
             source: Digest::of(&image.config_bytes),

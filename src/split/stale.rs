@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::report::LayerReport;
 use crate::format::codec::chunked;
 use crate::model::digest::Digest;
 use crate::model::oci::{Annotations, Config, Manifest, parse};
@@ -46,36 +47,52 @@ pub(super) struct Stale {
     /// Digests of layers that the result does not have.
     gone: BTreeSet<Digest>,
     /// Diff IDs of those that it has.
-    layers: BTreeSet<Digest>,
+    diff_ids: BTreeSet<Digest>,
+    /// Digests of their blobs, where those count.
+    blobs: BTreeSet<Digest>,
     /// Its layers are the image's own, of which everything stays true.
     unchanged: bool,
 }
 
 impl Stale {
-    /// For a result with these diff IDs.
+    /// For the config of a result with these layers. One that is not encoded is taken for new.
     ///
     /// Blob digests are not looked for in configs: a docker-archive does not have them, and the
     /// result must not depend on how the image was stored.
-    pub(super) fn of(image: &Image, diff_ids: &[Digest]) -> Self {
-        let layers: BTreeSet<_> = diff_ids.iter().copied().collect();
+    pub(super) fn of_config(image: &Image, layers: &[LayerReport]) -> Self {
         let old = image.layers.iter().map(|l| l.diff_id);
-        let unchanged = old.clone().eq(diff_ids.iter().copied());
-        Self { gone: old.filter(|id| !layers.contains(id)).collect(), layers, unchanged }
+        let unchanged = old.clone().map(Some).eq(layers.iter().map(|l| l.diff_id));
+        let diff_ids: BTreeSet<_> = layers.iter().filter_map(|l| l.diff_id).collect();
+        let gone = old.filter(|id| !diff_ids.contains(id)).collect();
+        Self { gone, diff_ids, blobs: BTreeSet::new(), unchanged }
     }
 
-    /// The same for annotations of an image whose manifest has these layers.
-    fn with_blobs(&self, manifest: &Manifest, blobs: &[Digest]) -> Self {
-        let old = manifest.layers.iter().map(|l| l.digest);
-        let unchanged = self.unchanged && old.clone().eq(blobs.iter().copied());
-        let old = old.filter(|d| !blobs.contains(d));
-        let gone = self.gone.iter().copied().chain(old).collect();
-        Self { gone, layers: self.layers.clone(), unchanged }
+    /// The same for its annotations, those in an index too.
+    pub(super) fn of_annotations(image: &Image, layers: &[LayerReport]) -> Self {
+        let mut stale = Self::of_config(image, layers);
+        let manifest = image.manifest.as_ref();
+        let manifest = manifest.and_then(|bytes| parse::<Manifest>(bytes, "the manifest").ok());
+        if let Some(manifest) = manifest {
+            let old = manifest.layers.iter().map(|l| l.digest);
+            stale.unchanged &= old.clone().map(Some).eq(layers.iter().map(|l| l.digest));
+            stale.blobs = layers.iter().filter_map(|l| l.digest).collect();
+            stale.gone.extend(old.filter(|d| !stale.blobs.contains(d)));
+        }
+        stale
     }
 
-    /// For an index of these images, whose layers have all been replaced.
-    pub(super) fn of_all(images: &[Image]) -> Self {
-        let gone = images.iter().flat_map(|i| &i.layers).map(|l| l.diff_id).collect();
-        Self { gone, layers: BTreeSet::new(), unchanged: false }
+    /// For the annotations of an index of several images: gone is what none of them has.
+    pub(super) fn of_all(images: impl Iterator<Item = Self>) -> Self {
+        let none = BTreeSet::new;
+        let mut all = Self { gone: none(), diff_ids: none(), blobs: none(), unchanged: true };
+        for image in images {
+            all.gone.extend(image.gone);
+            all.diff_ids.extend(image.diff_ids);
+            all.blobs.extend(image.blobs);
+            all.unchanged &= image.unchanged;
+        }
+        all.gone.retain(|d| !all.diff_ids.contains(d) && !all.blobs.contains(d));
+        all
     }
 
     fn is_stale(&self, key: &str, value: &str) -> bool {
@@ -86,7 +103,7 @@ impl Stale {
             if name.ends_with(['.', '/']) { key.starts_with(name) } else { key == name }
         };
         if DIFF_IDS.contains(&key) {
-            return !value.parse().is_ok_and(|id| self.layers.contains(&id));
+            return !value.parse().is_ok_and(|id| self.diff_ids.contains(&id));
         }
         ABOUT_LAYERS.iter().any(|name| about(name))
             || (!key.starts_with("io.relayer.") && self.names_gone(value))
@@ -109,19 +126,6 @@ impl Stale {
             all.clone().into_iter().partition(|(key, value)| self.is_stale(key, value));
         dropped.extend(stale.into_keys().map(|key| format!("annotation {key}")));
         kept
-    }
-
-    /// The manifest's annotations without what is stale, where its layers became `blobs`.
-    pub(super) fn manifest_annotations(
-        &self,
-        image: &Image,
-        blobs: &[Digest],
-        dropped: &mut Vec<String>,
-    ) -> Annotations {
-        let manifest = image.manifest.as_ref();
-        let manifest = manifest.and_then(|bytes| parse::<Manifest>(bytes, "the manifest").ok());
-        let with_blobs = manifest.map(|manifest| self.with_blobs(&manifest, blobs));
-        with_blobs.as_ref().unwrap_or(self).annotations(&image.annotations, dropped)
     }
 }
 
