@@ -73,6 +73,8 @@ impl Case {
         assert_eq!(lines.len(), 1, "{name}: {errors}");
         assert!(lines[0].contains(fragment), "{name}: {errors:?} has no {fragment:?}");
         assert!(begin.elapsed() < Duration::from_secs(20), "{name} took {:?}", begin.elapsed());
+        // A layout's folder stays, with nothing in it.
+        let _ = fs::remove_dir(self.path("out/layout"));
         assert_eq!(names(&self.path("out")), before, "{name}: something is left");
         assert!(names(&self.path("tmp")).is_empty(), "{name}: temporary files are left");
     }
