@@ -1,9 +1,9 @@
-//! Any instructions, blobs and old bytes, with hashes that fit: a tar or an error comes of it, within
-//! the size that was asked for.
+//! Any instructions, blobs and old bytes, with valid hashes: the result is an error, or a tar within
+//! the requested size.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relayer::delta::hostile::{Packed, apply};
+use relayer::delta::hostile::{HostileBlob, apply};
 
 /// The next piece, with two bytes before it that say how long it is.
 fn piece<'a>(data: &mut &'a [u8]) -> &'a [u8] {
@@ -21,14 +21,19 @@ fuzz_target!(|data: &[u8]| {
     while let Some((&[form, plain], rest)) = data.split_first_chunk::<2>() {
         data = rest;
         let bytes = piece(&mut data).to_vec();
-        // Some of them are what they should be, else the fuzzer never gets past their codec.
+        // Some blobs are valid zstd, else the fuzzer never gets past the codec.
         let (bytes, plain) = match form & 12 {
             4 => (zstd_of(&bytes), bytes.len() as u64),
             _ => (bytes, u64::from(plain) << (form >> 4)),
         };
         let reference =
             if form & 8 > 0 { vec![(0, u64::from(form), old.len() as u64)] } else { vec![] };
-        packed.push(Packed { bytes, plain, told: form & 12 != 4 && form & 3 > 0, reference });
+        packed.push(HostileBlob {
+            bytes,
+            plain,
+            patches: form & 12 != 4 && form & 3 > 0,
+            reference,
+        });
     }
     if let Ok(made) = apply(old, ops, packed, 1 << 22) {
         assert!(made <= 1 << 22);

@@ -12,7 +12,7 @@ use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
-use crate::delta::{self, Delta, Side};
+use crate::delta::{self, Delta, DeltaStats, ImageContents};
 use crate::layers::flatten::{self, Keep};
 use crate::model::content::{Budget, DiskFile, Source};
 use crate::model::oci::Platform;
@@ -22,44 +22,44 @@ use crate::transport::image::Image;
 use crate::transport::open::stdin;
 use crate::transport::{Reference, write};
 
-/// Memory for old layers while a delta is applied; the rest goes to a temporary file.
+/// Memory for the old image's layers while a delta is applied; the rest goes to a temporary file.
 const SPOOL: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct DeltaArgs {
-    /// The image that the other side has
+    /// Image that the other side has
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// The image that it is to have
+    /// Image to make from it
     #[arg(value_name = "NEW")]
     new: Reference,
-    /// The delta; - for standard output
+    /// Write the delta to this file; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Which platform, where an index has several
+    /// Select a platform of an image index
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Level of zstd for what is not copied from OLD. Programs are told by their old selves at any
-    /// level
+    /// Set the zstd level of contents that are not copied from OLD. Patches of programs do not depend
+    /// on it
     #[arg(long, value_name = "N", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
-    /// Replace the output if it is there
+    /// Overwrite the output if it already exists
     #[arg(short, long)]
     force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Apply {
-    /// The image that the delta was made for
+    /// Image that the delta was made for
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// The delta; - for standard input
+    /// Delta to apply; - for standard input
     #[arg(value_name = "FILE")]
     delta: PathBuf,
-    /// Where to write the new image
+    /// Write the new image to this file or folder
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
-    /// Replace the output if it is there
+    /// Overwrite the output if it already exists
     #[arg(short, long)]
     force: bool,
 }
@@ -71,43 +71,43 @@ impl DeltaArgs {
         let budget = Budget::new(global.memory.0, None);
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
-        let made = global.pool()?.install(|| {
+        let stats = global.pool()?.install(|| {
             let (old, new_image) = (&old.images[0], &new.images[0]);
-            let (keep, most) = (Keep::Contents, global.max_size.0);
-            let old_layers = flatten::read(&old.layers, keep, most, &budget, terminal)
+            let (keep, max_size) = (Keep::Contents, global.max_size.0);
+            let old_read = flatten::read(&old.layers, keep, max_size, &budget, terminal)
                 .with_context(|| format!("reading {}", self.old))?;
-            let new_layers = flatten::read(&new_image.layers, keep, most, &budget, terminal)
+            let new_read = flatten::read(&new_image.layers, keep, max_size, &budget, terminal)
                 .with_context(|| format!("reading {}", self.new))?;
-            let mut made = delta::Made::default();
+            let mut stats = DeltaStats::default();
             output::write(&self.output, |out| {
-                let old = Side { image: old, layers: &old_layers.layers };
-                let side = Side { image: new_image, layers: &new_layers.layers };
-                made = delta::make(old, side, &new.names, self.level, out, terminal)?;
+                let old = ImageContents { image: old, layers: &old_read.layers };
+                let new_contents = ImageContents { image: new_image, layers: &new_read.layers };
+                stats = delta::make(old, new_contents, &new.names, self.level, out, terminal)?;
                 Ok(())
             })?;
-            Ok::<_, Error>(made)
+            Ok::<_, Error>(stats)
         })?;
-        if made.other_blobs > 0 {
+        if stats.other_blobs > 0 {
             terminal.note(&format!(
-                "{} layers of other tools can't be compressed to the same bytes: the result has \
-                 other blobs with the same content",
-                made.other_blobs
+                "{} layers of other tools can't be compressed to the same bytes: the result has other \
+                 blobs with the same content",
+                stats.other_blobs
             ));
         }
         let seconds = start.elapsed().as_secs_f64();
         let value = json!({
             "schema": SCHEMA, "old": self.old.to_string(), "new": self.new.to_string(),
-            "output": self.output.display().to_string(), "delta": made, "seconds": seconds,
+            "output": self.output.display().to_string(), "delta": stats, "seconds": seconds,
         });
         output::tell(global, output::is_standard(&self.output), &value, || {
             format!(
-                "wrote {}: {}, {seconds:.1} s\n{} layers are the same; of the others {} are copied \
-                 and {} have changed\n",
+                "wrote {}: {}, {seconds:.1} s\n{} layers are unchanged; of the files in the others {} \
+                 are copied from the old image and {} are new or changed\n",
                 self.output.display(),
-                ByteSize(made.bytes),
-                made.same_layers,
-                ByteSize(made.copied),
-                ByteSize(made.changed)
+                ByteSize(stats.bytes),
+                stats.same_layers,
+                ByteSize(stats.copied),
+                ByteSize(stats.changed)
             )
         })
     }
@@ -135,12 +135,12 @@ impl Apply {
             |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());
         let old = opened.images.iter().find(fits).ok_or_else(|| {
             Error::mismatch(format!(
-                "{} is not the image that {} was made for",
+                "{} is not the image that {} was made for: their layers differ",
                 self.old,
                 self.delta.display()
             ))
         })?;
-        let (bundle, applied) = global.pool()?.install(|| {
+        let (bundle, stats) = global.pool()?.install(|| {
             let read =
                 flatten::read(&old.layers, Keep::Contents, global.max_size.0, &budget, terminal)
                     .with_context(|| format!("reading {}", self.old))?;
@@ -152,7 +152,7 @@ impl Apply {
         let (digest, seconds) = (delta.new_manifest(), start.elapsed().as_secs_f64());
         let value = json!({
             "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
-            "digest": digest, "rebuilt": applied, "seconds": seconds,
+            "digest": digest, "rebuilt": stats, "seconds": seconds,
         });
         output::tell(global, self.output.path.is_none(), &value, || {
             format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output)

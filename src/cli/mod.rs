@@ -65,9 +65,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Write a page that shows an image, its pulls and its updates
     Report(report::ReportArgs),
-    /// Write what makes one image of another
+    /// Write a delta that turns one image into another
     Delta(delta::DeltaArgs),
-    /// Make a new image of an old one and a delta
+    /// Make an image from an older one and a delta
     Apply(delta::Apply),
     /// Learn from earlier images how often things change
     History(history::HistoryArgs),

@@ -1,4 +1,4 @@
-//! Applying a delta.
+//! Applies a delta.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::ops::{Op, OpReader};
-use super::patch::Remake;
-use super::stream::{Stream, short};
+use super::patch::PatchReader;
+use super::stream::{StreamReader, too_short};
 use super::{Delta, LayerHeader, Packing, Recipe, tars};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
@@ -21,17 +21,16 @@ use crate::model::oci::{Config, Descriptor, Manifest, media_type, parse};
 use crate::transport::bundle::{Blob, Bundle, Listed};
 use crate::transport::image::Image;
 
-/// What applying came to.
+/// Statistics of a delta that was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
-pub struct Applied {
-    /// Bytes of uncompressed layers that were made.
+pub struct ApplyStats {
+    /// Bytes of uncompressed layers that were rebuilt.
     pub bytes: u64,
-    /// Seconds of one core that took, hashing included; reading the old image and compression are
-    /// apart.
+    /// CPU seconds of rebuilding and hashing them, without reading the old image and compressing.
     pub seconds: f64,
 }
 
-/// A reader that counts the time of its thread that is spent in it.
+/// A reader that measures the CPU time of its thread that is spent in it.
 struct Timed<R> {
     inner: R,
     spent: Timespec,
@@ -46,8 +45,12 @@ impl<R: Read> Read for Timed<R> {
     }
 }
 
-/// Makes the new image of the old one, whose layers have been read with their contents. Every
-/// digest is verified; layers are compressed by up to `workers` threads.
+/// Makes the new image from the old one, whose layers were read with their contents. Every digest
+/// is verified. Up to `workers` threads compress a layer.
+///
+/// # Errors
+/// If the delta is damaged, does not fit the old image, or its layers expand to more than `max_size`
+/// bytes; if the old image changed since it was read; if reading or spooling fails.
 pub fn apply(
     delta: &Delta,
     old: &Image,
@@ -56,8 +59,8 @@ pub fn apply(
     max_size: u64,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
-) -> Result<(Bundle, Applied)> {
-    let mut applied = Applied::default();
+) -> Result<(Bundle, ApplyStats)> {
+    let mut stats = ApplyStats::default();
     let header = &delta.header;
     check_documents(delta)?;
     let tars = tars(layers);
@@ -78,23 +81,22 @@ pub fn apply(
             Recipe::Old(at) => {
                 let at = *at as usize;
                 let (Some(blob), Some(read)) = (old.layers.get(at), layers.get(at)) else {
-                    return Err(
-                        Error::malformed("the old image has no such layer").context(place())
-                    );
+                    let what = format!("the old image has no layer {}", at + 1);
+                    return Err(Error::malformed(what).context(place()));
                 };
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
             }
             Recipe::Rebuild { tar_bytes, packing, ops, .. } => {
                 let ops = delta.blob(*ops, &[]).with_context(place)?;
-                let tar = Rebuild::new(delta, &tars, &layer.recipe, &ops, progress)?;
+                let tar = LayerTarReader::new(delta, &tars, &layer.recipe, &ops, progress)?;
                 let tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
                 let mut tar = Timed { inner: tar, spent: Timespec::default() };
                 let out = Hashing::new(SpoolWriter::new(budget));
                 let out = pack(delta, packing, &mut tar, *tar_bytes, (workers, max_size), out)
                     .with_context(place)?;
                 let (_, diff_id, bytes) = tar.inner.finish();
-                applied.bytes += bytes;
-                applied.seconds += tar.spent.tv_sec as f64 + tar.spent.tv_nsec as f64 / 1e9;
+                stats.bytes += bytes;
+                stats.seconds += tar.spent.tv_sec as f64 + tar.spent.tv_nsec as f64 / 1e9;
                 if bytes != *tar_bytes {
                     let what = format!("its tar has {bytes} bytes and not {tar_bytes}");
                     return Err(Error::malformed(what).context(place()));
@@ -117,32 +119,32 @@ pub fn apply(
     let (kind, text) = &header.manifest;
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);
-    Ok((bundle, applied))
+    Ok((bundle, stats))
 }
 
-/// Checks that a delta just made gives the tars that were read: what it was made of is read a second
-/// time, and may have changed since.
+/// Checks that a delta that was just made gives the tars that were read. Its input is read several
+/// times, and may have changed in between.
 pub(super) fn verify(delta: &Delta, tars: &[Source], progress: &dyn Progress) -> Result<()> {
     let rebuilt = |(_, l): &(usize, &LayerHeader)| matches!(l.recipe, Recipe::Rebuild { .. });
     let layers: Vec<_> = delta.header.layers.iter().enumerate().filter(rebuilt).collect();
     layers.into_par_iter().with_max_len(1).try_for_each(|(i, layer)| {
         let Recipe::Rebuild { tar_bytes, ops, .. } = &layer.recipe else { return Ok(()) };
         let ops = delta.blob(*ops, &[])?;
-        let tar = Rebuild::new(delta, tars, &layer.recipe, &ops, progress)?;
+        let tar = LayerTarReader::new(delta, tars, &layer.recipe, &ops, progress)?;
         let mut tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
         let copied =
             io::copy(&mut io::BufReader::with_capacity(1 << 17, &mut tar), &mut io::sink());
         match (copied, tar.finish().1) {
             (Ok(_), found) if found == layer.diff_id => Ok(()),
             _ => Err(Error::mismatch(format!(
-                "layer {} of the new image does not come out of the delta: {CHANGED}",
+                "the delta does not reproduce layer {} of the new image: {CHANGED}",
                 i + 1
             ))),
         }
     })
 }
 
-/// Makes a blob of its tar, which is read to its end.
+/// Makes a blob from its tar, which is read to the end.
 fn pack<W: Write + Send + 'static>(
     delta: &Delta,
     packing: &Packing,
@@ -173,7 +175,8 @@ fn pack<W: Write + Send + 'static>(
     }
 }
 
-/// The manifest must be the one that the header promises, and describe what will be made.
+/// Checks that the manifest is the one that the header names, and that it describes the layers of
+/// the header.
 fn check_documents(delta: &Delta) -> Result<()> {
     let header = &delta.header;
     let (kind, text) = &header.manifest;
@@ -186,7 +189,9 @@ fn check_documents(delta: &Delta) -> Result<()> {
     let described = manifest.layers.iter().map(|l| l.digest).eq(layers.clone().map(|l| l.digest))
         && config.diff_ids()?.into_iter().eq(layers.map(|l| l.diff_id));
     if !described || !media_type::is_manifest(kind) {
-        return Err(Error::malformed("the manifest in the delta describes other layers"));
+        return Err(Error::malformed(
+            "the manifest in the delta does not describe the layers in the delta",
+        ));
     }
     Ok(())
 }
@@ -196,25 +201,25 @@ fn check(stated: Digest, found: Digest) -> Result<()> {
         return Ok(());
     }
     Err(Error::mismatch(format!(
-        "it came out as {found} and not {stated}: the delta is damaged, or {CHANGED}"
+        "its digest is {found} and not {stated}: the delta is damaged, or {CHANGED}"
     )))
 }
 
-/// A layer's tar, made by its instructions.
-pub(super) struct Rebuild<'a> {
+/// Reads the tar of a layer as its instructions make it.
+pub(super) struct LayerTarReader<'a> {
     pub(super) ops: OpReader<'a>,
-    /// What is left of the current one.
-    pub(super) now: Option<Op>,
-    pub(super) heads: Stream<'a>,
-    pub(super) data: Stream<'a>,
-    pub(super) fresh: Stream<'a>,
-    pub(super) told: Remake<'a>,
+    /// What is left of the current instruction.
+    pub(super) op: Option<Op>,
+    pub(super) headers: StreamReader<'a>,
+    pub(super) data: StreamReader<'a>,
+    pub(super) literals: StreamReader<'a>,
+    pub(super) patches: PatchReader<'a>,
     pub(super) tars: &'a [Source],
     pub(super) progress: &'a dyn Progress,
 }
 
-impl<'a> Rebuild<'a> {
-    /// Follows the recipe of a layer that is rebuilt, with these instructions.
+impl<'a> LayerTarReader<'a> {
+    /// Begins a layer by its recipe and its instructions.
     fn new(
         delta: &'a Delta,
         tars: &'a [Source],
@@ -222,39 +227,39 @@ impl<'a> Rebuild<'a> {
         ops: &'a [u8],
         progress: &'a dyn Progress,
     ) -> Result<Self> {
-        let Recipe::Rebuild { tar_bytes, heads, data, fresh, told, .. } = recipe else {
+        let Recipe::Rebuild { tar_bytes, headers, data, literals, patches, .. } = recipe else {
             return Err(Error::malformed("a layer of the old image is not rebuilt"));
         };
-        let stream = |parts| Stream::new(delta, tars, parts, *tar_bytes);
+        let stream = |parts| StreamReader::new(delta, tars, parts, *tar_bytes);
         Ok(Self {
             ops: OpReader::new(ops),
-            now: None,
-            heads: stream(heads)?,
+            op: None,
+            headers: stream(headers)?,
             data: stream(data)?,
-            fresh: stream(fresh)?,
-            told: Remake::new(delta, tars, told),
+            literals: stream(literals)?,
+            patches: PatchReader::new(delta, tars, patches),
             tars,
             progress,
         })
     }
 
-    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
-            let Some(op) = self.now.take() else {
-                self.now = self.ops.next()?;
-                match self.now {
+            let Some(op) = self.op.take() else {
+                self.op = self.ops.next()?;
+                match self.op {
                     None => return Ok(0),
-                    Some(Op::File(bytes)) => self.told.begin(bytes)?,
+                    Some(Op::Patched(bytes)) => self.patches.begin_file(bytes)?,
                     _ => {}
                 }
                 continue;
             };
             let left = match op {
                 Op::Copy { bytes: n, .. }
-                | Op::Heads(n)
+                | Op::Headers(n)
                 | Op::Data(n)
-                | Op::Fresh(n)
-                | Op::File(n) => n,
+                | Op::Literals(n)
+                | Op::Patched(n) => n,
             };
             if left == 0 {
                 continue;
@@ -262,30 +267,30 @@ impl<'a> Rebuild<'a> {
             let room = (buf.len() as u64).min(left) as usize;
             let buf = &mut buf[..room];
             let n = match op {
-                Op::Heads(_) => self.heads.read(buf)?,
+                Op::Headers(_) => self.headers.read(buf)?,
                 Op::Data(_) => self.data.read(buf)?,
-                Op::Fresh(_) => self.fresh.read(buf)?,
-                Op::File(_) => self.told.read(buf, &mut self.fresh)?,
+                Op::Literals(_) => self.literals.read(buf)?,
+                Op::Patched(_) => self.patches.read(buf, &mut self.literals)?,
                 Op::Copy { layer, offset, .. } => {
                     let tar = self.tars.get(layer as usize);
                     let tar = tar.filter(|tar| {
                         offset.checked_add(left).is_some_and(|end| end <= tar.size())
                     });
                     let tar = tar.ok_or_else(|| {
-                        Error::malformed("the delta copies what the old image does not have")
+                        Error::malformed("the delta copies bytes that the old image does not have")
                     })?;
                     SourceReader::new(tar.as_ref(), offset, left).read(buf)?
                 }
             };
             if n == 0 {
-                return Err(short());
+                return Err(too_short());
             }
             let n64 = n as u64;
-            self.now = Some(match op {
-                Op::Heads(left) => Op::Heads(left - n64),
+            self.op = Some(match op {
+                Op::Headers(left) => Op::Headers(left - n64),
                 Op::Data(left) => Op::Data(left - n64),
-                Op::Fresh(left) => Op::Fresh(left - n64),
-                Op::File(left) => Op::File(left - n64),
+                Op::Literals(left) => Op::Literals(left - n64),
+                Op::Patched(left) => Op::Patched(left - n64),
                 Op::Copy { layer, offset, bytes } => {
                     Op::Copy { layer, offset: offset + n64, bytes: bytes - n64 }
                 }
@@ -296,11 +301,11 @@ impl<'a> Rebuild<'a> {
     }
 }
 
-impl Read for Rebuild<'_> {
+impl Read for LayerTarReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buf.len() {
-            match self.next(&mut buf[done..])? {
+            match self.read_some(&mut buf[done..])? {
                 0 => break,
                 n => done += n,
             }

@@ -1,4 +1,4 @@
-//! Blocks of an old file that were read last.
+//! A cache of blocks of an old file.
 
 use std::io;
 use std::ops::Range;
@@ -7,31 +7,31 @@ use crate::model::content::{ReadAt, Region};
 
 /// Bytes of a block.
 const BLOCK: u64 = 1 << 16;
-/// Blocks that are kept.
+/// Maximum number of cached blocks.
 const BLOCKS: u64 = 1024;
 
-/// Reads a file whose short runs are asked for near those before.
-pub(super) struct Blocks {
+/// Reads short ranges of a file, each near earlier ones.
+pub(super) struct BlockCache {
     file: Region,
-    /// The number of each block that is kept; it lies at its number, modulo their count.
-    known: Vec<u64>,
-    /// Their bytes.
-    kept: Vec<u8>,
-    /// What lies in more than one.
+    /// The number of the block in each slot; block `n` goes to slot `n` modulo their count.
+    numbers: Vec<u64>,
+    /// The blocks' bytes.
+    bytes: Vec<u8>,
+    /// The last range that spans several blocks.
     joined: Vec<u8>,
 }
 
-impl Blocks {
-    /// Takes the room of those of another file.
-    pub(super) fn new(file: Region, room: Option<Self>) -> Self {
+impl BlockCache {
+    /// Caches blocks of `file`, in the memory of a cache that is no longer used.
+    pub(super) fn new(file: Region, unused: Option<Self>) -> Self {
         let count = file.size().div_ceil(BLOCK).clamp(1, BLOCKS) as usize;
-        let bytes = count * BLOCK as usize;
-        let kept = room.map(|room| room.kept).filter(|kept| kept.len() >= bytes);
-        let kept = kept.unwrap_or_else(|| vec![0; bytes]);
-        Self { file, known: vec![u64::MAX; count], kept, joined: Vec::new() }
+        let size = count * BLOCK as usize;
+        let bytes = unused.map(|unused| unused.bytes).filter(|bytes| bytes.len() >= size);
+        let bytes = bytes.unwrap_or_else(|| vec![0; size]);
+        Self { file, numbers: vec![u64::MAX; count], bytes, joined: Vec::new() }
     }
 
-    /// Bytes of the file, and which of them are the `n` from `offset` on.
+    /// Reads `n` bytes at `offset`: returns a buffer, and their range in it.
     pub(super) fn read(&mut self, offset: u64, n: usize) -> io::Result<(&[u8], Range<usize>)> {
         let into = (offset % BLOCK) as usize;
         if into + n <= BLOCK as usize {
@@ -57,17 +57,17 @@ impl Blocks {
         Ok((&self.joined, 0..n))
     }
 
-    /// A block's bytes, of which the last has fewer.
+    /// Returns a block's bytes; the last block may be shorter.
     fn block(&mut self, number: u64) -> io::Result<&[u8]> {
-        let at = (number % self.known.len() as u64) as usize;
+        let at = (number % self.numbers.len() as u64) as usize;
         let start = number * BLOCK;
-        let bytes = self.file.size().saturating_sub(start).min(BLOCK) as usize;
-        let block = &mut self.kept[at * BLOCK as usize..][..bytes];
-        if self.known[at] != number {
-            // Bad until it is read.
-            self.known[at] = u64::MAX;
+        let size = self.file.size().saturating_sub(start).min(BLOCK) as usize;
+        let block = &mut self.bytes[at * BLOCK as usize..][..size];
+        if self.numbers[at] != number {
+            // Invalid until it was read.
+            self.numbers[at] = u64::MAX;
             self.file.read_exact_at(block, start)?;
-            self.known[at] = number;
+            self.numbers[at] = number;
         }
         Ok(block)
     }
@@ -81,10 +81,10 @@ mod tests {
 
     use super::*;
 
-    /// So many bytes, each its own number's.
-    struct Long(u64);
+    /// A file of this size, whose bytes follow from their offsets.
+    struct Pattern(u64);
 
-    impl ReadAt for Long {
+    impl ReadAt for Pattern {
         fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
             assert!(offset + buf.len() as u64 <= self.0);
             buf.iter_mut().zip(offset..).for_each(|(byte, at)| *byte = (at % 251) as u8);
@@ -98,13 +98,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_in_the_file(
+        fn ranges_are_read_as_they_are_in_the_file(
             reads in prop::collection::vec((0..8 * BLOCKS, 0..2 * BLOCK, 0..2 * BLOCK), 30)
         ) {
             let size = 8 * BLOCKS * BLOCK - 5;
-            let mut blocks = Blocks::new(Region::new(Arc::new(Long(size)), 0, size), None);
+            let mut blocks = BlockCache::new(Region::new(Arc::new(Pattern(size)), 0, size), None);
             for (block, into, n) in reads {
-                // Few places in the room, so that blocks take each other's.
+                // Few slots, so that blocks replace each other.
                 let at = (block & !0x7f) * BLOCK + into;
                 let read = blocks.read(at, n as usize);
                 prop_assert_eq!(read.is_ok(), at + n <= size);

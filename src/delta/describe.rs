@@ -1,201 +1,248 @@
-//! Describing one layer by an old image.
+//! Describes one layer in terms of the old image.
 
 use std::io::Read;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::index::Index;
+use super::index::OldIndex;
 use super::ops::{Op, OpWriter};
-use super::patch::{can_be_told, tell};
-use super::{Blobs, LEVEL, Made, PART, Packing, Part, Place, REFERENCE, Recipe, TIMES};
-use super::{MOST_PACKED, compress};
+use super::patch::{Patches, can_patch, write_patches};
+use super::{Blobs, DeltaStats, LEVEL, PART, Packing, Part, Place, Recipe};
+use super::{MAX_PACKED, MAX_REFERENCE, MAX_REFERENCE_RATIO, compress};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::layers::read::{self, LayerContent};
 use crate::model::content::{ReadAt as _, Region, Source, SourceReader};
 
-/// The old image, to be described by.
+/// The old image.
 #[derive(Clone, Copy)]
-pub(super) struct Old<'a> {
-    pub(super) index: &'a Index,
+pub(super) struct OldImage<'a> {
+    pub(super) index: &'a OldIndex,
     pub(super) tars: &'a [Source],
 }
 
 /// A file's bytes in the layer's tar.
-struct Span {
+struct FileSpan {
     offset: u64,
     bytes: u64,
-    how: How,
-    /// Where the old image has its header, if it has.
-    head: Option<Place>,
+    method: Method,
+    /// The header of the file of the same path in the old image.
+    old_header: Option<Place>,
 }
 
 /// How a file is described.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    Copied(Place),
-    Told(Place),
-    InSight(Place),
-    Fresh,
+enum Method {
+    /// It is copied.
+    Copy(Place),
+    /// It is patched against this file.
+    Patch(Place),
+    /// It is compressed against this file.
+    Reference(Place),
+    /// Nothing in the old image is like it.
+    Literal,
 }
 
 /// Some bytes of a stream.
 #[derive(Clone, Copy)]
 enum Chunk {
-    /// Bytes of the layer's tar: offset and how many.
+    /// A range of the layer's tar: offset and bytes.
     Tar(u64, u64),
-    /// What is in no old file, of a told one: its number, offset and bytes.
-    Rest(usize, u64, u64),
+    /// Literals of a patched file: its number, offset and bytes.
+    Literals(usize, u64, u64),
 }
 
-/// Bytes to be compressed, and what they are compressed with in sight.
+/// A part of a stream: what to compress, and the reference prefix.
 #[derive(Default)]
-struct Piece {
+struct PartPlan {
     plain: Vec<Chunk>,
     bytes: u64,
     reference: Vec<(u32, u64, u64)>,
-    referred: u64,
+    reference_bytes: u64,
 }
 
-impl Piece {
+impl PartPlan {
+    /// Adds a range to the reference, if it is not yet in it and there is room.
     fn refer(&mut self, place: Place) {
-        let known = |r: &(u32, u64, u64)| *r == (place.layer, place.offset, place.bytes);
-        if self.referred + place.bytes <= REFERENCE && !self.reference.iter().any(known) {
-            self.reference.push((place.layer, place.offset, place.bytes));
-            self.referred += place.bytes;
+        let range = (place.layer, place.offset, place.bytes);
+        if self.reference_bytes + place.bytes <= MAX_REFERENCE && !self.reference.contains(&range) {
+            self.reference.push(range);
+            self.reference_bytes += place.bytes;
         }
+    }
+
+    fn pack(
+        &self,
+        old: OldImage<'_>,
+        read: &LayerContent,
+        literals: &[Vec<u8>],
+        level: i32,
+        progress: &dyn Progress,
+    ) -> Result<PackedPart> {
+        let mut plain = Vec::with_capacity(self.bytes as usize);
+        for chunk in &self.plain {
+            match chunk {
+                Chunk::Tar(offset, bytes) => {
+                    SourceReader::new(read.source.as_ref(), *offset, *bytes)
+                        .read_to_end(&mut plain)?;
+                    progress.advance(*bytes);
+                }
+                Chunk::Literals(file, offset, bytes) => {
+                    let literals = &literals[*file][*offset as usize..];
+                    plain.extend_from_slice(&literals[..*bytes as usize]);
+                }
+            }
+        }
+        let reference = self.reference.clone();
+        let bytes = compress(&plain, &super::reference(old.tars, &reference)?, level)?;
+        Ok(PackedPart { bytes, plain: self.bytes, reference })
     }
 }
 
-/// The parts of each stream of a layer.
-#[derive(Default)]
-pub(super) struct Streams {
-    heads: Vec<Part>,
-    data: Vec<Part>,
-    fresh: Vec<Part>,
-    told: Vec<u32>,
+/// A compressed part of a stream.
+struct PackedPart {
+    bytes: Vec<u8>,
+    plain: u64,
+    reference: Vec<(u32, u64, u64)>,
 }
 
-/// Files that are larger are told one at a time.
+/// The streams of a layer.
+#[derive(Default)]
+pub(super) struct Streams {
+    headers: Vec<Part>,
+    data: Vec<Part>,
+    literals: Vec<Part>,
+    patches: Vec<u32>,
+}
+
+/// Groups with a larger file are patched one at a time, since that takes memory.
 const LARGE: u64 = 64 << 20;
 
 /// Describes a layer that the old image does not have.
-pub(super) fn layer(
-    old: Old<'_>,
+pub(super) fn describe_layer(
+    old: OldImage<'_>,
     read: &LayerContent,
     packing: Packing,
     level: i32,
     blobs: &mut Blobs,
-    made: &mut Made,
+    stats: &mut DeltaStats,
     progress: &dyn Progress,
 ) -> Result<Recipe> {
-    let mut layer = Layer::default();
+    let mut plan = LayerPlan::default();
     for span in spans(old, read)? {
-        layer.add(&span, read, made);
+        plan.add(&span, read, stats);
     }
-    let gap = read.tar_bytes - layer.at;
+    let gap = read.tar_bytes - plan.at;
     if gap > 0 {
-        layer.ops.push(Op::Heads(gap));
-        grow(&mut layer.heads, Chunk::Tar(layer.at, gap), None);
+        plan.ops.push(Op::Headers(gap));
+        append(&mut plan.headers, Chunk::Tar(plan.at, gap), None);
     }
-    made.tars += read.tar_bytes;
-    let Layer { ops, heads, data, groups, order, .. } = layer;
-    let pack = |pieces: &[Piece], rests: &[Vec<u8>]| -> Result<Vec<Packed>> {
-        let pack = |p: &Piece| p.pack(old, read, rests, level, progress);
-        pieces.par_iter().with_max_len(1).map(pack).collect()
+    stats.tars += read.tar_bytes;
+    let LayerPlan { ops, headers, data, groups, literals, .. } = plan;
+    let pack = |plans: &[PartPlan], literals: &[Vec<u8>]| -> Result<Vec<PackedPart>> {
+        let pack = |p: &PartPlan| p.pack(old, read, literals, level, progress);
+        plans.par_iter().with_max_len(1).map(pack).collect()
     };
-    // Large files take memory: one at a time, beside all else.
     let (large, small): (Vec<_>, Vec<_>) =
         groups.iter().enumerate().partition(|(_, g)| g.iter().any(|f| f.1.size() > LARGE));
-    let one = |(i, group): (usize, &Vec<(Place, Region)>)| -> Result<(usize, Told)> {
-        let told = tell(group, old.tars)?;
+    let patch = |(i, group): (usize, &Vec<(Place, Region)>)| -> Result<(usize, Patches)> {
+        let patches = write_patches(group, old.tars)?;
         progress.advance(group.iter().map(|f| f.1.size()).sum());
-        Ok((i, told))
+        Ok((i, patches))
     };
     let (large, rest) = rayon::join(
-        || large.into_iter().map(one).collect::<Result<Vec<_>>>(),
+        || large.into_iter().map(patch).collect::<Result<Vec<_>>>(),
         || {
-            let small: Result<Vec<_>> = small.into_par_iter().with_max_len(1).map(one).collect();
-            Ok::<_, Error>((small?, pack(&heads, &[])?, pack(&data, &[])?))
+            let small: Result<Vec<_>> = small.into_par_iter().with_max_len(1).map(patch).collect();
+            Ok::<_, Error>((small?, pack(&headers, &[])?, pack(&data, &[])?))
         },
     );
-    let (mut told, (small, heads, data)) = (large?, rest?);
-    told.extend(small);
-    told.sort_unstable_by_key(|t| t.0);
+    let (mut patches, (small, headers, data)) = (large?, rest?);
+    patches.extend(small);
+    patches.sort_unstable_by_key(|p| p.0);
     let mut numbers = Vec::new();
-    let mut rests = Vec::new();
-    for (_, (bytes, rest)) in told {
-        if bytes.len() as u64 > MOST_PACKED {
-            return Err(Error::limit("what changed in a file is too much to be told"));
+    let mut file_literals = Vec::new();
+    for (_, Patches { bytes, literals }) in patches {
+        if bytes.len() as u64 > MAX_PACKED {
+            return Err(Error::limit(format!(
+                "the patches of some files have {} bytes, more than the limit of {MAX_PACKED}",
+                bytes.len()
+            )));
         }
-        made.told += bytes.len() as u64;
+        stats.patches += bytes.len() as u64;
         numbers.push(blobs.add(bytes, 0));
-        rests.extend(rest);
+        file_literals.extend(literals);
     }
-    let mut fresh = Vec::new();
-    let mut file = 0;
-    for late in order {
-        if let Some((offset, bytes)) = late {
-            grow(&mut fresh, Chunk::Tar(offset, bytes), None);
-        } else {
-            let bytes = rests.get(file).map_or(0, Vec::len);
-            grow(&mut fresh, Chunk::Rest(file, 0, bytes as u64), None);
-            file += 1;
-        }
-    }
-    let fresh = pack(&fresh, &rests)?;
-    let mut parts = |packed: Vec<Packed>, sum: &mut u64| -> Vec<Part> {
-        let part = |p: Packed| {
+    let literals = pack(&literal_parts(literals, &file_literals), &file_literals)?;
+    let mut parts = |packed: Vec<PackedPart>, sum: &mut u64| -> Vec<Part> {
+        let part = |p: PackedPart| {
             *sum += p.bytes.len() as u64;
             Part { blob: blobs.add(p.bytes, p.plain), reference: p.reference }
         };
         packed.into_iter().map(part).collect()
     };
     let streams = Streams {
-        heads: parts(heads, &mut made.heads),
-        data: parts(data, &mut made.data),
-        fresh: parts(fresh, &mut made.fresh),
-        told: numbers,
+        headers: parts(headers, &mut stats.headers),
+        data: parts(data, &mut stats.data),
+        literals: parts(literals, &mut stats.literals),
+        patches: numbers,
     };
-    rebuild(read, packing, ops, streams, blobs, made)
+    finish_recipe(read, packing, ops, streams, blobs, stats)
 }
 
-/// What [`tell`] gives.
-type Told = (Vec<u8>, Vec<Vec<u8>>);
+/// Parts of the stream of literals: `order` is that of [`LayerPlan`], `files` has the literals of each
+/// patched file.
+fn literal_parts(order: Vec<Option<(u64, u64)>>, files: &[Vec<u8>]) -> Vec<PartPlan> {
+    let mut parts = Vec::new();
+    let mut file = 0;
+    for range in order {
+        if let Some((offset, bytes)) = range {
+            append(&mut parts, Chunk::Tar(offset, bytes), None);
+        } else {
+            let bytes = files.get(file).map_or(0, Vec::len);
+            append(&mut parts, Chunk::Literals(file, 0, bytes as u64), None);
+            file += 1;
+        }
+    }
+    parts
+}
 
-/// A layer that is being described.
+/// What goes into the description of a layer.
 #[derive(Default)]
-struct Layer {
+struct LayerPlan {
+    /// Bytes of the tar that were described.
     at: u64,
     ops: OpWriter,
-    heads: Vec<Piece>,
-    data: Vec<Piece>,
-    /// Files that are told, as they share what is learned of them.
+    headers: Vec<PartPlan>,
+    data: Vec<PartPlan>,
+    /// Files to patch; those of a group share a model.
     groups: Vec<Vec<(Place, Region)>>,
-    /// What goes into the stream of fresh bytes: offset and bytes in the tar, or what is left of
-    /// the next file that is told.
-    order: Vec<Option<(u64, u64)>>,
+    /// The stream of literals: offset and bytes in the tar, or the literals of the next patched
+    /// file.
+    literals: Vec<Option<(u64, u64)>>,
 }
 
-impl Layer {
-    fn add(&mut self, span: &Span, read: &LayerContent, made: &mut Made) {
+impl LayerPlan {
+    /// Adds a file, and the headers before it.
+    fn add(&mut self, span: &FileSpan, read: &LayerContent, stats: &mut DeltaStats) {
         let (gap, bytes) = (span.offset - self.at, span.bytes);
         if gap > 0 {
-            self.ops.push(Op::Heads(gap));
-            grow(&mut self.heads, Chunk::Tar(self.at, gap), span.head);
+            self.ops.push(Op::Headers(gap));
+            append(&mut self.headers, Chunk::Tar(self.at, gap), span.old_header);
         }
         self.at = span.offset + bytes;
-        made.changed += bytes;
-        match span.how {
-            How::Copied(place) => {
-                made.copied += bytes;
-                made.changed -= bytes;
+        match span.method {
+            Method::Copy(_) => stats.copied += bytes,
+            _ => stats.changed += bytes,
+        }
+        match span.method {
+            Method::Copy(place) => {
                 self.ops.push(Op::Copy { layer: place.layer, offset: place.offset, bytes });
             }
-            How::Told(place) => {
-                self.ops.push(Op::File(bytes));
-                self.order.push(None);
+            Method::Patch(place) => {
+                self.ops.push(Op::Patched(bytes));
+                self.literals.push(None);
                 let region = Region::new(Arc::clone(&read.source), span.offset, bytes);
                 let sum = |g: &Vec<(Place, Region)>| g.iter().map(|f| f.1.size()).sum::<u64>();
                 match self.groups.last_mut().filter(|g| sum(g) + bytes <= PART) {
@@ -203,20 +250,20 @@ impl Layer {
                     None => self.groups.push(vec![(place, region)]),
                 }
             }
-            How::InSight(place) => {
+            Method::Reference(place) => {
                 self.ops.push(Op::Data(bytes));
-                changed(&mut self.data, span.offset, bytes, place);
+                append_file(&mut self.data, span.offset, bytes, place);
             }
-            How::Fresh => {
-                self.ops.push(Op::Fresh(bytes));
-                self.order.push(Some((span.offset, bytes)));
+            Method::Literal => {
+                self.ops.push(Op::Literals(bytes));
+                self.literals.push(Some((span.offset, bytes)));
             }
         }
     }
 }
 
-/// The files of a layer in the order of its tar, with how each is described.
-fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
+/// Returns the files of a layer in the order of its tar, with how each is described.
+fn spans<'a>(old: OldImage<'a>, read: &'a LayerContent) -> Result<Vec<FileSpan>> {
     let mut found = Vec::new();
     let is_elf = |source: &Source, offset: u64, bytes: u64| -> Result<bool> {
         let mut magic = [0; 4];
@@ -227,118 +274,89 @@ fn spans<'a>(old: Old<'a>, read: &'a LayerContent) -> Result<Vec<Span>> {
         Ok(&magic == b"\x7fELF")
     };
     for read::Span { offset, file, path } in read.spans() {
-        let how = if let Some(place) = old.index.same(file) {
-            How::Copied(place)
-        } else if let Some(like) = old.index.alike(path, file.size) {
-            let elf = can_be_told(file.size, like.bytes)
+        let method = if let Some(place) = old.index.same(file) {
+            Method::Copy(place)
+        } else if let Some(similar) = old.index.similar(path, file.size) {
+            let elf = can_patch(file.size, similar.bytes)
                 && is_elf(&read.source, offset, file.size)?
-                && is_elf(&old.tars[like.layer as usize], like.offset, like.bytes)?;
-            match like.bytes / TIMES <= file.size {
-                _ if elf => How::Told(like),
-                true => How::InSight(like),
-                false => How::Fresh,
+                && is_elf(&old.tars[similar.layer as usize], similar.offset, similar.bytes)?;
+            match similar.bytes / MAX_REFERENCE_RATIO <= file.size {
+                _ if elf => Method::Patch(similar),
+                true => Method::Reference(similar),
+                false => Method::Literal,
             }
         } else {
-            How::Fresh
+            Method::Literal
         };
-        found.push(Span { offset, bytes: file.size, how, head: old.index.head(path) });
+        let old_header = old.index.header(path);
+        found.push(FileSpan { offset, bytes: file.size, method, old_header });
     }
     Ok(found)
 }
 
-/// Bytes of a part, packed.
-struct Packed {
-    bytes: Vec<u8>,
-    plain: u64,
-    reference: Vec<(u32, u64, u64)>,
-}
-
-impl Piece {
-    fn pack(
-        &self,
-        old: Old<'_>,
-        read: &LayerContent,
-        rests: &[Vec<u8>],
-        level: i32,
-        progress: &dyn Progress,
-    ) -> Result<Packed> {
-        let mut plain = Vec::with_capacity(self.bytes as usize);
-        for chunk in &self.plain {
-            match chunk {
-                Chunk::Tar(offset, bytes) => {
-                    SourceReader::new(read.source.as_ref(), *offset, *bytes)
-                        .read_to_end(&mut plain)?;
-                    progress.advance(*bytes);
-                }
-                Chunk::Rest(file, offset, bytes) => {
-                    plain.extend_from_slice(&rests[*file][*offset as usize..][..*bytes as usize]);
-                }
-            }
-        }
-        let reference = self.reference.clone();
-        let bytes = compress(&plain, &super::reference(old.tars, &reference)?, level)?;
-        Ok(Packed { bytes, plain: self.bytes, reference })
-    }
-}
-
-pub(super) fn rebuild(
+/// Makes the recipe of a layer from its instructions and streams.
+pub(super) fn finish_recipe(
     read: &LayerContent,
     packing: Packing,
     ops: OpWriter,
     streams: Streams,
     blobs: &mut Blobs,
-    made: &mut Made,
+    stats: &mut DeltaStats,
 ) -> Result<Recipe> {
     let ops = ops.finish();
     let frame = compress(&ops, &[], LEVEL)?;
-    made.ops += frame.len() as u64;
+    stats.ops += frame.len() as u64;
     let ops = blobs.add(frame, ops.len() as u64);
-    let Streams { heads, data, fresh, told } = streams;
-    Ok(Recipe::Rebuild { tar_bytes: read.tar_bytes, packing, ops, heads, data, fresh, told })
+    let Streams { headers, data, literals, patches } = streams;
+    let tar_bytes = read.tar_bytes;
+    Ok(Recipe::Rebuild { tar_bytes, packing, ops, headers, data, literals, patches })
 }
 
-/// Adds bytes to the last piece, and to new ones when that is full.
-fn grow(pieces: &mut Vec<Piece>, chunk: Chunk, like: Option<Place>) {
+/// Appends bytes to the last part, and to new ones when it is full.
+fn append(parts: &mut Vec<PartPlan>, chunk: Chunk, reference: Option<Place>) {
     let (mut done, end) = match chunk {
-        Chunk::Tar(_, bytes) | Chunk::Rest(_, _, bytes) => (0, bytes),
+        Chunk::Tar(_, bytes) | Chunk::Literals(_, _, bytes) => (0, bytes),
     };
     while done < end {
-        if pieces.last().is_none_or(|p| p.bytes >= PART) {
-            pieces.push(Piece::default());
+        if parts.last().is_none_or(|p| p.bytes >= PART) {
+            parts.push(PartPlan::default());
         }
-        let Some(piece) = pieces.last_mut() else { return };
-        let now = (end - done).min(PART - piece.bytes);
-        piece.plain.push(match chunk {
+        let Some(part) = parts.last_mut() else { return };
+        let now = (end - done).min(PART - part.bytes);
+        part.plain.push(match chunk {
             Chunk::Tar(offset, _) => Chunk::Tar(offset + done, now),
-            Chunk::Rest(file, offset, _) => Chunk::Rest(file, offset + done, now),
+            Chunk::Literals(file, offset, _) => Chunk::Literals(file, offset + done, now),
         });
-        piece.bytes += now;
-        if let Some(place) = like {
-            piece.refer(place);
+        part.bytes += now;
+        if let Some(place) = reference {
+            part.refer(place);
         }
         done += now;
     }
 }
 
-/// Adds a changed file. A large one is cut, and each piece sees the old file around its own place.
-fn changed(pieces: &mut Vec<Piece>, offset: u64, size: u64, like: Place) {
-    let full = |p: &Piece| p.bytes + size.min(PART) > PART || p.referred + like.bytes > REFERENCE;
-    if pieces.last().is_none_or(full) {
-        pieces.push(Piece::default());
+/// Appends a file that is compressed against `old`. A large one is split; each of its parts refers
+/// to the bytes of the old file around the same relative offset.
+fn append_file(parts: &mut Vec<PartPlan>, offset: u64, size: u64, old: Place) {
+    let full = |p: &PartPlan| {
+        p.bytes + size.min(PART) > PART || p.reference_bytes + old.bytes > MAX_REFERENCE
+    };
+    if parts.last().is_none_or(full) {
+        parts.push(PartPlan::default());
     }
-    if like.bytes <= REFERENCE && size <= PART {
-        return grow(pieces, Chunk::Tar(offset, size), Some(like));
+    if old.bytes <= MAX_REFERENCE && size <= PART {
+        return append(parts, Chunk::Tar(offset, size), Some(old));
     }
     for done in (0..size).step_by(PART as usize) {
         let now = PART.min(size - done);
-        let middle =
-            (u128::from(done + now / 2) * u128::from(like.bytes) / u128::from(size)) as u64;
-        let from = middle.saturating_sub(REFERENCE / 2).min(like.bytes.saturating_sub(REFERENCE));
-        let bytes = (like.bytes - from).min(REFERENCE);
-        let seen = Place { offset: like.offset + from, bytes, ..like };
-        if pieces.last().is_none_or(|p| p.bytes > 0) {
-            pieces.push(Piece::default());
+        let middle = (u128::from(done + now / 2) * u128::from(old.bytes) / u128::from(size)) as u64;
+        let from =
+            middle.saturating_sub(MAX_REFERENCE / 2).min(old.bytes.saturating_sub(MAX_REFERENCE));
+        let bytes = (old.bytes - from).min(MAX_REFERENCE);
+        let around = Place { offset: old.offset + from, bytes, ..old };
+        if parts.last().is_none_or(|p| p.bytes > 0) {
+            parts.push(PartPlan::default());
         }
-        grow(pieces, Chunk::Tar(offset + done, now), Some(seen));
+        append(parts, Chunk::Tar(offset + done, now), Some(around));
     }
 }

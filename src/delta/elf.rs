@@ -1,9 +1,9 @@
-//! Where addresses lie in ELF files for x86-64.
+//! Finds addresses in ELF files for x86-64.
 //!
 //! When code moves, most bytes that change are addresses: targets of calls and jumps, operands
-//! relative to the instruction pointer, relocations, tables for unwinding. [`Elf::fields`] finds
-//! what looks like one. It need not be right: what it finds is only a better guess at the new
-//! bytes, and the same for who makes a delta and who applies it.
+//! relative to the instruction pointer, relocations, unwind tables. [`Elf::fields`] finds fields that
+//! look like one. It need not be right: the fields only make better predictions of the new bytes, and
+//! whoever makes a delta finds the same ones as whoever applies it.
 
 mod fields;
 
@@ -11,12 +11,12 @@ use std::io;
 
 use crate::model::content::ReadAt;
 
-/// Bytes of the file that are loaded.
+/// A part of the file that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Load {
-    /// First byte in the file.
+    /// Offset in the file.
     pub(super) offset: u64,
-    /// Where that comes to lie.
+    /// Address in memory.
     pub(super) addr: u64,
     /// Bytes in the file.
     pub(super) bytes: u64,
@@ -25,32 +25,35 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Makes it from its [`parts`](Self::parts).
     pub(super) fn of([offset, addr, bytes, memory]: [u64; 4]) -> Self {
         Self { offset, addr, bytes, memory }
     }
 
+    /// Returns its fields in order.
     pub(super) fn parts(self) -> [u64; 4] {
         [self.offset, self.addr, self.bytes, self.memory]
     }
 }
 
-/// What a part of the file holds.
+/// What a section holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Code,
-    /// Words that may be addresses.
+    /// 64-bit words that may be addresses.
     Pointers,
-    /// Tables of 32-bit distances from their own start to code.
+    /// Tables of 32-bit distances from the table's start to code.
     Constants,
     /// Relocations with addends.
     Rela,
-    /// The sorted table of `.eh_frame_hdr`: distances from its start.
+    /// The sorted table of `.eh_frame_hdr`: distances from the section's start.
     UnwindIndex,
     /// Distances from the word itself to code.
     Unwind,
     Symbols,
 }
 
+/// A section of the file.
 #[derive(Debug, Clone, Copy)]
 struct Section {
     start: u64,
@@ -59,7 +62,7 @@ struct Section {
     holds: Holds,
 }
 
-/// What an address is written in.
+/// What a field belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Call,
@@ -76,67 +79,68 @@ pub(super) enum Kind {
     Symbol,
 }
 
-/// How many kinds there are.
+/// Number of kinds.
 pub(super) const KINDS: usize = 12;
 
-/// Something that looks like an address.
+/// A field that results like an address.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
-    /// Where it begins, in the bytes that were searched.
+    /// Offset in the bytes that were searched.
     pub(super) at: usize,
-    /// 4 or 8 bytes.
+    /// It has 8 bytes, else 4.
     pub(super) wide: bool,
     pub(super) kind: Kind,
-    /// The address.
+    /// The address it refers to.
     pub(super) target: u64,
-    /// What is added to the written value to give the address.
+    /// What is added to its value to give that address.
     pub(super) base: u64,
     /// The address of the field itself.
     pub(super) place: u64,
-    /// What [`Map::guess`](super::map::Map::guess) says of the address, when it was asked.
+    /// What [`AddressMap::guess`](super::map::AddressMap::guess) returned for the address, if it was
+    /// called.
     pub(super) guess: (u64, bool),
 }
 
 impl Field {
-    /// Bytes of the field.
+    /// Returns the number of bytes.
     pub(super) fn width(&self) -> usize {
         if self.wide { 8 } else { 4 }
     }
 }
 
-/// What is known of an ELF file.
+/// The headers of an ELF file; empty for any other file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Elf {
     pub(super) loads: Vec<Load>,
     sections: Vec<Section>,
-    /// The code's lowest address, and the end of the highest.
+    /// The range of addresses of code, and of all loaded bytes.
     code: (u64, u64),
     all: (u64, u64),
     /// Addresses of constants that code refers to, sorted.
     pub(super) bases: Vec<u64>,
 }
 
-/// Bytes of code that are looked at at once.
-const LOOK: usize = 64;
+/// Bytes of code that are scanned together.
+const SCAN: usize = 64;
 
-/// Looks at so many bytes at once: a bit for each that 1 is said of, and not 0.
+/// Evaluates `test` for [`SCAN`] positions and returns its results, 0 or 1, as bits.
 #[inline]
-fn look(what: impl Fn(usize) -> u8) -> u64 {
-    let looks: [u8; LOOK] = std::array::from_fn(what);
+fn scan(test: impl Fn(usize) -> u8) -> u64 {
+    let results: [u8; SCAN] = std::array::from_fn(test);
     let mut bits = 0;
-    for eight in looks.rchunks_exact(8) {
+    for eight in results.rchunks_exact(8) {
         let eight = u64::from_le_bytes(eight.try_into().unwrap_or_default());
-        // Brings the lowest bit of each byte into the highest byte, in their order.
+        // Gathers the lowest bit of each byte in the highest byte.
         bits = bits << 8 | eight.wrapping_mul(0x0102_0408_1020_4080) >> 56;
     }
     bits
 }
 
-/// More addresses of constants than this are not remembered.
-const MOST_BASES: usize = 1 << 21;
-/// A file with more sections than this has none that we know of.
-const MOST_SECTIONS: u64 = 1 << 12;
-/// Bytes of code that are read at once.
+/// Maximum number of addresses of constants that are remembered.
+const MAX_BASES: usize = 1 << 21;
+/// Maximum number of sections that are read.
+const MAX_SECTIONS: u64 = 1 << 12;
+/// Bytes of code that are read together.
 const CHUNK: u64 = 1 << 20;
 
 fn u16_at(b: &[u8], at: usize) -> Option<u64> {
@@ -151,17 +155,16 @@ fn u64_at(b: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(b.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
-/// A part of a file; nothing if it is not there.
+/// Reads a part of a file; returns nothing if it is not within the file.
 fn part(file: &dyn ReadAt, offset: u64, bytes: u64) -> io::Result<Vec<u8>> {
-    let there = offset.checked_add(bytes).is_some_and(|end| end <= file.size());
-    let mut part = vec![0; if there { bytes as usize } else { 0 }];
+    let inside = offset.checked_add(bytes).is_some_and(|end| end <= file.size());
+    let mut part = vec![0; if inside { bytes as usize } else { 0 }];
     file.read_exact_at(&mut part, offset.min(file.size()))?;
     Ok(part)
 }
 
 impl Elf {
-    /// Reads the headers of a file. Of one that is no ELF file for x86-64, or a damaged one,
-    /// nothing is known.
+    /// Reads the headers of a file. The result is empty if it is not a valid ELF file for x86-64.
     pub(super) fn parse(file: &dyn ReadAt) -> io::Result<Self> {
         let head = part(file, 0, 64)?;
         let machine = u16_at(&head, 18);
@@ -171,7 +174,7 @@ impl Elf {
         let n = |at| u16_at(&head, at).unwrap_or(0);
         let table = |at| u64_at(&head, at).unwrap_or(0);
         let loads = part(file, table(32), n(56).min(64) * 56)?;
-        let sections = part(file, table(40), n(60).min(MOST_SECTIONS) * 64)?;
+        let sections = part(file, table(40), n(60).min(MAX_SECTIONS) * 64)?;
         let strings = sections.get(n(62) as usize * 64..).unwrap_or_default();
         let place = |at| u64_at(strings, at).unwrap_or(0);
         let text = part(file, place(24), place(32).min(1 << 20))?;
@@ -184,7 +187,7 @@ impl Elf {
         Ok(elf)
     }
 
-    /// A file of which only that is known.
+    /// Makes a file of which only the loaded parts are known.
     pub(super) fn loaded(loads: Vec<Load>) -> Self {
         Self { loads, ..Self::default() }
     }
@@ -236,9 +239,9 @@ impl Elf {
         self.sections.sort_unstable_by_key(|s| (s.start, s.end));
         let mut end = 0;
         self.sections.retain(|s| {
-            let apart = s.start >= end;
+            let disjoint = s.start >= end;
             end = end.max(s.end);
-            apart
+            disjoint
         });
     }
 
@@ -248,11 +251,11 @@ impl Elf {
             for at in (s.start..s.end).step_by(CHUNK as usize) {
                 let code = part(file, at, CHUNK.min(s.end - at))?;
                 let addr = s.addr + (at - s.start);
-                for start in (0..code.len()).step_by(LOOK) {
-                    // The last few bytes are not looked at.
-                    let Some(window) = code[start..].first_chunk::<{ LOOK + 1 }>() else { break };
+                for start in (0..code.len()).step_by(SCAN) {
+                    // The last few bytes are not scanned.
+                    let Some(window) = code[start..].first_chunk::<{ SCAN + 1 }>() else { break };
                     let mut left =
-                        look(|i| u8::from(window[i] == 0x8d) & u8::from(window[i + 1] & 0xc7 == 5));
+                        scan(|i| u8::from(window[i] == 0x8d) & u8::from(window[i + 1] & 0xc7 == 5));
                     while left != 0 {
                         let i = start + left.trailing_zeros() as usize;
                         left &= left - 1;
@@ -265,10 +268,10 @@ impl Elf {
                         }
                     }
                 }
-                if found.len() > MOST_BASES {
+                if found.len() > MAX_BASES {
                     found.sort_unstable();
                     found.dedup();
-                    found.truncate(MOST_BASES / 2);
+                    found.truncate(MAX_BASES / 2);
                 }
             }
         }
@@ -278,7 +281,7 @@ impl Elf {
         Ok(())
     }
 
-    /// The address of a byte of the file.
+    /// Returns the address of a byte of the file, if it is loaded.
     pub(super) fn addr(&self, offset: u64) -> Option<u64> {
         self.loads.iter().find_map(|l| {
             let into = offset.checked_sub(l.offset).filter(|into| *into < l.bytes)?;
@@ -305,7 +308,7 @@ impl Elf {
 pub(super) mod tests {
     use super::*;
 
-    /// An ELF file with a section of code at 0x1000, and room before it that nothing refers to.
+    /// Makes an ELF file with a section of code at 0x1000.
     pub(in crate::delta) fn program(code: &[u8]) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01".to_vec();
         file.resize(0x1000, 0);
@@ -314,7 +317,7 @@ pub(super) mod tests {
             file[at..at + bytes].copy_from_slice(&n.to_le_bytes()[..bytes]);
         };
         put(18, 62, 2);
-        // One program header: code, all of the file, at its own offset.
+        // One program header: the whole file is code, loaded at its own offset.
         put(32, 64, 8);
         put(56, 1, 2);
         let end = 0x1000 + code.len() as u64;
@@ -324,7 +327,7 @@ pub(super) mod tests {
         for (at, n) in [(72, 0), (80, 0), (96, end), (104, end)] {
             put(at, n, 8);
         }
-        // Two sections: names, of which there are none, and the code.
+        // Two sections: an empty one for names, and the code.
         put(40, 256, 8);
         put(60, 2, 2);
         let section = 256 + 64;
@@ -353,7 +356,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn any_damage_to_the_headers_is_borne() {
+    fn damaged_headers_are_read_without_panic() {
         let file = program(&[0x90; 256]);
         for at in 0..400 {
             for value in [0, 1, 0x7f, 0xff] {

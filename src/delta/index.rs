@@ -1,4 +1,4 @@
-//! What an old image has, by content and by name.
+//! Finds files of the old image by content and by name.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,45 @@ use crate::transport::image::Image;
 
 /// An image and its layers, read with their contents.
 #[derive(Clone, Copy)]
-pub struct Side<'a> {
+pub struct ImageContents<'a> {
     /// The image.
     pub image: &'a Image,
-    /// Its layers, in order.
+    /// Its layers, lowest first.
     pub layers: &'a [LayerContent],
 }
 
-/// What the old image has, by content and by name.
-pub(super) struct Index {
+impl std::fmt::Debug for ImageContents<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let layers: Vec<_> = self.layers.iter().map(|l| l.digest).collect();
+        f.debug_struct("ImageContents").field("layers", &layers).finish_non_exhaustive()
+    }
+}
+
+/// The files of the old image, by content and by name.
+pub(super) struct OldIndex {
     by_hash: BTreeMap<([u8; 32], u64), Place>,
     by_path: BTreeMap<Box<[u8]>, Place>,
     by_stem: BTreeMap<Vec<u8>, Vec<Place>>,
-    /// Where each file's header begins, by path.
-    heads: BTreeMap<Box<[u8]>, Place>,
+    /// The header of each file, by path.
+    headers: BTreeMap<Box<[u8]>, Place>,
 }
 
-impl Index {
-    pub(super) fn new(old: Side<'_>) -> Self {
+impl OldIndex {
+    /// Indexes the files of an image.
+    pub(super) fn new(old: ImageContents<'_>) -> Self {
         let mut index = Self {
             by_hash: BTreeMap::new(),
             by_path: BTreeMap::new(),
             by_stem: BTreeMap::new(),
-            heads: BTreeMap::new(),
+            headers: BTreeMap::new(),
         };
         for (layer, read) in old.layers.iter().enumerate() {
             for (path, file) in read.files() {
                 let Location::Span { offset, .. } = file.location else { continue };
                 let place = Place { layer: layer as u32, offset, bytes: file.size };
                 if offset >= 512 {
-                    index
-                        .heads
-                        .insert(path.into(), Place { offset: offset - 512, bytes: 512, ..place });
+                    let header = Place { offset: offset - 512, bytes: 512, ..place };
+                    index.headers.insert(path.into(), header);
                 }
                 if file.size == 0 {
                     continue;
@@ -54,27 +61,27 @@ impl Index {
         index
     }
 
-    /// The same file.
+    /// Finds a file with the same content.
     pub(super) fn same(&self, file: &FileData) -> Option<Place> {
         self.by_hash.get(&(file.hash, file.size)).copied()
     }
 
-    /// The header of the old file of a path.
-    pub(super) fn head(&self, path: &[u8]) -> Option<Place> {
-        self.heads.get(path).copied()
+    /// Finds the header of the file of the same path.
+    pub(super) fn header(&self, path: &[u8]) -> Option<Place> {
+        self.headers.get(path).copied()
     }
 
-    /// The old file that a new one is most like: of the same path, else of the same name but for
-    /// versions and hashes, and of the nearest size.
-    pub(super) fn alike(&self, path: &[u8], size: u64) -> Option<Place> {
+    /// Finds the file that a new one is most likely a version of: that of the same path, else of
+    /// those whose names differ in versions and hashes only the one of the nearest size.
+    pub(super) fn similar(&self, path: &[u8], size: u64) -> Option<Place> {
         self.by_path.get(path).copied().or_else(|| {
-            let alike = self.by_stem.get(&stem(path))?;
-            alike.iter().copied().min_by_key(|p| (p.bytes.abs_diff(size), *p))
+            let similar = self.by_stem.get(&stem(path))?;
+            similar.iter().copied().min_by_key(|p| (p.bytes.abs_diff(size), *p))
         })
     }
 }
 
-/// A file's name without digits, and the folder it lies in, likewise.
+/// Returns the names of a file and of its folder without hexadecimal digits, dots and dashes.
 fn stem(path: &[u8]) -> Vec<u8> {
     let name = base_name(path);
     let dir = base_name(path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default());

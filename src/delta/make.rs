@@ -1,12 +1,12 @@
-//! Making a delta.
+//! Makes a delta.
 
 use std::io::Write;
 use std::sync::Arc;
 
-use super::describe::{Old, Streams, layer, rebuild};
-use super::index::{Index, Side};
+use super::describe::{OldImage, Streams, describe_layer, finish_recipe};
+use super::index::{ImageContents, OldIndex};
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Delta, Header, LEVEL, LayerHeader, MOST_HEADER, Made, Packing, Recipe};
+use super::{Blobs, Delta, DeltaStats, Header, LEVEL, LayerHeader, MAX_PLAIN, Packing, Recipe};
 use super::{apply, compress, tars, write};
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Progress, Silent};
@@ -20,35 +20,40 @@ use crate::model::oci::{self, Descriptor, Manifest, media_type};
 use crate::split::noted_compression;
 use crate::transport::image::{Image, LayerBlob};
 
-/// Corrections are worth their bytes when the blob has so many times more, or they are few.
-const FEW: u64 = 50;
-const LITTLE: u64 = 4 << 10;
+/// Corrections are used if the blob is at least this many times larger than they are.
+const MIN_BLOB_RATIO: u64 = 50;
+/// Corrections of at most this many bytes are used in any case.
+const SMALL_CORRECTIONS: u64 = 4 << 10;
 
-/// Writes what makes `new` of `old` to `out`, compressed at `level` of zstd. Runs on the current rayon pool.
+/// Writes a delta from `old` to `new` to `out`, compressed at zstd `level`; the result is verified
+/// before. Runs on the current rayon pool.
+///
+/// # Errors
+/// If reading or writing fails, or if an image changed since its layers were read.
 pub fn make(
-    old: Side<'_>,
-    new: Side<'_>,
+    old: ImageContents<'_>,
+    new: ImageContents<'_>,
     names: &[String],
     level: i32,
     out: &mut dyn Write,
     progress: &dyn Progress,
-) -> Result<Made> {
-    let index = Index::new(old);
-    let known = Old { index: &index, tars: &tars(old.layers) };
-    let mut made = Made::default();
+) -> Result<DeltaStats> {
+    let index = OldIndex::new(old);
+    let old_image = OldImage { index: &index, tars: &tars(old.layers) };
+    let mut stats = DeltaStats::default();
     let mut blobs = Blobs::default();
     let mut layers: Vec<LayerHeader> = Vec::new();
     let mut descriptors: Vec<Descriptor> = Vec::new();
-    let fresh = |l: &(&LayerBlob, &LayerContent)| {
+    let is_new = |l: &(&LayerBlob, &LayerContent)| {
         !old.image.layers.iter().any(|o| o.diff_id == l.0.diff_id)
     };
     let all = || new.image.layers.iter().zip(new.layers);
-    progress.begin("delta", all().filter(fresh).map(|(_, read)| read.tar_bytes).sum());
+    progress.begin("delta", all().filter(is_new).map(|(_, read)| read.tar_bytes).sum());
     for (i, (blob, read)) in all().enumerate() {
         if let Some(at) = new.layers[..i].iter().position(|l| l.digest == read.digest) {
-            // The same layer again.
-            made.same_layers += u64::from(matches!(layers[at].recipe, Recipe::Old(_)));
-            if fresh(&(blob, read)) {
+            // The new image has this layer twice.
+            stats.same_layers += u64::from(matches!(layers[at].recipe, Recipe::Old(_)));
+            if is_new(&(blob, read)) {
                 progress.advance(read.tar_bytes);
             }
             layers.push(layers[at].clone());
@@ -58,21 +63,23 @@ pub fn make(
         let kind = Format::of(blob.source.as_ref())?;
         let position = old.layers.iter().position(|l| l.digest == read.digest);
         let (recipe, descriptor) = if let Some(at) = position {
-            made.same_layers += 1;
+            stats.same_layers += 1;
             let bytes = blob.source.size();
             (Recipe::Old(at as u32), Descriptor::new(kind.media_type(), read.digest, bytes))
         } else {
-            let (packing, descriptor) = again(new.image, blob, read, kind, &mut blobs)?;
-            made.other_blobs += u64::from(descriptor.digest != read.digest);
+            let (packing, descriptor) = choose_packing(new.image, blob, read, kind, &mut blobs)?;
+            stats.other_blobs += u64::from(descriptor.digest != read.digest);
             let recipe = match old.image.layers.iter().position(|l| l.diff_id == blob.diff_id) {
                 Some(at) => {
                     let mut ops = OpWriter::default();
                     let bytes = read.tar_bytes;
                     ops.push(Op::Copy { layer: at as u32, offset: 0, bytes });
-                    made.tars += bytes;
-                    rebuild(read, packing, ops, Streams::default(), &mut blobs, &mut made)?
+                    stats.tars += bytes;
+                    finish_recipe(read, packing, ops, Streams::default(), &mut blobs, &mut stats)?
                 }
-                None => layer(known, read, packing, level, &mut blobs, &mut made, progress)?,
+                None => describe_layer(
+                    old_image, read, packing, level, &mut blobs, &mut stats, progress,
+                )?,
             };
             (recipe, descriptor)
         };
@@ -95,17 +102,17 @@ pub fn make(
         layers,
         blobs: blobs.headers,
     };
-    // The other layers come as they are.
     let frames = Arc::new(blobs.frames);
     let delta = Delta::new(header, Arc::clone(&frames) as Source, 0)?;
-    progress.begin("check", made.tars);
-    apply::verify(&delta, known.tars, progress)?;
+    progress.begin("check", stats.tars);
+    apply::verify(&delta, old_image.tars, progress)?;
     progress.end();
-    made.bytes = write(&delta.header, &frames, out)?;
-    Ok(made)
+    stats.bytes = write(&delta.header, &frames, out)?;
+    Ok(stats)
 }
 
-/// The manifest that comes out, and its media type: the image's own if all blobs are.
+/// Returns the media type and the bytes of the result's manifest. It is the image's own if all blobs
+/// are.
 fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)> {
     let Some(bytes) = &image.manifest else {
         let config = Descriptor::of(media_type::CONFIG, &image.config_bytes);
@@ -122,7 +129,7 @@ fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)>
             continue;
         }
         (old.digest, old.size) = (new.digest, new.size);
-        // Those that say where things lie in the blob are no longer true.
+        // Offsets of chunks in the old blob are no longer valid.
         let mut annotations = old.annotations.take().unwrap_or_default();
         annotations.retain(|key, _| !key.starts_with(chunked::ANNOTATION));
         annotations.extend(new.annotations.unwrap_or_default());
@@ -131,8 +138,9 @@ fn manifest(image: &Image, layers: Vec<Descriptor>) -> Result<(String, Vec<u8>)>
     Ok((kind, oci::to_json(&manifest)?))
 }
 
-/// How a layer is compressed again, and what comes out: its own blob if we can make it.
-fn again(
+/// Returns how to compress a layer again, and the descriptor of the result: that of the layer's own
+/// blob if it can be reproduced.
+fn choose_packing(
     image: &Image,
     blob: &LayerBlob,
     read: &LayerContent,
@@ -151,9 +159,9 @@ fn again(
         let mut corrections = Vec::new();
         let mut bytes = Hashing::new(SourceReader::all(blob.source.as_ref()));
         let found = recode::analyze(&mut bytes, &mut corrections, &Silent)?;
-        // Others can be of any size, and then it is not the blob that matters.
-        let small = |n: u64| n <= (blob.source.size() / FEW).clamp(LITTLE, MOST_HEADER);
-        if found.is_some_and(|f| f.plain == blob.diff_id && small(f.corrections)) {
+        // Of an unknown encoder corrections can be large; then another blob is the better choice.
+        let max = (blob.source.size() / MIN_BLOB_RATIO).clamp(SMALL_CORRECTIONS, MAX_PLAIN);
+        if found.is_some_and(|f| f.plain == blob.diff_id && f.corrections <= max) {
             if bytes.finish().1 != read.digest {
                 return Err(changed());
             }
@@ -189,5 +197,5 @@ fn encode(read: &LayerContent, diff_id: Digest, compression: Compression) -> Res
 }
 
 fn changed() -> Error {
-    Error::mismatch(format!("a layer of the new image is no longer what was read first: {CHANGED}"))
+    Error::mismatch(format!("a layer of the new image changed while it was read: {CHANGED}"))
 }

@@ -1,10 +1,14 @@
-//! Deltas: all that is needed to make one image of another.
+//! Deltas: files that turn one image into another.
 //!
-//! The layers of the new image are described by the uncompressed tars of the old one: what both
-//! have is copied; programs that changed are told by their old selves, with the addresses in them
-//! corrected (`told`); other files are compressed with their old selves in sight. The new layers
-//! are compressed again while the delta is applied; those that relayer wrote come out byte for
-//! byte. docs/DELTA.md has the format.
+//! A delta describes the layers of the new image in terms of the uncompressed tars of the old one.
+//! Ranges that both have are copied. ELF files that changed are patched against their previous
+//! version, with the addresses in them corrected. Other files that changed are compressed against
+//! their previous version. Applying a delta compresses the new layers again; the result has the
+//! blobs of the new image byte for byte if relayer can reproduce their compression.
+//! docs/DELTA.md has the format.
+//!
+//! Imports everything below `split`, and from that the compression an image was written with. To
+//! know: [`make`] writes a delta; [`Delta`] is one that was opened; [`apply`] gives the new image.
 
 mod apply;
 mod blocks;
@@ -23,8 +27,8 @@ mod stream;
 mod symbols;
 mod words;
 
-pub use apply::{Applied, apply};
-pub use index::Side;
+pub use apply::{ApplyStats, apply};
+pub use index::ImageContents;
 pub use make::make;
 
 use std::io::{Read, Write};
@@ -40,57 +44,61 @@ use crate::model::digest::{Digest, hex};
 
 /// The first bytes of a delta; the last of them is the version.
 const MAGIC: &[u8; 8] = b"RLDELTA\x01";
-/// A header can't be larger; that of an image with 125 layers has some 100 kB.
-const MOST_HEADER: u64 = 64 << 20;
-/// A blob can't be larger.
-const MOST_PACKED: u64 = 256 << 20;
-/// Bytes of data that are compressed as one part.
+/// Maximum size of an uncompressed header, and of an uncompressed blob; the header for an image of
+/// 125 layers has about 100 kB.
+const MAX_PLAIN: u64 = 64 << 20;
+/// Maximum size of a blob as it is stored in the delta.
+const MAX_PACKED: u64 = 256 << 20;
+/// Uncompressed bytes that are compressed as one part of a stream.
 const PART: u64 = 16 << 20;
-/// Bytes of the old image that a part may have in sight.
-const REFERENCE: u64 = 32 << 20;
-/// A layer may have so many times its bytes in sight, in all: no delta can have much read for
-/// little.
-const TIMES: u64 = 16;
-/// The window that holds both.
-const WINDOW: u32 = 26;
+/// Maximum size of the reference prefix of a part.
+const MAX_REFERENCE: u64 = 32 << 20;
+/// Maximum size of all references of a layer, as a multiple of its tar's size: a small delta cannot
+/// make `apply` read much.
+const MAX_REFERENCE_RATIO: u64 = 16;
+/// Log2 of a zstd window that covers a part and its reference.
+const WINDOW_LOG: u32 = 26;
+/// The zstd level of the header, instructions and corrections, which are small.
+const LEVEL: i32 = 19;
 
-/// What a delta came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Made {
+/// Statistics of a delta that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DeltaStats {
     /// Bytes of the delta.
     pub bytes: u64,
-    /// Layers that both images have.
+    /// Number of layers that both images have.
     pub same_layers: u64,
-    /// Layers whose blob can't be made again: the result has another one of the same content.
+    /// Number of layers whose compression cannot be reproduced: the result has other blobs with the
+    /// same content.
     pub other_blobs: u64,
-    /// Bytes of tar that are copied from the old image, of the other layers.
+    /// Bytes of file contents copied from the old image, in layers that differ.
     pub copied: u64,
-    /// Bytes of files that changed.
+    /// Bytes of file contents that are not in the old image.
     pub changed: u64,
-    /// Bytes of all tars that are made, copied ones too.
+    /// Bytes of all tars that `apply` makes, copied ranges included.
     pub tars: u64,
-    /// Bytes in the delta: instructions.
+    /// Bytes in the delta of instructions.
     pub ops: u64,
-    /// Tar headers.
-    pub heads: u64,
-    /// Files with old ones in sight.
+    /// Bytes in the delta of tar headers and padding.
+    pub headers: u64,
+    /// Bytes in the delta of changed files that are compressed against their previous version.
     pub data: u64,
-    /// Programs told by old ones.
-    pub told: u64,
-    /// What has no like in the old image.
-    pub fresh: u64,
+    /// Bytes in the delta of patches of ELF files.
+    pub patches: u64,
+    /// Bytes in the delta of contents that match nothing in the old image.
+    pub literals: u64,
 }
 
-/// What a delta says before its blobs.
+/// The header of a delta. Its field names are part of the format.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Header {
-    /// Version of relayer that wrote it.
+    /// Version of relayer that wrote the delta.
     writer: String,
-    /// The old image's diff IDs, lowest first.
+    /// The old image's diff IDs, lowest layer first.
     old: Vec<Digest>,
-    /// Digest of the manifest that comes out.
+    /// Digest of the new image's manifest.
     new: Digest,
-    /// The names it goes by.
+    /// Names of the new image.
     names: Vec<String>,
     /// The manifest's media type, and its bytes.
     manifest: (String, String),
@@ -98,52 +106,56 @@ struct Header {
     config: String,
     /// The new image's layers, lowest first.
     layers: Vec<LayerHeader>,
-    /// What follows the header, in this order.
+    /// The blobs that follow the header, in order.
     blobs: Vec<BlobHeader>,
 }
 
-/// A layer that comes out.
+/// One layer of the new image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct LayerHeader {
     /// Digest of the blob.
     digest: Digest,
     /// Digest of the tar.
     diff_id: Digest,
-    /// How it is made.
+    /// How to make it.
     recipe: Recipe,
 }
 
+/// How to make a layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Recipe {
-    /// The old image's layer of this number, from 0, as it lies there.
+    /// Take the old image's layer of this number, from 0, as it is.
     Old(u32),
-    /// Instructions and what they take.
+    /// Follow instructions.
     Rebuild {
         /// Bytes of the tar.
         tar_bytes: u64,
-        /// How the blob is made of the tar.
+        /// How to make the blob from the tar.
         packing: Packing,
         /// Number of the blob with the instructions.
         ops: u32,
-        /// The stream of headers.
-        heads: Vec<Part>,
-        /// The stream of data.
+        /// The stream of tar headers and padding.
+        #[serde(rename = "heads")]
+        headers: Vec<Part>,
+        /// The stream of changed files.
         data: Vec<Part>,
-        /// The stream of what has no like in the old image.
-        fresh: Vec<Part>,
-        /// Numbers of the blobs that tell files.
-        told: Vec<u32>,
+        /// The stream of contents that match nothing in the old image.
+        #[serde(rename = "fresh")]
+        literals: Vec<Part>,
+        /// Numbers of the blobs with patches of files.
+        #[serde(rename = "told")]
+        patches: Vec<u32>,
     },
 }
 
-/// How a layer's blob is made of its tar.
+/// How to make a layer's blob from its tar.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Packing {
     /// `none`, `gzip`, `zstd` or `zstd:chunked`; level; log2 of the window.
     Compression(String, Option<i32>, Option<u32>),
-    /// As another tool did, by [`recode`](crate::format::recode).
+    /// Repeat another tool's gzip by means of [`recode`](crate::format::recode).
     Corrections {
         /// Number of the blob with the corrections.
         blob: u32,
@@ -152,26 +164,27 @@ enum Packing {
     },
 }
 
-/// A piece of a stream.
+/// One part of a stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Part {
     /// Number of the blob.
     blob: u32,
-    /// What it was compressed with in sight: layer, offset and bytes in the old tars.
+    /// The reference prefix it was compressed against: layer, offset and bytes in the old tars.
     reference: Vec<(u32, u64, u64)>,
 }
 
+/// A blob of the delta.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct BlobHeader {
     /// Bytes in the delta.
     bytes: u64,
-    /// Bytes that it becomes; 0 for one that tells files.
+    /// Uncompressed bytes; 0 for patches, which are not a zstd frame.
     plain: u64,
-    /// BLAKE3 of the packed bytes, in hex.
+    /// BLAKE3 of the bytes in the delta, in hex.
     hash: String,
 }
 
-/// Where bytes lie in the old tars.
+/// A range of bytes in the tar of an old layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     layer: u32,
@@ -179,39 +192,45 @@ struct Place {
     bytes: u64,
 }
 
-/// The level of frames that are not worth much time.
-const LEVEL: i32 = 19;
-
-/// Compresses with a reference in sight.
+/// Compresses against a reference prefix.
 fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    zstd_prefix::compress(plain, reference, level, WINDOW, None)
+    zstd_prefix::compress(plain, reference, level, WINDOW_LOG, None)
 }
 
-/// The opposite; `bytes` is how many come out.
+/// Decompresses a frame of [`compress`] that has `bytes` uncompressed bytes.
 fn decompress(packed: &[u8], reference: &[u8], bytes: u64) -> Result<Vec<u8>> {
-    zstd_prefix::decompress(packed, reference, bytes, WINDOW)
+    zstd_prefix::decompress(packed, reference, bytes, WINDOW_LOG)
 }
 
-/// A delta that is open: its header has been verified.
+/// An open delta whose header was verified.
 pub struct Delta {
     header: Header,
     source: Source,
-    /// Where each blob begins.
+    /// Offset of each blob.
     starts: Vec<u64>,
+}
+
+impl std::fmt::Debug for Delta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delta").field("header", &self.header).finish_non_exhaustive()
+    }
 }
 
 impl Delta {
     /// Opens a delta.
+    ///
+    /// # Errors
+    /// If reading fails, if it is not a delta or has another version, or if its header is damaged.
     pub fn open(source: Source) -> Result<Self> {
         let mut reader = SourceReader::all(source.as_ref());
         let mut magic = [0; 8];
         let read = reader.read_exact(&mut magic);
         if read.is_err() || magic[..7] != MAGIC[..7] {
-            return Err(Error::malformed("this is no delta of relayer"));
+            return Err(Error::malformed("this is not a delta made by relayer"));
         }
         if magic[7] != MAGIC[7] {
             return Err(Error::unsupported(format!(
-                "this delta has version {}, and this relayer reads version {}",
+                "the delta has format version {}, this relayer reads version {}",
                 magic[7], MAGIC[7]
             )));
         }
@@ -220,15 +239,18 @@ impl Delta {
         let size =
             |at: usize| sizes[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (packed, plain) = (size(0), size(8));
-        if packed > source.size() || plain > MOST_HEADER {
-            return Err(Error::malformed("the delta's header states a size that can't be"));
+        if packed > source.size() || plain > MAX_PLAIN {
+            return Err(Error::malformed(format!(
+                "the delta's header states an invalid size: {packed} bytes for {plain}; download the \
+                 delta again"
+            )));
         }
         let mut frame = vec![0; packed as usize];
         let mut hash = [0; 32];
         reader.read_exact(&mut frame).with_context(|| "the delta's header")?;
         reader.read_exact(&mut hash).with_context(|| "the delta's header")?;
         if *blake3::hash(&[&sizes[..], &frame].concat()).as_bytes() != hash {
-            return Err(Error::mismatch("the delta's header is damaged; fetch the delta again"));
+            return Err(Error::mismatch("the delta's header is damaged; download the delta again"));
         }
         let header = decompress(&frame, &[], plain).with_context(|| "the delta's header")?;
         let header: Header = serde_json::from_slice(&header)
@@ -236,7 +258,7 @@ impl Delta {
         Self::new(header, source, 8 + 16 + packed + 32)
     }
 
-    /// A delta whose blobs lie in `source` from `start` on.
+    /// A delta whose blobs begin at offset `start` of `source`.
     fn new(header: Header, source: Source, start: u64) -> Result<Self> {
         let mut starts = Vec::with_capacity(header.blobs.len());
         let mut end = Some(start);
@@ -245,53 +267,57 @@ impl Delta {
             end = end.and_then(|end| end.checked_add(blob.bytes));
         }
         if end != Some(source.size()) {
-            return Err(Error::malformed("the delta is cut off; fetch it again"));
+            return Err(Error::malformed("the delta is truncated; download it again"));
         }
         Ok(Self { header, source, starts })
     }
 
-    /// The diff IDs of the image that it is for.
+    /// Returns the diff IDs of the image that the delta applies to, lowest layer first.
     pub fn old(&self) -> &[Digest] {
         &self.header.old
     }
 
-    /// Digest of the manifest that comes out.
+    /// Returns the digest of the new image's manifest.
     pub fn new_manifest(&self) -> Digest {
         self.header.new
     }
 
-    /// A blob's packed bytes, verified.
+    /// Returns a blob's stored bytes, verified.
     fn packed(&self, number: u32) -> Result<Vec<u8>> {
         let (Some(blob), Some(start)) =
             (self.header.blobs.get(number as usize), self.starts.get(number as usize))
         else {
-            return Err(Error::malformed("the delta's header names a part that is not there"));
+            return Err(Error::malformed(format!(
+                "the delta's header refers to blob {number}, which does not exist"
+            )));
         };
-        let place = || format!("part {number} of the delta");
-        if blob.bytes > MOST_PACKED {
-            return Err(Error::limit("it is larger than it may be").context(place()));
+        let place = || format!("blob {number} of the delta");
+        if blob.bytes > MAX_PACKED {
+            let what = format!("it has {} bytes, more than the limit of {MAX_PACKED}", blob.bytes);
+            return Err(Error::limit(what).context(place()));
         }
         let mut packed = vec![0; blob.bytes as usize];
         self.source.read_exact_at(&mut packed, *start)?;
         if hex(blake3::hash(&packed).as_bytes()) != blob.hash {
-            return Err(Error::mismatch("it is damaged; fetch the delta again").context(place()));
+            return Err(Error::mismatch("it is damaged; download the delta again").context(place()));
         }
         Ok(packed)
     }
 
-    /// A blob's plain bytes, verified.
+    /// Returns a blob's uncompressed bytes, verified.
     fn blob(&self, number: u32, reference: &[u8]) -> Result<Vec<u8>> {
         let packed = self.packed(number)?;
-        let blob = &self.header.blobs[number as usize];
-        if blob.plain > MOST_HEADER {
-            return Err(Error::malformed("a part of the delta states a size that can't be"));
+        let place = || format!("blob {number} of the delta");
+        let plain = self.header.blobs[number as usize].plain;
+        if plain > MAX_PLAIN {
+            let what = format!("it states an invalid size of {plain} bytes");
+            return Err(Error::malformed(what).context(place()));
         }
-        let plain = decompress(&packed, reference, blob.plain);
-        plain.with_context(|| format!("part {number} of the delta"))
+        decompress(&packed, reference, plain).with_context(place)
     }
 }
 
-/// Blobs in the making.
+/// The blobs of a delta that is being made.
 #[derive(Default)]
 struct Blobs {
     frames: Vec<u8>,
@@ -299,6 +325,7 @@ struct Blobs {
 }
 
 impl Blobs {
+    /// Appends a blob and returns its number.
     fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
         let hash = hex(blake3::hash(&frame).as_bytes());
         self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
@@ -307,16 +334,16 @@ impl Blobs {
     }
 }
 
-/// The uncompressed tars of an image's layers.
-pub(super) fn tars(layers: &[LayerContent]) -> Vec<Source> {
+/// Returns the uncompressed tars of an image's layers.
+fn tars(layers: &[LayerContent]) -> Vec<Source> {
     layers.iter().map(|l| Arc::clone(&l.source)).collect()
 }
 
-/// The bytes that a part has in sight.
+/// Reads the reference prefix of a part.
 fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
-    let bad = || Error::malformed("the delta refers to what the old image does not have");
+    let bad = || Error::malformed("the delta refers to bytes that the old image does not have");
     let total = places.iter().try_fold(0u64, |sum, p| sum.checked_add(p.2));
-    let total = total.filter(|n| *n <= REFERENCE).ok_or_else(bad)?;
+    let total = total.filter(|n| *n <= MAX_REFERENCE).ok_or_else(bad)?;
     let mut bytes = Vec::with_capacity(total as usize);
     for (layer, offset, len) in places {
         let tar = tars.get(*layer as usize).ok_or_else(bad)?;
@@ -327,6 +354,7 @@ fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Writes a delta and returns its size.
 fn write(header: &Header, frames: &[u8], out: &mut dyn Write) -> Result<u64> {
     let plain = serde_json::to_vec(header).map_err(std::io::Error::from)?;
     let frame = compress(&plain, &[], LEVEL)?;

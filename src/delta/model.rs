@@ -1,48 +1,51 @@
-//! How a new file is told by an old one: which bytes of it are like the old one's, and what differs in them.
+//! The adaptive model of patches: matches between both files, and the bytes that differ in them.
+//!
+//! Each function codes both ways: a coder that writes is given the values, one that reads ignores its
+//! arguments, and both return the values.
 
 use super::elf::{Elf, Field, KINDS, Kind, Load};
-use super::map::Map;
-use super::matches::{Match, SHORTEST};
+use super::map::AddressMap;
+use super::matches::{MIN_MATCH, Match};
 use super::symbols::{Byte, Nibble, Number, Prob};
-use super::words::Words;
+use super::words::WordModel;
 use crate::base::error::{Error, Result};
 use crate::base::range_coder::Coder;
 
-/// Bytes that are told at once to be as guessed.
+/// Bytes that share one flag for being as predicted.
 const LINE: usize = 32;
-/// Bytes of code in another line that are told at once to be the same.
+/// Bytes of code that share one flag for being unchanged, in a line that is not as predicted.
 const GROUP: usize = 8;
-/// Bytes of a match that are looked at at once: addresses are not looked for across its ends.
+/// Bytes of a match that are coded together. Addresses across the ends of a piece are not found.
 pub(super) const PIECE: usize = 1 << 16;
-/// A file has no more matches than one for so many bytes, the longest ones: each takes its time when
-/// the file is made again.
-const APART: u64 = 3 << 9;
-/// But it may have so many.
-const FEW_MATCHES: u64 = 1 << 8;
-/// A file has no more parts that are loaded than this.
-const MOST_LOADS: u64 = 64;
+/// A file has at most one match for this many bytes, because each match takes time when the delta is
+/// applied.
+const BYTES_PER_MATCH: u64 = 3 << 9;
+/// But any file may have this many.
+const ALLOWED_MATCHES: u64 = 1 << 8;
+/// Maximum number of loaded parts of a file.
+const MAX_LOADS: u64 = 64;
 
-/// How many matches a file of so many bytes may have.
-pub(super) fn most_matches(size: u64) -> u64 {
-    (size / APART).max(FEW_MATCHES)
+/// Returns the maximum number of matches of a file of `size` bytes.
+pub(super) fn max_matches(size: u64) -> u64 {
+    (size / BYTES_PER_MATCH).max(ALLOWED_MATCHES)
 }
 
-/// Some of a match.
-pub(super) struct Piece<'a> {
+/// A piece of a match.
+pub(super) struct MatchPiece<'a> {
     /// The old bytes.
     pub(super) old: &'a [u8],
-    /// What looks like an address in them.
+    /// The fields in them that look like addresses.
     pub(super) fields: &'a [Field],
-    /// Where the new bytes are loaded.
+    /// The address that the new bytes are loaded at.
     pub(super) addr: u64,
-    /// Whether they are code.
+    /// Whether the bytes are code.
     pub(super) code: bool,
     /// Offset of the old bytes in their file.
     pub(super) offset: u64,
 }
 
-/// What has been learned of the files so far.
-pub(super) struct Model {
+/// What was learned from the files of a group so far.
+pub(super) struct PatchModel {
     place: [Number; 3],
     loads: Number,
     count: Number,
@@ -57,17 +60,18 @@ pub(super) struct Model {
     field: Vec<Prob>,
     raw: Vec<Prob>,
     distance: Vec<Number>,
-    words: Words,
-    /// Which of the last lines were not as guessed, newest lowest.
+    words: WordModel,
+    /// Which of the last lines were not as predicted; the lowest bit is the newest.
     lines: usize,
-    /// Which of the last bytes of a line were not.
+    /// Which of the last items of the current line were not; likewise.
     last: usize,
 }
 
-/// Old distances from new to old places that matches come back to.
+/// Number of recent distances between new and old offsets that are remembered.
 const RECENT: usize = 8;
 
-impl Model {
+impl PatchModel {
+    /// Begins without knowledge.
     pub(super) fn new() -> Self {
         let probs = |n| vec![Prob::default(); n];
         Self {
@@ -85,22 +89,22 @@ impl Model {
             field: probs(KINDS * 3 * 8),
             raw: probs(KINDS * 8),
             distance: vec![Number::default(); KINDS],
-            words: Words::new(),
+            words: WordModel::new(),
             lines: 0,
             last: 0,
         }
     }
 
-    /// Tells which old file it is: layer, offset and bytes.
+    /// Codes the place of the old file: layer, offset and bytes.
     pub(super) fn place(&mut self, coder: &mut impl Coder, place: [u64; 3]) -> [u64; 3] {
         std::array::from_fn(|i| self.place[i].code(coder, place[i]))
     }
 
-    /// Tells where the new file is loaded.
+    /// Codes the loaded parts of the new file.
     pub(super) fn loads(&mut self, coder: &mut impl Coder, old: &Elf, new: &Elf) -> Result<Elf> {
         let count = self.loads.code(coder, new.loads.len() as u64);
-        if count > MOST_LOADS {
-            return Err(bad());
+        if count > MAX_LOADS {
+            return Err(invalid());
         }
         let mut loads = Vec::new();
         for i in 0..count as usize {
@@ -114,7 +118,7 @@ impl Model {
         Ok(Elf::loaded(loads))
     }
 
-    /// Tells the matches of a file of `sizes` bytes, the new one's first. A reader has none yet.
+    /// Codes the matches of a file. `sizes` are those of the new and the old file.
     pub(super) fn matches(
         &mut self,
         coder: &mut impl Coder,
@@ -122,8 +126,8 @@ impl Model {
         sizes: [u64; 2],
     ) -> Result<Vec<Match>> {
         let count = self.count.code(coder, matches.len() as u64);
-        if count > most_matches(sizes[0]) {
-            return Err(bad());
+        if count > max_matches(sizes[0]) {
+            return Err(invalid());
         }
         let mut found = Vec::with_capacity(count as usize);
         let (mut new, mut old) = (0u64, 0u64);
@@ -133,7 +137,7 @@ impl Model {
             let start = u64::from(m.new);
             let start = new.wrapping_add(self.gap.code(coder, start.wrapping_sub(new)));
             let bytes = self.bytes.code(coder, u64::from(m.bytes));
-            // After what was put in or left out, the old file goes on as before.
+            // After an insertion or a deletion matches often return to an earlier distance.
             let distance = u64::from(m.old).wrapping_sub(start);
             let known = recent.iter().position(|d| *d == distance).unwrap_or(RECENT);
             last = self.diagonal[last].code(coder, known).min(RECENT);
@@ -146,9 +150,9 @@ impl Model {
             recent[0] = distance;
             let from = start.wrapping_add(distance);
             let inside = |at: u64, size| at.checked_add(bytes).is_some_and(|end| end <= size);
-            let fits = bytes >= u64::from(SHORTEST) && start >= new;
+            let fits = bytes >= u64::from(MIN_MATCH) && start >= new;
             if !(fits && inside(start, sizes[0]) && inside(from, sizes[1])) {
-                return Err(bad());
+                return Err(invalid());
             }
             (new, old) = (start + bytes, from + bytes);
             found.push(Match { new: start as u32, old: from as u32, bytes: bytes as u32 });
@@ -156,13 +160,13 @@ impl Model {
         Ok(found)
     }
 
-    /// Tells up to [`PIECE`] bytes of a match; `new` are the new bytes, of which a reader knows the
-    /// number only: `guess` becomes them.
+    /// Codes up to [`PIECE`] bytes of a match. `new` has the new bytes; only its length counts for a
+    /// reader. `guess` becomes the new bytes.
     pub(super) fn piece<C: Coder>(
         &mut self,
         coder: &mut C,
-        map: &mut Map,
-        piece: &Piece<'_>,
+        map: &mut AddressMap,
+        piece: &MatchPiece<'_>,
         new: &[u8],
         guess: &mut Vec<u8>,
     ) {
@@ -171,7 +175,7 @@ impl Model {
         let (mut next, mut at) = (0, 0);
         while at < piece.old.len() {
             let end = (at + LINE).min(piece.old.len());
-            // A line has the addresses that begin in it, and ends with the last of them.
+            // A line has the fields that begin in it, and ends with the last of them.
             let (first, mut sure, mut stop) = (next, 2, end);
             while let Some(field) = piece.fields.get(next).filter(|f| f.at < end) {
                 let (target, s) = map.find(field);
@@ -193,13 +197,13 @@ impl Model {
         }
     }
 
-    /// Tells a line in which something is not as guessed.
+    /// Codes a line that is not as predicted.
     #[expect(clippy::too_many_arguments, reason = "the state of one loop, in two functions")]
     fn line<C: Coder>(
         &mut self,
         coder: &mut C,
-        map: &mut Map,
-        piece: &Piece<'_>,
+        map: &mut AddressMap,
+        piece: &MatchPiece<'_>,
         fields: &[Field],
         new: &[u8],
         guess: &mut [u8],
@@ -208,7 +212,7 @@ impl Model {
         self.last = 0;
         let old = piece.old;
         let mut fields = fields.iter().peekable();
-        // End of the word that is told by its bytes.
+        // End of the word that is coded byte by byte.
         let mut spelled = 0;
         let mut at = range.start;
         while at < range.end {
@@ -258,17 +262,17 @@ impl Model {
             }
             at = end;
             if at == spelled {
-                self.words.grew(u32_at(old, at - 4), u32_at(guess, at - 4));
+                self.words.learn(u32_at(old, at - 4), u32_at(guess, at - 4));
             }
         }
     }
 
-    /// Tells an address.
+    /// Codes an address.
     fn field<C: Coder>(
         &mut self,
         coder: &mut C,
-        map: &mut Map,
-        piece: &Piece<'_>,
+        map: &mut AddressMap,
+        piece: &MatchPiece<'_>,
         field: &Field,
         new: &[u8],
         guess: &mut [u8],
@@ -276,7 +280,7 @@ impl Model {
         let range = field.at..field.at + field.width();
         let base = base(field, piece.addr, map);
         let (target, sure) = map.find(field);
-        // One before it in the line may have told more than was known.
+        // An earlier field of the line may have taught a better address.
         put(guess, field, target.wrapping_sub(base));
         let kind = field.kind as usize;
         let other = C::WRITES && new[range.clone()] != guess[range.clone()];
@@ -293,21 +297,21 @@ impl Model {
                 let distance = self.distance[kind].signed(coder, distance);
                 put(guess, field, guessed.wrapping_add_signed(distance));
             }
-            map.tell(field.target, get(guess, field).wrapping_add(base));
+            map.learn(field.target, get(guess, field).wrapping_add(base));
         }
     }
 }
 
-fn bad() -> Error {
-    Error::malformed("what the delta tells of a file can't be")
+fn invalid() -> Error {
+    Error::malformed("the delta has an invalid file patch")
 }
 
-/// What a new field is relative to; `addr` is where its piece is loaded.
-fn base(field: &Field, addr: u64, map: &Map) -> u64 {
+/// Returns what the value of a new field is relative to, in a piece that is loaded at `addr`.
+fn base(field: &Field, addr: u64, map: &AddressMap) -> u64 {
     match field.kind {
         _ if field.wide => 0,
         Kind::Index | Kind::Table => map.guess(field.base).0,
-        // As far behind the field as in the old file.
+        // At the same distance from the field as in the old file.
         _ => addr.wrapping_add(field.at as u64).wrapping_add(field.base.wrapping_sub(field.place)),
     }
 }
@@ -316,7 +320,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// What is written in a field, with its sign.
+/// Reads a field's value, sign-extended.
 fn get(bytes: &[u8], field: &Field) -> u64 {
     let low = u32_at(bytes, field.at);
     if field.wide {
@@ -326,6 +330,7 @@ fn get(bytes: &[u8], field: &Field) -> u64 {
     }
 }
 
+/// Writes a field's value.
 pub(super) fn put(bytes: &mut [u8], field: &Field, value: u64) {
     let n = field.width();
     bytes[field.at..field.at + n].copy_from_slice(&value.to_le_bytes()[..n]);

@@ -1,32 +1,32 @@
-//! The instructions that make a layer's tar, as bytes.
+//! Instructions that make a layer's tar, and their encoding.
 
 use crate::base::error::{Error, Result};
 use crate::base::varint;
 
-/// The next bytes of a tar.
+/// An instruction: where the next bytes of the tar come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
-    /// So many bytes of the stream of headers.
-    Heads(u64),
-    /// So many bytes of the stream of data.
+    /// This many bytes of the stream of headers and padding.
+    Headers(u64),
+    /// This many bytes of the stream of data.
     Data(u64),
-    /// So many bytes of the stream of what has no like in the old image.
-    Fresh(u64),
-    /// A file of so many bytes, told by an old one.
-    File(u64),
-    /// Bytes of an old layer's tar.
+    /// This many bytes of the stream of literals.
+    Literals(u64),
+    /// The next patched file, which has this many bytes.
+    Patched(u64),
+    /// A range of an old layer's tar.
     Copy {
-        /// Which layer.
+        /// Number of the layer, from 0.
         layer: u32,
-        /// First byte.
+        /// Offset of the first byte.
         offset: u64,
-        /// How many.
+        /// Number of bytes.
         bytes: u64,
     },
 }
 
-/// Writes instructions as LEB128 numbers: the length with the kind in its low three bits; a copy has
-/// its layer after that, and its offset from where the last copy ended, zigzag.
+/// Writes instructions as LEB128 numbers: the length, shifted by three bits for the kind. A copy is
+/// followed by its layer, and by its offset relative to the end of the last copy, zigzag.
 #[derive(Default)]
 pub(super) struct OpWriter {
     pub(super) bytes: Vec<u8>,
@@ -35,12 +35,12 @@ pub(super) struct OpWriter {
 }
 
 impl OpWriter {
-    /// Adds an instruction; one that continues the last is joined with it.
+    /// Adds an instruction, or extends the last one if it continues that.
     pub(super) fn push(&mut self, op: Op) {
         match (&mut self.last, op) {
-            (Some(Op::Heads(n)), Op::Heads(more))
+            (Some(Op::Headers(n)), Op::Headers(more))
             | (Some(Op::Data(n)), Op::Data(more))
-            | (Some(Op::Fresh(n)), Op::Fresh(more)) => *n += more,
+            | (Some(Op::Literals(n)), Op::Literals(more)) => *n += more,
             (
                 Some(Op::Copy { layer, offset, bytes }),
                 Op::Copy { layer: next, offset: at, bytes: more },
@@ -52,7 +52,7 @@ impl OpWriter {
         }
     }
 
-    /// Everything written.
+    /// Returns the encoded instructions.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.flush();
         self.bytes
@@ -60,11 +60,11 @@ impl OpWriter {
 
     fn flush(&mut self) {
         match self.last.take() {
-            None | Some(Op::Heads(0)) => {}
-            Some(Op::Heads(n)) => varint::put(&mut self.bytes, n << 3),
+            None | Some(Op::Headers(0)) => {}
+            Some(Op::Headers(n)) => varint::put(&mut self.bytes, n << 3),
             Some(Op::Data(n)) => varint::put(&mut self.bytes, n << 3 | 1),
-            Some(Op::Fresh(n)) => varint::put(&mut self.bytes, n << 3 | 3),
-            Some(Op::File(n)) => varint::put(&mut self.bytes, n << 3 | 4),
+            Some(Op::Literals(n)) => varint::put(&mut self.bytes, n << 3 | 3),
+            Some(Op::Patched(n)) => varint::put(&mut self.bytes, n << 3 | 4),
             Some(Op::Copy { layer, offset, bytes }) => {
                 varint::put(&mut self.bytes, bytes << 3 | 2);
                 varint::put(&mut self.bytes, u64::from(layer));
@@ -83,11 +83,12 @@ pub(super) struct OpReader<'a> {
 }
 
 impl<'a> OpReader<'a> {
+    /// Begins with the first instruction.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, end: 0 }
     }
 
-    /// The next instruction; `None` at the end.
+    /// Reads the next instruction; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Op>> {
         if self.bytes.is_empty() {
             return Ok(None);
@@ -98,7 +99,7 @@ impl<'a> OpReader<'a> {
             return Err(bad());
         }
         Ok(Some(match first & 7 {
-            0 => Op::Heads(bytes),
+            0 => Op::Headers(bytes),
             1 => Op::Data(bytes),
             2 => {
                 let layer = u32::try_from(self.number()?).map_err(|_| bad())?;
@@ -108,8 +109,8 @@ impl<'a> OpReader<'a> {
                 self.end = end.filter(|_| offset >= 0).ok_or_else(bad)?;
                 Op::Copy { layer, offset: offset as u64, bytes }
             }
-            3 => Op::Fresh(bytes),
-            4 => Op::File(bytes),
+            3 => Op::Literals(bytes),
+            4 => Op::Patched(bytes),
             _ => return Err(bad()),
         }))
     }
@@ -120,7 +121,7 @@ impl<'a> OpReader<'a> {
 }
 
 fn bad() -> Error {
-    Error::malformed("the instructions of the delta are damaged")
+    Error::malformed("the delta has an invalid instruction")
 }
 
 #[cfg(test)]
@@ -132,10 +133,10 @@ mod tests {
     fn ops() -> impl Strategy<Value = Op> {
         let n = 1u64..1 << 40;
         prop_oneof![
-            n.clone().prop_map(Op::Heads),
+            n.clone().prop_map(Op::Headers),
             n.clone().prop_map(Op::Data),
-            n.clone().prop_map(Op::Fresh),
-            n.clone().prop_map(Op::File),
+            n.clone().prop_map(Op::Literals),
+            n.clone().prop_map(Op::Patched),
             (0u32..200, 0u64..1 << 50, n).prop_map(|(layer, offset, bytes)| Op::Copy {
                 layer,
                 offset,
@@ -151,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(list in prop::collection::vec(ops(), 0..30)) {
+        fn written_instructions_are_read_back(list in prop::collection::vec(ops(), 0..30)) {
             let mut writer = OpWriter::default();
             let mut joined = OpWriter::default();
             for op in &list {
@@ -175,9 +176,9 @@ mod tests {
         let mut writer = OpWriter::default();
         writer.push(Op::Copy { layer: 1, offset: 10, bytes: 5 });
         writer.push(Op::Copy { layer: 1, offset: 15, bytes: 5 });
-        writer.push(Op::Heads(3));
-        writer.push(Op::Heads(4));
-        let want = [Op::Copy { layer: 1, offset: 10, bytes: 10 }, Op::Heads(7)];
+        writer.push(Op::Headers(3));
+        writer.push(Op::Headers(4));
+        let want = [Op::Copy { layer: 1, offset: 10, bytes: 10 }, Op::Headers(7)];
         assert_eq!(read(&writer.finish()).unwrap(), want);
     }
 }

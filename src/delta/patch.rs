@@ -1,35 +1,39 @@
-//! Telling files by old ones: [`tell`] writes what [`Remake`] makes them of.
+//! Patches of files against old ones: [`write_patches`] makes them, [`PatchReader`] applies them.
 
 use std::io;
 use std::sync::Arc;
 
-use super::blocks::Blocks;
+use super::blocks::BlockCache;
 use super::elf::{Elf, Field};
-use super::map::Map;
-use super::matches::{Index, Match, find};
-use super::model::{Model, PIECE, Piece, most_matches, put};
-use super::stream::Stream;
+use super::map::AddressMap;
+use super::matches::{Match, SeedIndex, find};
+use super::model::{MatchPiece, PIECE, PatchModel, max_matches, put};
+use super::stream::StreamReader;
 use super::{Delta, Place};
 use crate::base::error::{Error, Result};
 use crate::base::range_coder::{Coder, Decoder, Encoder};
 use crate::model::content::{ReadAt, Region, Source};
 
-/// Files of fewer bytes are not worth the tables.
-const LEAST: u64 = 4 << 10;
-/// Larger ones would take too much memory.
-const MOST: u64 = 512 << 20;
-/// The old file has at most so many times the bytes of the new one, so that no delta can have
-/// much read for little.
-const TIMES: u64 = 4;
+/// Minimum size of a patched file: smaller ones are not worth the tables.
+const MIN_FILE: u64 = 4 << 10;
+/// Maximum size of a patched file and of its old one: larger ones would take too much memory.
+const MAX_FILE: u64 = 512 << 20;
+/// Maximum size of the old file, as a multiple of the new one's: a small delta cannot make `apply`
+/// read much.
+const MAX_SHRINK: u64 = 4;
 
-/// Whether a file of so many bytes can be told by one of `old` bytes.
-pub(super) fn can_be_told(new: u64, old: u64) -> bool {
-    (LEAST..=MOST).contains(&new) && old <= MOST && old / TIMES <= new
+/// Whether a file of `new` bytes can be patched against one of `old` bytes.
+pub(super) fn can_patch(new: u64, old: u64) -> bool {
+    (MIN_FILE..=MAX_FILE).contains(&new) && old <= MAX_FILE && old / MAX_SHRINK <= new
 }
 
-/// Bytes of a file, with what looks like an address replaced: by what it becomes if there is a
-/// map, by itself if the file is the new one, else by nothing. Moved code is then the same.
-fn evened(file: &dyn ReadAt, elf: &Elf, becomes: impl Fn(u64) -> u64) -> io::Result<Vec<u8>> {
+/// Reads a file, and replaces each field that looks like an address by what `replace` gives for the
+/// address. Code that only moved is then equal in both versions.
+fn replace_addresses(
+    file: &dyn ReadAt,
+    elf: &Elf,
+    replace: impl Fn(u64) -> u64,
+) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; file.size() as usize];
     file.read_exact_at(&mut bytes, 0)?;
     let mut fields = Vec::new();
@@ -38,113 +42,127 @@ fn evened(file: &dyn ReadAt, elf: &Elf, becomes: impl Fn(u64) -> u64) -> io::Res
         fields.clear();
         elf.fields(piece, 0..piece.len(), at as u64, &mut |f| fields.push(f));
         for field in &fields {
-            put(piece, field, becomes(field.target));
+            put(piece, field, replace(field.target));
         }
     }
     Ok(bytes)
 }
 
+/// Finds the matches of two files: first with all addresses replaced by 0, then with the old ones
+/// replaced by what the first matches map them to.
 fn matches(old: (&dyn ReadAt, &Elf), new: (&dyn ReadAt, &Elf)) -> io::Result<Vec<Match>> {
-    let find = |map: Option<&Map>| {
-        let a = evened(old.0, old.1, |t| map.map_or(0, |map| map.guess(t).0))?;
-        let b = evened(new.0, new.1, |t| map.map_or(0, |_| t))?;
-        Ok::<_, io::Error>(find(&Index::new(&a), &b))
+    let find = |map: Option<&AddressMap>| {
+        let a = replace_addresses(old.0, old.1, |t| map.map_or(0, |map| map.guess(t).0))?;
+        let b = replace_addresses(new.0, new.1, |t| map.map_or(0, |_| t))?;
+        Ok::<_, io::Error>(find(&SeedIndex::new(&a), &b))
     };
     let mut matches = find(None)?;
     if !old.1.loads.is_empty() {
-        // Now it is known where the addresses have gone.
-        let map = Map::new(old.1, new.1, &matches, 0);
+        let map = AddressMap::new(old.1, new.1, &matches, 0);
         matches = find(Some(&map))?;
     }
-    let most = most_matches(new.0.size()) as usize;
-    if matches.len() > most {
+    let max = max_matches(new.0.size()) as usize;
+    if matches.len() > max {
         let mut sizes: Vec<u32> = matches.iter().map(|m| m.bytes).collect();
         sizes.sort_unstable();
-        let least = sizes[sizes.len() - most];
-        matches.retain(|m| m.bytes > least);
+        let limit = sizes[sizes.len() - max];
+        matches.retain(|m| m.bytes > limit);
     }
     Ok(matches)
 }
 
-/// Tells files one after the other, each with its old one. The second result is what is in none
-/// of the old ones, for each file.
-pub(super) fn tell(files: &[(Place, Region)], tars: &[Source]) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+/// Patches of a group of files.
+pub(super) struct Patches {
+    /// The coded patches.
+    pub(super) bytes: Vec<u8>,
+    /// For each file its bytes between the matches.
+    pub(super) literals: Vec<Vec<u8>>,
+}
+
+/// Makes patches of files, each against a range of the old tars.
+pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Result<Patches> {
     let mut coder = Encoder::new();
-    let mut model = Model::new();
-    let mut fresh = Vec::new();
+    let mut model = PatchModel::new();
+    let mut literals = Vec::new();
     coder.raw_bits(files.len() as u64, 32);
     for (place, new) in files {
         let numbers = [place.layer.into(), place.offset, place.bytes];
         model.place(&mut coder, numbers);
-        let old = place_of(tars, numbers)?;
+        let old = old_file(tars, numbers)?;
         let new_elf = Elf::parse(new)?;
         let old_elf = Elf::parse(&old)?;
         let loads = model.loads(&mut coder, &old_elf, &new_elf)?;
         let found = matches((&old, &old_elf), (new, &new_elf))?;
         let sizes = [new.size(), old.size()];
         let list = model.matches(&mut coder, &found, sizes)?;
-        let mut map = Map::new(&old_elf, &loads, &list, new.size());
-        let mut pieces = Pieces::new(Blocks::new(old, None), old_elf, loads);
-        let mut rest = Vec::new();
+        let mut map = AddressMap::new(&old_elf, &loads, &list, new.size());
+        let mut pieces = PieceCoder::new(BlockCache::new(old, None), old_elf, loads);
+        let mut between = Vec::new();
         let mut before = Match::default();
         let mut bytes = Vec::new();
         let end = Match { new: new.size() as u32, old: 0, bytes: 0 };
         for m in list.iter().chain([&end]) {
             for at in (before.new + before.bytes..m.new).step_by(PIECE) {
-                let from = rest.len();
-                rest.resize(from + ((m.new - at) as usize).min(PIECE), 0);
-                new.read_exact_at(&mut rest[from..], at.into())?;
-                pieces.gap(&before, at, &mut rest[from..], true);
+                let from = between.len();
+                between.resize(from + ((m.new - at) as usize).min(PIECE), 0);
+                new.read_exact_at(&mut between[from..], at.into())?;
+                pieces.convert_literals(&before, at, &mut between[from..], true);
             }
             before = *m;
             for into in (0..m.bytes).step_by(PIECE) {
                 bytes.resize(((m.bytes - into) as usize).min(PIECE), 0);
                 new.read_exact_at(&mut bytes, (m.new + into).into())?;
                 pieces.code(&mut coder, &mut model, &mut map, m, into, &bytes)?;
-                debug_assert!(pieces.made == bytes, "a reader would make something else");
+                debug_assert!(pieces.new == bytes, "a reader would get other bytes");
             }
         }
-        fresh.push(rest);
+        literals.push(between);
     }
-    Ok((coder.finish(), fresh))
+    Ok(Patches { bytes: coder.finish(), literals })
 }
 
-fn place_of(tars: &[Source], [layer, offset, bytes]: [u64; 3]) -> Result<Region> {
+/// Returns a range of an old tar.
+fn old_file(tars: &[Source], [layer, offset, bytes]: [u64; 3]) -> Result<Region> {
     let tar = tars.get(layer as usize);
     let tar = tar.filter(|t| offset.checked_add(bytes).is_some_and(|end| end <= t.size()));
-    let tar =
-        tar.ok_or_else(|| Error::malformed("the delta tells of what the old image does not have"))?;
+    let tar = tar.ok_or_else(|| {
+        Error::malformed("the delta patches a file that the old image does not have")
+    })?;
     Ok(Region::new(Arc::clone(tar), offset, bytes))
 }
 
-/// The pieces of matches of one file.
-struct Pieces {
-    old: Blocks,
+/// Codes the matches of one file, piece by piece.
+struct PieceCoder {
+    old: BlockCache,
+    /// The old file's headers, and the loaded parts of the new one.
     elf: Elf,
     loads: Elf,
     fields: Vec<Field>,
-    /// The last piece's new bytes.
-    made: Vec<u8>,
+    /// The new bytes of the last piece.
+    new: Vec<u8>,
 }
 
-impl Pieces {
-    fn new(old: Blocks, elf: Elf, loads: Elf) -> Self {
-        Self { old, elf, loads, fields: Vec::new(), made: Vec::new() }
+impl PieceCoder {
+    fn new(old: BlockCache, elf: Elf, loads: Elf) -> Self {
+        Self { old, elf, loads, fields: Vec::new(), new: Vec::new() }
     }
 
-    /// Turns what lies between matches, in code, into what repeats itself better, or back.
-    fn gap(&self, last: &Match, at: u32, bytes: &mut [u8], forth: bool) {
+    /// Makes addresses in bytes between matches absolute if these are code, as that compresses
+    /// better; or relative again.
+    fn convert_literals(&self, last: &Match, at: u32, bytes: &mut [u8], to_absolute: bool) {
         let before = u64::from(last.old) + u64::from(last.bytes);
         if before > 0 && self.elf.has_code(before - 1) {
-            absolute(bytes, self.loads.addr(at.into()).unwrap_or(0) as u32, forth);
+            let addr = self.loads.addr(at.into()).unwrap_or(0) as u32;
+            convert_addresses(bytes, addr, to_absolute);
         }
     }
 
+    /// Codes the piece that begins `into` bytes into a match.
     fn code(
         &mut self,
         coder: &mut impl Coder,
-        model: &mut Model,
-        map: &mut Map,
+        model: &mut PatchModel,
+        map: &mut AddressMap,
         m: &Match,
         into: u32,
         new: &[u8],
@@ -154,31 +172,31 @@ impl Pieces {
         self.fields.clear();
         let addr = self.loads.addr((m.new + into).into());
         self.elf.fields(bytes, range.clone(), offset, &mut |f| {
-            // What is not loaded can't refer to what is near.
+            // Bytes that are not loaded have no relative addresses.
             if addr.is_some() || f.wide {
                 self.fields.push(f);
             }
         });
-        map.near(&mut self.fields);
-        let piece = Piece {
+        map.guess_all(&mut self.fields);
+        let piece = MatchPiece {
             old: &bytes[range],
             fields: &self.fields,
             addr: addr.unwrap_or(0),
             code: self.elf.has_code(offset),
             offset,
         };
-        model.piece(coder, map, &piece, new, &mut self.made);
+        model.piece(coder, map, &piece, new, &mut self.new);
         Ok(())
     }
 }
 
-/// Bits of the distances of calls and jumps that are made absolute.
-const FAR: u32 = 28;
+/// Bits of the distances that are converted.
+const DISTANCE: u32 = 28;
 
-/// Writes targets of calls and jumps, and operands relative to the instruction pointer, as
-/// addresses, as `bytes` are loaded at `addr`; or the other way round. What is referred to twice is
-/// then written twice the same.
-fn absolute(bytes: &mut [u8], addr: u32, forth: bool) {
+/// Makes targets of calls and jumps, and operands relative to the instruction pointer, absolute, for
+/// `bytes` that are loaded at `addr`; or relative again. Two references to the same address are equal
+/// when they are absolute.
+fn convert_addresses(bytes: &mut [u8], addr: u32, to_absolute: bool) {
     let mut i = 0;
     while i + 6 <= bytes.len() {
         let operand = matches!(bytes[i], 0x8b | 0x8d) && bytes[i + 1] & 0xc7 == 5;
@@ -187,74 +205,81 @@ fn absolute(bytes: &mut [u8], addr: u32, forth: bool) {
         if !operand && bytes[at - 1] & 0xfe != 0xe8 {
             continue;
         }
-        // Whatever it is, nothing begins inside it: it reads the same on the way back.
+        // No field begins inside another, so the way back finds the same fields.
         i = at + 4;
         let value = u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let short = |n: u32| (n << (32 - FAR)).cast_signed() >> (32 - FAR);
-        if short(value) != value.cast_signed() {
+        let sign_extended = |n: u32| (n << (32 - DISTANCE)).cast_signed() >> (32 - DISTANCE);
+        if sign_extended(value) != value.cast_signed() {
             continue;
         }
         let after = addr.wrapping_add(at as u32 + 4);
-        let value = if forth { value.wrapping_add(after) } else { value.wrapping_sub(after) };
-        bytes[at..at + 4].copy_from_slice(&short(value).to_le_bytes());
+        let value = if to_absolute { value.wrapping_add(after) } else { value.wrapping_sub(after) };
+        bytes[at..at + 4].copy_from_slice(&sign_extended(value).to_le_bytes());
     }
 }
 
-/// Makes the files of a layer that are told, one after the other.
-pub(super) struct Remake<'a> {
+/// Reads the patched files of a layer, one after the other.
+pub(super) struct PatchReader<'a> {
     delta: &'a Delta,
     tars: &'a [Source],
     groups: std::slice::Iter<'a, u32>,
-    /// The group that is being read, and how many files are left in it.
+    /// The current group, and how many files are left in it.
     coder: Decoder<Vec<u8>>,
-    model: Model,
+    model: PatchModel,
     left: u64,
-    file: Option<File>,
+    file: Option<PatchedFile>,
 }
 
-struct File {
-    pieces: Pieces,
-    map: Map,
+/// A file that is being read.
+struct PatchedFile {
+    pieces: PieceCoder,
+    map: AddressMap,
     matches: Vec<Match>,
-    /// The match that is next, and how much of it is done.
+    /// Number of the next match, and how much of it was read.
     next: usize,
     into: u32,
+    /// End of the bytes in `ready`, until a match begins.
     at: u32,
     size: u32,
+    /// Bytes that were decoded, and how many of them were returned.
     ready: Vec<u8>,
     taken: usize,
 }
 
-impl<'a> Remake<'a> {
+impl<'a> PatchReader<'a> {
+    /// Begins the patches in these blobs.
     pub(super) fn new(delta: &'a Delta, tars: &'a [Source], groups: &'a [u32]) -> Self {
         let coder = Decoder::new(Vec::new());
         let groups = groups.iter();
-        Self { delta, tars, groups, coder, model: Model::new(), left: 0, file: None }
+        Self { delta, tars, groups, coder, model: PatchModel::new(), left: 0, file: None }
     }
 
-    /// Begins the next file, of so many bytes.
-    pub(super) fn begin(&mut self, size: u64) -> Result<()> {
-        let bad = || Error::malformed("the delta tells of fewer files than its instructions take");
-        let room = self.file.take().map(|file| file.pieces.old);
+    /// Begins the next file, which has `size` bytes.
+    pub(super) fn begin_file(&mut self, size: u64) -> Result<()> {
+        let bad = || Error::malformed("the delta has fewer patches than its instructions take");
+        let unused = self.file.take().map(|file| file.pieces.old);
         if self.left == 0 {
             let group = self.groups.next().ok_or_else(bad)?;
             self.coder = Decoder::new(self.delta.packed(*group)?);
-            self.model = Model::new();
+            self.model = PatchModel::new();
             self.left = self.coder.raw_bits(0, 32);
         }
         self.left = self.left.checked_sub(1).ok_or_else(bad)?;
         let (coder, model) = (&mut self.coder, &mut self.model);
         let place = model.place(coder, [0; 3]);
-        if !can_be_told(size, place[2]) {
-            return Err(Error::malformed("the delta tells a file by one of quite another size"));
+        if !can_patch(size, place[2]) {
+            return Err(Error::malformed(format!(
+                "the delta patches a file of {} bytes into one of {size} bytes, beyond the limits",
+                place[2]
+            )));
         }
-        let old = place_of(self.tars, place)?;
+        let old = old_file(self.tars, place)?;
         let elf = Elf::parse(&old)?;
         let loads = model.loads(coder, &elf, &Elf::default())?;
         let matches = model.matches(coder, &[], [size, old.size()])?;
-        self.file = Some(File {
-            map: Map::new(&elf, &loads, &matches, size),
-            pieces: Pieces::new(Blocks::new(old, room), elf, loads),
+        self.file = Some(PatchedFile {
+            map: AddressMap::new(&elf, &loads, &matches, size),
+            pieces: PieceCoder::new(BlockCache::new(old, unused), elf, loads),
             matches,
             next: 0,
             into: 0,
@@ -266,8 +291,12 @@ impl<'a> Remake<'a> {
         Ok(())
     }
 
-    /// Some of the file's next bytes; none at its end.
-    pub(super) fn read(&mut self, buf: &mut [u8], fresh: &mut Stream<'_>) -> Result<usize> {
+    /// Reads some of the file's next bytes; returns 0 at its end.
+    pub(super) fn read(
+        &mut self,
+        buf: &mut [u8],
+        literals: &mut StreamReader<'_>,
+    ) -> Result<usize> {
         let Some(file) = &mut self.file else { return Ok(0) };
         if file.taken == file.ready.len() {
             let m = file.matches.get(file.next);
@@ -275,15 +304,15 @@ impl<'a> Remake<'a> {
             file.taken = 0;
             if file.at < to {
                 file.ready.resize(((to - file.at) as usize).min(PIECE), 0);
-                fresh.fill(&mut file.ready)?;
+                literals.fill(&mut file.ready)?;
                 let last = file.next.checked_sub(1).map(|i| file.matches[i]).unwrap_or_default();
-                file.pieces.gap(&last, file.at, &mut file.ready, false);
+                file.pieces.convert_literals(&last, file.at, &mut file.ready, false);
                 file.at += file.ready.len() as u32;
             } else if let Some(m) = m {
                 file.ready.resize(((m.bytes - file.into) as usize).min(PIECE), 0);
                 let (coder, model) = (&mut self.coder, &mut self.model);
                 file.pieces.code(coder, model, &mut file.map, m, file.into, &file.ready)?;
-                std::mem::swap(&mut file.ready, &mut file.pieces.made);
+                std::mem::swap(&mut file.ready, &mut file.pieces.new);
                 file.into += file.ready.len() as u32;
                 if file.into == m.bytes {
                     file.at = m.new + m.bytes;
@@ -309,13 +338,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn absolute_addresses_are_turned_back(
+        fn absolute_addresses_become_relative_again(
             list in prop::collection::vec(prop_oneof![Just(0xe8), Just(0x8d), Just(5), Just(0), any::<u8>()], 0..200),
             addr in any::<u32>()
         ) {
             let mut bytes = list.clone();
-            absolute(&mut bytes, addr, true);
-            absolute(&mut bytes, addr, false);
+            convert_addresses(&mut bytes, addr, true);
+            convert_addresses(&mut bytes, addr, false);
             prop_assert_eq!(bytes, list);
         }
     }

@@ -1,8 +1,9 @@
-//! Bits, half bytes, bytes and numbers told by [`range`](crate::base::range_coder) coding.
+//! Adaptive models of bits, half bytes, bytes and numbers for the
+//! [range coder](crate::base::range_coder).
 
 use crate::base::range_coder::{BitModel, Coder};
 
-/// How likely a bit is to be 0, in 2^-16: the mean of a quick and a slow estimate.
+/// The probability that a bit is 0, in units of 2^-16: the mean of a fast and a slow estimate.
 #[derive(Clone, Copy)]
 pub(super) struct Prob(u16, u16);
 
@@ -30,39 +31,39 @@ impl BitModel for Prob {
     }
 }
 
-/// One of 16. Each is as likely as the distance of its number to the next, the last's to 2^15, in
-/// both a quick and a slow estimate; that of the first is 0. So many bits told at once take less
-/// time than one by one: nothing is guessed by the processor.
+/// A symbol of 16. Each has a cumulative probability in units of 2^-15, in a fast and a slow estimate.
+/// Four bits at once take less time than four single ones, as there are no branches to mispredict.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Nibble {
-    quick: [u16; 16],
+    fast: [u16; 16],
     slow: [u16; 16],
 }
 
 impl Default for Nibble {
     fn default() -> Self {
         let even = std::array::from_fn(|i| (i as u16) << 11);
-        Self { quick: even, slow: even }
+        Self { fast: even, slow: even }
     }
 }
 
 impl Nibble {
+    /// Codes a symbol below 16.
     #[inline]
     pub(super) fn code(&mut self, coder: &mut impl Coder, which: usize) -> usize {
-        let which = coder.symbol(|i| self.quick[i & 15] + self.slow[i & 15], which & 15) & 15;
-        let near = |numbers: &mut [u16; 16], rate: u32| {
+        let which = coder.symbol(|i| self.fast[i & 15] + self.slow[i & 15], which & 15) & 15;
+        let approach = |numbers: &mut [u16; 16], rate: u32| {
             for (n, goal) in numbers.iter_mut().zip(&GOALS[which]) {
                 *n = n.wrapping_add_signed(goal.wrapping_sub(*n).cast_signed() >> rate);
             }
         };
-        near(&mut self.quick, 4);
-        near(&mut self.slow, 7);
+        approach(&mut self.fast, 4);
+        approach(&mut self.slow, 7);
         which
     }
 }
 
-/// What the estimates come near when one was seen: none of the others gets less likely than 2^-15.
+/// What the estimates approach after each symbol; no other symbol's probability goes below 2^-15.
 static GOALS: [[u16; 16]; 16] = {
     let mut goals = [[0; 16]; 16];
     let mut i = 0;
@@ -74,11 +75,12 @@ static GOALS: [[u16; 16]; 16] = {
     goals
 };
 
-/// A byte: its high half, and its low half for each of those.
+/// A byte: its high half, and for each value of that its low half.
 #[derive(Clone, Default)]
 pub(super) struct Byte(Nibble, [Nibble; 16]);
 
 impl Byte {
+    /// Codes a byte.
     #[inline]
     pub(super) fn code(&mut self, coder: &mut impl Coder, value: u8) -> u8 {
         let high = self.0.code(coder, usize::from(value >> 4));
@@ -87,13 +89,13 @@ impl Byte {
     }
 }
 
-/// A number: how many bits it has, and those below the highest.
+/// A number: how many bits it has, and the bits below the highest.
 #[derive(Clone)]
 pub(super) struct Number {
-    /// Up to 14 bits, or more.
+    /// Number of bits up to 14; 15 is an escape to `more`.
     size: Nibble,
     more: Byte,
-    /// The next four bits for each size; those below are told plainly.
+    /// The four bits below the highest, for each size; those below are coded as equally likely.
     next: [Nibble; 65],
 }
 
@@ -105,24 +107,24 @@ impl Default for Number {
 }
 
 impl Number {
-    /// Tells a number.
+    /// Codes a number.
     pub(super) fn code(&mut self, coder: &mut impl Coder, value: u64) -> u64 {
         let mut size = 64 - value.leading_zeros();
         size = match self.size.code(coder, size.min(15) as usize) {
             15 => (15 + u32::from(self.more.code(coder, size.wrapping_sub(15) as u8))).min(64),
-            few => few as u32,
+            small => small as u32,
         };
         if size < 2 {
             return size.into();
         }
-        let told = (size - 1).min(4);
-        let low = size - 1 - told;
-        let most = (1 << told) - 1;
-        let next = self.next[size as usize].code(coder, (value >> low) as usize & most) & most;
-        (1 << told | next as u64) << low | coder.raw_bits(value, low)
+        let modelled = (size - 1).min(4);
+        let low = size - 1 - modelled;
+        let mask = (1 << modelled) - 1;
+        let next = self.next[size as usize].code(coder, (value >> low) as usize & mask) & mask;
+        (1 << modelled | next as u64) << low | coder.raw_bits(value, low)
     }
 
-    /// Tells a number with its sign.
+    /// Codes a signed number.
     pub(super) fn signed(&mut self, coder: &mut impl Coder, value: i64) -> i64 {
         let folded = (value << 1 ^ value >> 63).cast_unsigned();
         let folded = self.code(coder, folded);
@@ -139,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn written_values_are_read_back(
             list in prop::collection::vec((any::<u64>(), 0u32..64, any::<i64>(), any::<u8>()), 0..300)
         ) {
             let mut writer = Encoder::new();
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_all_numbers_are_told() {
+    fn extreme_numbers_are_read_back() {
         let ends = [0, 1, 2, u64::MAX, 1 << 63, (1 << 63) - 1];
         let mut writer = Encoder::new();
         for n in ends {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_likely_costs_little() {
+    fn likely_bits_cost_little() {
         let mut writer = Encoder::new();
         let mut prob = Prob::default();
         for i in 0..80_000 {

@@ -1,26 +1,28 @@
-//! Words of tables: they often grow by as much as others did.
+//! Predicts 32-bit words of tables, which often grow by the same amount as others.
 
 use super::symbols::{Nibble, Prob};
 use crate::base::range_coder::Coder;
 
-/// Sizes that were grown by last.
+/// Number of recent growths that are remembered.
 const RECENT: usize = 6;
-/// Log2 of how many neighbourhoods are remembered.
+/// Log2 of the number of slots for growths by value.
 const NEAR: u32 = 14;
-/// What can be told of a word: the same, as its neighbours, as a recent one, otherwise.
+/// Symbols of a word: unchanged, grew as words of about its value, grew by a recent growth, other.
 const SYMBOLS: usize = RECENT + 3;
 
-/// What is known of words.
-pub(super) struct Words {
+/// An adaptive model of words.
+pub(super) struct WordModel {
     same: Vec<Prob>,
     probs: Vec<Nibble>,
+    /// The symbols of the last two words.
     last: (usize, usize),
     recent: [u32; RECENT],
-    /// What words of about the same value grew by, by the hash of that.
+    /// The last growth of words of about the same value, by a hash of that value.
     near: Vec<(u32, u32)>,
 }
 
-impl Words {
+impl WordModel {
+    /// Begins without knowledge.
     pub(super) fn new() -> Self {
         Self {
             same: vec![Prob::default(); SYMBOLS * SYMBOLS * 2],
@@ -35,7 +37,8 @@ impl Words {
         ((old >> 10).wrapping_mul(0x9e37_79b1) >> (32 - NEAR)) as usize
     }
 
-    /// Tells a word by the old one; nothing if it grew by what none did.
+    /// Codes a word relative to the old one. `None` if its growth matches none that is known: then its
+    /// bytes follow, and [`learn`](Self::learn).
     pub(super) fn code(&mut self, coder: &mut impl Coder, old: u32, new: u32) -> Option<u32> {
         let near = Some(self.near[Self::slot(old)]).filter(|n| n.0 == old >> 10).map(|n| n.1);
         let growth = new.wrapping_sub(old);
@@ -45,7 +48,7 @@ impl Words {
             _ => self.recent.iter().position(|r| *r == growth).map_or(SYMBOLS - 1, |i| i + 2),
         };
         let context = (self.last.0 * SYMBOLS + self.last.1) * 2 + usize::from(near.is_some());
-        // Most are the same.
+        // Most words are unchanged.
         let symbol = if coder.bit(&mut self.same[context], symbol > 0) {
             self.probs[context].code(coder, symbol.wrapping_sub(1)) + 1
         } else {
@@ -58,12 +61,12 @@ impl Words {
             _ => *self.recent.get(symbol - 2)?,
         };
         let new = old.wrapping_add(growth);
-        self.grew(old, new);
+        self.learn(old, new);
         Some(new)
     }
 
-    /// Notes what a word that was told otherwise has become.
-    pub(super) fn grew(&mut self, old: u32, new: u32) {
+    /// Learns the growth of a word.
+    pub(super) fn learn(&mut self, old: u32, new: u32) {
         let growth = new.wrapping_sub(old);
         if growth != 0 {
             self.near[Self::slot(old)] = (old >> 10, growth);

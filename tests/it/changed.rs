@@ -103,7 +103,7 @@ fn make_delta(old: Source, new: Source) -> Result<Vec<u8>> {
     let (old, new, budget) = (opened(old)?, opened(new)?, budget());
     let (before, now) = (layers(&old, &budget)?, layers(&new, &budget)?);
     let mut delta = Vec::new();
-    let side = |opened, layers| delta::Side { image: opened, layers };
+    let side = |opened, layers| delta::ImageContents { image: opened, layers };
     let (old, side_new) = (side(&old.images[0], &before), side(&new.images[0], &now));
     delta::make(old, side_new, &new.names, 1, &mut delta, &Silent)?;
     Ok(delta)

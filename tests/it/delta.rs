@@ -174,7 +174,7 @@ fn a_wrong_image_or_a_damaged_delta_is_refused() {
         assert!(!Path::new(&at("out.tar")).exists());
     };
     refused("c.tar", &at("d"), "is not the image that");
-    refused("a.tar", &at("b.tar"), "no delta");
+    refused("a.tar", &at("b.tar"), "not a delta");
     let good = fs::read(at("d")).unwrap();
     for i in 0..good.len() {
         if i > 60 && i % 7 > 0 {

@@ -1,12 +1,12 @@
-//! What looks like an address in the bytes of a file whose headers are known.
+//! Finds fields that look like addresses, in a file whose headers are known.
 
 use std::ops::Range;
 
-use super::{Elf, Field, Holds, Kind, LOOK, Section, look, u32_at, u64_at};
+use super::{Elf, Field, Holds, Kind, SCAN, Section, scan, u32_at, u64_at};
 
 impl Elf {
-    /// Finds what looks like an address in a range of `bytes`, which lies at `offset` in the file. What
-    /// is around the range may be looked at.
+    /// Finds fields that look like addresses in a range of `bytes`, which is at `offset` of the file.
+    /// Bytes around the range may be read as well.
     pub(in crate::delta) fn fields(
         &self,
         bytes: &[u8],
@@ -41,23 +41,23 @@ impl Elf {
         found: &mut impl FnMut(Field),
     ) {
         let b = &bytes[range.clone()];
-        // The highest byte of a distance inside the file, with its sign.
+        // Limit of the highest byte, with its sign, of a distance within the file.
         let far = (self.all.1.saturating_sub(self.all.0) >> 24).min(126) as u8 + 1;
-        // Nothing begins inside an address.
+        // No field begins before this: fields do not overlap.
         let mut free = 0;
-        for start in (0..b.len()).step_by(LOOK) {
-            // With the byte before, and the four after.
-            let mut spare = [0; LOOK + 5];
+        for start in (0..b.len()).step_by(SCAN) {
+            // The scanned bytes with the byte before and the four after.
+            let mut spare = [0; SCAN + 5];
             let around = bytes.get((range.start + start).wrapping_sub(1)..);
-            let window: &[u8; LOOK + 5] =
+            let window: &[u8; SCAN + 5] =
                 around.and_then(<[u8]>::first_chunk).unwrap_or_else(|| {
                     let from = start.max(1) - 1;
-                    let n = (b.len() - from).min(start + LOOK + 4 - from);
+                    let n = (b.len() - from).min(start + SCAN + 4 - from);
                     spare[from + 1 - start..][..n].copy_from_slice(&b[from..from + n]);
                     &spare
                 });
-            // Most are none: all are tried at once, without a branch.
-            let mut left = look(|i| {
+            // Few positions pass, so all are tested together, without branches.
+            let mut left = scan(|i| {
                 let (before, byte, top) = (window[i], window[i + 1], window[i + 5]);
                 let near = u8::from(top.wrapping_add(far) <= 2 * far);
                 let call = u8::from(byte & 0xfe == 0xe8);

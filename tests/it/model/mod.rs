@@ -101,8 +101,8 @@ fn read(image: &Opened) -> Vec<relayer::layers::read::LayerContent> {
 /// The new image, out of the old one and a delta.
 fn by_delta(old: &Opened, new: &Opened) -> Result<Bundle, String> {
     let (old_layers, new_layers) = (read(old), read(new));
-    let old_side = delta::Side { image: &old.images[0], layers: &old_layers };
-    let new_side = delta::Side { image: &new.images[0], layers: &new_layers };
+    let old_side = delta::ImageContents { image: &old.images[0], layers: &old_layers };
+    let new_side = delta::ImageContents { image: &new.images[0], layers: &new_layers };
     let mut file = Vec::new();
     delta::make(old_side, new_side, &new.names, 1, &mut file, &Silent)
         .map_err(|e| e.to_string())?;
