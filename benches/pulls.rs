@@ -1,5 +1,5 @@
-//! Pulls foretold, for `benches/pulls.py`: a JSON object a line on standard input, its makespan in
-//! seconds and its bound on standard output.
+//! Predicts pulls for `benches/pulls.py`: reads a JSON object per line and prints its makespan in seconds and its
+//! bound.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a filter for one script")]
 
@@ -19,7 +19,7 @@ struct Question {
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let question: Question = serde_json::from_str(&line.unwrap()).unwrap();
-        let client = Client::named(&question.client).unwrap();
+        let client = question.client.parse::<Client>().unwrap().model().unwrap();
         let pull = simulate(&question.layers, client, &question.link, &question.machine);
         println!("{} {}", pull.makespan, pull.bound);
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Subject;
 use crate::plan::{self, Target};
-use crate::simulate::{Client, Compression, Layer, Link, Machine, Pull, simulate};
+use crate::simulate::{Client, ClientModel, Compression, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
 
 /// An image in one form.
@@ -19,8 +19,8 @@ pub struct Form {
 /// What a client makes of every form over a link.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ColdPulls {
-    /// The client's name.
-    pub client: &'static str,
+    /// The client.
+    pub client: Client,
     /// The link's name.
     pub link: String,
     /// What it is.
@@ -46,12 +46,12 @@ pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
 /// Pulls of all forms by every client over every link, on one machine.
 pub fn cold_pulls(
     forms: &[Form],
-    clients: &[&Client],
+    clients: &[&ClientModel],
     links: &[(String, Link)],
     machine: &Machine,
 ) -> Vec<ColdPulls> {
-    let one = |client: &Client, (name, link): &(String, Link)| ColdPulls {
-        client: client.name,
+    let one = |client: &ClientModel, (name, link): &(String, Link)| ColdPulls {
+        client: client.client,
         link: name.clone(),
         rates: *link,
         pulls: forms.iter().map(|f| simulate(&f.layers, client, link, machine)).collect(),

@@ -9,7 +9,9 @@ use crate::base::progress::Progress;
 use crate::compare::diff::{Loads, loads};
 use crate::layers::flatten::LayerStats;
 use crate::model::content::Budget;
-use crate::simulate::{self, Client, Identity, Link, Machine, Pull, needs, simulate_update};
+use crate::simulate::{
+    self, Client, ClientModel, Identity, Link, Machine, Pull, needs, simulate_update,
+};
 use crate::split::report::ImageReport;
 use crate::split::{self, Options};
 use crate::transport::bundle::Bundle;
@@ -69,8 +71,8 @@ pub struct Step {
 /// What a client does from one version to the next.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpdatePulls {
-    /// The client's name.
-    pub client: &'static str,
+    /// The client.
+    pub client: Client,
     /// The link's name.
     pub link: String,
     /// One for each step.
@@ -143,18 +145,18 @@ impl Sequence {
     /// How long clients take for each step, over every link, on one machine.
     pub fn pulls(
         &self,
-        clients: &[&Client],
+        clients: &[&ClientModel],
         links: &[(String, Link)],
         machine: &Machine,
     ) -> Vec<UpdatePulls> {
-        let one = |client: &Client, old: &[Held], new: &[Held], link: &Link| {
+        let one = |client: &ClientModel, old: &[Held], new: &[Held], link: &Link| {
             let ids = |stack: &[Held]| stack.iter().map(|h| h.identity).collect::<Vec<_>>();
             let layers: Vec<simulate::Layer> = new.iter().map(|h| h.layer).collect();
             let needs = needs(client.reuse, &ids(old), &ids(new));
             simulate_update(&layers, &needs, client, link, machine)
         };
-        let all = |client: &Client, (name, link): &(String, Link)| UpdatePulls {
-            client: client.name,
+        let all = |client: &ClientModel, (name, link): &(String, Link)| UpdatePulls {
+            client: client.client,
             link: name.clone(),
             steps: self
                 .versions

@@ -5,19 +5,19 @@ use serde_json::json;
 
 use super::load::open_one;
 use super::table::{lines, share, table};
-use super::{Global, Outcome, output, terminal::Terminal};
+use super::{Global, Outcome, client, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
 use crate::format::codec::Compression;
-use crate::model::content::Budget;
 use crate::model::oci::Platform;
-use crate::simulate::{Client, LINKS, Link, Machine, NODE, Pull};
+use crate::simulate::{Client, ClientModel, LINKS, Link, Machine, NODE, Pull};
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
-/// Those whose pulls are simulated by default.
-pub(super) const CLIENTS: &str = "docker,containerd,containerd-2,podman,soci";
+/// Clients whose pulls are simulated by default.
+pub(super) const CLIENTS: [Client; 5] =
+    [Client::Docker, Client::Containerd, Client::Containerd2, Client::Podman, Client::Soci];
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -36,9 +36,9 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     sample: ByteSize,
     /// Simulate pulls by these clients
-    #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client,
-          default_value = CLIENTS)]
-    client: Vec<&'static Client>,
+    #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
+          default_values = CLIENTS.map(Client::name))]
+    client: Vec<&'static ClientModel>,
     /// Over these links: gigabit, ecr, slow or local, or bytes a second of a connection and of all,
     /// and the latency, as in 40MB/125MB/20ms
     #[arg(long, value_name = "LINK", value_delimiter = ',', value_parser = link,
@@ -50,14 +50,6 @@ pub(super) struct BenchArgs {
     /// Which platform, where an index has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-}
-
-/// A client by its name.
-fn client(name: &str) -> std::result::Result<&'static Client, String> {
-    Client::named(name).ok_or_else(|| {
-        let known: Vec<&str> = crate::simulate::CLIENTS.iter().map(|c| c.name).collect();
-        format!("the clients are {}", known.join(", "))
-    })
 }
 
 /// A link by its name, or by what it is.
@@ -82,7 +74,8 @@ fn link(text: &str) -> std::result::Result<(String, Link), String> {
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let options = Options::new(&self.compression, &self.layers, self.sample.0)?;
-        let budget = Budget::new(global.memory.0, None);
+        let splitting = global.split_options();
+        let budget = splitting.budget();
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         let pool = global.pool()?;
@@ -99,35 +92,29 @@ impl BenchArgs {
         let forms = bench::forms(&subject, &matrix.counts());
         let machine = Machine { cores: self.cores, ..NODE };
         let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
-        let splitting = global.split_options();
         let sequence =
             pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
         let steps = sequence.steps();
         let updates = sequence.pulls(&self.client, &self.link, &machine);
-        if global.json {
-            return output::print_json(&json!({
+        let value = || {
+            json!({
                 "schema": SCHEMA, "input": name.to_string(), "matrix": matrix, "forms": forms,
                 "machine": machine, "cold_pulls": cold, "updates": steps, "update_pulls": updates,
-            }));
-        }
-        if global.quiet {
-            return Ok(Outcome::Done);
-        }
-        let mut text = sizes(&matrix);
-        text.push('\n');
-        text.push_str(&pulls(&forms, &cold, &machine));
-        if !steps.is_empty() {
-            text.push('\n');
-            text.push_str(&loads(&self.images, &steps));
-            text.push('\n');
-            text.push_str(&update_pulls(&updates));
-        }
-        output::say(&text)
+            })
+        };
+        output::print_result(global, false, value, || {
+            let mut parts = vec![size_table(&matrix), pull_table(&forms, &cold, &machine)];
+            if !steps.is_empty() {
+                parts.push(load_table(&self.images, &steps));
+                parts.push(update_pull_table(&updates));
+            }
+            parts.join("\n")
+        })
     }
 }
 
 /// Compressions by numbers of layers.
-fn sizes(matrix: &Matrix) -> String {
+fn size_table(matrix: &Matrix) -> String {
     let mut text = if matrix.sample_bytes < matrix.file_bytes {
         let part = share(matrix.sample_bytes, matrix.file_bytes, 0);
         format!("a sample of {} of files, {part} of the image\n", ByteSize(matrix.sample_bytes))
@@ -174,7 +161,7 @@ fn binary(bytes: u64) -> String {
 }
 
 /// How long clients take for each form.
-fn pulls(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
+fn pull_table(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
     let mut text = format!("seconds of a cold pull, simulated with {} cores\n", machine.cores);
     let mut header = vec!["client".to_owned(), "link".to_owned()];
     header.extend(forms.iter().map(|f| match f.target {
@@ -185,7 +172,7 @@ fn pulls(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut rows = table(&header, 2);
     for row in cold {
-        let mut cells = vec![row.client.to_owned(), row.link.clone()];
+        let mut cells = vec![row.client.to_string(), row.link.clone()];
         cells.extend(row.pulls.iter().map(|p| format!("{:.1}", p.makespan)));
         let least = row.pulls[1..].iter().map(|p| p.bound).fold(f64::INFINITY, f64::min);
         cells.push(format!("{least:.1}"));
@@ -196,7 +183,7 @@ fn pulls(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
 }
 
 /// What clients load from version to version.
-fn loads(images: &[Reference], steps: &[Step]) -> String {
+fn load_table(images: &[Reference], steps: &[Step]) -> String {
     let header = [
         "update to",
         "as built: digest",
@@ -228,7 +215,7 @@ fn loads(images: &[Reference], steps: &[Step]) -> String {
 }
 
 /// How long clients take for all steps.
-fn update_pulls(updates: &[UpdatePulls]) -> String {
+fn update_pull_table(updates: &[UpdatePulls]) -> String {
     let mut text = "seconds of all updates, simulated\n".to_owned();
     let mut rows = table(&["client", "link", "as built", "split", "--previous", "at least"], 2);
     for row in updates {
@@ -236,7 +223,7 @@ fn update_pulls(updates: &[UpdatePulls]) -> String {
             let steps = row.steps.iter().map(|step| of(step.each()[form]));
             format!("{:.1}", steps.sum::<f64>())
         };
-        let mut cells = vec![row.client.to_owned(), row.link.clone()];
+        let mut cells = vec![row.client.to_string(), row.link.clone()];
         cells.extend((0..3).map(|form| sum(form, |p| p.makespan)));
         cells.push(sum(2, |p| p.bound));
         rows.add_row(cells);

@@ -8,7 +8,6 @@ use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
-use crate::model::content::Budget;
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
 use crate::transport::{Reference, Transport, write};
@@ -32,7 +31,7 @@ pub(super) struct Copy {
 impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
-        let budget = Budget::new(global.memory.0, None);
+        let budget = global.budget();
         let place = place(&self.source, &budget, global)?;
         let to_docker = self.destination.transport == Some(Transport::DockerArchive);
         let pool = global.pool()?;
@@ -45,11 +44,13 @@ impl Copy {
         }
         pool.install(|| target.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
-        let value = json!({
-            "schema": SCHEMA, "input": self.source.to_string(),
-            "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
-        });
-        output::tell(global, self.destination.path.is_none(), &value, || {
+        let value = || {
+            json!({
+                "schema": SCHEMA, "input": self.source.to_string(),
+                "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
+            })
+        };
+        output::print_result(global, self.destination.path.is_none(), value, || {
             let digest = digest.map_or_else(String::new, |d| d.to_string());
             let size = ByteSize(bundle.bytes());
             format!("wrote {} ({size})\nimage {digest}\n", self.destination)

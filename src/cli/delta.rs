@@ -68,7 +68,7 @@ impl DeltaArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
         output::check(&self.output, self.force, &[&self.old, &self.new])?;
-        let budget = Budget::new(global.memory.0, None);
+        let budget = global.budget();
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
         let stats = global.pool()?.install(|| {
@@ -99,17 +99,22 @@ impl DeltaArgs {
             "schema": SCHEMA, "old": self.old.to_string(), "new": self.new.to_string(),
             "output": self.output.display().to_string(), "delta": stats, "seconds": seconds,
         });
-        output::tell(global, output::is_standard(&self.output), &value, || {
-            format!(
-                "wrote {}: {}, {seconds:.1} s\n{} layers are unchanged; of the files in the others {} \
+        output::print_result(
+            global,
+            output::is_standard(&self.output),
+            || value,
+            || {
+                format!(
+                    "wrote {}: {}, {seconds:.1} s\n{} layers are unchanged; of the files in the others {} \
                  are copied from the old image and {} are new or changed\n",
-                self.output.display(),
-                ByteSize(stats.bytes),
-                stats.same_layers,
-                ByteSize(stats.copied),
-                ByteSize(stats.changed)
-            )
-        })
+                    self.output.display(),
+                    ByteSize(stats.bytes),
+                    stats.same_layers,
+                    ByteSize(stats.copied),
+                    ByteSize(stats.changed)
+                )
+            },
+        )
     }
 }
 
@@ -154,8 +159,11 @@ impl Apply {
             "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),
             "digest": digest, "rebuilt": stats, "seconds": seconds,
         });
-        output::tell(global, self.output.path.is_none(), &value, || {
-            format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output)
-        })
+        output::print_result(
+            global,
+            self.output.path.is_none(),
+            || value,
+            || format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output),
+        )
     }
 }

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Loaded, load_one};
+use super::load::load_one;
 use super::table::{lines, number, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
 use crate::compare::diff::{Changes, Diff, Load, Loads, Side, diff};
+use crate::layers::Limits;
+use crate::layers::flatten::Flattened;
 use crate::model::oci::Platform;
 use crate::plan::analyze::analyze;
 use crate::split::report::SCHEMA;
@@ -32,50 +34,43 @@ pub(super) struct DiffArgs {
 impl DiffArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let mut steps = Vec::new();
-        let mut old: Option<(String, Side)> = None;
+        let budget = global.budget();
+        let mut old: Option<(String, Side, Limits)> = None;
         for image in &self.images {
             let name = image.to_string();
-            let new = self.load(image, global, terminal)?;
-            if let Some((from, before)) = &old {
+            let one = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
+            let Flattened { files, contents, layers, limits, .. } = one.flat;
+            let analysis = analyze(&files, &contents, &[])?;
+            let new = Side { files, analysis, layers };
+            if let Some((from, before, _)) = &old {
                 steps.push((from.clone(), name.clone(), diff(before, &new)));
             }
-            old = Some((name, new));
+            old = Some((name, new, limits));
         }
         let mut total = Loads::default();
         for (.., step) in &steps {
             add(&mut total, &step.loads);
         }
-        if global.json {
-            let steps: Vec<_> = steps
-                .iter()
-                .map(|(from, to, diff)| json!({ "from": from, "to": to, "diff": diff }))
-                .collect();
-            return output::print_json(
-                &json!({ "schema": SCHEMA, "steps": steps, "total": total }),
-            );
-        }
-        if global.quiet {
-            return Ok(Outcome::Done);
-        }
-        let mut text = String::new();
-        for (i, (from, to, step)) in steps.iter().enumerate() {
-            if i > 0 {
-                text.push('\n');
+        let value = || {
+            let step = |(from, to, diff): &(String, String, Diff)| json!({ "from": from, "to": to, "diff": diff });
+            let steps: Vec<_> = steps.iter().map(step).collect();
+            json!({ "schema": SCHEMA, "steps": steps, "total": total })
+        };
+        output::print_result(global, false, value, || {
+            let mut text = String::new();
+            for (i, (from, to, step)) in steps.iter().enumerate() {
+                if i > 0 {
+                    text.push('\n');
+                }
+                let _ = writeln!(text, "{from} → {to}");
+                text.push_str(&describe(step, global.verbose));
             }
-            let _ = writeln!(text, "{from} → {to}");
-            text.push_str(&one(step, global.verbose));
-        }
-        if steps.len() > 1 {
-            let _ = writeln!(text, "\nall {} steps", steps.len());
-            text.push_str(&loads(&total));
-        }
-        output::say(&text)
-    }
-
-    fn load(&self, image: &Reference, global: &Global, terminal: &Terminal) -> Result<Side> {
-        let Loaded { flat, .. } = load_one(image, self.platform.as_ref(), global, terminal)?;
-        let analysis = analyze(&flat.files, &flat.contents, &[])?;
-        Ok(Side { files: flat.files, analysis, layers: flat.layers })
+            if steps.len() > 1 {
+                let _ = writeln!(text, "\nall {} steps", steps.len());
+                text.push_str(&load_table(&total));
+            }
+            text
+        })
     }
 }
 
@@ -92,7 +87,7 @@ fn add(total: &mut Loads, step: &Loads) {
     }
 }
 
-fn one(diff: &Diff, verbose: bool) -> String {
+fn describe(diff: &Diff, verbose: bool) -> String {
     let mut files = table(&["files", "", "bytes"], 1);
     let c: &Changes = &diff.files;
     for (name, tally) in [
@@ -129,11 +124,11 @@ fn one(diff: &Diff, verbose: bool) -> String {
         }
     }
     text.push('\n');
-    text.push_str(&loads(&diff.loads));
+    text.push_str(&load_table(&diff.loads));
     text
 }
 
-fn loads(loads: &Loads) -> String {
+fn load_table(loads: &Loads) -> String {
     let mut rows = table(&["a client that has the old image", "layers", "download", "unpack"], 1);
     for (name, load) in [
         ("by chain ID: docker, containerd that discards layers", loads.chain),

@@ -86,7 +86,7 @@ mod run {
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::base::error::{Error, Result};
     use crate::model::fileset::display;
-    use crate::plan::analyze::{Component, analyze};
+    use crate::plan::analyze::{Component, Learned, analyze};
     use crate::plan::chance_of_change;
     use crate::plan::history::{History, Rate, Rates, Snapshot, default_dir};
     use crate::split::report::SCHEMA;
@@ -117,25 +117,21 @@ mod run {
             let analysis = analyze(&loaded.flat.files, &loaded.flat.contents, &[])?;
             let snapshot = Snapshot::new(&loaded.flat.files, &analysis);
             let added = history.add(&name, &image.to_string(), &snapshot)?;
-            if !global.json && !global.quiet {
-                let text = if added.known {
-                    format!("{image}: {name} has it already\n")
-                } else {
-                    format!(
-                        "{image}: number {} of {name}, {} of {} components changed\n",
-                        added.number + 1,
-                        number(added.changed),
-                        number(added.seen)
-                    )
-                };
-                output::say(&text)?;
-            }
+            output::print_step(global, || {
+                if added.known {
+                    return format!("{image}: already in {name}\n");
+                }
+                format!(
+                    "{image}: number {} of {name}, {} of {} components changed\n",
+                    added.number + 1,
+                    number(added.changed),
+                    number(added.seen)
+                )
+            })?;
             all.push(json!({ "image": image.to_string(), "sequence": name, "added": added }));
         }
-        if global.json {
-            return output::print_json(&json!({ "schema": SCHEMA, "images": all }));
-        }
-        Ok(Outcome::Done)
+        let value = || json!({ "schema": SCHEMA, "images": all });
+        output::print_result(global, false, value, String::new)
     }
 
     /// An image, and the name of its sequence.
@@ -145,10 +141,12 @@ mod run {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<(String, Loaded)> {
-        let one = load_one(image, args.platform.as_ref(), global, terminal)?;
+        let one = load_one(image, args.platform.as_ref(), &global.budget(), global, terminal)?;
         let name = args.name.clone().or_else(|| one.names.iter().find_map(|n| name::repository(n)));
         let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {
-            Error::refused(format!("{image} has no name; --name says which sequence it continues"))
+            Error::refused(format!(
+                "{image} has no name; use --name to name the sequence that it continues"
+            ))
         })?;
         Ok((name, one))
     }
@@ -168,7 +166,7 @@ mod run {
         // The sort is stable: names stay in order.
         rates.sort_by(|a, b| b.1.total_cmp(&a.1));
         let files = history.changed_files()?;
-        if global.json {
+        let value = || {
             let components: Vec<_> = rates
                 .iter()
                 .map(|(rate, chance)| json!({ "component": rate, "chance": chance }))
@@ -179,17 +177,29 @@ mod run {
                 .collect();
             let sequences: Vec<_> =
                 sequences.iter().map(|(name, n)| json!({ "name": name, "images": n })).collect();
-            return output::print_json(&json!({
+            json!({
                 "schema": SCHEMA, "sequences": sequences, "components": components, "files": files,
-            }));
-        }
-        if sequences.is_empty() {
-            let text = format!("the history in {} is empty\n", dir.display());
-            return output::say(&text);
-        }
+            })
+        };
+        output::print_result(global, false, value, || {
+            if sequences.is_empty() {
+                return format!("the history in {} is empty\n", dir.display());
+            }
+            summary(&sequences, &rates, &files, args.top)
+        })
+    }
+
+    /// Formats the sequences, the least and the most stable components, and the files that changed
+    /// most often, `top` of each.
+    fn summary(
+        sequences: &[(String, u64)],
+        rates: &[(Rate, f64)],
+        files: &[(Vec<u8>, Learned)],
+        top: usize,
+    ) -> String {
         let mut text = String::new();
         for (name, images) in sequences {
-            let _ = writeln!(text, "{name}: {} images", number(images));
+            let _ = writeln!(text, "{name}: {} images", number(*images));
         }
         let rows = |title: &str, rates: &mut dyn Iterator<Item = &(Rate, f64)>| {
             let mut rows = table(&[title, "changed", "of", "chance a release"], 1);
@@ -203,16 +213,16 @@ mod run {
             }
             format!("\n{}", lines(&rows))
         };
-        text.push_str(&rows("least stable", &mut rates.iter().take(args.top)));
-        text.push_str(&rows("most stable", &mut rates.iter().rev().take(args.top)));
+        text.push_str(&rows("least stable", &mut rates.iter().take(top)));
+        text.push_str(&rows("most stable", &mut rates.iter().rev().take(top)));
         if !files.is_empty() {
             let mut rows = table(&["files that changed most", "changed", "of", ""], 1);
-            for (path, learned) in files.iter().take(args.top) {
+            for (path, learned) in files.iter().take(top) {
                 let share = share(learned.changed, learned.seen, 0);
                 rows.add_row([display(path), number(learned.changed), number(learned.seen), share]);
             }
             let _ = write!(text, "\n{}", lines(&rows));
         }
-        output::say(&text)
+        text
     }
 }

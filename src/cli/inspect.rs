@@ -7,15 +7,15 @@ use serde_json::json;
 
 use super::load;
 use super::table::{lines, number, share, table};
-use super::{Global, Outcome, output, terminal::Terminal};
+use super::{Global, Outcome, client, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
-use crate::inspect::{self, Client, Inspection, Layer, Limits, Options, Warning, inspect};
+use crate::inspect::{self, Inspection, Layer, Limits, Options, Warning, inspect};
 use crate::layers::flatten::How;
-use crate::model::content::Budget;
 use crate::model::oci::Platform;
 use crate::secrets::Secret;
+use crate::simulate::Client;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 use crate::transport::outline::Outline;
@@ -33,12 +33,11 @@ pub(super) struct InspectArgs {
     /// Only this platform of several, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Warn of what this client or registry would not take: docker-20.10, docker, containerd,
-    /// podman, bootc, lambda, ecr, ghcr; may be repeated [default: all]
-    #[arg(long, value_name = "CLIENT")]
+    /// Client or registry to check for incompatibilities; may be repeated [default: all]
+    #[arg(long, value_name = "CLIENT", value_parser = client::any())]
     client: Vec<Client>,
-    /// End with status 1 if the image has a secret, wastes more, is deeper, or a client would not
-    /// take it: secret,waste=20%,depth=100,client
+    /// Exit with status 1 if the image has likely secrets, more waste or layers than this, or fails
+    /// with a client: secret,waste=20%,depth=100,client
     #[arg(long, value_name = "LIMITS")]
     fail_on: Option<Limits>,
 }
@@ -51,9 +50,11 @@ impl InspectArgs {
             ..Options::default()
         };
         if !self.client.is_empty() {
-            options.clients.retain(|client| self.client.contains(client));
+            options.clients.clone_from(&self.client);
+            options.clients.sort_unstable();
+            options.clients.dedup();
         }
-        let budget = Budget::new(global.memory.0, None);
+        let budget = global.budget();
         let place = load::place(&self.image, &budget, global)?;
         let (tag, platform) = (load::tag(&self.image), self.platform.as_ref());
         let opened = match place.images(tag, platform, global.max_size.0) {
@@ -77,21 +78,20 @@ impl InspectArgs {
                 limits.exceeded(image).into_iter().map(move |what| format!("{platform}{what}"))
             })
             .collect();
-        if global.json {
+        let value = || {
             let input = self.image.to_string();
-            output::print_json(&json!({
-                "schema": SCHEMA, "input": input, "images": images, "exceeded": exceeded,
-            }))?;
-        } else if !global.quiet {
+            json!({ "schema": SCHEMA, "input": input, "images": images, "exceeded": exceeded })
+        };
+        output::print_result(global, false, value, || {
             let mut text = String::new();
             for (i, image) in images.iter().enumerate() {
                 if several {
                     let _ = write!(text, "{}{}\n\n", if i > 0 { "\n" } else { "" }, image.platform);
                 }
-                text.push_str(&one(image, global.verbose));
+                text.push_str(&describe(image, global.verbose));
             }
-            output::say(&text)?;
-        }
+            text
+        })?;
         for what in &exceeded {
             terminal.failed(what);
         }
@@ -111,8 +111,8 @@ impl InspectArgs {
             return Err(why.context(format!("reading {input}")));
         }
         terminal.note(&format!("its files can't be listed: {why}"));
-        let value = json!({ "schema": SCHEMA, "input": input, "outlines": outlines });
-        output::tell(global, false, &value, || {
+        let value = || json!({ "schema": SCHEMA, "input": input, "outlines": outlines });
+        output::print_result(global, false, value, || {
             outlines.iter().map(outlined).collect::<Vec<_>>().join("\n")
         })
     }
@@ -135,8 +135,8 @@ fn outlined(outline: &Outline) -> String {
     text
 }
 
-/// All that is said of an image, the worst first.
-fn one(image: &Inspection, verbose: bool) -> String {
+/// Describes an image, the most urgent first.
+fn describe(image: &Inspection, verbose: bool) -> String {
     let shown = if verbose { usize::MAX } else { SHOWN };
     let wide = if verbose { usize::MAX } else { WIDE };
     let mut text = overview(image);

@@ -84,17 +84,16 @@ pub(super) fn load(
     image: &Reference,
     platform: Option<&Platform>,
     contents: bool,
+    budget: &Arc<Budget>,
     global: &Global,
     terminal: &Terminal,
 ) -> Result<Vec<Loaded>> {
-    // Archives that come from a pipe are kept in any case.
-    let budget = Budget::new(global.memory.0, None);
-    let opened = open(image, platform, &budget, global)?;
+    let opened = open(image, platform, budget, global)?;
     let pool = global.pool()?;
     let keep = if contents { Keep::Contents } else { Keep::Index };
     let images = opened.images.iter().map(|one| {
         let flat = pool.install(|| {
-            flatten::read(&one.layers, keep, global.max_size.0, &budget, terminal)?.flatten()
+            flatten::read(&one.layers, keep, global.max_size.0, budget, terminal)?.flatten()
         })?;
         Ok(Loaded { platform: one.platform.clone(), names: opened.names.clone(), flat })
     });
@@ -105,10 +104,11 @@ pub(super) fn load(
 pub(super) fn load_one(
     image: &Reference,
     platform: Option<&Platform>,
+    budget: &Arc<Budget>,
     global: &Global,
     terminal: &Terminal,
 ) -> Result<Loaded> {
-    let mut images = load(image, platform, true, global, terminal)?;
+    let mut images = load(image, platform, true, budget, global, terminal)?;
     match (images.pop(), images.is_empty()) {
         (Some(one), true) => Ok(one),
         _ => Err(several_platforms(image)),

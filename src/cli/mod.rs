@@ -1,6 +1,7 @@
 //! The command line: arguments in, library calls, tables or JSON out.
 
 mod bench;
+mod client;
 mod copy;
 mod delta;
 mod diff;
@@ -18,6 +19,7 @@ mod verify;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -26,6 +28,7 @@ use crate::base::byte_size::ByteSize;
 use crate::base::error::{Error, Result};
 use crate::base::signals::clean_up_at_signals;
 use crate::base::threads;
+use crate::model::content::Budget;
 use crate::transport::Reference;
 use terminal::Terminal;
 
@@ -88,8 +91,8 @@ enum Command {
     },
 }
 
-/// Buffers grow with threads.
-const MOST_THREADS: usize = 512;
+/// Maximum of `--threads`: buffers grow with it.
+const MAX_THREADS: usize = 512;
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -106,11 +109,17 @@ struct Global {
     verbose: bool,
     /// Threads to use [default: one a core]
     #[arg(long, global = true, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=MOST_THREADS as i64))]
+          value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
-    /// Memory for contents, the index of files and what decoders hold; for `store` 256MiB unless
-    /// it is stated
-    #[arg(long, global = true, value_name = "SIZE", default_value = "512MiB")]
+    /// Memory for file contents, the file index, decoders and encoders; the program itself takes up
+    /// to 64 MiB more [default: 512MiB; for `store` 256MiB]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SIZE",
+        default_value = "512MiB",
+        hide_default_value = true
+    )]
     memory: ByteSize,
     /// Refuse images that expand to more bytes
     #[arg(long, global = true, value_name = "SIZE", default_value = "256GiB")]
@@ -119,12 +128,15 @@ struct Global {
 
 impl Global {
     fn threads(&self) -> usize {
-        self.threads.map_or_else(|| threads::cores().min(MOST_THREADS), usize::from)
+        self.threads.map_or_else(|| threads::cores().min(MAX_THREADS), usize::from)
     }
-}
 
-impl Global {
-    /// How to split where nothing more is asked.
+    /// Returns the memory of `--memory`, for a command that encodes nothing.
+    fn budget(&self) -> Arc<Budget> {
+        Budget::new(self.memory.0, None)
+    }
+
+    /// Returns the options of a split by default.
     fn split_options(&self) -> crate::split::Options {
         crate::split::Options {
             threads: self.threads(),
@@ -134,7 +146,10 @@ impl Global {
         }
     }
 
-    /// Threads for what is done in parallel.
+    /// Starts the threads of a command.
+    ///
+    /// # Errors
+    /// If the system can't start them.
     fn pool(&self) -> Result<rayon::ThreadPool> {
         threads::pool(self.threads())
     }
@@ -168,7 +183,7 @@ pub fn main() -> ExitCode {
 
 /// Prints help, the version, or what is wrong with the command line.
 fn unparsed(e: &clap::Error) -> ExitCode {
-    match output::forgive_closed(e.print().and_then(|()| io::stdout().flush())) {
+    match output::ignore_closed(e.print().and_then(|()| io::stdout().flush())) {
         Err(lost) if !e.use_stderr() => {
             Terminal::new(true, true).error(&output::not_printed(lost));
             ExitCode::FAILURE
@@ -247,7 +262,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);
-            output::print(&script)
+            output::print_document(&script)
         }
         Command::Man { command } => man(command.as_deref()),
     }
@@ -263,5 +278,5 @@ fn man(wanted: Option<&str>) -> Result<Outcome> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page)?;
-    output::print(&page)
+    output::print_document(&page)
 }

@@ -1,9 +1,8 @@
-//! What goes to standard output: files other than images, documents for machines, and what is said
-//! to people.
+//! Standard output: files other than images, JSON, and text for people.
 //!
-//! A file or document that is cut off there is an error, also where only its reader went away. What
-//! is said to people may be lost so: whoever stops reading has seen enough. The exit
-//! status says what a command found in any case.
+//! A file or JSON document that is cut off is an error, even if its reader closed the pipe. Text for
+//! people is not: a reader that closes the pipe has seen enough. The exit status says what a command
+//! found in any case.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -13,25 +12,31 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::text::{escape, escape_json};
 use crate::transport::{Reference, write};
 
-/// Whether a file is standard input or output.
+/// Returns whether `path` stands for standard input or output.
 pub(super) fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
 }
 
 /// Checks that a file can be written, before any work begins.
+///
+/// # Errors
+/// If it can't be written, already exists without `force`, or standard output is a terminal.
 pub(super) fn check(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()> {
     if !is_standard(path) {
         return write::check_file(path, force, inputs);
     }
     if io::stdout().is_terminal() {
         return Err(Error::refused(
-            "standard output is a terminal; redirect it, or name a file with -o",
+            "standard output is a terminal; redirect it or name a file with -o",
         ));
     }
     Ok(())
 }
 
-/// Writes a file.
+/// Writes a file, or to standard output if that is what `path` stands for.
+///
+/// # Errors
+/// Those of `fill` and of writing.
 pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     if !is_standard(path) {
         return write::file(path, fill);
@@ -40,69 +45,74 @@ pub(super) fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>
     fill(&mut out).and_then(|()| Ok(out.flush()?)).with_context(|| STDOUT)
 }
 
-/// Says what was done, as JSON or for people: on standard output, unless that `is_taken` by what
-/// was made.
-pub(super) fn tell(
+/// Prints the result of a command: `value` with `--json`, nothing with `--quiet`, else `text`. It
+/// goes to standard output, or to standard error if standard output `is_taken` by a file.
+///
+/// # Errors
+/// If it can't be written.
+pub(super) fn print_result<T: serde::Serialize>(
     global: &Global,
     is_taken: bool,
-    value: &impl serde::Serialize,
+    value: impl FnOnce() -> T,
     text: impl FnOnce() -> String,
 ) -> Result<Outcome> {
     let mut out: Box<dyn Write> =
         if is_taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
-    let told = match (global.json, global.quiet) {
-        (true, _) => put(&mut out, &json(value)?),
+    let printed = match (global.json, global.quiet) {
+        (true, _) => write_all(&mut out, &json(&value())?),
         (false, true) => Ok(()),
-        (false, false) => forgive_closed(put(&mut out, lines_printable(&text()).as_bytes())),
+        (false, false) => ignore_closed(write_all(&mut out, lines_printable(&text()).as_bytes())),
     };
-    told.with_context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
+    printed.with_context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
     Ok(Outcome::Done)
+}
+
+/// Prints a line on what was done so far, unless `--json` or `--quiet` is given.
+///
+/// # Errors
+/// If it can't be written.
+pub(super) fn print_step(global: &Global, text: impl FnOnce() -> String) -> Result<()> {
+    if !global.json {
+        print_result(global, false, || (), text)?;
+    }
+    Ok(())
 }
 
 const STDOUT: &str = "writing to standard output";
 
-/// Prints a document, which is of no use without its end.
-pub(super) fn print(bytes: &[u8]) -> Result<Outcome> {
-    put(&mut io::stdout(), bytes).map_err(not_printed)?;
+/// Prints a document that is of no use without its end.
+///
+/// # Errors
+/// If it can't be written, also because its reader closed the pipe.
+pub(super) fn print_document(bytes: &[u8]) -> Result<Outcome> {
+    write_all(&mut io::stdout(), bytes).map_err(not_printed)?;
     Ok(Outcome::Done)
 }
 
-/// Prints a value as JSON.
-pub(super) fn print_json(value: &impl serde::Serialize) -> Result<Outcome> {
-    print(&json(value)?)
-}
-
-/// Prints what people read.
-pub(super) fn say(text: &str) -> Result<Outcome> {
-    forgive_closed(put(&mut io::stdout(), lines_printable(text).as_bytes()))
-        .map_err(not_printed)?;
-    Ok(Outcome::Done)
-}
-
-/// A text for people whose lines hold nothing that a terminal obeys.
+/// Escapes everything in `text` that a terminal would interpret, except line ends.
 fn lines_printable(text: &str) -> String {
     escape(text, &['\n']).into_owned()
 }
 
-/// Takes it for no error that nobody reads any more.
-pub(super) fn forgive_closed(written: io::Result<()>) -> io::Result<()> {
+/// Ignores the error of a pipe whose reader closed it.
+pub(super) fn ignore_closed(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
 }
 
-/// Why standard output does not have all.
+/// Returns the error of output that was lost.
 pub(super) fn not_printed(e: io::Error) -> Error {
     Error::from(e).context(STDOUT)
 }
 
-fn put(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+fn write_all(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)?;
     out.flush()
 }
 
-/// A value as JSON, with a line end.
+/// Formats a value as JSON with a line end.
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
     Ok(format!("{}\n", escape_json(&text)).into_bytes())

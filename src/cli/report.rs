@@ -12,7 +12,6 @@ use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::bench::{self, Form, Options, Sequence, Subject};
 use crate::inspect;
-use crate::model::content::Budget;
 use crate::model::oci::Platform;
 use crate::page::Page;
 use crate::simulate::{Client, Compression, LINKS, NODE};
@@ -42,7 +41,8 @@ pub(super) struct ReportArgs {
 impl ReportArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         output::check(&self.output, self.force, &self.images.iter().collect::<Vec<_>>())?;
-        let budget = Budget::new(global.memory.0, None);
+        let splitting = global.split_options();
+        let budget = splitting.budget();
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         // There is at least one, says the command line.
@@ -63,7 +63,6 @@ impl ReportArgs {
         };
         let inspections = inspect::inspect(last, &inspecting, &budget, terminal)
             .with_context(|| format!("inspecting {name}"))?;
-        let splitting = global.split_options();
         let sequence =
             pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
         let report = match sequence.last.clone() {
@@ -75,7 +74,7 @@ impl ReportArgs {
             Form { target: None, layers: report.input.clone() },
             Form { target: Some(report.layers.len() as u32), layers: pulled },
         ];
-        let clients: Vec<&Client> = CLIENTS.split(',').filter_map(Client::named).collect();
+        let clients: Vec<_> = CLIENTS.into_iter().filter_map(Client::model).collect();
         let link = (LINKS[0].name.to_owned(), LINKS[0].link);
         let pulls = bench::cold_pulls(&forms, &clients, &[link], &NODE);
         let names = self.images[1..].iter().map(ToString::to_string);
@@ -91,11 +90,13 @@ impl ReportArgs {
         };
         let text = page.render();
         output::write(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
-        let value = json!({
-            "schema": SCHEMA, "input": name.to_string(),
-            "output": self.output.display().to_string(), "bytes": text.len(),
-        });
-        output::tell(global, output::is_standard(&self.output), &value, || {
+        let value = || {
+            json!({
+                "schema": SCHEMA, "input": name.to_string(),
+                "output": self.output.display().to_string(), "bytes": text.len(),
+            })
+        };
+        output::print_result(global, output::is_standard(&self.output), value, || {
             format!("wrote {}: {}\n", self.output.display(), ByteSize(text.len() as u64))
         })
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::load::open;
-use super::{Global, Outcome, output, table, terminal::Terminal};
+use super::{Global, Outcome, client, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
@@ -18,7 +18,7 @@ use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::ChurnRule;
 use crate::plan::update::{self, Client, Prices};
 use crate::plan::{MAX_LAYERS, Target};
-use crate::simulate::{self, PROFILES, Profile};
+use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, Options};
 use crate::transport::image::Image;
@@ -35,11 +35,11 @@ pub(super) struct Split {
     /// keeps layers it can only make new ones smaller
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     layer_size: Option<ByteSize>,
-    /// Whose first pulls are to be fast: cuts, and without --target the number of layers, are
-    /// those with which a simulated pull is soonest done. With --layer-size, or where --previous
-    /// keeps layers, the pulls are only simulated
-    #[arg(long, value_name = "CLIENT", value_parser = PROFILES.map(|p| p.name))]
-    profile: Option<String>,
+    /// Client to optimise first pulls for, by simulation: chooses the cuts and, without --target, the
+    /// number of layers. With --layer-size, or where --previous keeps layers, pulls are simulated
+    /// but change nothing
+    #[arg(long, value_name = "CLIENT", value_parser = client::profile())]
+    profile: Option<&'static Profile>,
     #[command(flatten)]
     common: Common,
     /// Expected changes a release of what PATTERN matches: `/opt/model=0.01` for paths,
@@ -82,11 +82,10 @@ struct Update {
     /// Keep layers that hold deleted files which are likely secrets; by default they are dropped
     #[arg(long, requires = "previous")]
     keep_secrets: bool,
-    /// Client to optimise updates for: docker skips layers by chain ID, containerd and podman by
-    /// digest [default: the mean of both]
-    #[arg(long, value_name = "CLIENT", value_parser = ["docker", "containerd", "podman"],
-          requires = "previous")]
-    client: Option<String>,
+    /// Client to optimise updates for: some recognise layers by chain ID, as docker and eks do,
+    /// others by digest [default: the mean of both]
+    #[arg(long, value_name = "CLIENT", value_parser = client::model(), requires = "previous")]
+    client: Option<&'static ClientModel>,
     /// Keep all timestamps as they are in IMAGE
     #[arg(long, requires = "previous")]
     exact: bool,
@@ -129,10 +128,10 @@ impl std::fmt::Display for Percent {
 impl Update {
     fn options(&self) -> update::Options {
         let prices = Prices {
-            client: match self.client.as_deref() {
+            client: match self.client.map(|client| client.reuse) {
                 None => Client::Any,
-                Some("docker") => Client::Chain,
-                Some(_) => Client::Set,
+                Some(Reuse::Chain) => Client::Chain,
+                Some(Reuse::Digest | Reuse::DiffId) => Client::Set,
             },
             beta: self.beta,
             max_dead: self.max_dead.0,
@@ -184,7 +183,7 @@ struct Common {
 
 impl Split {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let profile = self.profile.as_deref().and_then(Profile::named);
+        let profile = self.profile;
         let options = Options {
             profile,
             churn: self.churn.clone(),
@@ -322,7 +321,12 @@ impl Common {
             seconds: start.elapsed().as_secs_f64(),
         };
         let to_stdout = target_file.is_some_and(|t| t.reference().path.is_none());
-        output::tell(global, to_stdout, &report, || table::summary(&report, global.verbose))
+        output::print_result(
+            global,
+            to_stdout,
+            || &report,
+            || table::summary(&report, global.verbose),
+        )
     }
 
     /// Whether the output is said to be a docker-archive.

@@ -142,7 +142,6 @@ mod run {
     use super::{Command, Extract, Global, LEVEL, Outcome, Platform, StoreArgs, Terminal};
     use crate::base::byte_size::ByteSize;
     use crate::base::error::{Context, Error, Result};
-    use crate::model::content::Budget;
     use crate::model::fileset::{Kind, display, parts};
     use crate::model::mtime::time;
     use crate::split::report::SCHEMA;
@@ -175,7 +174,7 @@ mod run {
     }
 
     fn read(dir: &Path, global: &Global) -> Result<Store> {
-        Store::open_read(dir, &Budget::new(global.memory.0, None))
+        Store::open_read(dir, &global.budget())
     }
 
     fn list(dir: &Path, global: &Global) -> Result<Outcome> {
@@ -260,7 +259,7 @@ mod run {
     }
 
     fn remove(removal: &Removal, dir: &Path, global: &Global) -> Result<Outcome> {
-        let budget = Budget::new(global.memory.0, None);
+        let budget = global.budget();
         let store = if removal.dry_run { Store::open_read } else { Store::open_existing };
         let removed = store(dir, &budget)?.remove(removal)?;
         let value = json!({ "removed": removed, "dry_run": removal.dry_run });
@@ -287,7 +286,7 @@ mod run {
     ) -> Result<Outcome> {
         let (at, tag) = (Some(dir.to_owned()), Some(name.to_owned()));
         let image = Reference { transport: Some(Transport::Store), path: at, tag };
-        let loaded = load_one(&image, platform, global, terminal)?;
+        let loaded = load_one(&image, platform, &global.budget(), global, terminal)?;
         let wanted = path.as_bytes();
         let relative: Vec<&[u8]> = parts(wanted).collect();
         let file = loaded.flat.files.resolve(&relative.join(&b'/'));
@@ -381,6 +380,6 @@ mod run {
         text: impl FnOnce() -> String,
     ) -> Result<Outcome> {
         value["schema"] = SCHEMA.into();
-        output::tell(global, false, &value, text)
+        output::print_result(global, false, || value, text)
     }
 }

@@ -40,8 +40,10 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let read =
-            |image, contents| load(image, self.platform.as_ref(), contents, global, terminal);
+        let budget = global.budget();
+        let read = |image, contents| {
+            load(image, self.platform.as_ref(), contents, &budget, global, terminal)
+        };
         let mut first = read(&self.first, self.allow.is_some())?;
         let second = read(&self.second, false)?;
         let mut differences = Vec::new();
@@ -60,8 +62,8 @@ impl Verify {
         let mut paths = 0;
         let mut evened = Evened::default();
         let mut held = Held::default();
-        // What is written anew to compare it lies on disk: memory is for the two images.
-        let budget = Budget::new(0, None);
+        // Files that are rewritten for the comparison go to disk: memory is for the two images.
+        let on_disk = Budget::new(0, None);
         let platforms =
             |images: &[Loaded]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
         let (here, there) = (platforms(&first), platforms(&second));
@@ -74,7 +76,7 @@ impl Verify {
                 // What B took over from its previous image is what A would take over from B.
                 let policy = MtimePolicy::Preserve;
                 let Flattened { files, contents, .. } = flat;
-                let (one, kept) = even_out(files, contents, &budget, &b.flat.files, policy)?;
+                let (one, kept) = even_out(files, contents, &on_disk, &b.flat.files, policy)?;
                 held.add(&kept);
                 evened.files += one.files;
                 evened.bytes += one.bytes;
@@ -85,12 +87,13 @@ impl Verify {
             differences.extend(compare(&flat.files, &b.flat.files));
         }
         let same = differences.is_empty();
-        if global.json {
-            output::print_json(&json!({
+        let value = || {
+            json!({
                 "schema": SCHEMA, "same": same, "paths": paths, "evened": evened, "held": held,
                 "differences": differences,
-            }))?;
-        } else if !global.quiet {
+            })
+        };
+        output::print_result(global, false, value, || {
             let mut text = String::new();
             for d in differences.iter().take(SHOWN) {
                 let _ = writeln!(text, "{d}");
@@ -110,13 +113,10 @@ impl Verify {
                 let _ = writeln!(text, "{note}");
             }
             if !same && self.allow.is_none() && differences.iter().all(|d| d.what == "mtime") {
-                text.push_str(
-                    "all in times only; --allow carried-mtimes passes over those that --previous \
-                     carried over\n",
-                );
+                text.push_str("only times differ; --allow carried-mtimes ignores those that --previous carried over\n");
             }
-            output::say(&text)?;
-        }
+            text
+        })?;
         Ok(if same { Outcome::Done } else { Outcome::Differs })
     }
 }

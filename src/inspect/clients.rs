@@ -1,119 +1,41 @@
-//! What clients and registries would not take, or take badly. Each rule says why.
+//! Incompatibilities with clients and registries. Each rule says why.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Layer, Totals};
 use crate::base::byte_size::ByteSize;
-use crate::base::error::Error;
 use crate::plan::MAX_LAYERS;
+use crate::simulate::Client;
 
-/// Who is to take an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Client {
-    /// Docker Engine before 23.
-    Docker2010,
-    /// Docker Engine from 23 on, with its graph drivers.
-    Docker,
-    /// containerd: Kubernetes nodes, and Docker Engine 29 by default.
-    Containerd,
-    /// podman, CRI-O, skopeo.
-    Podman,
-    /// bootc and composefs.
-    Bootc,
-    /// AWS Lambda.
-    Lambda,
-    /// Amazon ECR, a registry.
-    Ecr,
-    /// GitHub's registry.
-    Ghcr,
-}
-
-impl Client {
-    /// All that are known.
-    pub const ALL: [Self; 8] = [
-        Self::Docker2010,
-        Self::Docker,
-        Self::Containerd,
-        Self::Podman,
-        Self::Bootc,
-        Self::Lambda,
-        Self::Ecr,
-        Self::Ghcr,
-    ];
-
-    /// Its name, as options take it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Docker2010 => "docker-20.10",
-            Self::Docker => "docker",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-            Self::Bootc => "bootc",
-            Self::Lambda => "lambda",
-            Self::Ecr => "ecr",
-            Self::Ghcr => "ghcr",
-        }
-    }
-}
-
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl Serialize for Client {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(self.name())
-    }
-}
-
-impl FromStr for Client {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|c| c.name() == text).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::malformed(format!("{text:?} is no client known here: {names}"))
-        })
-    }
-}
-
-/// How bad it is.
+/// How severe an incompatibility is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The image can't be pulled, pushed or run.
     Fails,
-    /// It costs something, or some versions fail.
+    /// It costs memory or time, or fails with some versions.
     Risks,
 }
 
-/// What a client would not take.
+/// An incompatibility of an image with clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
-    /// Whose.
+    /// The clients.
     pub clients: Vec<Client>,
-    /// How bad.
+    /// How severe it is.
     pub outcome: Outcome,
-    /// Numbers of the layers it is about, from 1; none when it is about the image.
+    /// Numbers of the affected layers, from 1; empty if it concerns the whole image.
     pub layers: Vec<usize>,
-    /// What is so, why it matters, and what to do.
+    /// What was found, why it matters, and what to do about it.
     pub what: String,
 }
 
-/// What the rules look at.
+/// The facts that the rules judge.
 pub(super) struct Facts<'a> {
-    /// The layers.
     pub(super) layers: &'a [Layer],
-    /// All of them together.
     pub(super) totals: &'a Totals,
-    /// Lines of the history that made a layer; `None` without a history.
+    /// Number of history entries that made a layer; `None` without a history.
     pub(super) history: Option<usize>,
-    /// Bytes of the manifest.
     pub(super) manifest_bytes: u64,
     /// Whether an index of several platforms names the image.
     pub(super) in_index: bool,
@@ -122,28 +44,42 @@ pub(super) struct Facts<'a> {
 use Client::{Bootc, Containerd, Docker, Docker2010, Ecr, Ghcr, Lambda, Podman};
 use Outcome::{Fails, Risks};
 
-/// overlayfs stacks no more layers (Linux, `fs/overlayfs/super.c`: `OVL_MAX_STACK`), and
-/// containers/storage allows as many.
+/// Maximum number of layers that overlayfs stacks (Linux, `fs/overlayfs/super.c`: `OVL_MAX_STACK`), and
+/// that containers/storage allows.
 const OVERLAY_LAYERS: usize = 500;
-/// Room for images that are built on this one.
+/// Number of layers to leave for images built on this one.
 const ROOM: usize = 25;
-/// ECR's quota of a layer (Service Quotas: 52,000 MiB).
+/// ECR's limit for a layer (Service Quotas: 52,000 MiB).
 const ECR_LAYER: u64 = 52_000 << 20;
-/// GitHub's limit of a layer.
+/// GitHub's limit for a layer.
 const GHCR_LAYER: u64 = 10_000_000_000;
-/// Lambda's limit of an image, uncompressed (Lambda quotas: 10 GB).
+/// Lambda's limit for an image, uncompressed (Lambda quotas: 10 GB).
 const LAMBDA_IMAGE: u64 = 10 << 30;
-/// containerd and containers/image read no larger manifest.
+/// Largest manifest that containerd and containers/image read.
 const MANIFEST: u64 = 4 << 20;
-/// RFC 8878 §3.1.1.1.2 asks decoders for no more.
+/// The largest window that every decoder must support (RFC 8878 §3.1.1.1.2).
 const WINDOW: u64 = 8 << 20;
 
-/// The warnings for the clients that are asked for, the bad ones first.
+/// The clients that have rules of their own.
+pub(super) const JUDGED: [Client; 8] =
+    [Docker2010, Docker, Containerd, Podman, Bootc, Lambda, Ecr, Ghcr];
+
+/// Returns the client whose rules apply to `client`.
+fn judged_as(client: Client) -> Client {
+    match client {
+        Client::Containerd2 | Client::Ctr | Client::Eks | Client::Soci => Containerd,
+        Client::Skopeo => Podman,
+        client => client,
+    }
+}
+
+/// Returns the warnings for `clients`, those that fail first.
 pub(super) fn check(facts: &Facts<'_>, clients: &[Client]) -> Vec<Warning> {
     let mut warnings = layer_warnings(facts);
     warnings.extend(image_warnings(facts));
     for warning in &mut warnings {
-        warning.clients.retain(|client| clients.contains(client));
+        let affected = clients.iter().filter(|c| warning.clients.contains(&judged_as(**c)));
+        warning.clients = affected.copied().collect();
     }
     warnings.retain(|warning| !warning.clients.is_empty());
     warnings.sort_by_key(|warning| warning.outcome == Risks);
@@ -163,20 +99,20 @@ fn layer_warnings(facts: &Facts<'_>) -> Vec<Warning> {
     rule(
         &[Docker2010, Lambda],
         Fails,
-        "zstd layers can't be read (\"invalid tar header\"); split --compression gzip",
+        "zstd layers cannot be read (\"invalid tar header\"); use split --compression gzip",
         &zstd,
     );
     // containerd#9859; containers/image knows no zstd in schema 2.
     rule(
         &[Containerd, Podman],
         Fails,
-        "zstd layers under a media type of Docker's are refused; the manifest must be OCI's",
+        "zstd layers are refused under a Docker media type; they need an OCI manifest",
         &|l| zstd(l) && l.media_type.as_ref().is_some_and(|t| t.contains("docker")),
     );
     rule(
         &[Docker2010, Docker, Containerd, Podman, Bootc, Lambda],
         Risks,
-        "the media type names another compression than the bytes have; clients that believe it fail",
+        "the media type names a compression that the bytes do not have; clients that rely on it fail",
         &|l| {
             let Some(media_type) = &l.media_type else { return false };
             let named = ["gzip", "zstd"].into_iter().find(|c| media_type.ends_with(c));
@@ -187,8 +123,8 @@ fn layer_warnings(facts: &Facts<'_>) -> Vec<Warning> {
         &[Docker, Containerd, Podman, Bootc],
         Risks,
         &format!(
-            "the zstd window is larger than {}, which every client must hold in memory for each \
-             layer it unpacks, and which strict decoders refuse; split again without --long",
+            "the zstd window is larger than {}; clients hold it in memory for each layer they \
+             unpack, and strict decoders refuse it; split again without --long",
             ByteSize(WINDOW)
         ),
         &|l| l.zstd_window.is_some_and(|w| w > WINDOW),
@@ -197,18 +133,15 @@ fn layer_warnings(facts: &Facts<'_>) -> Vec<Warning> {
     rule(
         &[Bootc],
         Fails,
-        "a layer of several zstd frames (zstd:chunked, for one) ends for it with the first",
+        "only the first zstd frame of a layer is read, and there are several (as in zstd:chunked)",
         &|l| l.zstd_frames.is_some_and(|n| n > 1),
     );
-    rule(&[Ecr], Fails, "a layer may have 52,000 MiB; split --layer-size", &|l| {
+    rule(&[Ecr], Fails, "the layer is larger than 52,000 MiB; use split --layer-size", &|l| {
         l.blob_bytes > ECR_LAYER
     });
-    rule(
-        &[Ghcr],
-        Fails,
-        "a layer may have 10 GB, and must be uploaded in ten minutes; split --layer-size",
-        &|l| l.blob_bytes > GHCR_LAYER,
-    );
+    rule(&[Ghcr], Fails, "the layer is larger than 10 GB; use split --layer-size", &|l| {
+        l.blob_bytes > GHCR_LAYER
+    });
     warnings
 }
 
@@ -223,32 +156,34 @@ fn image_warnings(facts: &Facts<'_>) -> Vec<Warning> {
         warn(
             &[Docker2010, Docker],
             Fails,
-            format!("{depth} layers are more than {most} (\"max depth exceeded\"); split them"),
+            format!(
+                "{depth} layers exceed the limit of {most} (\"max depth exceeded\"); use split"
+            ),
         );
     } else if depth > most - ROOM {
         warn(
             &[Docker2010, Docker],
             Risks,
-            format!("{depth} of {most} layers leave little room for images built on this one"),
+            format!("{depth} of {most} layers leave few for images built on this one"),
         );
     }
     if depth > OVERLAY_LAYERS {
         warn(
             &[Containerd, Podman, Bootc],
             Fails,
-            format!("{depth} layers are more than overlayfs stacks, {OVERLAY_LAYERS}; split them"),
+            format!("{depth} layers exceed overlayfs's limit of {OVERLAY_LAYERS}; use split"),
         );
     }
     if facts.manifest_bytes > MANIFEST {
         let bytes = ByteSize(facts.manifest_bytes);
-        warn(&[Containerd, Podman], Fails, format!("the manifest has {bytes}, more than 4 MiB"));
+        warn(&[Containerd, Podman], Fails, format!("the manifest has {bytes}; the limit is 4 MiB"));
     }
     if facts.totals.tar_bytes > LAMBDA_IMAGE {
         let bytes = ByteSize(facts.totals.tar_bytes);
-        warn(&[Lambda], Fails, format!("{bytes} uncompressed are more than its 10 GB"));
+        warn(&[Lambda], Fails, format!("the image has {bytes} uncompressed; the limit is 10 GB"));
     }
     if facts.in_index {
-        let what = "it takes the manifest of one platform, and no index; split --platform";
+        let what = "an index is refused; use split --platform to write the image of one platform";
         warn(&[Lambda], Fails, what.to_owned());
     }
     if let Some(lines) = facts.history.filter(|lines| *lines != facts.totals.layers) {
@@ -257,8 +192,8 @@ fn image_warnings(facts: &Facts<'_>) -> Vec<Warning> {
             &[Lambda],
             Risks,
             format!(
-                "the history tells of {lines} layers and the image has {}; split writes one that \
-                 agrees",
+                "the history lists {lines} layers and the image has {}; split writes a history that \
+                 matches",
                 facts.totals.layers
             ),
         );

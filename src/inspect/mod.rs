@@ -5,7 +5,7 @@ mod clients;
 mod limits;
 mod waste;
 
-pub use clients::{Client, Outcome, Warning};
+pub use clients::{Outcome, Warning};
 pub use limits::{Limit, Limits};
 pub use waste::{Duplicate, Hidden, Place, Waste};
 
@@ -27,12 +27,13 @@ use crate::model::oci::{self, Manifest};
 use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
 use crate::secrets::{self, Scanned, Secret};
+use crate::simulate::Client;
 use crate::transport::image::{Image, Opened};
 
 /// How to inspect.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whose warnings are wanted.
+    /// The clients to check for incompatibilities.
     pub clients: Vec<Client>,
     /// Into how many layers a split would be, for what it saves.
     pub target: u32,
@@ -46,7 +47,7 @@ impl Default for Options {
     /// All clients, eight layers, one thread a core.
     fn default() -> Self {
         Self {
-            clients: Client::ALL.to_vec(),
+            clients: clients::JUDGED.to_vec(),
             target: 8,
             threads: threads::cores(),
             max_size: 256 << 30,

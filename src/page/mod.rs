@@ -209,7 +209,7 @@ impl Page<'_> {
         for ColdPulls { client, pulls, .. } in self.pulls {
             for (form, pull) in ["as built", "split"].iter().zip(pulls) {
                 rows.push(vec![
-                    (*client).to_owned(),
+                    client.to_string(),
                     (*form).to_owned(),
                     format!("{:.1}", pull.makespan),
                     format!("{:.1}", pull.bound),

@@ -4,7 +4,7 @@
 //! cores evenly, none on more cores than it can use. Both are fluid: what counts is how much is
 //! left of each, and time goes from one end to the next.
 
-use super::{Client, Compression, Interval, Layer, Link, Machine, Need, Span};
+use super::{ClientModel, Compression, Interval, Layer, Link, Machine, Need, Span};
 
 /// A layer's work.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +25,7 @@ pub(super) struct Job {
 const NANO: f64 = 1e-9;
 
 impl Job {
-    pub(super) fn new(layer: &Layer, need: Need, client: &Client, machine: &Machine) -> Self {
+    pub(super) fn new(layer: &Layer, need: Need, client: &ClientModel, machine: &Machine) -> Self {
         let costs = &client.costs;
         let decode = match layer.compression {
             Compression::None => 0.0,
@@ -85,7 +85,7 @@ struct Left {
 }
 
 /// Plays a pull from the first request for a layer on. A span for each job.
-pub(super) fn run(jobs: &[Job], client: &Client, link: &Link, machine: &Machine) -> Vec<Span> {
+pub(super) fn run(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Machine) -> Vec<Span> {
     let mut state = State {
         jobs,
         client,
@@ -112,7 +112,7 @@ pub(super) fn run(jobs: &[Job], client: &Client, link: &Link, machine: &Machine)
 
 struct State<'a> {
     jobs: &'a [Job],
-    client: &'a Client,
+    client: &'a ClientModel,
     spans: Vec<Span>,
     left: Vec<Left>,
     flows: Vec<Flow>,

@@ -12,18 +12,20 @@
 //! use relayer::simulate::{Client, Compression, LINKS, Layer, MACHINE, simulate};
 //!
 //! let layer = Layer { blob_bytes: 30_000_000, tar_bytes: 100_000_000, entries: 2_000, compression: Compression::Zstd };
-//! let docker = Client::named("docker").unwrap();
+//! let docker = Client::Docker.model().unwrap();
 //! let pull = simulate(&[layer; 8], docker, &LINKS[0].link, &MACHINE);
 //! assert!(pull.makespan >= pull.bound);
 //! ```
 
-mod client;
+mod clients;
 mod events;
+mod models;
 mod need;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{CLIENTS, Client, Costs, LINKS, MACHINE, NODE, NamedLink, PROFILES, Profile};
+pub use clients::Client;
+pub use models::{ClientModel, Costs, LINKS, MACHINE, MODELS, NODE, NamedLink, PROFILES, Profile};
 pub use need::{Identity, Need, Reuse, needs};
 
 use events::Job;
@@ -122,7 +124,7 @@ pub struct Pull {
 }
 
 /// A pull by a client that has nothing.
-pub fn simulate(layers: &[Layer], client: &Client, link: &Link, machine: &Machine) -> Pull {
+pub fn simulate(layers: &[Layer], client: &ClientModel, link: &Link, machine: &Machine) -> Pull {
     let all = vec![Need { download: true, unpack: true }; layers.len()];
     simulate_update(layers, &all, client, link, machine)
 }
@@ -131,7 +133,7 @@ pub fn simulate(layers: &[Layer], client: &Client, link: &Link, machine: &Machin
 pub fn simulate_update(
     layers: &[Layer],
     needs: &[Need],
-    client: &Client,
+    client: &ClientModel,
     link: &Link,
     machine: &Machine,
 ) -> Pull {
@@ -158,13 +160,13 @@ pub fn simulate_update(
 }
 
 /// Seconds of cores to unpack a layer.
-pub fn unpacking(layer: &Layer, client: &Client, machine: &Machine) -> f64 {
+pub fn unpacking(layer: &Layer, client: &ClientModel, machine: &Machine) -> f64 {
     Job::new(layer, Need { download: true, unpack: true }, client, machine).unpacking
 }
 
 /// The largest of what each resource needs by itself: the link for all bytes, the slots for all
 /// downloads, the cores for all work, the unpackers for all layers, and each layer alone.
-fn bound(jobs: &[Job], client: &Client, link: &Link, machine: &Machine) -> f64 {
+fn bound(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Machine) -> f64 {
     let rate = link.per_connection.min(link.total);
     let trip = f64::from(client.layer_trips) * link.latency;
     // Nothing else is going on: a connection for each range, as many as there may be.

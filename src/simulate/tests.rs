@@ -38,8 +38,8 @@ fn links() -> impl Strategy<Value = Link> {
     })
 }
 
-fn clients() -> impl Strategy<Value = Client> {
-    prop::sample::select(CLIENTS.to_vec())
+fn clients() -> impl Strategy<Value = ClientModel> {
+    prop::sample::select(MODELS.to_vec())
 }
 
 proptest! {
@@ -82,7 +82,7 @@ proptest! {
         prop_assume!(!layers.is_empty());
         let link = Link { latency: 0.0, ..link };
         // Bytes alone: what is computed of them would end after them otherwise.
-        let client = Client { costs: Costs { fetch: 0.0, ..client.costs }, decodes_twice: false, ..client };
+        let client = ClientModel { costs: Costs { fetch: 0.0, ..client.costs }, decodes_twice: false, ..client };
         let slack = 1.0 + 1e-9;
         let base = simulate(&layers, &client, &link, &FAST).makespan;
         let faster = Link { per_connection: link.per_connection * times, ..link };
@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn one_layer_is_a_formula(stored in 1u64..90_000_000, link in links()) {
-        for client in &CLIENTS {
+        for client in &MODELS {
             if client.range.is_some() {
                 continue;
             }
@@ -118,7 +118,7 @@ proptest! {
             let unpack = if client.unpacks == 0 { 0.0 } else { decoding.max(hashing + writing) };
             let want = trips + download + unpack + costs.image;
             let got = simulate(&[one], client, &link, &FAST).makespan;
-            prop_assert!((got - want).abs() < want * 1e-9, "{}: {} {}", client.name, got, want);
+            prop_assert!((got - want).abs() < want * 1e-9, "{}: {} {}", client.client, got, want);
         }
     }
 }
@@ -135,7 +135,7 @@ fn three_downloads_share_a_link_and_a_fourth_waits() {
         layer: 0.0,
         image: 0.0,
     };
-    let docker = Client { costs, ..*Client::named("docker").unwrap() };
+    let docker = ClientModel { costs, ..*Client::Docker.model().unwrap() };
     let link = Link { per_connection: 10e6, total: 15e6, latency: 0.0 };
     let pull = simulate(&[layer(10_000_000); 4], &docker, &link, &FAST);
     let ends: Vec<f64> = pull.spans.iter().map(|s| s.download.unwrap().end).collect();
@@ -173,7 +173,7 @@ fn an_update_loads_what_is_missing_and_unpacks_what_is_above() {
     assert_eq!(text(Reuse::Chain), "-BBBu");
     assert_eq!(text(Reuse::Digest), "-uuBu");
     assert_eq!(text(Reuse::DiffId), "-uuBu");
-    let podman = Client::named("podman").unwrap();
+    let podman = Client::Podman.model().unwrap();
     let layers = [layer(5_000_000); 5];
     let cold = simulate(&layers, podman, &LINKS[0].link, &MACHINE);
     let update = simulate_update(
@@ -194,19 +194,24 @@ fn an_update_loads_what_is_missing_and_unpacks_what_is_above() {
 
 #[test]
 fn ranges_take_a_large_layer_apart() {
-    let soci = Client::named("soci").unwrap();
+    let soci = Client::Soci.model().unwrap();
     let link = Link { per_connection: 10e6, total: 1e9, latency: 0.01 };
     let many = Machine { cores: 64, speed: 1.0 };
     let ranges = simulate(&[layer(400_000_000)], soci, &link, &many);
-    let whole = simulate(&[layer(400_000_000)], &Client { range: None, ..*soci }, &link, &many);
+    let whole =
+        simulate(&[layer(400_000_000)], &ClientModel { range: None, ..*soci }, &link, &many);
     assert!(ranges.spans[0].download.unwrap().end < whole.spans[0].download.unwrap().end / 8.0);
     assert_eq!(ranges.requests, 3 + 24);
 }
 
 #[test]
-fn names_are_found() {
-    for profile in &PROFILES {
-        assert_eq!(Profile::named(profile.name), Some(profile));
+fn every_client_is_found_by_its_name_and_others_are_told_the_list() {
+    for client in Client::ALL {
+        assert_eq!(client.name().parse::<Client>().unwrap(), client);
+        assert_eq!(client.profile().map(|p| p.client), client.model().copied());
     }
-    assert!(Client::named("nerdctl").is_none());
+    let modelled: Vec<Client> = Client::ALL.into_iter().filter(|c| c.model().is_some()).collect();
+    assert_eq!(modelled, MODELS.map(|model| model.client));
+    let unknown = "nerdctl".parse::<Client>().unwrap_err().to_string();
+    assert!(unknown.contains("containerd-2, ctr, eks, podman"), "{unknown}");
 }

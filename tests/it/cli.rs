@@ -70,6 +70,51 @@ fn wrong_usage_is_status_2_and_help_is_0() {
 }
 
 #[test]
+fn all_options_take_the_same_names_of_clients() {
+    let options: [(&[&str], &str); 4] = [
+        (&["split", "none.tar", "--profile"], "soci]"),
+        (&["split", "none.tar", "--previous", "none.tar", "--client"], "soci]"),
+        (&["bench", "none.tar", "--client"], "soci]"),
+        (&["inspect", "none.tar", "--client"], "soci, bootc, lambda, ecr, ghcr]"),
+    ];
+    let shared = "docker-20.10, docker, containerd, containerd-2, ctr, eks, podman, skopeo, ";
+    for (args, rest) in options {
+        let run = |client: &str| tool::output(relayer().args(args).arg(client));
+        for client in shared.trim_end_matches(", ").split(", ") {
+            // It ends where it does not find the image.
+            assert_eq!(run(client).status.code(), Some(1), "{args:?} {client}");
+        }
+        let unknown = run("nerdctl");
+        assert_eq!(unknown.status.code(), Some(2), "{args:?}");
+        let errors = String::from_utf8(unknown.stderr).unwrap();
+        assert!(errors.contains(&format!("{shared}{rest}")), "{args:?}: {errors}");
+    }
+}
+
+#[test]
+fn all_images_of_a_command_share_its_memory() {
+    let p = Place::new();
+    let name = "a name of some 100 bytes that makes the index large with few files in the image ";
+    for version in ["a", "b"] {
+        let items: Vec<Item> =
+            (0..50_000).map(|i| Item::file(format!("{version}{i} {name}"), "")).collect();
+        fs::write(p.at(version), Image::new(vec![layer(&items)]).docker_new()).unwrap();
+    }
+    let run = |args: &[&str]| tool::output(relayer().current_dir(&p.dir).args(args));
+    for one in [&["inspect", "a"][..], &["inspect", "b"]] {
+        let out = run(&[one, &["--memory", "64MiB", "-q"]].concat());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    for two in [["verify", "a", "b"], ["diff", "a", "b"]] {
+        let out = run(&[&two[..], &["--memory", "64MiB", "-q"]].concat());
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(errors.contains("a larger --memory allows more"), "{two:?}: {errors}");
+        let out = run(&[&two[..], &["--memory", "256MiB", "-q"]].concat());
+        assert!(out.stderr.is_empty(), "{two:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+#[test]
 fn the_output_lies_beside_the_input_and_is_not_replaced_unasked() {
     let p = Place::new();
     let text = tool::split(&[&p.at("img.tar")]);

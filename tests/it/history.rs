@@ -57,7 +57,7 @@ fn what_changes_is_learned_and_goes_on_top() {
     assert!(text.contains("number 6 of docker.io/example/app"), "{text}");
     // The same image again is no new one.
     let again = tool::ok(&mut history(dir, &["add", &layouts[3]]));
-    assert!(again.contains("has it already"), "{again}");
+    assert!(again.contains("already in docker.io/example/app"), "{again}");
     let shown = show(dir);
     assert_eq!(images(&shown), 6);
     let component = |name: &str| {

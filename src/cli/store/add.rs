@@ -121,21 +121,20 @@ fn print_added(added: &Added, start: Instant, global: &Global, terminal: &Termin
             digest.short()
         ));
     }
-    if global.json || global.quiet {
-        return Ok(());
-    }
-    let what = if added.known {
-        "was there already".to_owned()
-    } else {
-        format!(
-            "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
-            ByteSize(added.blob_bytes),
-            ByteSize(added.new_bytes),
-            ByteSize(added.stored_bytes),
-            start.elapsed().as_secs_f64()
-        )
-    };
-    output::say(&format!("{}: {what}\n", named(&added.names, added.digest))).map(drop)
+    output::print_step(global, || {
+        let what = if added.known {
+            "already exists".to_owned()
+        } else {
+            format!(
+                "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
+                ByteSize(added.blob_bytes),
+                ByteSize(added.new_bytes),
+                ByteSize(added.stored_bytes),
+                start.elapsed().as_secs_f64()
+            )
+        };
+        format!("{}: {what}\n", named(&added.names, added.digest))
+    })
 }
 
 /// Memory for what is read, and threads that have what is left.
