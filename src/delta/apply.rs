@@ -18,7 +18,7 @@ use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{Config, Descriptor, Manifest, media_type, parse};
-use crate::transport::bundle::{Blob, Bundle, Listed};
+use crate::transport::bundle::{Blob, Bundle, ManifestEntry};
 use crate::transport::image::Image;
 
 /// Statistics of a delta that was applied.
@@ -115,7 +115,7 @@ pub fn apply(
     let config = bundle.document(media_type::CONFIG, header.config.clone().into_bytes());
     let layers = header.layers.iter().map(|l| l.digest).collect();
     let platform = Config::parse(header.config.as_bytes())?.platform();
-    bundle.listed.push(Listed { config: config.digest, layers, platform });
+    bundle.listed.push(ManifestEntry { config: config.digest, layers, platform });
     let (kind, text) = &header.manifest;
     let root: Descriptor = bundle.document(kind, text.clone().into_bytes());
     bundle.root = Some(root);

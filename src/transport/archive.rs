@@ -1,6 +1,7 @@
-//! The index of a tar archive that holds an image: names, and where their bytes are.
+//! Index of a tar archive that holds an image: member names and the location of their bytes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::files::{Documents, Files};
@@ -10,7 +11,7 @@ use crate::format::tar::{EntryKind, Reader};
 use crate::model::content::{Region, Source, SourceReader};
 use crate::model::fileset::{self, display};
 
-/// Links to links to links, at most so deep.
+/// Maximum depth of links to links.
 const MAX_LINKS: usize = 40;
 
 enum Member {
@@ -18,23 +19,29 @@ enum Member {
         offset: u64,
         size: u64,
     },
-    /// A symbolic or hard link, its target from the archive's root. Docker's older archives share
-    /// layers by symlinks.
+    /// A symbolic or hard link with its target, relative to the archive's root. Older archives of
+    /// Docker share layers through symlinks.
     Link(Vec<u8>),
 }
 
-/// The members of an archive. Reading it jumps over their bytes.
+/// The members of an archive. Building the index skips their bytes.
 pub struct Archive {
     source: Source,
     members: BTreeMap<Vec<u8>, Member>,
     documents: Documents,
 }
 
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("members", &self.members.len()).finish_non_exhaustive()
+    }
+}
+
 impl Archive {
-    /// Goes through the archive's headers.
+    /// Indexes the archive by its headers.
     ///
     /// # Errors
-    /// When it is no whole tar archive.
+    /// If it is not a complete tar archive, or exceeds a limit.
     pub fn open(source: Source) -> Result<Self> {
         let (mut members, mut bytes) = (BTreeMap::new(), 0);
         let mut reader = Reader::new(SourceReader::all(source.as_ref()));
@@ -53,29 +60,29 @@ impl Archive {
             };
             if members.len() >= MAX_MEMBERS {
                 return Err(Error::limit(format!(
-                    "more than {MAX_MEMBERS} files; no image archive"
+                    "more than {MAX_MEMBERS} files; this is not an image archive"
                 )));
             }
             bytes += name.len() + if let Member::Link(target) = &member { target.len() } else { 0 };
             if bytes > MAX_MEMBER_NAMES {
                 return Err(Error::limit(format!(
-                    "names of more than {MAX_MEMBER_NAMES} bytes; no image archive"
+                    "names of more than {MAX_MEMBER_NAMES} bytes; this is not an image archive"
                 )));
             }
-            // As in unpacking, a later member replaces an earlier one of its name.
+            // As when unpacking, a later member replaces an earlier one of the same name.
             members.insert(name, member);
         }
         Ok(Self { source, members, documents: Documents::default() })
     }
 
-    /// Names of the members, for messages.
+    /// Returns the names of the members, for messages.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.members.keys().map(|name| display(name))
     }
 }
 
 impl Archive {
-    /// What `path` leads to when a folder in it is a symlink.
+    /// Returns the path behind `path` if a folder in it is a symlink.
     fn behind_link(&self, path: &[u8]) -> Option<Vec<u8>> {
         let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
         slashes.into_iter().find_map(|at| match self.members.get(&path[..at]) {
@@ -101,7 +108,7 @@ impl Files for Archive {
                 }
             }
         }
-        Err(Error::malformed(format!("{name}: a loop of links in the archive")))
+        Err(Error::malformed(format!("{name}: the archive has a loop of links")))
     }
 
     fn documents(&self) -> Option<&Documents> {
@@ -109,7 +116,7 @@ impl Files for Archive {
     }
 }
 
-/// A path from the archive's root, without `.` and with `..` taken back; it can't leave the root.
+/// Returns a path relative to the archive's root with `.` and `..` resolved; it can't leave the root.
 fn clean(path: &[u8], dir: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for part in fileset::parts(dir).chain(fileset::parts(path)) {

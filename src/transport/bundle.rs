@@ -1,6 +1,7 @@
 //! An image ready to be written: its blobs by digest, and the descriptor that names it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -17,18 +18,26 @@ use crate::model::content::{CHANGED, Source, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
-/// Bytes to write under their digest.
+/// A blob to write under its digest.
 #[derive(Clone)]
 pub struct Blob {
     /// The bytes.
     pub source: Source,
-    /// Whether they had the digest when they were read first. It is verified while writing in any
-    /// case.
+    /// Whether the digest was verified when the bytes were first read. It is verified again during
+    /// writing.
     pub verified: bool,
 }
 
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut blob = f.debug_struct("Blob");
+        blob.field("bytes", &self.source.size()).field("verified", &self.verified).finish()
+    }
+}
+
 impl Blob {
-    /// Copies a blob and verifies its digest: also where that was known, as it is read again.
+    /// Copies a blob and verifies its digest, even if that was verified before: the bytes are read
+    /// again.
     pub(super) fn copy(
         &self,
         digest: &Digest,
@@ -48,7 +57,7 @@ impl Blob {
         }
         let (_, found, _) = reader.finish();
         if found != *digest {
-            let damaged = "the image is damaged, rebuild or download it again";
+            let damaged = "the image is damaged; rebuild or download it again";
             let why = if self.verified { CHANGED } else { damaged };
             let what = format!("the bytes have digest {found}: {why}");
             return Err(Error::mismatch(what).context(place()));
@@ -57,43 +66,46 @@ impl Blob {
     }
 }
 
-/// What `manifest.json` says of one image.
+/// An entry of `manifest.json`, which describes one image.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ManifestEntry {
     /// The config's digest.
     pub config: Digest,
     /// The layers' digests, lowest first.
     pub layers: Vec<Digest>,
-    /// What it runs on.
+    /// The platform that it runs on.
     pub platform: Platform,
 }
 
-/// Everything that is written for one name.
-#[derive(Clone, Default)]
+/// Everything to write for one reference.
+#[derive(Debug, Clone, Default)]
 pub struct Bundle {
     /// Manifests, configs, indexes and layers.
     pub blobs: BTreeMap<Digest, Blob>,
-    /// The manifest, or the index of several.
+    /// The descriptor of the manifest, or of the index of several.
     pub root: Option<Descriptor>,
-    /// One image a platform.
-    pub listed: Vec<Listed>,
-    /// The names it goes by.
+    /// One image per platform.
+    pub listed: Vec<ManifestEntry>,
+    /// The image's names.
     pub names: Vec<String>,
 }
 
 impl Bundle {
-    /// Adds a document and gives its descriptor.
+    /// Adds a document and returns its descriptor.
     pub fn document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
         let descriptor = Descriptor::of(media_type, &bytes);
         self.blobs.insert(descriptor.digest, Blob { source: Arc::new(bytes), verified: true });
         descriptor
     }
 
-    /// Adds one platform's image, its layers being there already, and gives the descriptor of its
-    /// manifest. Layers are listed lowest first.
+    /// Adds the image of one platform, whose layers were added before, and returns the descriptor of
+    /// its manifest. Layers are listed lowest first.
+    ///
+    /// # Errors
+    /// If a document can't be written as JSON.
     pub fn image(&mut self, config: &Config, manifest: &mut Manifest) -> Result<Descriptor> {
         manifest.config = self.document(media_type::CONFIG, config.to_bytes()?);
-        self.listed.push(Listed {
+        self.listed.push(ManifestEntry {
             config: manifest.config.digest,
             layers: manifest.layers.iter().map(|l| l.digest).collect(),
             platform: config.platform(),
@@ -101,13 +113,16 @@ impl Bundle {
         Ok(self.document(media_type::MANIFEST, oci::to_json(manifest)?))
     }
 
-    /// Bytes of all blobs.
+    /// Returns the size of all blobs in bytes.
     pub fn bytes(&self) -> u64 {
         self.blobs.values().map(|b| b.source.size()).sum()
     }
 
-    /// The images that `opened` holds, blob for blob as they are. A docker-archive has no manifest;
-    /// it is given one that describes its blobs.
+    /// Returns the images of `opened` with every blob unchanged. A docker-archive has no manifest, so
+    /// one that describes its blobs is added.
+    ///
+    /// # Errors
+    /// If a layer can't be read or does not have its digest.
     pub fn unchanged(opened: &Opened) -> Result<Self> {
         let mut bundle = Self { names: opened.names.clone(), ..Self::default() };
         let mut descriptors = Vec::new();
@@ -121,12 +136,18 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// The same image as it will be read again.
+    /// Opens the image as it will be read after it is written.
+    ///
+    /// # Errors
+    /// If a document is not valid.
     pub fn reopen(&self) -> Result<Opened> {
         layout::open(self, None, None, Transport::Oci)
     }
 
-    /// Sets the root: the only image, or an index like `index` of all of them.
+    /// Sets the root: the only image, or an index of all images with the other fields of `index`.
+    ///
+    /// # Errors
+    /// If the index can't be written as JSON.
     pub fn finish(
         &mut self,
         index: Option<&Index<Value>>,
@@ -150,10 +171,13 @@ impl Bundle {
         Ok(())
     }
 
-    /// Adds an image as it is, and gives the descriptor of its manifest.
+    /// Adds an image unchanged and returns the descriptor of its manifest.
+    ///
+    /// # Errors
+    /// If a layer can't be read or does not have its digest.
     pub fn add_unchanged(&mut self, image: &Image) -> Result<Descriptor> {
         let digests: Vec<_> = image.layers.par_iter().map(LayerBlob::digest).collect();
-        // Of several broken layers the lowest is reported, whichever is found first.
+        // If several layers are damaged, the lowest is reported, whichever is found first.
         let layers: Vec<Digest> = digests.into_iter().collect::<Result<_>>()?;
         for (layer, digest) in image.layers.iter().zip(&layers) {
             let blob = Blob { source: Arc::clone(&layer.source), verified: false };
@@ -161,7 +185,7 @@ impl Bundle {
         }
         let config = self.document(media_type::CONFIG, image.config_bytes.clone());
         let platform = image.platform.clone();
-        self.listed.push(Listed { config: config.digest, layers: layers.clone(), platform });
+        self.listed.push(ManifestEntry { config: config.digest, layers: layers.clone(), platform });
         if let Some(bytes) = &image.manifest {
             let manifest: Manifest = oci::parse(bytes, "the manifest")?;
             let kind = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);

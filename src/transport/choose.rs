@@ -1,4 +1,4 @@
-//! Which of the images in an `index.json` a name means.
+//! Selection of the image in an `index.json` that a name refers to.
 
 #[cfg(feature = "store")]
 use std::collections::BTreeMap;
@@ -11,35 +11,35 @@ use super::name;
 use crate::base::error::{Error, Result, if_valid};
 use crate::model::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
 
-/// Indexes in indexes, at most so deep.
+/// Maximum depth of indexes inside indexes.
 pub(super) const MAX_DEPTH: usize = 8;
-/// More images than this in one index are a mistake or an attack.
+/// Maximum number of images in one index: more are a mistake or an attack.
 pub(super) const MAX_IMAGES: usize = 1000;
 
-/// What a name means.
-pub(super) struct Chosen {
+/// The entries that a name refers to.
+pub(super) struct Selection {
     /// One image or index, or several images that differ only in platform.
     pub(super) descriptors: Vec<Descriptor>,
-    /// The names it has.
+    /// Their names.
     pub(super) names: Vec<String>,
-    /// What a user should know.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
-/// An entry of an index.
+/// Parses an entry of an index.
 ///
 /// # Errors
-/// When it is no descriptor, or one by another digest than SHA-256.
+/// If it is not a descriptor with a SHA-256 digest.
 pub(super) fn entry(value: &Value) -> Result<Descriptor> {
     oci::parse(&oci::to_json(value)?, "an entry of the index")
 }
 
-/// An index whose entries are not looked at yet.
+/// Reads an index without parsing its entries.
 pub(super) fn read_index(files: &dyn Files, d: &Descriptor) -> Result<Index<Value>> {
     let index: Index<Value> = oci::parse(&document_blob(files, d)?, "the index")?;
     if index.media_type.as_deref().is_some_and(media_type::is_manifest) {
         return Err(Error::malformed(
-            "what names it calls it an index, it calls itself a manifest (CVE-2021-41190)",
+            "its descriptor says index, the document says manifest (CVE-2021-41190)",
         ));
     }
     if index.manifests.len() > MAX_IMAGES {
@@ -48,20 +48,25 @@ pub(super) fn read_index(files: &dyn Files, d: &Descriptor) -> Result<Index<Valu
     Ok(index)
 }
 
-/// Attestations describe an image by its digest and so can't follow it to a new one.
+/// Returns whether an entry is an attestation. One describes an image by its digest and does not
+/// apply to a new image.
 pub(super) fn is_attestation(d: &Descriptor) -> bool {
     d.platform.as_ref().is_some_and(Platform::is_unknown)
         || d.annotation("vnd.docker.reference.type") == Some("attestation-manifest")
 }
 
-/// Whether an index says that what it names is for another platform than `wanted`, if one is.
+/// Returns whether the index states another platform than `wanted`.
 pub(super) fn is_for_another(d: &Descriptor, wanted: Option<&Platform>) -> bool {
     let stated = d.platform.as_ref().filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
     stated.zip(wanted).is_some_and(|(stated, wanted)| !stated.matches(wanted))
 }
 
-/// Finds what `tag` means, or the only image there is.
-pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) -> Result<Chosen> {
+/// Selects the entries that `tag` refers to, or the only image.
+pub(super) fn choose(
+    files: &dyn Files,
+    root: &Index<Value>,
+    tag: Option<&str>,
+) -> Result<Selection> {
     let (mut all, mut unusable) = (Vec::new(), Vec::new());
     for value in &root.manifests {
         match entry(value) {
@@ -74,7 +79,7 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
     let found = match tag {
         Some(tag) => by_name(files, root, &all, tag)?,
         None if one_image(&all) => all.clone(),
-        // Signatures, charts and the like may lie beside an image.
+        // Signatures, charts and other artifacts may be stored next to an image.
         None => {
             let (mut images, mut others) = (Vec::new(), Vec::new());
             for d in &all {
@@ -82,16 +87,16 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
                 kind.push(d.clone());
             }
             notes.extend(others.iter().map(|d| {
-                format!("{} is left out: it is an artifact and no container image", label(d))
+                format!("{} is left out: it is an artifact, not a container image", label(d))
             }));
             images
         }
     };
     if found.is_empty() || !one_image(&found) {
-        // A broken entry may be what was meant.
+        // The unusable entry may be the one that was meant.
         return Err(match unusable.pop() {
             Some(e) if found.is_empty() => e,
-            _ => which(&all, &found, tag),
+            _ => ambiguous(&all, &found, tag),
         });
     }
     notes.extend(unusable.iter().map(|e| format!("an entry of index.json is left out: {e}")));
@@ -99,12 +104,12 @@ pub(super) fn choose(files: &dyn Files, root: &Index<Value>, tag: Option<&str>) 
         found.iter().filter_map(name::of_descriptor).map(str::to_owned).collect();
     let mut descriptors = found;
     descriptors.sort_by_key(|d| d.platform.as_ref().map(ToString::to_string));
-    // Several names of one image, as it is one that is named.
+    // Several names of the same image.
     descriptors.dedup_by_key(|d| d.digest);
-    Ok(Chosen { descriptors, names: names.into_iter().collect(), notes })
+    Ok(Selection { descriptors, names: names.into_iter().collect(), notes })
 }
 
-/// What to call each image of an index to get it: nothing where there is only one.
+/// Returns a name that selects each image of an index; `None` if there is only one.
 #[cfg(feature = "store")]
 pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Result<Vec<Option<String>>> {
     let mut all: Vec<(usize, Descriptor)> = Vec::new();
@@ -138,8 +143,7 @@ pub(super) fn each(files: &dyn Files, root: &Index<Value>) -> Result<Vec<Option<
     Ok(names)
 }
 
-/// The descriptors that `wanted` means: those of that name, of that digest, or at that place; else
-/// those whose tag it is.
+/// Returns the descriptors with this name, digest or position; failing that, with this tag.
 fn by_name(
     files: &dyn Files,
     root: &Index<Value>,
@@ -150,7 +154,7 @@ fn by_name(
         return match root.manifests.get(place) {
             Some(value) => Ok(vec![entry(value)?]),
             None => Err(Error::not_found(format!(
-                "index.json has nothing at place {place}; there are {}, from 0",
+                "index.json has no entry @{place}; it has {} entries, from @0",
                 root.manifests.len()
             ))),
         };
@@ -173,7 +177,7 @@ fn by_name(
     Ok(found)
 }
 
-/// Looks for a digest in indexes, as far as they can be read.
+/// Searches indexes for a digest, as far as they can be read.
 fn search(
     files: &dyn Files,
     d: &Descriptor,
@@ -195,7 +199,7 @@ fn search(
     Ok(())
 }
 
-/// Whether these are one image under whatever names, or one for each of several platforms.
+/// Returns whether these are one image under one or more names, or one image per platform.
 fn one_image(all: &[Descriptor]) -> bool {
     let digests: BTreeSet<_> = all.iter().map(|d| d.digest).collect();
     if digests.len() == 1 && all.iter().all(|d| d.platform == all[0].platform) {
@@ -207,13 +211,13 @@ fn one_image(all: &[Descriptor]) -> bool {
     platforms.len() == all.len() && one_name
 }
 
-/// The manifest that a descriptor names.
+/// Reads the manifest that a descriptor refers to.
 pub(super) fn manifest(files: &dyn Files, d: &Descriptor) -> Result<Manifest> {
     document_blob(files, d).and_then(|bytes| oci::parse(&bytes, "the manifest"))
 }
 
-/// Whether a manifest is that of a signature, a chart or some other artifact. What is not valid
-/// is none: reading it again says why.
+/// Returns whether a manifest is that of a signature, a chart or another artifact. An invalid one
+/// is not: reading it again reports the error.
 fn is_artifact(files: &dyn Files, d: &Descriptor) -> Result<bool> {
     if !media_type::is_manifest(&d.media_type) {
         return Ok(!media_type::is_index(&d.media_type));
@@ -225,7 +229,7 @@ fn is_artifact(files: &dyn Files, d: &Descriptor) -> Result<bool> {
     }))
 }
 
-/// What messages call an image, and a user may.
+/// Returns a name for messages that also selects the image.
 fn label(d: &Descriptor) -> String {
     match name::of_descriptor(d) {
         Some(name) => name.to_owned(),
@@ -233,23 +237,24 @@ fn label(d: &Descriptor) -> String {
     }
 }
 
-/// Says that no image was named, or several were.
-fn which(all: &[Descriptor], found: &[Descriptor], tag: Option<&str>) -> Error {
+/// Returns the error for a name that refers to no image or to several.
+fn ambiguous(all: &[Descriptor], found: &[Descriptor], tag: Option<&str>) -> Error {
     let list = |some: &[Descriptor]| some.iter().map(label).collect::<Vec<_>>().join(", ");
     match tag {
-        _ if all.is_empty() => Error::not_found("index.json names no image"),
+        _ if all.is_empty() => Error::not_found("index.json lists no image"),
         Some(tag) if found.is_empty() => {
-            Error::not_found(format!("no image is called {tag:?}; there is {}", list(all)))
+            Error::not_found(format!("no image is named {tag:?}; the images are {}", list(all)))
         }
         Some(tag) => Error::refused(format!(
-            "several images are called {tag:?}; use a full name or a digest: {}",
+            "several images are named {tag:?}; use a full name or a digest: {}",
             list(found)
         )),
-        None if found.is_empty() => {
-            Error::unsupported(format!("there are artifacts and no container image: {}", list(all)))
-        }
+        None if found.is_empty() => Error::unsupported(format!(
+            "there are only artifacts, no container image: {}",
+            list(all)
+        )),
         None => Error::refused(format!(
-            "there are several images; name one by its tag or digest, as in oci:DIR:TAG or \
+            "there are several images; select one by tag or digest, as in oci:DIR:TAG or \
              oci:DIR@sha256:…: {}",
             list(found)
         )),

@@ -1,5 +1,5 @@
-//! What `docker save` and `skopeo copy … docker-archive:` write: `manifest.json`, a config and
-//! layers, either in a folder a layer (old Docker) or among an OCI layout's blobs.
+//! The format of `docker save` and `skopeo copy … docker-archive:`: `manifest.json`, a config and
+//! layers, either with a folder per layer (old Docker) or as blobs of an OCI layout.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::model::oci::{self, Annotations, Config, Index};
 pub(crate) struct Item {
     /// Path of the config.
     pub(crate) config: String,
-    /// `repository:tag` each.
+    /// Names, each `repository:tag`.
     #[serde(rename(deserialize = "repotags"))]
     pub(crate) repo_tags: Option<Vec<String>>,
     /// Paths of the layers, lowest first. Go writes an empty list as `null`.
     pub(crate) layers: Option<Vec<String>>,
 }
 
-/// Reads `manifest.json`. Docker is written in Go, for which the case of a key means nothing, and
+/// Parses `manifest.json`. Docker is written in Go, whose JSON parser ignores the case of keys, and
 /// some tools write `config`.
 fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
     type Object = serde_json::Map<String, Value>;
@@ -39,15 +39,19 @@ fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
     items.map_err(|e| Error::malformed(format!("manifest.json is not valid: {e}")))
 }
 
-/// Reads the image that `tag` names, or the only one there is, for all its platforms.
+/// Opens the image that `tag` names, or the only one, for all its platforms.
+///
+/// # Errors
+/// If there is no such image, or a document is not valid.
 pub fn open(
     archive: &dyn Files,
     tag: Option<&str>,
     max_size: u64,
     windows: &Arc<Windows>,
 ) -> Result<Opened> {
-    let bytes = document(archive, "manifest.json")?
-        .ok_or_else(|| Error::not_found("there is no manifest.json, so it is no docker-archive"))?;
+    let bytes = document(archive, "manifest.json")?.ok_or_else(|| {
+        Error::not_found("there is no manifest.json, so this is not a docker-archive")
+    })?;
     let items = read_items(&bytes)?;
     let mut notes = Vec::new();
     let mut read = |item: &Item| {
@@ -78,15 +82,15 @@ fn opened(
     Opened { images, index, names: all, transport: Transport::DockerArchive, notes }
 }
 
-/// Whether these may be one image for several platforms: only one has names, as a second would take
-/// them away.
+/// Returns the entry with the names if these may be one image for several platforms: only one has
+/// names, since a second one would take them over.
 fn of_platforms(items: &[Item]) -> Option<&Item> {
     let mut named = items.iter().filter(|item| item.names().next().is_some());
     let first = named.next().or(items.first())?;
     (items.len() > 1 && named.next().is_none()).then_some(first)
 }
 
-/// The names that `manifest.json` gives to images with these configs.
+/// Returns the names that `manifest.json` gives to images with these configs.
 pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Result<Vec<String>> {
     let read = if_valid(document(files, "manifest.json"))?.flatten();
     let items = read.and_then(|bytes| read_items(&bytes).ok());
@@ -97,15 +101,15 @@ pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Result<Vec<String>
 }
 
 impl Item {
-    /// What it is called.
+    /// Returns the valid names.
     fn names(&self) -> impl Iterator<Item = &str> {
         let all = self.repo_tags.iter().flatten().map(String::as_str);
         all.filter(|name| name::is_name(name))
     }
 }
 
-/// What to call each image to get it: its place, as two may have one name; nothing where there is only
-/// one.
+/// Returns a name that selects each image: its position, as two may have one name; `None` if there is
+/// only one.
 #[cfg(feature = "store")]
 pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
     let bytes = document(files, "manifest.json")?;
@@ -116,17 +120,17 @@ pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
     Ok((0..items.len()).map(|place| Some(format!("@{place}"))).collect())
 }
 
-/// The image that `tag` names: by its place, by its full name, else by its tag alone.
+/// Returns the image that `tag` names: by position, by full name, else by tag alone.
 fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
     let list = |items: &mut dyn Iterator<Item = &Item>| {
         items.flat_map(Item::names).collect::<Vec<_>>().join(", ")
     };
     let (all, by_tag): (Vec<&Item>, _) = match (items, tag) {
-        ([], _) => return Err(Error::not_found("manifest.json names no image")),
+        ([], _) => return Err(Error::not_found("manifest.json lists no image")),
         ([one], None) => return Ok(one),
         (_, None) => {
             return Err(Error::refused(format!(
-                "there are {} images; name one by its tag, as in docker-archive:FILE:NAME:TAG: {}",
+                "there are {} images; select one by name, as in docker-archive:FILE:NAME:TAG: {}",
                 items.len(),
                 list(&mut items.iter())
             )));
@@ -146,11 +150,11 @@ fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
     match all.as_slice() {
         [one] => Ok(one),
         [] => Err(Error::not_found(format!(
-            "no image is tagged {by_tag:?}; there is {}",
+            "no image is named {by_tag:?}; the images are {}",
             list(&mut items.iter())
         ))),
         _ => Err(Error::refused(format!(
-            "several images are tagged {by_tag:?}; use a full name: {}",
+            "several images are named {by_tag:?}; use a full name: {}",
             list(&mut all.iter().copied())
         ))),
     }
@@ -166,11 +170,10 @@ fn read_image(
     let config_bytes = document(archive, &item.config)?
         .ok_or_else(|| Error::not_found("the config is missing from the archive"))?;
     let found = Digest::of(&config_bytes);
-    // Docker and skopeo don't ask what its name is.
+    // Docker and skopeo ignore the name of the config.
     if let Some(stated) = digest_in(&item.config).filter(|stated| *stated != found) {
         notes.push(format!(
-            "the config has digest {found} and not that of its name, {stated}: somebody edited \
-             it, or it is damaged"
+            "the config has digest {found}, but its name says {stated}: it was edited or is damaged"
         ));
     }
     let config = Config::parse(&config_bytes)?;
@@ -178,9 +181,9 @@ fn read_image(
     let diff_ids = config.diff_ids_of(paths.len())?;
     let layers = paths.iter().zip(&diff_ids).enumerate().map(|(i, (path, diff_id))| {
         let name = format!("layer {} ({path})", i + 1);
-        let source = archive
-            .get(path)?
-            .ok_or_else(|| Error::not_found("it is missing from the archive").context(&*name))?;
+        let source = archive.get(path)?.ok_or_else(|| {
+            Error::not_found("the file is missing from the archive").context(&*name)
+        })?;
         LayerBlob::undescribed(name, *diff_id, source, max_size, windows)
     });
     let layers = layers.collect::<Result<_>>()?;
@@ -195,7 +198,7 @@ fn read_image(
     })
 }
 
-/// The digest that the name of a config states: `<hex>.json`, `sha256:<hex>`, `blobs/sha256/<hex>`.
+/// Returns the digest in the name of a config: `<hex>.json`, `sha256:<hex>`, `blobs/sha256/<hex>`.
 fn digest_in(path: &str) -> Option<Digest> {
     let base = path.rsplit('/').next()?;
     let hex = base.strip_suffix(".json").unwrap_or(base);

@@ -1,4 +1,4 @@
-//! Named files, in a folder or in an archive: all that reading a layout or a docker-archive needs.
+//! Named files in a folder or an archive: what reading a layout or a docker-archive needs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -13,25 +13,29 @@ use crate::model::content::{DiskFile, Source, SourceReader};
 use crate::model::digest::Digest;
 use crate::model::oci::{Descriptor, MAX_DOCUMENT};
 
-/// Files by name, with `/` between the parts.
+/// Files by name, with `/` as the separator.
 pub trait Files {
-    /// The file of this name; `None` when there is none.
+    /// Returns the file of this name; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If it can't be opened.
     fn get(&self, name: &str) -> Result<Option<Source>>;
 
-    /// What has been read of documents, unless they are our own.
+    /// Returns the counts of the documents read so far; `None` if they need no limit.
     fn documents(&self) -> Option<&Documents> {
         None
     }
 }
 
-/// The files of a folder.
+/// Files in a folder.
+#[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     documents: Documents,
 }
 
 impl Folder {
-    /// Those of `path`.
+    /// Returns the files of the folder `path`.
     pub fn new(path: PathBuf) -> Self {
         Self { path, documents: Documents::default() }
     }
@@ -51,24 +55,24 @@ impl Files for Folder {
     }
 }
 
-/// Opens a regular file. Others are not even opened: of a pipe or a device that could wait for ever,
-/// or do something.
+/// Opens a regular file. Pipes and devices are not even opened: that could block forever or have side
+/// effects.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let place = || format!("opening {}", path.display());
     let regular = |m: &fs::Metadata| {
-        let no = || Error::malformed("it is no regular file").context(place());
+        let no = || Error::malformed("this is not a regular file").context(place());
         if m.is_file() { Ok(()) } else { Err(no()) }
     };
     regular(&fs::metadata(path).with_context(place)?)?;
-    // Should it have become another meanwhile.
+    // In case the path has changed in the meantime.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).with_context(place)?;
     regular(&file.metadata().with_context(place)?)?;
     Ok(file)
 }
 
-/// How much has been read of documents, which may name one another again and again.
-#[derive(Default)]
+/// Counts of the documents read so far, which may refer to one another again and again.
+#[derive(Debug, Default)]
 pub struct Documents {
     count: AtomicU64,
     bytes: AtomicU64,
@@ -82,8 +86,8 @@ impl Documents {
                 return Ok(());
             }
             Err(Error::limit(format!(
-                "indexes, manifests and configs come to more than {most} {what} when each is read \
-                 as often as another names it"
+                "indexes, manifests and configs add up to more than {most} {what}, counting each as \
+                 often as another refers to it"
             )))
         };
         add(&self.count, 1, MAX_DOCUMENTS, "documents")?;
@@ -92,7 +96,8 @@ impl Documents {
     }
 }
 
-/// About as many values as a JSON document has, each of which takes far more memory than its text.
+/// Estimates the number of values in a JSON document, each of which takes far more memory than its
+/// text.
 fn values(json: &[u8]) -> u64 {
     let (mut count, mut string, mut escaped) = (0, false, false);
     for byte in json {
@@ -107,37 +112,37 @@ fn values(json: &[u8]) -> u64 {
     count
 }
 
-/// Where a layout keeps a blob.
+/// Returns the path of a blob in a layout.
 pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// A document by its file name.
+/// Reads a document by its file name.
 pub(crate) fn document(files: &dyn Files, name: &str) -> Result<Option<Vec<u8>>> {
     files.get(name)?.map(|source| read_document(files, &source).with_context(|| name)).transpose()
 }
 
-/// A document by its descriptor, with its size and digest verified.
+/// Reads a document by its descriptor and verifies its size and digest.
 pub(crate) fn document_blob(files: &dyn Files, d: &Descriptor) -> Result<Vec<u8>> {
     let source = blob(files, d)?;
     let bytes = read_document(files, &source)?;
     let found = Digest::of(&bytes);
     if found != d.digest {
         return Err(Error::mismatch(format!(
-            "the bytes have digest {found}; the archive is damaged, rebuild or download it again"
+            "the bytes have digest {found}; the archive is damaged; rebuild or download it again"
         )));
     }
     Ok(bytes)
 }
 
-/// A blob by its descriptor; the size is verified, the digest is for whoever reads it.
+/// Opens a blob by its descriptor and verifies its size. The reader must verify the digest.
 pub(crate) fn blob(files: &dyn Files, d: &Descriptor) -> Result<Source> {
     let source = files.get(&blob_path(&d.digest))?.ok_or_else(|| {
-        Error::not_found("the blob is missing; the image was saved or copied only in part")
+        Error::not_found("the blob is missing; the image was saved or copied incompletely")
     })?;
     if source.size() != d.size {
         return Err(Error::mismatch(format!(
-            "the descriptor states {} bytes, the blob has {}; the archive is damaged, rebuild or \
+            "the descriptor states {} bytes, the blob has {}; the archive is damaged; rebuild or \
              download it again",
             d.size,
             source.size()

@@ -1,9 +1,9 @@
-//! Writing into an OCI layout folder, new or with other images in it, alone or not.
+//! Writing into an OCI layout folder, which may be new, hold other images, or have other writers.
 //!
-//! Whoever writes holds a lock on the folder itself (flock(2)), so nothing odd lies in it, and reads
-//! `index.json` when it has that: no image gets lost that somebody else adds meanwhile. `oci-layout` is
-//! written first and `index.json` last. What is killed between leaves a layout that lacks some
-//! images, and blobs that the next one finds.
+//! A writer locks the folder itself with flock(2), so no lock file is needed, and reads `index.json`
+//! under the lock, so no image is lost that another writer adds. `oci-layout` is written first and
+//! `index.json` last: a writer killed in between leaves a valid layout and blobs that the next
+//! writer reuses.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -22,21 +22,21 @@ use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, REF_NAME};
 
-/// Checks that a folder is an OCI layout, or has nothing in it.
+/// Checks that a folder is an OCI layout or empty.
 pub(super) fn check(dir: &Path) -> Result<()> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         names.push(entry?.file_name());
     }
-    // Another writer may be about to make it one.
+    // Another writer may be about to create a layout.
     if names.iter().any(|name| name == "oci-layout") || names.iter().all(|name| is_temporary(name))
     {
         return Ok(());
     }
-    Err(Error::refused("the folder is there and is no OCI layout"))
+    Err(Error::refused("the folder already exists and is not an OCI layout"))
 }
 
-/// Writes `bundle` into the folder `dir`, under `tag` or else `names`.
+/// Writes `bundle` into the folder `dir`, under `tag` or else under `names`.
 pub(super) fn write(
     dir: &Path,
     bundle: &Bundle,
@@ -46,7 +46,7 @@ pub(super) fn write(
     progress: &dyn Progress,
 ) -> Result<()> {
     let _lock = open(dir, progress)?;
-    // Declared behind the lock: when this fails, what was added goes before that.
+    // Declared after the lock: on failure, what was added is removed before the lock is released.
     let added = Rollback::new();
     check(dir)?;
     sweep(dir);
@@ -64,7 +64,7 @@ pub(super) fn write(
     let blobs = dir.join("blobs/sha256");
     added.folders(&blobs).with_context(|| format!("creating {}", blobs.display()))?;
     for (digest, blob) in &bundle.blobs {
-        put(dir, digest, blob, &added, progress)?;
+        write_blob(dir, digest, blob, &added, progress)?;
     }
     for folder in [&blobs, &dir.join("blobs")] {
         sync_folder(folder)?;
@@ -76,8 +76,8 @@ pub(super) fn write(
     sync_folder(dir)
 }
 
-/// Makes the folder if it is not there, and waits until nobody else writes into it. It stays if the
-/// rest fails: other tools take no lock, and one may be about to write into it.
+/// Creates the folder if it does not exist, and waits until no one else writes into it. It stays if
+/// writing fails: other tools take no lock, and one may be about to write into it.
 fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
     let place = || format!("opening the folder {}", dir.display());
     for _ in 0..ATTEMPTS {
@@ -89,25 +89,26 @@ fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
         match folder.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                progress.note(&format!("waiting for who else writes to {}", dir.display()));
+                progress
+                    .note(&format!("waiting for another process that writes to {}", dir.display()));
                 folder.lock().with_context(|| format!("locking the folder {}", dir.display()))?;
             }
             // Network file systems without locks.
             Err(TryLockError::Error(e)) => progress.note(&format!(
-                "{} can't be locked ({e}): let nobody else write to it meanwhile",
+                "{} can't be locked ({e}); make sure that nothing else writes to it now",
                 dir.display()
             )),
         }
-        // Meanwhile it may have been removed, and made again by another writer.
+        // It may have been removed in between, and created again by another writer.
         if is_at(&folder, dir).with_context(place)? {
             return Ok(folder);
         }
     }
-    Err(Error::refused("somebody removes it again and again").context(place()))
+    Err(Error::refused("another process keeps removing it").context(place()))
 }
 
-/// Writes a blob, unless it is there and whole.
-fn put(
+/// Writes a blob unless it exists and is intact.
+fn write_blob(
     dir: &Path,
     digest: &Digest,
     blob: &Blob,
@@ -115,27 +116,27 @@ fn put(
     progress: &dyn Progress,
 ) -> Result<()> {
     let path = dir.join(blob_path(digest));
-    let there = path.symlink_metadata().is_ok();
-    if there && is_whole(&path, digest, blob.source.size()) {
+    let exists = path.symlink_metadata().is_ok();
+    if exists && is_intact(&path, digest, blob.source.size()) {
         progress.advance(blob.source.size());
         return Ok(());
     }
     let mut file = TemporaryFile::new(dir)?;
     blob.copy(digest, file.file(), progress)?;
-    // What replaces a damaged one is good for whoever counts on that, whatever becomes of this image.
-    if !there {
+    // A blob that replaces a damaged one stays even if writing this image fails: other images need it.
+    if !exists {
         added.file(&path);
     }
     file.persist(&path, None)
 }
 
-/// Whether a file has the bytes that its name tells: who wrote it may have been killed, or lied.
-fn is_whole(path: &Path, digest: &Digest, size: u64) -> bool {
+/// Returns whether a file has the digest that its name states: its writer may have been killed.
+fn is_intact(path: &Path, digest: &Digest, size: u64) -> bool {
     let fits = |m: fs::Metadata| m.is_file() && m.len() == size;
     if !fs::metadata(path).is_ok_and(fits) {
         return false;
     }
-    // One that can't be read is replaced too.
+    // A blob that can't be read is replaced too.
     let Ok(source) = File::open(path).map_err(Error::from).and_then(DiskFile::new) else {
         return false;
     };

@@ -1,5 +1,6 @@
-//! An image as it was opened: its documents are verified, its layers at hand and unread.
+//! An opened image: its documents are verified, its layers are not read yet.
 
+use std::fmt;
 use std::io;
 use std::io::Read;
 use std::sync::{Arc, OnceLock};
@@ -17,43 +18,51 @@ use crate::model::oci::{
     media_type,
 };
 
-/// A layer of an image that was opened: its bytes are neither read nor verified yet.
+/// A layer of an opened image, whose bytes are neither read nor verified yet.
 #[derive(Clone)]
 pub struct LayerBlob {
-    /// What messages call it: `layer 3 (sha256:…)`.
+    /// Name for messages: `layer 3 (sha256:…)`.
     pub name: String,
-    /// As the manifest states it; told from the first bytes where there is no manifest.
+    /// As the manifest states it; without a manifest, as detected from the first bytes.
     pub media_type: String,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// The bytes, perhaps compressed.
+    /// The bytes as stored, compressed or not.
     pub source: Source,
     digest: BlobDigest,
 }
 
-/// What is known of the digest of a blob. It is never taken to be the diff ID: many tools put
+/// The digest of a blob, as far as it is known. It is never assumed to be the diff ID: many tools put
 /// compressed layers into docker-archives.
 #[derive(Clone)]
 enum BlobDigest {
-    /// A document states it. Whoever reads the blob verifies it.
+    /// Stated by a document. The reader of the blob verifies it.
     Stated(Digest),
-    /// It comes from the bytes, once somebody has read them, of which there may be as many as this
-    /// uncompressed, with this room for windows.
+    /// Computed from the bytes once they are read; with the limit of uncompressed bytes and the
+    /// memory for decoder windows.
     Found(Arc<OnceLock<Digest>>, u64, Arc<Windows>),
 }
 
+impl fmt::Debug for LayerBlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut layer = f.debug_struct("LayerBlob");
+        layer.field("name", &self.name).field("media_type", &self.media_type);
+        layer.field("bytes", &self.source.size()).finish_non_exhaustive()
+    }
+}
+
 impl LayerBlob {
-    /// A layer that a manifest describes.
+    /// Creates a layer that a manifest describes.
     pub fn described(name: String, layer: &Descriptor, diff_id: Digest, source: Source) -> Self {
         let (digest, media_type) = (BlobDigest::Stated(layer.digest), layer.media_type.clone());
         Self { name, media_type, diff_id, source, digest }
     }
 
-    /// A layer of which only the diff ID is known. It may expand to `max_size` bytes, with `windows`
-    /// as the room for what its decoder must hold.
+    /// Creates a layer of which only the diff ID is known. It may expand to `max_size` bytes; its
+    /// decoder takes memory from `windows`.
     ///
     /// # Errors
-    /// When it is compressed in a way that layers must not be, or can't be read.
+    /// If it has a compression that layers must not have, or can't be read.
     pub fn undescribed(
         name: String,
         diff_id: Digest,
@@ -69,8 +78,11 @@ impl LayerBlob {
         Ok(Self { name, media_type: format.media_type().into(), diff_id, source, digest })
     }
 
-    /// Digest of the bytes as they lie there. Unless a document states it or it has been found
-    /// before, they are read and must have the diff ID.
+    /// Returns the digest of the stored bytes. Unless a document states it or it was computed before,
+    /// the bytes are read, and must have the diff ID.
+    ///
+    /// # Errors
+    /// If they can't be read, expand to more bytes than allowed, or do not have the diff ID.
     pub fn digest(&self) -> Result<Digest> {
         match &self.digest {
             BlobDigest::Stated(digest) => Ok(*digest),
@@ -100,16 +112,15 @@ impl LayerBlob {
         self.verify(raw.finish().1, diff_id)
     }
 
-    /// Compares the digests of bytes that were read with those that are stated, and remembers the
-    /// first.
+    /// Compares the digests of the bytes with those that are stated, and remembers the first.
     ///
     /// # Errors
-    /// When they differ.
+    /// If they differ.
     pub(crate) fn verify(&self, digest: Digest, diff_id: Digest) -> Result<Digest> {
         if diff_id != self.diff_id {
             return Err(Error::mismatch(format!(
                 "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; \
-                 the image is damaged, rebuild or download it again",
+                 the image is damaged; rebuild or download it again",
                 self.diff_id
             )));
         }
@@ -119,7 +130,7 @@ impl LayerBlob {
         };
         if *stated != digest {
             return Err(Error::mismatch(format!(
-                "the bytes have digest {digest}, not {stated}; the image is damaged, rebuild or \
+                "the bytes have digest {digest}, not {stated}; the image is damaged; rebuild or \
                  download it again"
             )));
         }
@@ -128,7 +139,7 @@ impl LayerBlob {
 }
 
 /// One image for one platform.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Image {
     /// The manifest's bytes; `None` in a docker-archive, which has none.
     pub manifest: Option<Vec<u8>>,
@@ -140,15 +151,15 @@ pub struct Image {
     pub config_bytes: Vec<u8>,
     /// The config.
     pub config: Config,
-    /// From the index where it says, else from the config.
+    /// From the index if it states one, else from the config.
     pub platform: Platform,
     /// Lowest first; as many as the config has diff IDs.
     pub layers: Vec<LayerBlob>,
 }
 
 impl Image {
-    /// What to tell of an image that is written in OCI's format, where podman does not look for
-    /// parts of Docker's config. Nothing of one that was in that format before.
+    /// Returns a note if writing this image in OCI format loses fields that podman reads from Docker's
+    /// format only; `None` if it was in OCI format before.
     pub fn lost_to_podman(&self) -> Option<String> {
         let manifest = self.manifest.as_ref();
         let manifest = manifest.and_then(|bytes| oci::parse::<Manifest>(bytes, "it").ok());
@@ -156,15 +167,15 @@ impl Image {
         let words = self.config.docker_only();
         (!was_oci && !words.is_empty()).then(|| {
             format!(
-                "podman ignores {} in OCI's format, docker does not; for podman write \
+                "podman ignores {} in OCI format, docker does not; for podman, write \
                  docker-archive:FILE",
                 words.join(", ")
             )
         })
     }
 
-    /// What its descriptor says in an index of several images: all but the names, which are the
-    /// whole index's.
+    /// Returns the annotations for its descriptor in an index of several images: all except the names,
+    /// which belong to the whole index.
     pub fn index_annotations(&self) -> Option<Annotations> {
         let mut annotations = self.descriptor_annotations.clone();
         annotations.remove(REF_NAME);
@@ -173,23 +184,24 @@ impl Image {
     }
 }
 
-/// Everything that a reference names.
+/// The images that a reference names.
+#[derive(Debug)]
 pub struct Opened {
-    /// One image a platform; at least one.
+    /// One image per platform; at least one.
     pub images: Vec<Image>,
-    /// The image index that holds them; `None` when the reference names one image.
+    /// The image index that lists them; `None` if the reference names a single image.
     pub index: Option<Index<Value>>,
-    /// The names it has there: `repository:tag`, or bare tags in some layouts.
+    /// Their names: `repository:tag`, or bare tags in some layouts.
     pub names: Vec<String>,
-    /// How it was stored.
+    /// The format in which they are stored.
     pub transport: Transport,
-    /// What a user should know: attestations left out, for example.
+    /// Notes for the user, for example on attestations that are left out.
     pub notes: Vec<String>,
 }
 
 impl Opened {
-    /// The image for the same platform as the one at `at` of `images`, in which every platform counts:
-    /// see [`Platform::counterpart`].
+    /// Returns the image for the same platform as `images[at]`, considering the platforms of all: see
+    /// [`Platform::counterpart`].
     pub fn counterpart(&self, images: &[Image], at: usize) -> Option<&Image> {
         let platforms = |images: &[Image]| -> Vec<_> {
             images.iter().map(|image| image.platform.clone()).collect()
@@ -198,21 +210,24 @@ impl Opened {
             .map(|at| &self.images[at])
     }
 
-    /// Keeps the images that `platform` matches, when it is given.
+    /// Keeps only the images that match `platform`, if it is given.
+    ///
+    /// # Errors
+    /// If there are none.
     pub fn only(mut self, platform: Option<&Platform>) -> Result<Self> {
         let Some(wanted) = platform else { return Ok(self) };
         let found: Vec<_> = self.images.iter().map(|i| i.platform.to_string()).collect();
-        // Without a variant any is meant, but rather the usual one.
+        // Without a variant any matches, but the default one is preferred.
         let exact = self.images.iter().any(|i| i.platform.same(wanted));
         self.images
             .retain(|i| if exact { i.platform.same(wanted) } else { i.platform.matches(wanted) });
         if self.images.is_empty() {
             return Err(Error::not_found(format!(
-                "no image for platform {wanted}; there is {}",
+                "no image for platform {wanted}; the platforms are {}",
                 found.join(", ")
             )));
         }
-        // One platform was asked for: what comes out is that image, and no index.
+        // The result for a single platform is that image, without an index.
         if self.images.len() == 1 {
             self.index = None;
         }
@@ -220,15 +235,15 @@ impl Opened {
     }
 }
 
-/// How many bytes so many stored ones may expand to, whatever `--max-size` allows.
+/// Returns the number of bytes that `stored` bytes may expand to, whatever `--max-size` allows.
 pub(crate) fn expanded_limit(stored: u64) -> u64 {
     stored.saturating_mul(MAX_RATIO).max(RATIO_FLOOR)
 }
 
-/// The error beyond that.
+/// Returns the error for more than that.
 pub(crate) fn too_dense() -> Error {
     Error::limit(format!(
-        "it expands to more than {MAX_RATIO} times its stored bytes, as only what is made to fill \
-         disks does; if it is meant so, compress it with gzip, which can't do that"
+        "it expands to more than {MAX_RATIO} times its stored size, which suggests a decompression \
+         bomb; if it is not one, compress it with gzip, whose ratio stays below that"
     ))
 }

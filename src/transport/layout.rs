@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Transport;
 use super::choose::{
-    self, Chosen, MAX_DEPTH, MAX_IMAGES, entry, is_attestation, is_for_another, read_index,
+    self, MAX_DEPTH, MAX_IMAGES, Selection, entry, is_attestation, is_for_another, read_index,
 };
 use super::files::{Files, blob, document, document_blob};
 use super::image::{Image, LayerBlob, Opened};
@@ -15,8 +15,11 @@ use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, med
 /// The content of `oci-layout`.
 pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// Reads the image that `tag` names, or the only one there is. Where an index holds images for
-/// several platforms and `platform` is given, the others are not read.
+/// Opens the image that `tag` names, or the only one. If an index lists images for several platforms
+/// and `platform` is given, the others are not read.
+///
+/// # Errors
+/// If there is no such image, or a document is not valid.
 pub fn open(
     files: &dyn Files,
     tag: Option<&str>,
@@ -24,8 +27,9 @@ pub fn open(
     transport: Transport,
 ) -> Result<Opened> {
     let root = read_root(files)?;
-    let Chosen { descriptors, names, notes } = choose::choose(files, &root, tag)?;
-    let mut found = Found { files, platform, images: Vec::new(), left_out: Vec::new(), notes };
+    let Selection { descriptors, names, notes } = choose::choose(files, &root, tag)?;
+    let mut found =
+        ImageCollector { files, platform, images: Vec::new(), left_out: Vec::new(), notes };
     let mut index = None;
     if let [d] = descriptors.as_slice() {
         if media_type::is_index(&d.media_type) {
@@ -33,7 +37,7 @@ pub fn open(
         }
         found.walk(d, 0)?;
     } else {
-        // Images for several platforms straight in index.json, as some builders write them.
+        // Some builders list the images of several platforms directly in index.json.
         index = Some(Index::new(Vec::new()));
         for d in &descriptors {
             found.try_walk(d, 0)?;
@@ -43,9 +47,9 @@ pub fn open(
     Ok(Opened { images, index, names, transport, notes })
 }
 
-/// Whether index.json leads to no image with layers, as an archive of one Docker release does
-/// (moby#47065): its manifest.json is the better guide then.
-pub(crate) fn is_hollow(files: &dyn Files) -> Result<bool> {
+/// Returns whether index.json leads to no image with layers, as in archives of one Docker release
+/// (moby#47065): `manifest.json` has to be used instead.
+pub(crate) fn has_no_layers(files: &dyn Files) -> Result<bool> {
     let Some(root) = if_valid(read_root(files))? else { return Ok(true) };
     for value in &root.manifests {
         let Ok(d) = entry(value) else { return Ok(false) };
@@ -58,20 +62,20 @@ pub(crate) fn is_hollow(files: &dyn Files) -> Result<bool> {
     Ok(true)
 }
 
+/// Reads `index.json`.
 pub(super) fn read_root(files: &dyn Files) -> Result<Index<Value>> {
     let bytes = document(files, "index.json")?
-        .ok_or_else(|| Error::not_found("there is no index.json, so it is no OCI layout"))?;
+        .ok_or_else(|| Error::not_found("there is no index.json, so this is not an OCI layout"))?;
     oci::parse(&bytes, "index.json")
 }
 
-/// Whether an error is about something that an index names and that is not there, or of a kind
-/// that relayer does not handle. The others in the index can be used nevertheless; damage is
-/// another matter.
+/// Returns whether an error means that something in an index is missing or unsupported. The other
+/// entries can still be used then; not so if something is damaged.
 pub(super) fn is_unusable(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Unsupported)
 }
 
-/// What messages call an entry of an index.
+/// Returns the name of an index entry for messages.
 pub(super) fn entry_label(d: &Descriptor) -> String {
     d.platform.as_ref().map(ToString::to_string).filter(|p| !p.is_empty()).map_or_else(
         || format!("manifest {}", d.digest.short()),
@@ -79,20 +83,21 @@ pub(super) fn entry_label(d: &Descriptor) -> String {
     )
 }
 
-struct Found<'a> {
+/// Collects the images below an index.
+struct ImageCollector<'a> {
     files: &'a dyn Files,
     platform: Option<&'a Platform>,
     images: Vec<Image>,
-    /// What can't be used, and why.
+    /// Names of the entries that can't be used, with the reason.
     left_out: Vec<(String, Error)>,
     notes: Vec<String>,
 }
 
-impl Found<'_> {
+impl ImageCollector<'_> {
     fn walk(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         if is_attestation(d) {
             self.notes.push(format!(
-                "attestation {} is left out: it describes the old image",
+                "attestation {} is left out: it describes the original image",
                 d.digest.short()
             ));
             return Ok(());
@@ -106,7 +111,7 @@ impl Found<'_> {
         if self.images.len() >= MAX_IMAGES {
             return Err(Error::limit(format!("more than {MAX_IMAGES} images in one index")));
         }
-        // The same image may stand in an index under several names.
+        // An index may list the same image under several names.
         let image = read_image(self.files, d).with_context(|| format!("manifest {}", d.digest))?;
         if !self.images.iter().any(|i| i.manifest == image.manifest && i.platform == image.platform)
         {
@@ -115,7 +120,7 @@ impl Found<'_> {
         Ok(())
     }
 
-    /// Walks one of several, which spoils none of the others.
+    /// Walks one of several entries, which is left out if it can't be used.
     fn try_walk(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         match self.walk(d, depth) {
             Err(e) if is_unusable(&e) => self.left_out.push((entry_label(d), e)),
@@ -126,7 +131,7 @@ impl Found<'_> {
 
     fn walk_index(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH {
-            return Err(Error::limit(format!("more than {MAX_DEPTH} indexes inside one another")));
+            return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
         }
         for value in &read_index(self.files, d)?.manifests {
             match entry(value) {
@@ -138,7 +143,7 @@ impl Found<'_> {
         Ok(())
     }
 
-    /// The images, and notes on what is not among them.
+    /// Returns the images, and notes on those that were left out.
     fn finish(mut self) -> Result<(Vec<Image>, Vec<String>)> {
         let Some(first) = self.images.first() else {
             return Err(match (self.left_out.into_iter().next(), self.platform) {
@@ -151,7 +156,7 @@ impl Found<'_> {
         };
         for (what, e) in self.left_out {
             self.notes.push(format!(
-                "{what} is left out: {e}; --platform {} chooses what is there",
+                "{what} is left out: {e}; --platform {} selects an image that is complete",
                 first.platform
             ));
         }
@@ -163,7 +168,7 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
     let (bytes, manifest) = read_manifest(files, d)?;
     if !media_type::is_config(&manifest.config.media_type) {
         return Err(Error::unsupported(format!(
-            "its config has media type {:?}: this is an artifact and no container image",
+            "its config has media type {:?}: this is an artifact, not a container image",
             manifest.config.media_type
         )));
     }
@@ -177,8 +182,8 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
             .map_err(|why| Error::unsupported(why).context(name.clone()))?;
         let source = blob(files, l).map_err(|e| match e.kind() {
             ErrorKind::NotFound if media_type::is_foreign(&l.media_type) => Error::unsupported(
-                "it is a foreign (non-distributable) layer, whose content the image does not \
-                 carry; build the image without it",
+                "this is a foreign (non-distributable) layer, whose content the image does not \
+                 include; build the image without it",
             ),
             _ => e,
         });
@@ -198,11 +203,11 @@ fn read_image(files: &dyn Files, d: &Descriptor) -> Result<Image> {
     })
 }
 
-/// A manifest and its bytes.
+/// Reads a manifest and its bytes.
 pub(super) fn read_manifest(files: &dyn Files, d: &Descriptor) -> Result<(Vec<u8>, Manifest)> {
     if !media_type::is_manifest(&d.media_type) {
         return Err(Error::unsupported(format!(
-            "its media type is {:?}, which is neither manifest nor index",
+            "its media type is {:?}, which is neither a manifest nor an index",
             d.media_type
         )));
     }
@@ -210,7 +215,7 @@ pub(super) fn read_manifest(files: &dyn Files, d: &Descriptor) -> Result<(Vec<u8
     let manifest: Manifest = oci::parse(&bytes, "the manifest")?;
     if manifest.media_type.as_deref().is_some_and(media_type::is_index) {
         return Err(Error::malformed(
-            "what names it calls it a manifest, it calls itself an index (CVE-2021-41190)",
+            "its descriptor says manifest, the document says index (CVE-2021-41190)",
         ));
     }
     Ok((bytes, manifest))

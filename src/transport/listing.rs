@@ -1,18 +1,19 @@
-//! What names images in what is written: `index.json` and `manifest.json`.
+//! Writing the documents that name images: `index.json` and `manifest.json`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::bundle::{Bundle, Listed};
+use super::bundle::{Bundle, ManifestEntry};
 use super::docker_archive::Item;
 use super::files::{Folder, blob_path, document};
 use super::{is_image_name, name};
 use crate::base::error::{Error, Result};
 use crate::model::oci::{self, CONTAINERD_NAME, Descriptor, Index, REF_NAME};
 
-/// The index of a layout, empty if there is none yet. What others wrote into it stays as it is.
+/// Reads the index of a layout; it is empty if there is none. Entries that other tools wrote stay
+/// unchanged.
 pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
     match document(&Folder::new(dir.to_owned()), "index.json")? {
         Some(bytes) => oci::parse(&bytes, "index.json"),
@@ -20,18 +21,18 @@ pub(super) fn read(dir: &Path) -> Result<Index<Value>> {
     }
 }
 
-/// The tag of an entry of an index, whatever else it holds.
+/// Returns the tag of an index entry.
 pub(super) fn tag(entry: &Value) -> Option<&str> {
     entry.get("annotations")?.get(REF_NAME)?.as_str()
 }
 
-/// Whether an entry is what a user means by `wanted`.
+/// Returns whether a user refers to this entry by `wanted`.
 pub(super) fn is_of(entry: &Value, wanted: &str) -> bool {
     let known = |d: Descriptor| name::is_of(&d, wanted);
     serde_json::from_value(entry.clone()).is_ok_and(known)
 }
 
-/// Adds images to an index, in the place of those that have their tags now.
+/// Adds images to an index, replacing those with the same tags.
 pub(super) fn add(index: &mut Index<Value>, new: &[Descriptor]) -> Result<()> {
     index.manifests.retain(|old| {
         !new.iter().any(|n| match n.annotation(REF_NAME) {
@@ -48,8 +49,8 @@ pub(super) fn add(index: &mut Index<Value>, new: &[Descriptor]) -> Result<()> {
     Ok(())
 }
 
-/// The descriptors of an `index.json`: the root, once for each tag. A `tag` that was asked for is
-/// written as it is, as skopeo does and looks for it.
+/// Returns the descriptors of an `index.json`: the root, once for each tag. A `tag` from the command
+/// line is written unchanged, as skopeo does.
 pub(super) fn roots(
     bundle: &Bundle,
     names: &[String],
@@ -66,14 +67,14 @@ pub(super) fn roots(
         d.annotations = Some(annotations);
         d
     };
-    // Names that differ only in their repository would be one tag twice.
+    // Names that differ only in the repository would give the same tag twice.
     let mut tags = BTreeSet::new();
     let distinct = names.iter().filter(|n| tags.insert(name::tag(n)));
     Ok(if names.is_empty() { vec![root] } else { distinct.map(with_name).collect() })
 }
 
-/// `manifest.json`: the first image has the names, as a second would take them away. Docker takes
-/// no other names than its own.
+/// Returns `manifest.json`. The first image has the names, since a second one would take them over.
+/// Names that docker does not accept are left out.
 pub(super) fn docker(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
     let docker = |n: &&String| name::full(n).is_some() && is_image_name(n);
     let tags: Vec<_> = names.iter().filter(docker).map(ToString::to_string).collect();
@@ -89,24 +90,25 @@ pub(super) fn docker(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
     oci::to_json(&items)
 }
 
-/// The images as `manifest.json` lists them. Most machines that load one of several platforms are
-/// of the first kind, and which one writes must not matter.
-pub(super) fn ordered(bundle: &Bundle) -> Vec<&Listed> {
+/// Returns the images in the order of `manifest.json`: linux/amd64 first, since most machines that
+/// load one of several platforms have it. The writing machine makes no difference.
+pub(super) fn ordered(bundle: &Bundle) -> Vec<&ManifestEntry> {
     let mut all: Vec<_> = bundle.listed.iter().collect();
     all.sort_by_key(|image| (image.platform.os != "linux", image.platform.architecture != "amd64"));
     all
 }
 
-/// What may happen to the images that a layout has already.
+/// Protection of the images that are already in a layout.
+#[derive(Debug)]
 pub(super) struct Guard {
-    /// Tags may come to name other images.
+    /// Whether tags may be moved to other images.
     pub(super) force: bool,
-    /// Tags of the inputs that lie in the layout that is written to.
+    /// Tags of the inputs that are in the layout that is written to.
     pub(super) inputs: Vec<Option<String>>,
 }
 
 impl Guard {
-    /// Checks that no image of a layout loses its tag unasked.
+    /// Checks that no image of a layout loses its tag without `force`.
     pub(super) fn check(&self, index: &Index<Value>, tags: &[&str]) -> Result<()> {
         for old in &index.manifests {
             let Some(tag) = tag(old).filter(|tag| tags.contains(tag)) else { continue };
@@ -114,12 +116,12 @@ impl Guard {
                 |input: &Option<String>| input.as_ref().is_none_or(|input| is_of(old, input));
             if self.inputs.iter().any(read) {
                 return Err(Error::refused(format!(
-                    "{tag} is the input, which is never overwritten; name another tag"
+                    "{tag} is the input, which is never overwritten; use another tag"
                 )));
             }
             if !self.force {
                 return Err(Error::refused(format!(
-                    "it has an image {tag} already; --force replaces it"
+                    "an image {tag} already exists; --force replaces it"
                 )));
             }
         }

@@ -1,7 +1,9 @@
-//! Where images are read from and written to, named as skopeo names them.
+//! Reading images from archives, OCI layouts and pipes, and writing them there. References to them
+//! have the form that skopeo uses.
 //!
-//! [`Reference`] is the name; [`open`](open::open) reads it into an [`Opened`](image::Opened);
-//! a [`Bundle`](bundle::Bundle) is what goes out through a [`Target`](write::Target).
+//! Imports `base`, `model` and `format`. Types to know: [`Reference`], the name of an image on the
+//! command line; [`Opened`](image::Opened), what [`open`](open::open) reads, whose layers are still
+//! unread; and [`Bundle`](bundle::Bundle), the blobs that a [`Target`](write::Target) writes.
 
 pub mod archive;
 pub mod bundle;
@@ -24,20 +26,20 @@ use std::str::FromStr;
 
 use crate::base::error::{Error, Result};
 
-/// A way to store an image.
+/// A format in which an image is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// What `docker save` writes.
+    /// An archive as `docker save` writes it.
     DockerArchive,
     /// A folder in [OCI image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md).
     Oci,
-    /// The same in a tar archive.
+    /// An OCI image layout in a tar archive.
     OciArchive,
     /// A [store](crate::store) of relayer.
     Store,
 }
 
-/// The prefixes, longest first so that none hides another.
+/// Prefixes of references, longest first so that none hides another.
 const PREFIXES: [(&str, Transport); 4] = [
     ("docker-archive:", Transport::DockerArchive),
     ("oci-archive:", Transport::OciArchive),
@@ -45,41 +47,41 @@ const PREFIXES: [(&str, Transport); 4] = [
     ("store:", Transport::Store),
 ];
 
-/// Where an image is: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. To read, `@sha256:…`
-/// may stand for the tag, and `@N` for the image at place N of an `index.json`, from 0.
+/// Location of an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
+/// the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// As stated; `None` for a plain path, whose contents tell.
+    /// The stated format; `None` for a plain path, whose format is detected.
     pub transport: Option<Transport>,
     /// File or folder; `None` for standard input or output.
     pub path: Option<PathBuf>,
-    /// Which image of several: a tag, a name, or a digest.
+    /// The image to use if there are several: a tag, a name or a digest.
     pub tag: Option<String>,
 }
 
 impl Reference {
-    /// The place a plain path names.
+    /// Returns the reference of a plain path.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { transport: None, path: Some(path.into()), tag: None }
     }
 
-    /// Reads the name of a place to write to. In a docker-archive a bare name is a repository, as
-    /// for docker and skopeo.
+    /// Parses a reference to write to. In a docker-archive a bare name is a repository, as docker and
+    /// skopeo take it.
     ///
     /// # Errors
-    /// When relayer can't write there, or docker would not take the name.
+    /// If relayer can't write to this transport, or the name is not a valid image name.
     pub fn destination(s: &str) -> Result<Self> {
         if let Some(prefix) = foreign(s) {
             return Err(Error::unsupported(format!(
-                "transport {prefix} is not supported; write a file, as in `-o \
-                 oci-archive:img.tar`, and then `skopeo copy oci-archive:img.tar {s}`"
+                "transport {prefix} is not supported; write a file with `-o oci-archive:img.tar`, then \
+                 run `skopeo copy oci-archive:img.tar {s}`"
             )));
         }
         let mut reference: Self = s.parse()?;
         if let Some(tag) = reference.tag.as_deref().filter(|tag| !name::is_name(tag)) {
             return Err(Error::malformed(format!(
-                "{tag:?} is no name for an image that is written; write one as in app:v1"
+                "{tag:?} is not a valid image name; use a name such as app:v1"
             )));
         }
         if reference.transport == Some(Transport::DockerArchive)
@@ -87,7 +89,7 @@ impl Reference {
         {
             if !is_image_name(tag) {
                 return Err(Error::malformed(format!(
-                    "{tag:?} is no name that docker takes; write one as in app:v1, in lower case"
+                    "{tag:?} is not a valid image name for docker; use a lower-case name such as app:v1"
                 )));
             }
             if name::full(tag).is_none() {
@@ -98,13 +100,13 @@ impl Reference {
     }
 }
 
-/// The transport of a name that skopeo knows and relayer does not.
+/// Returns the prefix of a transport that skopeo supports and relayer does not.
 fn foreign(s: &str) -> Option<&'static str> {
     let known = ["docker://", "containers-storage:", "docker-daemon:", "dir:"];
     known.into_iter().find(|prefix| s.starts_with(prefix))
 }
 
-/// Whether docker takes this for `[registry/]repository[:tag]`.
+/// Returns whether docker accepts this as `[registry/]repository[:tag]`.
 fn is_image_name(s: &str) -> bool {
     let all = |s: &str, more: &str| {
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -127,29 +129,29 @@ fn is_image_name(s: &str) -> bool {
 impl FromStr for Reference {
     type Err = Error;
 
-    /// A colon in a path is taken for the beginning of a tag unless the whole is there on disk.
+    /// Takes a colon in a path as the beginning of a tag, unless a file of the whole name exists.
     fn from_str(s: &str) -> Result<Self> {
         if let Some(prefix) = foreign(s) {
             return Err(Error::unsupported(format!(
-                "transport {prefix} is not supported; copy the image to a file first, as in \
-                 `skopeo copy {s} oci-archive:img.tar`"
+                "transport {prefix} is not supported; copy the image to a file first: `skopeo copy {s} \
+                 oci-archive:img.tar`"
             )));
         }
         let found = PREFIXES.iter().find(|(prefix, _)| s.starts_with(prefix));
         let transport = found.map(|(_, transport)| *transport);
         let rest = found.map_or(s, |(prefix, _)| &s[prefix.len()..]);
         if rest.is_empty() {
-            return Err(Error::malformed(format!("{s:?} names no file")));
+            return Err(Error::malformed(format!("{s:?} does not name a file")));
         }
-        let there = Path::new(rest).exists();
-        // Beside a digest a tag says nothing more.
+        let exists = Path::new(rest).exists();
+        // A digest identifies the image; a tag next to it is ignored.
         let by_digest = rest.rsplit_once('@').filter(|(_, digest)| name::digest(digest).is_some());
-        let (rest, digest) = match by_digest.filter(|_| !there) {
+        let (rest, digest) = match by_digest.filter(|_| !exists) {
             Some((rest, digest)) => (rest, Some(digest.to_owned())),
             None => (rest, None),
         };
         let (path, tag) = match rest.split_once(':') {
-            Some((path, tag)) if !path.is_empty() && !there => {
+            Some((path, tag)) if !path.is_empty() && !exists => {
                 (path, digest.or_else(|| (!tag.is_empty()).then(|| tag.to_owned())))
             }
             _ => (rest, digest),
@@ -178,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn references_are_read_and_written_alike() {
+    fn references_survive_parsing_and_printing() {
         for text in [
             "img.tar",
             "img.tar:app:v1",
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_with_a_colon_is_a_path_when_it_is_there() {
+    fn a_path_with_a_colon_is_a_path_if_it_exists() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a:b.tar");
         std::fs::write(&path, b"").unwrap();
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused_with_the_way_out() {
+    fn unsupported_transports_are_refused_with_a_remedy() {
         let e = "docker://alpine".parse::<Reference>().unwrap_err();
         assert!(e.to_string().contains("skopeo copy"), "{e}");
         assert!("oci:".parse::<Reference>().is_err());

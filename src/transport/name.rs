@@ -1,19 +1,19 @@
-//! Names that images carry inside archives and layouts.
+//! Names of images inside archives and layouts.
 
 use crate::model::digest::Digest;
 use crate::model::oci::{CONTAINERD_NAME, Descriptor, REF_NAME};
 
-/// The name that a descriptor in an index gives its image: the full one if there is one.
+/// Returns the name that a descriptor in an index gives its image: the full one if there is one.
 pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Option<&str> {
     stated(descriptor).find(|name| is_name(name))
 }
 
-/// What a descriptor says its image is called, be that a name or not.
+/// Returns the names that a descriptor states, valid or not.
 pub(crate) fn stated(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
     [CONTAINERD_NAME, REF_NAME].into_iter().filter_map(|key| descriptor.annotation(key))
 }
 
-/// Whether one of a descriptor's names [is](matches) what a user asked for, or its digest.
+/// Returns whether a name or the digest of a descriptor [matches](matches) `wanted`.
 pub(crate) fn is_of(descriptor: &Descriptor, wanted: &str) -> bool {
     match digest(wanted) {
         Some(digest) => descriptor.digest == digest,
@@ -21,20 +21,20 @@ pub(crate) fn is_of(descriptor: &Descriptor, wanted: &str) -> bool {
     }
 }
 
-/// The digest in `sha256:…`, `@sha256:…` or `app@sha256:…`.
+/// Returns the digest in `sha256:…`, `@sha256:…` or `app@sha256:…`.
 pub(crate) fn digest(wanted: &str) -> Option<Digest> {
     wanted.rsplit('@').next()?.parse().ok()
 }
 
-/// Whether this can name an image. An image's digest or ID can't: containerd and CRI note those
-/// where names stand, but they are another image's as soon as anything changes, and docker and
-/// podman refuse them. Docker writes `<none>` where there is no name.
+/// Returns whether this can name an image. A digest or image ID can't: containerd and CRI write them
+/// in place of names, but they identify another image as soon as anything changes, and docker and
+/// podman refuse them. Docker writes `<none>` if there is no name.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['@', '<', '>']) && digest(name).is_none()
 }
 
-/// `repository:tag` with the registry and `library/` filled in as Docker does; `None` for what
-/// is no such name, a bare tag for example.
+/// Returns `repository:tag` with the registry and `library/` filled in as Docker does; `None` if it is
+/// not such a name, for example a bare tag.
 pub(crate) fn full(name: &str) -> Option<String> {
     let (repository, tag) = split(name)?;
     let first = repository.split('/').next().unwrap_or_default();
@@ -47,41 +47,41 @@ pub(crate) fn full(name: &str) -> Option<String> {
     })
 }
 
-/// The repository of a full name, the same however the name was written.
+/// Returns the repository of a full name, the same however the name was written.
 #[cfg(feature = "store")]
 pub(crate) fn repository(name: &str) -> Option<String> {
     split(&full(name)?).map(|(repository, _)| repository.to_owned())
 }
 
-/// The tag of `repository:tag`; a bare tag is its own.
+/// Returns the tag of `repository:tag`; a bare tag is returned unchanged.
 pub(crate) fn tag(name: &str) -> &str {
     split(name).map_or(name, |(_, tag)| tag)
 }
 
-/// Whether a name that came with an image can be written: clients make file names of it and print
-/// it, so it is of the characters that references have, and no part of it leads up.
-pub(crate) fn is_sound(name: &str) -> bool {
-    const MOST: usize = 512;
+/// Returns whether a name from an image is safe to write. Clients print it and use it as a file name,
+/// so it may only have the characters of references, and no `..`.
+pub(crate) fn is_safe(name: &str) -> bool {
+    const MAX_LENGTH: usize = 512;
     let part = |part: &str| !matches!(part, "" | "." | "..");
-    name.len() <= MOST
+    name.len() <= MAX_LENGTH
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+/:@".contains(&b))
         && name.split('/').all(part)
 }
 
-/// Whether a name is what a user asked for: the same text, the same full name, or its tag.
+/// Returns whether a name matches `wanted`: the same text, the same full name, or the same tag.
 pub(crate) fn matches(name: &str, wanted: &str) -> bool {
     tag(name) == wanted || is_same(name, wanted)
 }
 
-/// Whether both are one name, however they are written.
+/// Returns whether both are the same name, however they are written.
 pub(crate) fn is_same(name: &str, wanted: &str) -> bool {
     let latest = format!("{wanted}:latest");
     let is = |wanted: &str| full(name).is_some_and(|n| Some(n) == full(wanted));
     name == wanted || is(wanted) || is(&latest)
 }
 
-/// A name as people write it: without the registry and `library/` that [`full`] fills in. A bare tag
-/// gets the repository that `path` would be.
+/// Returns a name as people write it: without the registry and `library/` that [`full`] fills in. A
+/// bare tag gets a repository from the file name of `path`.
 #[cfg(feature = "store")]
 pub(crate) fn familiar(name: &str, path: Option<&std::path::Path>) -> String {
     let Some(full) = full(name) else {
@@ -123,13 +123,13 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_up_or_hold_anything_are_not_written() {
+    fn unsafe_names_are_not_written() {
         for name in ["app:v1", "reg:5000/a/b:v1", "v1", "a__b/c.d:1.0-rc_1"] {
-            assert!(is_sound(name), "{name}");
+            assert!(is_safe(name), "{name}");
         }
         let long = "a".repeat(600);
         for name in ["../../x:y", "a/../b:c", "/etc/x:y", "a//b", "", "a b:c", "a\x1b[31m", &long] {
-            assert!(!is_sound(name), "{name}");
+            assert!(!is_safe(name), "{name}");
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_no_name() {
+    fn a_digest_is_not_a_name() {
         let of = Digest::of(b"x").to_string();
         for name in [&of, &format!("@{of}"), &format!("docker.io/app@{of}")] {
             assert!(!is_name(name) && digest(name).is_some(), "{name}");

@@ -1,6 +1,7 @@
-//! Reading what a [`Reference`] names into images whose documents are verified and whose layers
-//! are at hand, unread.
+//! Opening the images that a [`Reference`] names. Their documents are verified, their layers are not
+//! read yet.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -19,7 +20,10 @@ use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, Windows};
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 
-/// Opens what `reference` names: [`Place::at`] and [`Place::images`].
+/// Opens the images that `reference` names, as [`Place::at`] and [`Place::images`] do.
+///
+/// # Errors
+/// If there is no such image, or its documents are not valid.
 pub fn open(
     reference: &Reference,
     platform: Option<&Platform>,
@@ -32,16 +36,22 @@ pub fn open(
         .with_context(|| format!("reading {reference}"))
 }
 
-/// An archive, a layout or one image of a store, found but not read.
+/// An archive, a layout or an image of a store, whose documents are not read yet.
 pub struct Place {
     files: Box<dyn Files + Send + Sync>,
     transport: Transport,
-    /// Room for the windows of layers that are read for their digest alone.
+    /// Memory for decoder windows of layers that are read only for their digest.
     windows: Arc<Windows>,
 }
 
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
 impl Place {
-    /// What `files` hold, stored as `transport` has it. What is decompressed of it takes memory of
+    /// Creates a place of `files` in the format of `transport`. Decompression takes memory from
     /// `budget`.
     pub fn new(
         files: impl Files + Send + Sync + 'static,
@@ -51,8 +61,11 @@ impl Place {
         Self { files: Box::new(files), transport, windows: Arc::clone(budget.windows()) }
     }
 
-    /// Finds what `reference` names. Archives that come through a pipe or are compressed go to a
-    /// spool on `budget`, at most `max_size` bytes of them.
+    /// Finds the place that `reference` names. Archives that come from a pipe or are compressed go to
+    /// a spool of `budget`, up to `max_size` bytes.
+    ///
+    /// # Errors
+    /// If it does not exist, is not an image archive or layout, or exceeds a limit.
     pub fn at(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
         Self::find(reference, budget, max_size).with_context(|| format!("reading {reference}"))
     }
@@ -61,13 +74,13 @@ impl Place {
         let source: Source = match &reference.path {
             None => stdin(budget, max_size)?,
             Some(_) if reference.transport == Some(Transport::Store) => {
-                return Err(Error::unsupported("a store is read by the command line only"));
+                return Err(Error::unsupported("a store can be read by the command line only"));
             }
             Some(path) => {
                 let metadata = fs::metadata(path).map_err(|e| missing(e, reference))?;
                 if metadata.is_dir() {
                     if !matches!(reference.transport, None | Some(Transport::Oci)) {
-                        return Err(Error::malformed("this is a folder and no archive"));
+                        return Err(Error::malformed("this is a folder, not an archive"));
                     }
                     let folder = Folder::new(path.clone());
                     check_layout(&folder, &path.display().to_string())?;
@@ -75,11 +88,11 @@ impl Place {
                 }
                 if reference.transport == Some(Transport::Oci) {
                     return Err(Error::malformed(
-                        "this is a file and no OCI layout folder; did you mean oci-archive: ?",
+                        "this is a file, not a folder; did you mean oci-archive: ?",
                     ));
                 }
                 if metadata.file_type().is_char_device() {
-                    return Err(Error::malformed("this is a device and no image"));
+                    return Err(Error::malformed("this is a device, not an image"));
                 }
                 let file = File::open(path)?;
                 if file.metadata()?.is_file() {
@@ -92,7 +105,10 @@ impl Place {
         Self::in_archive(source, reference.transport, budget, max_size)
     }
 
-    /// An image archive that can be read at any offset, compressed or not.
+    /// Opens an image archive that can be read at any offset, compressed or not.
+    ///
+    /// # Errors
+    /// If it is not an image archive, or exceeds a limit.
     pub fn in_archive(
         source: Source,
         transport: Option<Transport>,
@@ -112,25 +128,31 @@ impl Place {
             (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
         let transport = match transport {
             Some(transport) => transport,
-            None if has_layout && !(has_docker && layout::is_hollow(&archive)?) => {
+            None if has_layout && !(has_docker && layout::has_no_layers(&archive)?) => {
                 Transport::OciArchive
             }
             None if has_docker => Transport::DockerArchive,
             None => {
                 let names: Vec<_> = archive.names().take(4).collect();
                 return Err(Error::malformed(format!(
-                    "neither manifest.json nor index.json in the archive, so it is no image; it \
-                     begins with {}; `docker save` and `skopeo copy` write image archives",
-                    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+                    "this is not an image archive: it has neither manifest.json nor index.json, and {}; \
+                     `docker save` and `skopeo copy` write image archives",
+                    if names.is_empty() {
+                        "is empty".into()
+                    } else {
+                        format!("begins with {}", names.join(", "))
+                    }
                 )));
             }
         };
         Ok(Self::new(archive, transport, budget))
     }
 
-    /// Reads the documents of the images that `tag` names, or of the only one there is; of several
-    /// platforms those that `platform` matches, when it is given. Layers may expand to `max_size`
-    /// bytes.
+    /// Reads the documents of the images that `tag` names, or of the only image; only those for
+    /// `platform` if it is given. Layers may expand to `max_size` bytes.
+    ///
+    /// # Errors
+    /// If there is no such image, or a document is not valid.
     pub fn images(
         &self,
         tag: Option<&str>,
@@ -148,7 +170,7 @@ impl Place {
         Ok(opened)
     }
 
-    /// What to call each image that is there to get it: nothing where there is only one.
+    /// Returns a name that selects each image; `None` if there is only one.
     #[cfg(feature = "store")]
     pub(crate) fn each(&self) -> Result<Vec<Option<String>>> {
         let files = self.files.as_ref();
@@ -158,8 +180,12 @@ impl Place {
         super::choose::each(files, &layout::read_root(files)?)
     }
 
-    /// What `tag` names, byte for byte and whatever it is, or what `platform` has of it. With it
-    /// come notes for the user, who wants it in a docker-archive or elsewhere.
+    /// Returns what `tag` names with every byte unchanged, images or artifacts, only those for
+    /// `platform` if it is given; and notes for the user, which depend on whether it is written
+    /// `to_docker`, to a docker-archive.
+    ///
+    /// # Errors
+    /// If there is no such image, or a document is not valid.
     pub fn unchanged(
         &self,
         tag: Option<&str>,
@@ -180,8 +206,11 @@ impl Place {
         Ok((bundle, notes))
     }
 
-    /// What the documents say of the images and artifacts that [`Place::images`] finds or refuses;
-    /// nothing of a docker-archive, which has no manifests.
+    /// Outlines the images and artifacts that `tag` names, including those that [`Place::images`]
+    /// refuses; empty for a docker-archive, which has no manifests.
+    ///
+    /// # Errors
+    /// If there is no such manifest, or a document is not valid.
     pub fn outline(&self, tag: Option<&str>, platform: Option<&Platform>) -> Result<Vec<Outline>> {
         if self.transport == Transport::DockerArchive {
             return Ok(Vec::new());
@@ -189,8 +218,8 @@ impl Place {
         outline(self.files.as_ref(), tag, platform)
     }
 
-    /// Adds the names that an archive for every client has in `manifest.json` only, since its
-    /// `index.json` must not name an image twice.
+    /// Adds the names that an archive for every client lists in `manifest.json` only, since its
+    /// `index.json` must list an image once.
     fn add_names(&self, names: &mut Vec<String>, configs: &[Digest]) -> Result<()> {
         let more = docker_archive::names(self.files.as_ref(), configs)?;
         for name in more {
@@ -202,8 +231,11 @@ impl Place {
     }
 }
 
-/// Opens an image archive that can be read at any offset: [`Place::in_archive`] and
-/// [`Place::images`].
+/// Opens an image archive that can be read at any offset, as [`Place::in_archive`] and
+/// [`Place::images`] do.
+///
+/// # Errors
+/// If there is no such image, or its documents are not valid.
 pub fn open_archive(
     source: Source,
     transport: Option<Transport>,
@@ -215,7 +247,7 @@ pub fn open_archive(
     Place::in_archive(source, transport, budget, max_size)?.images(tag, platform, max_size)
 }
 
-/// Tells who names a folder that another tool wrote how to make an archive of it.
+/// Refuses a folder of another tool, and says how to make an archive of it.
 fn check_layout(folder: &Folder, path: &str) -> Result<()> {
     if folder.get("index.json")?.is_some() {
         return Ok(());
@@ -223,21 +255,22 @@ fn check_layout(folder: &Folder, path: &str) -> Result<()> {
     let Some(bytes) = document(folder, "manifest.json")? else { return Ok(()) };
     let what = match bytes.trim_ascii_start().first() {
         Some(b'[') => format!(
-            "this is what `docker save` writes, unpacked; pack it again: `tar -C {path} -cf \
+            "this is an unpacked archive of `docker save`; pack it again: `tar -C {path} -cf \
              img.tar .`"
         ),
         _ => format!(
-            "this is a folder that skopeo calls dir: and no OCI layout; write an archive: `skopeo \
-             copy dir:{path} oci-archive:img.tar`"
+            "this is a folder in skopeo's dir: format, not an OCI layout; convert it: `skopeo copy \
+             dir:{path} oci-archive:img.tar`"
         ),
     };
     Err(Error::unsupported(what))
 }
 
-/// Tells who gives an image's name for a file's how to come by a file.
+/// Returns the error for a missing file. If the name looks like an image name, it says how to write
+/// that image to a file.
 fn missing(e: io::Error, reference: &Reference) -> Error {
     let name = reference.to_string();
-    // A name with these ends is meant for a file.
+    // A name with one of these extensions is meant as a file.
     let file = [".tar", ".gz", ".tgz", ".zst", ".xz", ".txz", ".oci"]
         .iter()
         .any(|end| name.ends_with(end));
@@ -249,26 +282,25 @@ fn missing(e: io::Error, reference: &Reference) -> Error {
         return e.into();
     }
     Error::not_found(format!(
-        "there is no such file or folder; if it is the name of an image, write that to a file \
-         first: `docker save {name} -o img.tar` or `skopeo copy docker://{name} \
-         oci-archive:img.tar`"
+        "no such file or folder; if this is the name of an image, write it to a file first: \
+         `docker save {name} -o img.tar` or `skopeo copy docker://{name} oci-archive:img.tar`"
     ))
 }
 
-/// Everything from standard input, to be read at any offset.
+/// Spools standard input, so that it can be read at any offset.
 pub(crate) fn stdin(budget: &Arc<Budget>, max_size: u64) -> Result<Source> {
     if io::stdin().is_terminal() {
-        return Err(Error::refused("standard input is a terminal; pipe something in"));
+        return Err(Error::refused("standard input is a terminal; pipe an image or delta into it"));
     }
     spool(io::stdin().lock(), budget, max_size, u64::MAX)
 }
 
-/// Everything from `reader`, to be read at any offset.
+/// Spools everything from `reader`, so that it can be read at any offset.
 fn spool(
     mut reader: impl Read,
     budget: &Arc<Budget>,
     max_size: u64,
-    max_unfolded: u64,
+    max_expanded: u64,
 ) -> Result<Source> {
     let mut writer = SpoolWriter::new(budget);
     let mut buf = vec![0; 1 << 18];
@@ -282,7 +314,7 @@ fn spool(
                 "it is larger than {max_size} bytes; --max-size allows more"
             )));
         }
-        if writer.size() + n as u64 > max_unfolded {
+        if writer.size() + n as u64 > max_expanded {
             return Err(too_dense());
         }
         writer.write_all(&buf[..n])?;

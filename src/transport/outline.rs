@@ -1,48 +1,48 @@
-//! What the documents in a layout say of images and artifacts whose layers can't be read here:
-//! encrypted, somewhere else, or no layers of files at all.
+//! Facts from the documents of images and artifacts whose layers can't be read: encrypted, foreign, or
+//! without files.
 
 use serde::Serialize;
 
-use super::choose::{self, Chosen, MAX_DEPTH, entry, is_for_another, read_index};
+use super::choose::{self, MAX_DEPTH, Selection, entry, is_for_another, read_index};
 use super::files::{Files, blob};
 use super::layout::{is_unusable, read_manifest, read_root};
 use crate::base::error::{Context, Error, Result};
 use crate::model::digest::Digest;
 use crate::model::oci::{Descriptor, Platform, media_type};
 
-/// One manifest, without a look into its layers.
+/// A manifest, described without reading its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outline {
     /// Digest of the manifest.
     pub manifest: Digest,
-    /// What it runs on, where the index says.
+    /// The platform that it runs on, if the index states it.
     pub platform: Option<String>,
-    /// What it is, if it is no container image: the type of the artifact or of its config.
+    /// Type of the artifact or of its config; `None` for a container image.
     pub artifact_type: Option<String>,
     /// Lowest first.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<OutlineLayer>,
 }
 
 /// One layer of an [`Outline`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Layer {
+pub struct OutlineLayer {
     /// Digest as stored.
     pub digest: Digest,
     /// As the manifest states it.
     pub media_type: String,
     /// Bytes as stored, as the manifest states them.
     pub blob_bytes: u64,
-    /// Why its files can't be listed; `None` if they could be.
+    /// The reason why its files can't be listed; `None` if they can.
     pub problem: Option<String>,
 }
 
-/// Outlines what `tag` names, or what `platform` has of it.
+/// Outlines the manifests that `tag` names, only those for `platform` if it is given.
 pub(super) fn outline(
     files: &dyn Files,
     tag: Option<&str>,
     platform: Option<&Platform>,
 ) -> Result<Vec<Outline>> {
-    let Chosen { descriptors, .. } = choose::choose(files, &read_root(files)?, tag)?;
+    let Selection { descriptors, .. } = choose::choose(files, &read_root(files)?, tag)?;
     let mut found = Vec::new();
     for d in &descriptors {
         walk(files, d, platform, 0, &mut found)?;
@@ -65,7 +65,7 @@ fn walk(
         return Ok(());
     }
     if depth >= MAX_DEPTH {
-        return Err(Error::limit(format!("more than {MAX_DEPTH} indexes inside one another")));
+        return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
     }
     let index = read_index(files, d).with_context(|| format!("index {}", d.digest))?;
     for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {
@@ -86,12 +86,12 @@ fn of_manifest(files: &dyn Files, d: &Descriptor) -> Result<Outline> {
     let layers = manifest.layers.iter().map(|layer| {
         let known = media_type::check_layer(&layer.media_type).err();
         let missing = || match blob(files, layer) {
-            Err(e) if media_type::is_foreign(&layer.media_type) && is_unusable(&e) => {
-                Some("foreign: the image says where it is, and does not have it".into())
-            }
+            Err(e) if media_type::is_foreign(&layer.media_type) && is_unusable(&e) => Some(
+                "foreign: the image states where to download it and does not include it".into(),
+            ),
             done => done.err().map(|e| e.to_string()),
         };
-        Layer {
+        OutlineLayer {
             digest: layer.digest,
             media_type: layer.media_type.clone(),
             blob_bytes: layer.size,

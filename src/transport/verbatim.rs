@@ -1,7 +1,7 @@
-//! Everything in a layout that a name leads to, byte for byte, whether or not it is an image.
+//! Copying everything in a layout that a name leads to, byte for byte, whether or not it is an image.
 
-use super::bundle::{Blob, Bundle, Listed};
-use super::choose::{self, Chosen, MAX_DEPTH, entry, is_attestation, read_index};
+use super::bundle::{Blob, Bundle, ManifestEntry};
+use super::choose::{self, MAX_DEPTH, Selection, entry, is_attestation, read_index};
 use super::files::{Files, blob, document_blob};
 use super::layout::{entry_label, is_unusable, read_manifest, read_root};
 use crate::base::error::{Context, Error, ErrorKind, Result};
@@ -9,33 +9,34 @@ use crate::model::oci::{
     CONTAINERD_NAME, Config, Descriptor, Manifest, Platform, REF_NAME, media_type,
 };
 
-/// Collects what `tag` names, or what `platform` has of it, and notes on what is not there.
+/// Collects what `tag` names, only that for `platform` if it is given, and notes on missing parts.
 pub(super) fn collect(
     files: &dyn Files,
     tag: Option<&str>,
     platform: Option<&Platform>,
 ) -> Result<(Bundle, Vec<String>)> {
-    let Chosen { mut descriptors, names, notes } = choose::choose(files, &read_root(files)?, tag)?;
+    let Selection { mut descriptors, names, notes } =
+        choose::choose(files, &read_root(files)?, tag)?;
     if let Some(wanted) = platform {
         descriptors = of_platform(files, &descriptors, wanted)?;
     }
     let bundle = Bundle { names, ..Bundle::default() };
-    let mut reach = Reach { files, bundle, notes };
+    let mut collector = BlobCollector { files, bundle, notes };
     if let [root] = descriptors.as_mut_slice() {
         without_names(root);
-        reach.follow(root, 0)?;
-        reach.bundle.root = Some(root.clone());
+        collector.follow(root, 0)?;
+        collector.bundle.root = Some(root.clone());
     } else {
         for d in &mut descriptors {
             without_names(d);
-            reach.try_follow(d, 0)?;
+            collector.try_follow(d, 0)?;
         }
-        reach.bundle.finish(None, descriptors)?;
+        collector.bundle.finish(None, descriptors)?;
     }
-    Ok((reach.bundle, reach.notes))
+    Ok((collector.bundle, collector.notes))
 }
 
-/// Names are what a target adds.
+/// Removes the names: the target adds its own.
 fn without_names(d: &mut Descriptor) {
     if let Some(annotations) = &mut d.annotations {
         annotations.remove(REF_NAME);
@@ -44,7 +45,7 @@ fn without_names(d: &mut Descriptor) {
     d.annotations = d.annotations.take().filter(|all| !all.is_empty());
 }
 
-/// The images for a platform.
+/// Returns the images for a platform.
 fn of_platform(
     files: &dyn Files,
     chosen: &[Descriptor],
@@ -57,13 +58,13 @@ fn of_platform(
         found.retain(|(_, p)| p.same(wanted));
     }
     if found.is_empty() {
-        let there: Vec<_> = all.iter().map(|(_, p)| p.to_string()).collect();
+        let platforms: Vec<_> = all.iter().map(|(_, p)| p.to_string()).collect();
         return Err(Error::not_found(format!(
-            "no image for platform {wanted}; there is {}",
-            there.join(", ")
+            "no image for platform {wanted}; the platforms are {}",
+            platforms.join(", ")
         )));
     }
-    // What comes out is that image, and no entry of an index.
+    // The result for a single platform is that image, not an entry of an index.
     let alone = |(d, _): &(Descriptor, Platform)| Descriptor {
         platform: None,
         annotations: None,
@@ -73,7 +74,7 @@ fn of_platform(
     Ok(found.into_iter().map(|one| if single { alone(one) } else { one.0.clone() }).collect())
 }
 
-/// The manifests below `d`, with what they run on.
+/// Lists the manifests below `d` with their platforms.
 fn platforms(
     files: &dyn Files,
     d: &Descriptor,
@@ -94,7 +95,7 @@ fn platforms(
     };
     let stated = d.platform.clone().unwrap_or_default();
     let platform = if stated.os.is_empty() || stated.architecture.is_empty() {
-        // What can't be read has no platform to be chosen by.
+        // A config that can't be read states no platform.
         config().map_or(stated.clone(), |config| stated.or(&config))
     } else {
         stated
@@ -103,17 +104,18 @@ fn platforms(
     Ok(())
 }
 
-struct Reach<'a> {
+/// Collects the blobs below an index.
+struct BlobCollector<'a> {
     files: &'a dyn Files,
     bundle: Bundle,
     notes: Vec<String>,
 }
 
-impl Reach<'_> {
-    /// Adds what `d` names and everything below.
+impl BlobCollector<'_> {
+    /// Adds what `d` refers to and everything below.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when some of it is not there; the rest is added.
+    /// [`ErrorKind::NotFound`] if some of it is missing; the rest is added.
     fn follow(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         if media_type::is_index(&d.media_type) {
             return self.index(d, depth).with_context(|| format!("index {}", d.digest));
@@ -128,7 +130,7 @@ impl Reach<'_> {
     fn try_follow(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         match self.follow(d, depth) {
             Err(e) if is_unusable(&e) => {
-                self.notes.push(format!("{} is not whole: {e}", entry_label(d)));
+                self.notes.push(format!("{} is incomplete: {e}", entry_label(d)));
             }
             done => done?,
         }
@@ -137,7 +139,7 @@ impl Reach<'_> {
 
     fn index(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH {
-            return Err(Error::limit(format!("more than {MAX_DEPTH} indexes inside one another")));
+            return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
         }
         let index = read_index(self.files, d)?;
         self.blob(d)?;
@@ -145,7 +147,7 @@ impl Reach<'_> {
             match entry(value) {
                 Ok(d) => self.try_follow(&d, depth + 1)?,
                 Err(e) if is_unusable(&e) => {
-                    self.notes.push(format!("what an entry of the index names is left out: {e}"));
+                    self.notes.push(format!("an entry of the index is left out: {e}"));
                 }
                 Err(e) => return Err(e),
             }
@@ -187,7 +189,7 @@ impl Reach<'_> {
             return Ok(());
         }
         let config = Config::parse(&document_blob(self.files, &manifest.config)?)?;
-        self.bundle.listed.push(Listed {
+        self.bundle.listed.push(ManifestEntry {
             config: manifest.config.digest,
             layers: manifest.layers.iter().map(|l| l.digest).collect(),
             platform: d.platform.clone().unwrap_or_default().or(&config.platform()),

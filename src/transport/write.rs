@@ -1,8 +1,8 @@
 //! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive or an OCI
 //! layout.
 //!
-//! A target appears whole or not at all: everything goes under a temporary name beside it, is
-//! synced, and is renamed at the end.
+//! A target appears complete or not at all: everything is written under a temporary name next to it,
+//! synced, and renamed at the end.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -21,7 +21,7 @@ use crate::format::tar::{self, EntryKind};
 use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{self, Index};
 
-/// What an output archive holds beside the blobs.
+/// The documents that an output archive has in addition to the blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// OCI layout and `manifest.json`: for every client.
@@ -32,7 +32,8 @@ pub enum Form {
     Oci,
 }
 
-/// A place to write to, checked before any work begins.
+/// A destination, checked before any work begins.
+#[derive(Debug)]
 pub struct Target {
     reference: Reference,
     form: Form,
@@ -43,8 +44,8 @@ impl Target {
     /// Checks that `reference` can be written to.
     ///
     /// # Errors
-    /// When a file is there already and `force` is not set, when it is one of `inputs`, or when
-    /// it is a folder and no layout.
+    /// If a file already exists and `force` is not set, if it is one of `inputs`, or if it is a folder
+    /// and not a layout.
     pub fn new(reference: Reference, force: bool, inputs: &[&Reference]) -> Result<Self> {
         let place = || format!("writing {reference}");
         let form = match reference.transport {
@@ -52,26 +53,26 @@ impl Target {
             Some(Transport::DockerArchive) => Form::Docker,
             Some(Transport::OciArchive | Transport::Oci) => Form::Oci,
             Some(Transport::Store) => {
-                return Err(
-                    Error::refused("`relayer store add` puts images in a store").context(place())
-                );
+                return Err(Error::refused("use `relayer store add` to add images to a store")
+                    .context(place()));
             }
         };
         let Some(path) = &reference.path else {
             if reference.transport == Some(Transport::Oci) {
-                return Err(Error::refused("a folder can't go to standard output").context(place()));
+                return Err(
+                    Error::refused("a folder can't be written to standard output").context(place())
+                );
             }
             if io::stdout().is_terminal() {
                 return Err(Error::refused(
-                    "an archive won't be written to a terminal; redirect \
-                                           it, or name a file with -o",
+                    "standard output is a terminal; redirect it or name a file with -o",
                 )
                 .context(place()));
             }
             return Ok(Self { reference, form, guard: Guard { force, inputs: Vec::new() } });
         };
         let overwritten = |i: &&Reference| {
-            // Another tag may go into the layout that was read; a file would be destroyed.
+            // Another tag may be added to the layout that is read; a file would be destroyed.
             is_part(path, i)
                 && !(path.is_dir() && reference.tag.is_some() && reference.tag != i.tag)
         };
@@ -88,17 +89,16 @@ impl Target {
             }
             (Ok(m), _) if m.is_dir() => {
                 return Err(Error::refused(
-                    "this is a folder; write oci:DIR for an OCI layout, or \
-                                           name a file",
+                    "this is a folder; use oci:DIR for an OCI layout, or name a file",
                 )
                 .context(place()));
             }
             (Ok(_), Some(Transport::Oci)) => {
-                return Err(Error::refused("a file is there, not a folder").context(place()));
+                return Err(Error::refused("this is a file, not a folder").context(place()));
             }
             (Ok(m), _) if m.is_file() && !force => {
                 return Err(
-                    Error::refused("it is there already; --force replaces it").context(place())
+                    Error::refused("it already exists; --force replaces it").context(place())
                 );
             }
             (Ok(_), _) => {}
@@ -118,27 +118,30 @@ impl Target {
         Ok(Self { guard, form, reference: reference.clone() })
     }
 
-    /// Where to.
+    /// Returns the reference of the destination.
     pub fn reference(&self) -> &Reference {
         &self.reference
     }
 
-    /// Writes `bundle`. A tag in the target's name takes the place of the bundle's names.
+    /// Writes `bundle`. A tag in the reference replaces the bundle's names.
+    ///
+    /// # Errors
+    /// If a blob does not have its digest, or writing fails; nothing is left behind then.
     pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
         let tag = self.reference.tag.as_deref();
-        let (names, unsound) = match tag {
+        let (names, unsafe_names) = match tag {
             Some(tag) => (vec![tag.to_owned()], Vec::new()),
-            None => bundle.names.iter().cloned().partition(|name| name::is_sound(name)),
+            None => bundle.names.iter().cloned().partition(|name| name::is_safe(name)),
         };
-        for name in unsound.iter().map(|name| shorten(name, 200)) {
-            progress.note(&format!("the name {name} is left out: no client takes it"));
+        for name in unsafe_names.iter().map(|name| shorten(name, 200)) {
+            progress.note(&format!("the name {name} is left out: no client accepts it"));
         }
         if let (Form::Universal | Form::Docker, [first, _, ..]) =
             (self.form, listing::ordered(bundle).as_slice())
         {
             progress.note(&format!(
-                "of several platforms, `docker load` without containerd's image store gives the \
-                 name to {}; --platform writes another alone",
+                "`docker load` without containerd's image store loads only {} of the platforms under \
+                 this name; use --platform to write another one",
                 first.platform
             ));
         }
@@ -169,8 +172,8 @@ impl Target {
 /// Checks that a file other than an image can be written.
 ///
 /// # Errors
-/// When it is there and `force` is not set, when it is one of `inputs` or no file, or when no file
-/// can be made beside it.
+/// If it already exists and `force` is not set, if it is one of `inputs` or not a file, or if no file
+/// can be created next to it.
 pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()> {
     let place = || format!("writing {}", path.display());
     if inputs.iter().any(|i| is_part(path, i)) {
@@ -178,27 +181,31 @@ pub fn check_file(path: &Path, force: bool, inputs: &[&Reference]) -> Result<()>
     }
     match fs::metadata(path) {
         Ok(m) if m.is_file() => {}
-        Ok(_) => return Err(Error::refused("something is there that is no file").context(place())),
+        Ok(_) => {
+            return Err(
+                Error::refused("it already exists and is not a regular file").context(place())
+            );
+        }
         Err(_) => refuse_dangling(path).with_context(place)?,
     }
     if !force && path.symlink_metadata().is_ok() {
-        return Err(Error::refused("it is there already; --force replaces it").context(place()));
+        return Err(Error::refused("it already exists; --force replaces it").context(place()));
     }
     check_folder(path).with_context(place)
 }
 
-/// Refuses a symlink to nothing: what is written would replace it.
+/// Refuses a dangling symlink: writing would replace it.
 fn refuse_dangling(path: &Path) -> Result<()> {
-    const WHY: &str = "this is a symlink to something that is not there; remove it, or name that";
+    const WHY: &str = "this is a dangling symlink; remove it, or name its target";
     if path.is_symlink() { Err(Error::refused(WHY)) } else { Ok(()) }
 }
 
-/// Whether `path` is there and is what `input` names, or lies in the layout or store that it names.
+/// Returns whether `path` exists and is `input`, or is inside the layout or store that it names.
 fn is_part(path: &Path, input: &Reference) -> bool {
     let Some((path, place)) = real(path).zip(input.path.as_deref().and_then(real)) else {
         return false;
     };
-    // Other files may lie beside those of a layout.
+    // A layout's folder may have other files too.
     let layout =
         || ["blobs", "index.json", "oci-layout"].iter().any(|f| path.starts_with(place.join(f)));
     path == place
@@ -209,7 +216,7 @@ fn is_part(path: &Path, input: &Reference) -> bool {
         }
 }
 
-/// A path without symlinks, if it is there.
+/// Returns a path without symlinks, if it exists.
 fn real(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
 }
@@ -218,17 +225,20 @@ fn is_input() -> Error {
     Error::refused("this is the input, which is never overwritten; name another output with -o")
 }
 
-/// Checks that a file can be made beside `path`.
+/// Checks that a file can be created next to `path`.
 fn check_folder(path: &Path) -> Result<()> {
     let dir = parent_folder(path);
     if !dir.exists() {
-        return Err(Error::not_found(format!("the folder {} is not there", dir.display())));
+        return Err(Error::not_found(format!("the folder {} does not exist", dir.display())));
     }
     sweep(dir);
     TemporaryFile::new(dir).map(drop)
 }
 
-/// Writes a file other than an image: under a temporary name that is then moved to its own.
+/// Writes a file other than an image, under a temporary name that is renamed at the end.
+///
+/// # Errors
+/// Those of `fill` and of writing.
 pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let fill = |file: &mut File| -> Result<()> {
         let mut out = io::BufWriter::with_capacity(1 << 20, file);
@@ -239,8 +249,11 @@ pub fn file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
 }
 
 /// Writes an archive to `out`: the small documents first, so that a reader of a stream has them
-/// early, then the blobs by digest. A `tag` is what the layout in it calls the image; else that is
-/// the tag of the first of `names`.
+/// early, then the blobs by digest. The layout in it names the image by `tag`, else by the tag of the
+/// first of `names`.
+///
+/// # Errors
+/// If a blob does not have its digest, or writing fails.
 pub fn write_archive(
     bundle: &Bundle,
     names: &[String],
@@ -253,15 +266,15 @@ pub fn write_archive(
     let mut documents = Vec::new();
     if form != Form::Docker {
         documents.push(("oci-layout", LAYOUT.to_vec()));
-        // One name only: with several descriptors skopeo asks which image is meant, although there
-        // is one. The other names are in manifest.json.
+        // Only one name: with several descriptors skopeo asks which image is meant, even if they are
+        // the same. The other names are in manifest.json.
         let first = &names[..names.len().min(1)];
         let index = Index::new(listing::roots(bundle, first, tag)?);
         documents.push(("index.json", oci::to_json(&index)?));
     }
     if form == Form::Docker && bundle.listed.is_empty() {
         return Err(Error::unsupported(
-            "a docker-archive holds container images only, and this is none; write oci:DIR or \
+            "a docker-archive can hold container images only, and this is not one; write oci:DIR or \
              oci-archive:FILE",
         ));
     }
