@@ -7,20 +7,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::image::{
-    self, Codec, Image, Item, add_index, block, digest, finish_layout, layer, padded, pax_record,
-    small,
-};
+use super::image::{self, Codec, Image, Item, add_index, digest, finish_layout, layer, small};
 use super::tool;
 
 /// A test's folder: inputs in `in`, outputs in `out`, temporary files in `tmp`.
-struct Case {
+pub struct Case {
     dir: tempfile::TempDir,
     args: Vec<String>,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["in", "out", "tmp"] {
             fs::create_dir(dir.path().join(name)).unwrap();
@@ -28,12 +25,12 @@ impl Case {
         Self { dir, args: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A file as input; the output goes to `out/o.tar`.
-    fn file(mut self, bytes: &[u8]) -> Self {
+    pub fn file(mut self, bytes: &[u8]) -> Self {
         let path = self.path("in/i.tar");
         fs::write(&path, bytes).unwrap();
         self.args = vec![path.display().to_string()];
@@ -41,19 +38,19 @@ impl Case {
     }
 
     /// A layout as input.
-    fn layout(mut self, files: &[(String, Vec<u8>)]) -> Self {
+    pub fn layout(mut self, files: &[(String, Vec<u8>)]) -> Self {
         image::write_files(&self.path("in/layout"), files);
         self.args = vec![format!("oci:{}", self.path("in/layout").display())];
         self
     }
 
-    fn with(mut self, args: &[&str]) -> Self {
+    pub fn with(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(ToString::to_string));
         self
     }
 
     /// Runs split and checks how it fails.
-    fn fails(self, name: &str, fragment: &str) {
+    pub fn fails(self, name: &str, fragment: &str) {
         let out = self.path("out/o.tar");
         let dest = self.args.iter().any(|a| a == "-o");
         let mut words = self.args.clone();
@@ -88,7 +85,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 /// An image whose one layer is these bytes.
-fn of_layer(bytes: Vec<u8>) -> Vec<u8> {
+pub fn of_layer(bytes: Vec<u8>) -> Vec<u8> {
     Image::new(vec![bytes]).docker_skopeo()
 }
 
@@ -214,7 +211,7 @@ fn broken_layouts_are_refused() {
     edit(&mut f, is_manifest, |m| {
         m["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json".into();
     });
-    case(&f, "an artifact", "no container image");
+    case(&f, "an artifact", "not a container image");
     let mut f = good();
     edit(&mut f, is_manifest, |m| m["config"] = "none".into());
     case(&f, "a manifest of another shape", "manifest");
@@ -234,13 +231,13 @@ fn broken_layouts_are_refused() {
     case(&f, "a foreign layer elsewhere", "foreign");
     let mut f = good();
     edit(&mut f, is_root, |r| r["manifests"][0]["mediaType"] = "text/plain".into());
-    case(&f, "a root of another type", "neither manifest nor index");
+    case(&f, "a root of another type", "neither a manifest nor an index");
     let mut f = good();
     edit(&mut f, is_root, |r| r["manifests"][0]["digest"] = "md5:00".into());
     case(&f, "another digest algorithm", "md5");
     let mut f = good();
     edit(&mut f, is_root, |r| r["manifests"] = json!([]));
-    case(&f, "no image", "names no image");
+    case(&f, "no image", "lists no image");
     let mut f = good();
     edit(&mut f, is_root, |r| {
         let mut other = r["manifests"][0].clone();
@@ -268,7 +265,7 @@ fn indexes_can_not_go_round_or_too_deep() {
         d = add_index(&[d], &mut files);
     }
     finish_layout(&[d], &mut files);
-    Case::new().layout(&files).fails("indexes in indexes", "inside one another");
+    Case::new().layout(&files).fails("indexes in indexes", "nested more than 8 deep");
     // An index that names itself can't have the digest it names.
     let kind = "application/vnd.oci.image.index.v1+json";
     let own = json!({"mediaType": kind, "digest": digest(b"self"), "size": 0});
@@ -283,11 +280,11 @@ fn indexes_can_not_go_round_or_too_deep() {
 fn broken_docker_archives_are_refused() {
     let manifest = |text: &str| image::archive(&[("manifest.json".into(), text.into())]);
     for (name, bytes, fragment) in [
-        ("empty", vec![], "no image"),
-        ("zeros", vec![0; 10240], "no image"),
+        ("empty", vec![], "not an image archive"),
+        ("zeros", vec![0; 10240], "not an image archive"),
         ("another archive", image::archive(&[("readme".into(), b"x".to_vec())]), "readme"),
         ("no JSON", manifest("nonsense"), "manifest.json is not valid"),
-        ("no images", manifest("[]"), "names no image"),
+        ("no images", manifest("[]"), "lists no image"),
         (
             "no config",
             manifest(r#"[{"Config":"x.json","RepoTags":null,"Layers":[]}]"#),
@@ -329,192 +326,6 @@ fn broken_docker_archives_are_refused() {
     c.fails("a file that is not there", "nothing.tar");
 }
 
-/// A file entry whose header says what it likes.
-fn lying(size: u64, change: impl FnOnce(&mut tar::Header)) -> Vec<u8> {
-    [block(b"f", b'0', size, change), vec![0; 2048]].concat()
-}
-
-fn special(kind: u8, data: &[u8]) -> Vec<u8> {
-    [block(b"special", kind, data.len() as u64, |_| ()), padded(data.to_vec())].concat()
-}
-
-#[test]
-fn layers_that_lie_are_refused() {
-    let entry = || Item::file("f", "x").bytes();
-    let with_pax = |data: &[u8]| [special(b'x', data), entry(), vec![0; 1024]].concat();
-    let mut bad_checksum = layer(&[Item::dir("d/"), Item::file("d/f", "x")]);
-    bad_checksum[512 + 3] ^= 1;
-    let mut zero_block = layer(&[Item::file("a", ""), Item::file("b", ""), Item::file("c", "")]);
-    zero_block[512..1024].fill(0);
-    let deep = |parts: usize| vec!["a"; parts].join("/");
-    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("a bad checksum", bad_checksum, "tar entry at byte 512"),
-        ("a block of zeros within", zero_block, "single block of zeros"),
-        ("a PAX record too long", with_pax(b"99 path=x\n"), "stated length"),
-        ("a PAX record without a length", with_pax(b"path=x\n"), "stated length"),
-        ("a PAX size that is no number", with_pax(&pax_record(b"size", b"many")), "no number"),
-        (
-            "a PAX size beyond the archive",
-            with_pax(&pax_record(b"size", b"8000000000000000000")),
-            "cut off",
-        ),
-        ("a negative PAX size", with_pax(&pax_record(b"size", b"-1")), "negative"),
-        ("a user ID that is no number", with_pax(&pax_record(b"uid", b"root")), "uid=root"),
-        ("a symlink to nothing", layer(&[Item::symlink("a", "")]), "/a (tar entry at byte 0)"),
-        ("a NUL in a PAX path", with_pax(&pax_record(b"path", b"a\0b")), "NUL"),
-        (
-            "a long name of a gigabyte",
-            lying(1 << 30, |h| h.set_entry_type(tar::EntryType::GNULongName)),
-            "limit",
-        ),
-        (
-            "a size of exabytes",
-            lying(0, |h| {
-                h.as_mut_bytes()[124..136]
-                    .copy_from_slice(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff");
-            }),
-            "byte 0",
-        ),
-        (
-            "a size with the sign bit",
-            lying(0, |h| h.as_mut_bytes()[124..136].fill(0xff)),
-            "negative size",
-        ),
-        (
-            "a size that is no number",
-            lying(0, |h| h.as_mut_bytes()[124..136].copy_from_slice(b"zzzzzzzzzzz\0")),
-            "size",
-        ),
-        ("a size beyond the archive", lying(1 << 40, |_| ()), "cut off"),
-        ("an unknown type", layer(&[Item::new("odd", b'7')]), "/odd"),
-        ("a path that goes up", layer(&[Item::file("../x", "x")]), "`..`"),
-        ("a path that goes up within", layer(&[Item::file("a/../../x", "x")]), "`..`"),
-        (
-            "a hard link that goes up",
-            layer(&[Item::link("x", "../../etc/passwd")]),
-            "hard link target",
-        ),
-        (
-            "a hard link to nothing",
-            layer(&[Item::link("x", "nothing")]),
-            "/nothing, which is not there",
-        ),
-        ("a hard link to itself", layer(&[Item::link("x", "x")]), "not there"),
-        (
-            "a hard link to a directory",
-            layer(&[Item::dir("d/"), Item::link("x", "d")]),
-            "directory",
-        ),
-        ("a whiteout of ..", layer(&[Item::file("a/.wh...", "")]), "names nothing"),
-        ("a whiteout of nothing", layer(&[Item::file(".wh.", "")]), "names nothing"),
-        ("a name below a whiteout", layer(&[Item::file(".wh.a/b", "")]), "below a whiteout"),
-        ("an entry below a file", layer(&[Item::file("a", ""), Item::file("a/b", "")]), "below /a"),
-        (
-            "a loop of symlinks",
-            layer(&[Item::symlink("a", "b"), Item::symlink("b", "a"), Item::file("a/x", "")]),
-            "loop",
-        ),
-        ("a root that is a file", layer(&[Item::file("./", "x")]), "root"),
-        ("a name that is too long", with_pax(&pax_record(b"path", &[b'n'; 256])), "255"),
-        ("a path that is too long", layer(&[Item::file(deep(20_000), "")]), "4,095"),
-        ("a symlink that is too long", layer(&[Item::symlink("a", deep(2049))]), "4,095"),
-        (
-            "a path that symlinks make too long",
-            layer(&[
-                Item::symlink("s", deep(1500)),
-                Item::symlink("t", ["s", &deep(500)].join("/")),
-                Item::file("t/x", ""),
-                Item::symlink("u", ["t", &deep(500)].join("/")),
-                Item::file("u/x", ""),
-            ]),
-            "4,095",
-        ),
-        (
-            "a sparse map of exabytes",
-            with_pax(
-                &[
-                    pax_record(b"GNU.sparse.map", b"0,1"),
-                    pax_record(b"GNU.sparse.numblocks", b"1"),
-                    pax_record(b"GNU.sparse.size", b"9000000000000000000"),
-                ]
-                .concat(),
-            ),
-            "--max-size",
-        ),
-        (
-            "a sparse map that overlaps",
-            with_pax(
-                &[
-                    pax_record(b"GNU.sparse.map", b"0,1,0,1"),
-                    pax_record(b"GNU.sparse.numblocks", b"2"),
-                    pax_record(b"GNU.sparse.size", b"9"),
-                ]
-                .concat(),
-            ),
-            "overlap",
-        ),
-        ("xz", [&b"\xfd7zXZ\0"[..], &[0; 600]].concat(), "xz"),
-        ("bytes that are no tar", vec![b'x'; 5000], "checksum"),
-    ];
-    assert!(cases.len() > 30);
-    for (name, bytes, fragment) in cases {
-        Case::new().file(&of_layer(bytes)).fails(name, fragment);
-    }
-}
-
-#[test]
-fn bombs_are_stopped_early() {
-    let zeros = [block(b"zeros", b'0', 3 << 30, |_| ())].concat();
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    std::io::Write::write_all(&mut gzip, &zeros).unwrap();
-    let chunk = vec![0; 16 << 20];
-    for _ in 0..64 {
-        std::io::Write::write_all(&mut gzip, &chunk).unwrap();
-    }
-    let bomb = gzip.finish().unwrap();
-    let image = Image::new(vec![b"stands for what the bomb unfolds to".to_vec()]);
-    let archive = image.docker_skopeo();
-    // The same archive with the bomb in the layer's place.
-    let config = image.config.to_string();
-    let name = format!("{}.json", &digest(config.as_bytes())[7..]);
-    let manifest = json!([{"Config": name, "RepoTags": [], "Layers": ["bomb.tar"]}]).to_string();
-    let files = [
-        (name, config.into_bytes()),
-        ("bomb.tar".into(), bomb),
-        ("manifest.json".into(), manifest.into_bytes()),
-    ];
-    assert!(archive.len() < 1 << 20);
-    Case::new()
-        .file(&image::archive(&files))
-        .with(&["--max-size", "100MB"])
-        .fails("a bomb", "--max-size");
-    // An archive that is one, as a whole.
-    let archive = image::archive(&[("manifest.json".into(), vec![0; 50 << 20])]);
-    let bomb = Codec::Zstd.encode(&archive).0;
-    Case::new().file(&bomb).with(&["--max-size", "10MB"]).fails("an archive bomb", "--max-size");
-}
-
-#[test]
-fn a_million_entries_are_no_problem() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bytes = Item::dir("d/").bytes();
-    for i in 0..1_000_000 {
-        bytes.extend(block(format!("d/{i:07}").as_bytes(), b'0', 0, |_| ()));
-    }
-    bytes.extend([0; 1024]);
-    let input = dir.path().join("i.tar");
-    fs::write(&input, Image::new(vec![bytes]).docker_skopeo()).unwrap();
-    let out = tool::output(Command::new("prlimit").args([
-        "--as=2000000000",
-        env!("CARGO_BIN_EXE_relayer"),
-        "split",
-        "--threads",
-        "2",
-        input.to_str().unwrap(),
-    ]));
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-}
-
 #[test]
 fn targets_that_can_not_be_written_are_told_before_work_begins() {
     let bytes = small().docker_skopeo();
@@ -540,7 +351,7 @@ fn targets_that_can_not_be_written_are_told_before_work_begins() {
     let c = new();
     fs::write(c.path("out/x"), "no layout").unwrap();
     let layout = format!("oci:{}", c.path("out").display());
-    c.with(&["-o", &layout]).fails("a folder with other things", "no OCI layout");
+    c.with(&["-o", &layout]).fails("a folder with other things", "not an OCI layout");
 }
 
 /// Unmounts when the test ends, however it ends.
@@ -573,6 +384,10 @@ fn a_full_or_read_only_disk_leaves_nothing() {
         }
         std::os::unix::fs::symlink(&out, c.path("out")).unwrap();
         let layout = format!("oci:{}/layout:x", out.display());
+        if options != "ro" {
+            // The folder of a layout stays: another writer may be about to use it.
+            fs::create_dir(out.join("layout")).unwrap();
+        }
         c.file(&bytes).with(&["-o", &layout]).fails(&format!("layout {options}"), fragment);
     }
     // The folder for temporary files is full.

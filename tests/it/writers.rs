@@ -103,7 +103,7 @@ fn waits(child: &mut Child) {
     let mut line = String::new();
     let mut stderr = BufReader::with_capacity(1, child.stderr.as_mut().unwrap());
     stderr.read_line(&mut line).unwrap();
-    assert!(line.contains("waiting for who else writes to"), "{line}");
+    assert!(line.contains("waiting for another process that writes to"), "{line}");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn what_somebody_adds_meanwhile_stays() {
     drop(lock);
     let (code, text) = finish(waiting);
     assert_eq!(code, Some(1));
-    assert!(text.contains("has an image fourth already"), "{text}");
+    assert!(text.contains("an image fourth already exists"), "{text}");
     p.holds(&["first", "second", "fourth"]);
 }
 
