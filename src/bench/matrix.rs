@@ -1,4 +1,4 @@
-//! One image in many forms: every compression at every number of layers, with its size and speed.
+//! Size and speed of every compression at every number of layers.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ use crate::layers::encode;
 use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
 use crate::plan::{self, Target};
 
-/// What is measured by default.
+/// Compressions measured by default.
 const COMPRESSIONS: [&str; 8] = [
     "gzip:6",
     "gzip:9",
@@ -29,26 +29,26 @@ const COMPRESSIONS: [&str; 8] = [
     "zstd:9",
     "zstd:19",
 ];
-/// Numbers of layers by default.
+/// Numbers of layers measured by default.
 const LAYERS: [u32; 6] = [1, 4, 8, 16, 32, 64];
 /// The number of layers at which slow compressions are measured by default.
 const SLOW_LAYERS: u32 = 8;
 
-/// What to measure.
+/// Options of a measurement.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The rows, and for each the numbers of layers it is measured with.
+    /// The compressions, each with the numbers of layers to measure it with.
     pub rows: Vec<(Compression, Vec<u32>)>,
-    /// Bytes of files to measure with; the whole image if it has fewer.
+    /// Number of bytes of files to measure with; the whole image if it has fewer.
     pub sample: u64,
 }
 
 impl Options {
-    /// The given compressions and numbers of layers, or the usual ones. Without a list of
-    /// compressions, slow ones are measured with one number of layers.
+    /// Creates options for the given compressions and numbers of layers, or the defaults if a list is
+    /// empty. Of the default compressions, slow ones are measured with one number of layers.
     ///
     /// # Errors
-    /// When a compression is none.
+    /// If a compression is not valid.
     pub fn new(compressions: &[Compression], layers: &[u32], sample: u64) -> Result<Self> {
         let layers = if layers.is_empty() { &LAYERS[..] } else { layers };
         let rows = if compressions.is_empty() {
@@ -69,66 +69,66 @@ impl Options {
     }
 }
 
-/// A layer, in bytes.
+/// Sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Of the blob.
+    /// Bytes of the blob.
     pub blob_bytes: u64,
-    /// Of the tar.
+    /// Bytes of the tar.
     pub tar_bytes: u64,
-    /// Files in it.
+    /// Number of files in it.
     pub files: u64,
 }
 
-/// A compression at a number of layers.
+/// A compression at one number of layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cell {
-    /// So many layers were asked for.
+    /// Requested number of layers.
     pub target: u32,
     /// Bytes of all blobs.
     pub blob_bytes: u64,
     /// Bytes of all tars.
     pub tar_bytes: u64,
-    /// Lowest first.
+    /// The layers, lowest first.
     pub layers: Vec<Sizes>,
 }
 
 /// A compression.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// As [`Compression`] writes itself.
+    /// Name of the compression.
     pub compression: String,
-    /// Bytes that its largest window has, which a decoder must hold.
+    /// Bytes of its largest window, which a decoder must hold.
     pub window: u64,
-    /// Bytes of tar compressed in a second by one core.
+    /// Bytes of tar compressed per second by one core.
     pub encode: f64,
-    /// Bytes of tar decompressed in a second by one core.
+    /// Bytes of tar decompressed per second by one core.
     pub decode: f64,
-    /// One for each number of layers that it was measured with.
+    /// A cell for each measured number of layers.
     pub cells: Vec<Cell>,
 }
 
 impl Row {
-    /// Bytes of tar for each byte of blob, over all cells.
+    /// Returns the bytes of tar per byte of blob, over all cells.
     pub fn ratio(&self) -> f64 {
         let sum = |f: fn(&Cell) -> u64| self.cells.iter().map(f).sum::<u64>() as f64;
         sum(|c| c.tar_bytes) / sum(|c| c.blob_bytes).max(1.0)
     }
 }
 
-/// All of them.
+/// The measurements of all compressions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Matrix {
     /// Bytes of files in the image.
     pub file_bytes: u64,
-    /// Those that were measured with.
+    /// Bytes of files that were measured.
     pub sample_bytes: u64,
-    /// In the order they were asked for.
+    /// The compressions in the requested order.
     pub rows: Vec<Row>,
 }
 
 impl Matrix {
-    /// The numbers of layers that were measured, ascending.
+    /// Returns the measured numbers of layers, ascending.
     pub fn counts(&self) -> Vec<u32> {
         let counts: BTreeSet<u32> =
             self.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
@@ -136,7 +136,10 @@ impl Matrix {
     }
 }
 
-/// Measures an image. Runs on the threads of rayon's pool, a core a stream.
+/// Measures an image. Runs on the threads of rayon's pool, one stream per core.
+///
+/// # Errors
+/// If the image is damaged, or the temporary file fails.
 pub fn measure(
     subject: &Subject,
     options: &Options,
@@ -169,14 +172,14 @@ pub fn measure(
                 .map(|layer| layer.source)
                 .collect();
         let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
-        // The slowest first, so that no core waits for them at the end.
+        // The slowest first, so that they do not run alone at the end.
         let mut jobs: Vec<(usize, usize)> =
             rows.flat_map(|(row, _)| (0..tars.len()).map(move |layer| (row, layer))).collect();
         jobs.sort_by_key(|(row, layer)| {
             (std::cmp::Reverse(effort(&options.rows[*row].0) * tars[*layer].size()), *row, *layer)
         });
         let run = |(row, layer): (usize, usize)| {
-            let stream = one(&tars[layer], &options.rows[row].0, budget)?;
+            let stream = measure_layer(&tars[layer], &options.rows[row].0, budget)?;
             progress.advance(stream.tar_bytes);
             Ok(((row, layer), stream))
         };
@@ -193,7 +196,7 @@ pub fn measure(
     Ok(Matrix { file_bytes: sample.all_bytes, sample_bytes: sample.bytes, rows })
 }
 
-/// How long a byte takes, roughly.
+/// Estimates the time per byte, in arbitrary units.
 fn effort(compression: &Compression) -> u64 {
     match compression {
         Compression::None => 1,
@@ -205,7 +208,7 @@ fn effort(compression: &Compression) -> u64 {
     }
 }
 
-/// A layer, compressed and decompressed once.
+/// A layer that was compressed and decompressed once.
 #[derive(Debug, Clone, Copy)]
 struct Stream {
     tar_bytes: u64,
@@ -215,7 +218,7 @@ struct Stream {
     decode: Duration,
 }
 
-fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<Stream> {
+fn measure_layer(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<Stream> {
     let place = || format!("compressing with {compression}");
     let start = Instant::now();
     let mut encoder = Encoder::new(SpoolWriter::new(budget), compression, 1, tar.size())?;
@@ -233,7 +236,7 @@ fn one(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<
     Ok(Stream { tar_bytes, blob_bytes: blob.size(), window, encode, decode })
 }
 
-/// The bytes that `io::copy` would copy, in larger pieces.
+/// Copies like `io::copy`, in larger pieces.
 fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u64> {
     let mut all = 0;
     loop {
@@ -246,7 +249,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u
     }
 }
 
-/// How far back a blob's decoder looks.
+/// Returns the size of the window of a blob's decoder.
 fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
     match compression {
         Compression::None => 0,

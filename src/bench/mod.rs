@@ -1,5 +1,8 @@
-//! What an image comes to under each compression and number of layers, how long clients take to
-//! pull it, and what its updates cost.
+//! Measurements of an image: size and speed of each compression at each number of layers, simulated
+//! pulls, and the cost of updates.
+//!
+//! May import `split` and everything below it. Types to know: [`Subject`], an image that was read once;
+//! [`Matrix`], its sizes and speeds; and [`Sequence`], several versions of an image.
 
 mod matrix;
 mod pulls;

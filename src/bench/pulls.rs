@@ -1,4 +1,4 @@
-//! Simulated pulls of an image as it is and as it could be.
+//! Simulated pulls of an image as built and as split.
 
 use serde::Serialize;
 
@@ -7,29 +7,29 @@ use crate::plan::{self, Target};
 use crate::simulate::{Client, ClientModel, Compression, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
 
-/// An image in one form.
+/// An image, either as built or as split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Form {
-    /// How many layers were asked for; `None` for the image as it was built.
+    /// Requested number of layers; `None` for the image as built.
     pub target: Option<u32>,
-    /// Lowest first. Bytes of blobs are estimates but for the image as it was built.
+    /// The layers, lowest first. Bytes of blobs are estimates, except for the image as built.
     pub layers: Vec<Layer>,
 }
 
-/// What a client makes of every form over a link.
+/// Cold pulls of every form by one client over one link.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ColdPulls {
     /// The client.
     pub client: Client,
     /// The link's name.
     pub link: String,
-    /// What it is.
+    /// Its speeds and latency.
     pub rates: Link,
-    /// In the order of the forms.
+    /// The pulls, in the order of the forms.
     pub pulls: Vec<Pull>,
 }
 
-/// The image as it was built, and split by zstd at each number of layers.
+/// Returns the image as built, and split with zstd at each number of layers.
 pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
     let Subject { files, analysis, estimates, built, .. } = subject;
     let split = |count: &u32| {
@@ -43,7 +43,7 @@ pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
     std::iter::once(built).chain(counts.iter().map(split)).collect()
 }
 
-/// Pulls of all forms by every client over every link, on one machine.
+/// Simulates pulls of all forms by every client over every link, on one machine.
 pub fn cold_pulls(
     forms: &[Form],
     clients: &[&ClientModel],

@@ -1,24 +1,24 @@
-//! A part of an image that stands for it.
+//! Selection of a sample of an image's files.
 
 use crate::model::fileset::{FileSet, Kind};
 
-/// Files that lie side by side are taken together, so many bytes at a time: windows see what they
-/// would see in the whole image, up to this size.
+/// Bytes of adjacent files that are taken together: up to this size, compression windows see what they
+/// would see in the whole image.
 const RUN: u64 = 32 << 20;
 
-/// Which files are measured with.
+/// The files to measure with.
 pub(super) struct Sample {
-    /// For each inode, whether it is in.
+    /// For each inode, whether it is in the sample.
     pub(super) inodes: Vec<bool>,
-    /// Bytes in the files that are.
+    /// Bytes of files in the sample.
     pub(super) bytes: u64,
     /// Bytes in all files.
     pub(super) all_bytes: u64,
 }
 
 impl Sample {
-    /// About `wanted` bytes of files: runs of them in path order, evenly spread; all if there are no
-    /// more than that.
+    /// Selects about `wanted` bytes of files: evenly spread runs in path order, or all files if they have
+    /// no more bytes than that.
     pub(super) fn new(files: &FileSet, wanted: u64) -> Self {
         let size = |inode: u32| match &files.inodes()[inode as usize].kind {
             Kind::File(file) => Some(file.size),
@@ -30,7 +30,7 @@ impl Sample {
         }
         let runs = (wanted / RUN).max(1);
         let period = all_bytes.div_ceil(runs);
-        // What is no file costs little and is in.
+        // Everything but files is small and included.
         let mut inodes: Vec<bool> =
             (0..files.inodes().len() as u32).map(|inode| size(inode).is_none()).collect();
         let mut seen = vec![false; inodes.len()];

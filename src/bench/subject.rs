@@ -1,4 +1,4 @@
-//! The image that is measured, read once.
+//! The image to measure, read once.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::simulate;
 use crate::split;
 use crate::transport::image::Image;
 
-/// An image with all that is asked of it.
+/// An image that was read for measurements.
 pub struct Subject {
     /// The final file set.
     pub files: FileSet,

@@ -1,4 +1,4 @@
-//! What updates cost over a sequence of versions.
+//! Cost of updates over a sequence of versions.
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use crate::split::{self, Options};
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, Opened};
 
-/// The forms that a version is compared in.
+/// A value for each form of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Forms<T> {
-    /// As it was built.
+    /// For the version as built.
     pub built: T,
-    /// Split by itself.
+    /// For the version split from scratch.
     pub split: T,
-    /// Split on top of the version before, which was itself split so.
+    /// For the version split with `--previous`, as the one before was.
     pub previous: T,
 }
 
 impl<T> Forms<T> {
-    /// All three, in their order.
+    /// Returns all three in order.
     pub fn each(&self) -> [&T; 3] {
         [&self.built, &self.split, &self.previous]
     }
@@ -43,54 +43,58 @@ impl<T> Forms<T> {
     }
 }
 
-/// A layer of a version, by what clients know it and with what it costs them.
+/// A layer of a version with its identity and sizes.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     identity: Identity,
     layer: simulate::Layer,
 }
 
-/// A version.
+/// A version in all forms.
+#[derive(Debug)]
 struct Version {
-    /// Lowest layer first.
+    /// The layers, lowest first.
     stacks: Forms<Vec<Held>>,
-    /// Bytes that kept layers hold and the image does not show, as estimated.
+    /// Estimated bytes that kept layers hold and the image does not show.
     dead_bytes: u64,
 }
 
-/// From one version to the next.
+/// An update from one version to the next.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Step {
-    /// What clients load.
+    /// What clients download.
     pub loads: Forms<Loads>,
-    /// Bytes that layers of the version split on top of the one before hold and the image does not
-    /// show, as estimated.
+    /// Estimated bytes that layers of the version split with `--previous` hold and the image does not
+    /// show.
     pub dead_bytes: u64,
 }
 
-/// What a client does from one version to the next.
+/// Pulls of updates by one client over one link.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpdatePulls {
     /// The client.
     pub client: Client,
     /// The link's name.
     pub link: String,
-    /// One for each step.
+    /// The pulls of each step.
     pub steps: Vec<Forms<Pull>>,
 }
 
 /// A sequence of versions in all forms.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Sequence {
     versions: Vec<Version>,
-    /// The last version split by itself.
+    /// Report of the last version split from scratch.
     pub last: Option<ImageReport>,
 }
 
 impl Sequence {
-    /// Follows versions, each with one image, oldest first; of one there is nothing to say. Everything is split in full, which is two
-    /// splits a version; bytes are those of real blobs, but for layers that were not compressed: they
-    /// count as gzip, as a push would make them.
+    /// Splits versions, each with one image, oldest first, both from scratch and with `--previous`. A
+    /// single version gives an empty sequence. Bytes are those of real blobs, except that uncompressed
+    /// layers count as gzip, as a push would compress them.
+    ///
+    /// # Errors
+    /// If a version has several images or can't be split.
     pub fn follow(
         versions: &[Opened],
         options: &Options,
@@ -104,7 +108,9 @@ impl Sequence {
         let (mut before, mut last): (Option<Bundle>, _) = (None, None);
         for opened in versions {
             let [image] = opened.images.as_slice() else {
-                return Err(Error::refused("an index of several platforms has no one sequence"));
+                return Err(Error::refused(
+                    "updates can be measured for one platform only; choose it with --platform",
+                ));
             };
             let split = |previous: Option<&Opened>| -> Result<(Bundle, ImageReport)> {
                 let (bundle, mut reports) =
@@ -116,7 +122,7 @@ impl Sequence {
             let (mut previous, mut dead_bytes) = (split_alone.clone(), 0);
             if let Some(before) = &before {
                 let (next, report) = split(Some(&before.reopen()?))
-                    .with_context(|| "on top of the version before")?;
+                    .with_context(|| "splitting with the previous version")?;
                 (bundle, previous) = (next, stack(&report));
                 dead_bytes = report.update.map_or(0, |u| u.dead_bytes);
             }
@@ -130,7 +136,7 @@ impl Sequence {
         Ok(Self { versions: followed, last })
     }
 
-    /// What clients load at each step.
+    /// Returns what clients download at each step.
     pub fn steps(&self) -> Vec<Step> {
         let layers = |stack: &[Held]| stack.iter().map(Held::as_diffed).collect::<Vec<_>>();
         let step = |pair: &[Version]| Step {
@@ -142,7 +148,7 @@ impl Sequence {
         self.versions.windows(2).map(step).collect()
     }
 
-    /// How long clients take for each step, over every link, on one machine.
+    /// Simulates the pulls of each step by every client over every link, on one machine.
     pub fn pulls(
         &self,
         clients: &[&ClientModel],

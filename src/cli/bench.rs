@@ -21,45 +21,45 @@ pub(super) const CLIENTS: [Client; 5] =
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// The image; or its versions, oldest first: the last is measured, and the updates between them
+    /// The image, or its versions, oldest first: measures the last one and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
-    /// Measure these, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9, zstd 1, 3 (with
-    /// windows of 2, 8 and 128 MiB), 9 and 19]
+    /// Codecs and levels to measure, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9;
+    /// zstd 1, 3 (with windows of 2, 8 and 128 MiB), 9 and 19]
     #[arg(long, value_name = "CODEC:LEVEL", value_delimiter = ',', value_parser = Compression::parse)]
     compression: Vec<Compression>,
-    /// With so many layers [default: 1,4,8,16,32,64]
+    /// Numbers of layers to measure [default: 1,4,8,16,32,64]
     #[arg(long, value_name = "N", value_delimiter = ',',
           value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::plan::MAX_LAYERS)))]
     layers: Vec<u32>,
-    /// Measure with so many bytes of files, in runs of 32 MiB all over the image
+    /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     sample: ByteSize,
-    /// Simulate pulls by these clients
+    /// Clients whose pulls are simulated
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
           default_values = CLIENTS.map(Client::name))]
     client: Vec<&'static ClientModel>,
-    /// Over these links: gigabit, ecr, slow or local, or bytes a second of a connection and of all,
-    /// and the latency, as in 40MB/125MB/20ms
+    /// Links for simulated pulls: gigabit, ecr, slow, local, or bytes per second of one connection,
+    /// bytes per second in total, and latency, as in 40MB/125MB/20ms
     #[arg(long, value_name = "LINK", value_delimiter = ',', value_parser = link,
           default_value = "gigabit,ecr,slow")]
     link: Vec<(String, Link)>,
-    /// On a machine of so many cores
+    /// Number of cores for simulated pulls
     #[arg(long, value_name = "N", default_value_t = NODE.cores, value_parser = clap::value_parser!(u32).range(1..=1024))]
     cores: u32,
-    /// Which platform, where an index has several
+    /// The platform to use if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
 
-/// A link by its name, or by what it is.
+/// Parses a link: its name, or its speeds and latency.
 fn link(text: &str) -> std::result::Result<(String, Link), String> {
     if let Some(known) = LINKS.iter().find(|l| l.name == text) {
         return Ok((text.to_owned(), known.link));
     }
     let bad = || {
         let known: Vec<&str> = LINKS.iter().map(|l| l.name).collect();
-        format!("it is {}, or written as in 40MB/125MB/20ms", known.join(", "))
+        format!("use {}, or numbers as in 40MB/125MB/20ms", known.join(", "))
     };
     let rate = |text: &str| match text.parse::<ByteSize>() {
         Ok(size) if size.0 > 0 => Ok(size.0 as f64),
@@ -79,7 +79,7 @@ impl BenchArgs {
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         let pool = global.pool()?;
-        // There is at least one, says the command line.
+        // The command line requires at least one.
         let (Some(name), Some(last)) = (self.images.last(), versions.last()) else {
             return Ok(Outcome::Done);
         };
@@ -113,7 +113,7 @@ impl BenchArgs {
     }
 }
 
-/// Compressions by numbers of layers.
+/// Formats sizes by compression and number of layers.
 fn size_table(matrix: &Matrix) -> String {
     let mut text = if matrix.sample_bytes < matrix.file_bytes {
         let part = share(matrix.sample_bytes, matrix.file_bytes, 0);
@@ -126,7 +126,7 @@ fn size_table(matrix: &Matrix) -> String {
         ["", "window", "MB/s in", "MB/s out", "ratio"].map(str::to_owned).into();
     header.extend(counts.iter().map(|n| format!("{n} layer{}", if *n == 1 { "" } else { "s" })));
     let ends = counts.first().zip(counts.last()).filter(|(one, many)| one != many);
-    header.extend(ends.map(|(one, many)| format!("{many} for {one}")));
+    header.extend(ends.map(|(one, many)| format!("{many} vs {one}")));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut rows = table(&header, 1);
     for row in &matrix.rows {
@@ -151,7 +151,7 @@ fn size_table(matrix: &Matrix) -> String {
     text
 }
 
-/// Windows are powers of two, or nearly.
+/// Formats the size of a window, which is about a power of two.
 fn binary(bytes: u64) -> String {
     match bytes {
         0 => String::new(),
@@ -160,9 +160,9 @@ fn binary(bytes: u64) -> String {
     }
 }
 
-/// How long clients take for each form.
+/// Formats how long clients take to pull each form.
 fn pull_table(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
-    let mut text = format!("seconds of a cold pull, simulated with {} cores\n", machine.cores);
+    let mut text = format!("seconds for a cold pull, simulated with {} cores\n", machine.cores);
     let mut header = vec!["client".to_owned(), "link".to_owned()];
     header.extend(forms.iter().map(|f| match f.target {
         None => format!("as built, {}", f.layers.len()),
@@ -182,7 +182,7 @@ fn pull_table(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
     text
 }
 
-/// What clients load from version to version.
+/// Formats what clients download from version to version.
 fn load_table(images: &[Reference], steps: &[Step]) -> String {
     let header = [
         "update to",
@@ -209,14 +209,14 @@ fn load_table(images: &[Reference], steps: &[Step]) -> String {
     }
     if steps.len() > 1 {
         let sums = total.iter().map(|bytes| size(*bytes));
-        rows.add_row(std::iter::once("all".to_owned()).chain(sums));
+        rows.add_row(std::iter::once("total".to_owned()).chain(sums));
     }
     lines(&rows)
 }
 
-/// How long clients take for all steps.
+/// Formats how long clients take for all updates.
 fn update_pull_table(updates: &[UpdatePulls]) -> String {
-    let mut text = "seconds of all updates, simulated\n".to_owned();
+    let mut text = "seconds for all updates, simulated\n".to_owned();
     let mut rows = table(&["client", "link", "as built", "split", "--previous", "at least"], 2);
     for row in updates {
         let sum = |form: usize, of: fn(&Pull) -> f64| {

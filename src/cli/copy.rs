@@ -20,10 +20,10 @@ pub(super) struct Copy {
     /// Where to write it
     #[arg(value_name = "DST", value_parser = Reference::destination)]
     pub(super) destination: Reference,
-    /// Only this platform of several
+    /// Copy only this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH")]
     pub(super) platform: Option<Platform>,
-    /// Replace the destination if it is there
+    /// Overwrite the destination if it exists
     #[arg(short, long)]
     pub(super) force: bool,
 }

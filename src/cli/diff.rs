@@ -10,7 +10,7 @@ use super::table::{lines, number, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
-use crate::compare::diff::{Changes, Diff, Load, Loads, Side, diff};
+use crate::compare::diff::{Changes, ComparedImage, Diff, Load, Loads, diff};
 use crate::layers::Limits;
 use crate::layers::flatten::Flattened;
 use crate::model::oci::Platform;
@@ -18,15 +18,15 @@ use crate::plan::analyze::analyze;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
-/// So many components are listed for people; `--json` and `-v` have them all.
+/// Number of components in the table; `--json` and `-v` list all.
 const SHOWN: usize = 12;
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// The old image, the next one, and so on
+    /// The images, oldest first
     #[arg(value_name = "IMAGE", num_args = 2.., required = true)]
     images: Vec<Reference>,
-    /// Which platform, where an index has several
+    /// The platform to use if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
@@ -35,13 +35,13 @@ impl DiffArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let mut steps = Vec::new();
         let budget = global.budget();
-        let mut old: Option<(String, Side, Limits)> = None;
+        let mut old: Option<(String, ComparedImage, Limits)> = None;
         for image in &self.images {
             let name = image.to_string();
             let one = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
             let Flattened { files, contents, layers, limits, .. } = one.flat;
             let analysis = analyze(&files, &contents, &[])?;
-            let new = Side { files, analysis, layers };
+            let new = ComparedImage { files, analysis, layers };
             if let Some((from, before, _)) = &old {
                 steps.push((from.clone(), name.clone(), diff(before, &new)));
             }
@@ -66,7 +66,7 @@ impl DiffArgs {
                 text.push_str(&describe(step, global.verbose));
             }
             if steps.len() > 1 {
-                let _ = writeln!(text, "\nall {} steps", steps.len());
+                let _ = writeln!(text, "\ntotal of {} steps", steps.len());
                 text.push_str(&load_table(&total));
             }
             text
@@ -131,8 +131,8 @@ fn describe(diff: &Diff, verbose: bool) -> String {
 fn load_table(loads: &Loads) -> String {
     let mut rows = table(&["a client that has the old image", "layers", "download", "unpack"], 1);
     for (name, load) in [
-        ("by chain ID: docker, containerd that discards layers", loads.chain),
-        ("by digest: containerd that keeps layers", loads.digest),
+        ("by chain ID: docker, eks", loads.chain),
+        ("by digest: containerd", loads.digest),
         ("by diff ID: podman, CRI-O", loads.diff_id),
         ("none: a cold pull", loads.cold),
     ] {

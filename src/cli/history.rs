@@ -13,16 +13,16 @@ use crate::transport::Reference;
 pub(super) struct HistoryArgs {
     #[command(subcommand)]
     command: Command,
-    /// The history's folder [default: relayer/history in the user's data folder]
+    /// Folder of the history [default: relayer/history in the user's data folder]
     #[arg(long, global = true, value_name = "DIR")]
     history: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Add images, oldest first: each is compared with the one before it
+    /// Add images, oldest first, and compare each with the one before it
     Add(Box<Add>),
-    /// Show what changes most and least often
+    /// Show what changes most often and least often
     Show(Show),
 }
 
@@ -31,17 +31,17 @@ struct Add {
     /// The images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
-    /// The sequence that they continue [default: the image's name without its tag]
+    /// Name of the sequence that the images continue [default: the image's name without its tag]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Which platform, where an index has several
+    /// The platform to use if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
 
 #[derive(Debug, Args)]
 struct Show {
-    /// How many of the most and the least stable components, and of files
+    /// Number of rows in each list
     #[arg(long, value_name = "N", default_value_t = 12)]
     top: usize,
 }
@@ -52,7 +52,7 @@ impl HistoryArgs {
     }
 }
 
-/// What was learned by a history.
+/// Reads the rates of change from a history.
 pub(super) use run::learned;
 
 #[cfg(not(feature = "store"))]
@@ -109,7 +109,7 @@ mod run {
     }
 
     fn add(args: &Add, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        // The lock is had before anything is read.
+        // The lock is acquired before anything is read.
         let history = History::open(dir)?;
         let mut all = Vec::new();
         for image in &args.images {
@@ -134,7 +134,7 @@ mod run {
         output::print_result(global, false, value, String::new)
     }
 
-    /// An image, and the name of its sequence.
+    /// Reads an image and the name of its sequence.
     fn read(
         args: &Add,
         image: &Reference,
@@ -202,7 +202,7 @@ mod run {
             let _ = writeln!(text, "{name}: {} images", number(*images));
         }
         let rows = |title: &str, rates: &mut dyn Iterator<Item = &(Rate, f64)>| {
-            let mut rows = table(&[title, "changed", "of", "chance a release"], 1);
+            let mut rows = table(&[title, "changed", "of", "chance per release"], 1);
             for (rate, chance) in rates {
                 rows.add_row([
                     rate.name.clone(),

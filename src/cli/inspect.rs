@@ -11,7 +11,7 @@ use super::{Global, Outcome, client, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
-use crate::inspect::{self, Inspection, Layer, Limits, Options, Warning, inspect};
+use crate::inspect::{FailOn, Inspection, LayerFacts, Options, Severity, Warning, inspect};
 use crate::layers::flatten::How;
 use crate::model::oci::Platform;
 use crate::secrets::Secret;
@@ -20,9 +20,9 @@ use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 use crate::transport::outline::Outline;
 
-/// So many rows of a table are shown to people; `--json` and `-v` have all.
+/// Number of rows of each table; `--json` and `-v` list all.
 const SHOWN: usize = 10;
-/// A text in a table is cut to so many characters, except with `-v`.
+/// Number of characters that texts in tables are cut to, except with `-v`.
 const WIDE: usize = 50;
 
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub(super) struct InspectArgs {
     /// The image to read
     #[arg(value_name = "IMAGE")]
     image: Reference,
-    /// Only this platform of several, as in linux/arm64 [default: all]
+    /// Only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Client or registry to check for incompatibilities; may be repeated [default: all]
@@ -39,7 +39,7 @@ pub(super) struct InspectArgs {
     /// Exit with status 1 if the image has likely secrets, more waste or layers than this, or fails
     /// with a client: secret,waste=20%,depth=100,client
     #[arg(long, value_name = "LIMITS")]
-    fail_on: Option<Limits>,
+    fail_on: Option<FailOn>,
 }
 
 impl InspectArgs {
@@ -98,7 +98,7 @@ impl InspectArgs {
         Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
     }
 
-    /// Shows what the documents say where the files can't be listed, because of `why`.
+    /// Shows what the documents state if the files can't be listed, because of `why`.
     fn outline(
         &self,
         outlines: &[Outline],
@@ -113,13 +113,13 @@ impl InspectArgs {
         terminal.note(&format!("its files can't be listed: {why}"));
         let value = || json!({ "schema": SCHEMA, "input": input, "outlines": outlines });
         output::print_result(global, false, value, || {
-            outlines.iter().map(outlined).collect::<Vec<_>>().join("\n")
+            outlines.iter().map(describe_outline).collect::<Vec<_>>().join("\n")
         })
     }
 }
 
-/// What the documents say of an image or artifact.
-fn outlined(outline: &Outline) -> String {
+/// Describes an image or artifact by its documents.
+fn describe_outline(outline: &Outline) -> String {
     let what = outline.artifact_type.as_ref().map_or_else(
         || format!("image for {}", outline.platform.as_deref().unwrap_or("any platform")),
         |kind| format!("artifact {kind}"),
@@ -160,7 +160,7 @@ fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 
-/// The beginning and the end of a long text.
+/// Cuts the middle out of a long text.
 fn cut(text: &str, wide: usize) -> String {
     let all = text.chars().count();
     if all <= wide {
@@ -172,7 +172,7 @@ fn cut(text: &str, wide: usize) -> String {
     format!("{head}…{tail}")
 }
 
-/// The beginning of a command.
+/// Cuts the end off a long command.
 fn head(text: &str, wide: usize) -> String {
     match text.char_indices().nth(wide) {
         Some((end, _)) => format!("{}…", text[..end].trim_end()),
@@ -180,7 +180,7 @@ fn head(text: &str, wide: usize) -> String {
     }
 }
 
-/// The line below a table that does not show all.
+/// Returns the line below a table that does not show all rows.
 fn more(all: usize, shown: usize) -> String {
     if all > shown {
         format!("and {} more; -v lists all\n", number((all - shown) as u64))
@@ -233,7 +233,7 @@ fn overview(image: &Inspection) -> String {
 fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
     let scanned = &image.scanned;
     if image.secrets.is_empty() {
-        return format!("no secrets found in {} files and the config\n", number(scanned.files));
+        return format!("no likely secrets in {} files and the config\n", number(scanned.files));
     }
     let header = ["likely secret", "path", "layer", "hidden by", "line", "byte", "length"];
     let mut rows = table(&header, 2);
@@ -255,7 +255,7 @@ fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
     let mut text = lines(&rows);
     text.push_str(&more(image.secrets.len(), shown));
     if image.secrets.iter().any(|s| s.hidden_by.is_some()) {
-        text.push_str("what is hidden can be read from its layer; split drops it\n");
+        text.push_str("hidden files can still be read from their layers; split drops them\n");
     }
     text
 }
@@ -268,15 +268,15 @@ fn warnings(warnings: &[Warning]) -> String {
     for Warning { clients, outcome, layers, what } in warnings {
         let names: Vec<_> = clients.iter().map(|c| c.name()).collect();
         let outcome = match outcome {
-            inspect::Outcome::Fails => "fails",
-            inspect::Outcome::Risks => "risks",
+            Severity::Fails => "fails",
+            Severity::Risks => "risks",
         };
         rows.add_row([names.join(", "), outcome.to_owned(), ranges(layers), what.clone()]);
     }
     lines(&rows)
 }
 
-/// `1-4, 7`; nothing for none.
+/// Formats numbers as in `1-4, 7`.
 fn ranges(numbers: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for n in numbers {
@@ -289,7 +289,7 @@ fn ranges(numbers: &[usize]) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-fn layers(layers: &[Layer], wide: usize) -> String {
+fn layers(layers: &[LayerFacts], wide: usize) -> String {
     let header = ["#", "made by", "kind", "stored", "unpacked", "files", "bytes", "hidden"];
     let mut rows = table(&header, 3);
     for l in layers {
@@ -341,7 +341,7 @@ fn duplicates(image: &Inspection, shown: usize, wide: usize) -> String {
     for d in all.iter().take(shown) {
         let mut layers: Vec<usize> = d.files.iter().map(|f| f.layer).collect();
         layers.dedup();
-        // With -v every path has its line.
+        // With -v every path has a line of its own.
         let paths = if shown == usize::MAX { d.files.len() } else { 1 };
         let mut paths: Vec<String> =
             d.files.iter().take(paths).map(|f| cut(&f.path, wide)).collect();
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_and_lists_are_short() {
+    fn long_texts_and_lists_are_shortened() {
         assert_eq!(cut("äbcdefghij", 5), "äb…ij");
         assert_eq!(cut("abc", 5), "abc");
         assert_eq!(head("ä b c", 2), "ä…");

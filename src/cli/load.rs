@@ -1,4 +1,4 @@
-//! Images read whole, for commands that compare them.
+//! Opening and reading images for commands.
 
 use std::sync::Arc;
 
@@ -11,7 +11,10 @@ use crate::transport::image::Opened;
 use crate::transport::open::Place;
 use crate::transport::{Reference, Transport};
 
-/// Finds what a reference names, in whatever it lies.
+/// Finds the place that a reference names: an archive, a layout or a store.
+///
+/// # Errors
+/// If it does not exist or is not valid.
 pub(super) fn place(image: &Reference, budget: &Arc<Budget>, global: &Global) -> Result<Place> {
     match (image.transport, &image.path) {
         #[cfg(feature = "store")]
@@ -38,9 +41,9 @@ pub(super) fn open(
         .with_context(|| format!("reading {image}"))
 }
 
-/// Which of the images in its place a reference means.
+/// Returns the name that selects the image of a reference in its place.
 pub(super) fn tag(image: &Reference) -> Option<&str> {
-    // What a store has under a name is one image.
+    // A name in a store refers to a single image.
     image.tag.as_deref().filter(|_| image.transport != Some(Transport::Store))
 }
 
@@ -55,7 +58,7 @@ pub(super) fn open_one(
     if opened.images.len() == 1 { Ok(opened) } else { Err(several_platforms(image)) }
 }
 
-/// What says that a command needs more than this relayer has.
+/// Returns the error of a command that needs the database.
 #[cfg(not(feature = "store"))]
 pub(super) fn without_database() -> crate::base::error::Error {
     crate::base::error::Error::unsupported(
@@ -64,22 +67,22 @@ pub(super) fn without_database() -> crate::base::error::Error {
     )
 }
 
-/// Refuses an image that comes for several platforms.
+/// Returns the error for an image of several platforms.
 fn several_platforms(image: &Reference) -> Error {
-    Error::refused(format!("{image} has images for several platforms; --platform picks one"))
+    Error::refused(format!("{image} has images for several platforms; choose one with --platform"))
 }
 
-/// One image of a reference.
+/// An image that was read.
 pub(super) struct Loaded {
     pub(super) platform: Platform,
-    /// The names that the reference has there.
+    /// The names of the image.
     #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "only a history asks for it"))]
     pub(super) names: Vec<String>,
-    /// Its files; contents of compressed layers only if they were asked for.
+    /// Its files; contents of compressed layers only if they were requested.
     pub(super) flat: Flattened,
 }
 
-/// Reads all images that a reference names, with `contents` if those are wanted too.
+/// Reads all images that a reference names, with the contents of their files if `contents` is set.
 pub(super) fn load(
     image: &Reference,
     platform: Option<&Platform>,

@@ -1,4 +1,8 @@
-//! The command line: arguments in, library calls, tables or JSON out.
+//! The command line: parses arguments, calls the library, prints tables or JSON.
+//!
+//! May import everything; nothing imports it but `main`. A file has a command, with a `run` method that
+//! returns an [`Outcome`]. Types to know: [`Global`], the options of every command, and [`Terminal`],
+//! which writes to standard error.
 
 mod bench;
 mod client;
@@ -32,8 +36,8 @@ use crate::model::content::Budget;
 use crate::transport::Reference;
 use terminal::Terminal;
 
-/// Flattens a container image and splits it again into deterministic layers of similar size,
-/// grouped by how often their contents change.
+/// Flatten a container image and split it again into deterministic layers of similar size, grouped
+/// by how often their contents change
 #[derive(Debug, Parser)]
 #[command(name = "relayer", version, max_term_width = 100, after_help = TRANSPORTS)]
 struct Cli {
@@ -44,12 +48,12 @@ struct Cli {
 }
 
 const TRANSPORTS: &str = "\
-IMAGE and DEST are named as for skopeo:
-  docker-archive:FILE[:TAG]   what `docker save` writes
+IMAGE and DEST have the form that skopeo uses:
+  docker-archive:FILE[:TAG]   an archive as `docker save` writes it
   oci:DIR[:TAG]               a folder in OCI layout
-  oci-archive:FILE[:TAG]      the same in a tar archive
-  store:DIR[:NAME]            an image in a store, to read
-  FILE or DIR [:TAG]          either, told from what is in it
+  oci-archive:FILE[:TAG]      an OCI layout in a tar archive
+  store:DIR[:NAME]            an image in a store, read only
+  FILE or DIR [:TAG]          any of these, detected from the content
   -                           standard input or output";
 
 #[derive(Debug, Subcommand)]
@@ -58,34 +62,34 @@ enum Command {
     Split(Box<split::Split>),
     /// Flatten an image into one layer
     Flatten(split::Flatten),
-    /// Show layers, wasted bytes, secrets, and what clients would not take
+    /// Show layers, wasted bytes, likely secrets and client incompatibilities
     Inspect(inspect::InspectArgs),
     /// Compare the final file sets of two images
     Verify(verify::Verify),
-    /// Show what changed between images, and what clients download because of it
+    /// Show what changed between images, and what clients download as a result
     Diff(diff::DiffArgs),
-    /// Measure compressions, numbers of layers and updates
+    /// Measure codecs, numbers of layers and updates
     Bench(bench::BenchArgs),
-    /// Write a page that shows an image, its pulls and its updates
+    /// Write an HTML page that shows an image, its pulls and its updates
     Report(report::ReportArgs),
     /// Write a delta that turns one image into another
     Delta(delta::DeltaArgs),
     /// Make an image from an older one and a delta
     Apply(delta::Apply),
-    /// Learn from earlier images how often things change
+    /// Learn from earlier images how often their contents change
     History(history::HistoryArgs),
-    /// Keep many images, each file and chunk once
+    /// Keep many images, storing each file and chunk once
     Store(store::StoreArgs),
-    /// Copy an image between files and folders, its bytes unchanged
+    /// Copy an image between files and folders without changing a byte
     Copy(copy::Copy),
-    /// Print a completion script
+    /// Print a shell completion script
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, of one command if it is named: `relayer man split >relayer-split.1`
+    /// Print a manual page: `relayer man split >relayer-split.1`
     Man {
-        /// The command
+        /// The command [default: relayer itself]
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
@@ -96,18 +100,18 @@ const MAX_THREADS: usize = 512;
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Every command")]
+#[command(next_help_heading = "Global options")]
 struct Global {
-    /// Print what was done as JSON
+    /// Print the result as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Print nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Print more: digests, components, timings
+    /// Print more: digests, components, all rows of tables
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// Threads to use [default: one a core]
+    /// Number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: Option<u16>,
@@ -121,7 +125,7 @@ struct Global {
         hide_default_value = true
     )]
     memory: ByteSize,
-    /// Refuse images that expand to more bytes
+    /// Refuse images that expand to more bytes than this
     #[arg(long, global = true, value_name = "SIZE", default_value = "256GiB")]
     max_size: ByteSize,
 }
@@ -155,20 +159,20 @@ impl Global {
     }
 }
 
-/// How a command ended when it did not fail.
+/// Result of a command that did not fail.
 enum Outcome {
     Done,
-    /// `verify` found differences, `inspect` what must not be.
+    /// `verify` found differences, or `inspect` exceeded limits.
     Differs,
 }
 
-/// Runs the command line of this process. The status is 0 when all went well, 1 when something
-/// failed, images differ or a limit is exceeded, 2 for wrong usage.
+/// Runs the command line of this process. The exit status is 0 on success, 1 if something failed,
+/// images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
     handle_file_limit();
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(e) => return unparsed(&e),
+        Err(e) => return print_usage(&e),
     };
     let terminal = Terminal::new(cli.global.quiet || cli.global.json, cli.global.quiet);
     match run(&cli, &terminal) {
@@ -181,8 +185,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints help, the version, or what is wrong with the command line.
-fn unparsed(e: &clap::Error) -> ExitCode {
+/// Prints help, the version, or the error in the command line.
+fn print_usage(e: &clap::Error) -> ExitCode {
     match output::ignore_closed(e.print().and_then(|()| io::stdout().flush())) {
         Err(lost) if !e.use_stderr() => {
             Terminal::new(true, true).error(&output::not_printed(lost));
@@ -192,25 +196,27 @@ fn unparsed(e: &clap::Error) -> ExitCode {
     }
 }
 
-/// A file that grows beyond the limit of its size (`ulimit -f`) is an error like a full disk. Without
-/// a handler the system ends the process, and what it was writing is left behind.
+/// Makes a file that exceeds the limit of its size (`ulimit -f`) an error, as on a full disk. Without a
+/// handler the system kills the process, and its unfinished files are left behind.
 fn handle_file_limit() {
     let seen = std::sync::Arc::default();
-    // Where that can't be done all is as it was.
+    // On failure the default behaviour stays.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
 }
 
-/// Parses the command line, and refuses what is wrong whatever the images are.
+/// Parses the command line, and checks what does not depend on the images.
 fn parse() -> Result<Cli, clap::Error> {
     let mut command = Cli::command();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
-    let unsaid = matches.value_source("memory") == Some(ValueSource::DefaultValue);
-    if unsaid && matches!(cli.command, Command::Store(_)) {
+    let is_default = matches.value_source("memory") == Some(ValueSource::DefaultValue);
+    if is_default && matches!(cli.command, Command::Store(_)) {
         cli.global.memory = ByteSize(store::MEMORY);
     }
     let checked = match &cli.command {
-        _ if pipes(&matches) > 1 => Err(Error::refused("standard input can be read only once")),
+        _ if count_pipes(&matches) > 1 => {
+            Err(Error::refused("standard input can be read only once"))
+        }
         Command::Split(args) => args.check(),
         Command::Flatten(args) => args.check(),
         _ => Ok(()),
@@ -226,14 +232,14 @@ fn parse() -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// How many inputs are standard input.
-fn pipes(matches: &ArgMatches) -> usize {
-    let mut count = matches.subcommand().map_or(0, |(_, matches)| pipes(matches));
+/// Counts the inputs that are standard input.
+fn count_pipes(matches: &ArgMatches) -> usize {
+    let mut count = matches.subcommand().map_or(0, |(_, matches)| count_pipes(matches));
     for id in matches.ids().map(clap::Id::as_str) {
         if ["output", "destination"].contains(&id) {
             continue;
         }
-        // It is an error to ask for values of another type.
+        // Asking for a value of another type is an error.
         if let Ok(Some(images)) = matches.try_get_many::<Reference>(id) {
             count += images.filter(|image| image.path.is_none()).count();
         }
@@ -268,7 +274,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
     }
 }
 
-/// Prints a manual page. Pages refer to those of commands as `relayer-split(1)`.
+/// Prints a manual page. Pages refer to those of subcommands as `relayer-split(1)`.
 fn man(wanted: Option<&str>) -> Result<Outcome> {
     let mut command = Cli::command();
     command.build();

@@ -21,19 +21,19 @@ use crate::transport::Reference;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// The image; or its versions, oldest first: the last is shown, and the updates between them
+    /// The image, or its versions, oldest first: shows the last one and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
-    /// The page to write; - for standard output
+    /// The HTML file to write; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Measure compression with so many bytes of files, in runs of 32 MiB all over the image
+    /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     sample: ByteSize,
-    /// Which platform, where an index has several
+    /// The platform to use if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Replace the page if it is there
+    /// Overwrite the page if it exists
     #[arg(short, long)]
     force: bool,
 }

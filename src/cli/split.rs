@@ -26,30 +26,30 @@ use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
-    /// How many layers [default: 8; what is best for --profile]. No effect where --previous keeps
+    /// Number of layers [default: 8; with --profile the best number]. No effect if --previous keeps
     /// layers: see --max-layers
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     target: Option<u32>,
-    /// How large a layer may be, compressed, as estimated; instead of --target. Where --previous
-    /// keeps layers it can only make new ones smaller
+    /// Maximum size of a layer, compressed, as estimated; instead of --target. If --previous keeps
+    /// layers, it can only make new ones smaller
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     layer_size: Option<ByteSize>,
     /// Client to optimise first pulls for, by simulation: chooses the cuts and, without --target, the
-    /// number of layers. With --layer-size, or where --previous keeps layers, pulls are simulated
-    /// but change nothing
+    /// number of layers. With --layer-size, or if --previous keeps layers, pulls are simulated but
+    /// change nothing
     #[arg(long, value_name = "CLIENT", value_parser = client::profile())]
     profile: Option<&'static Profile>,
     #[command(flatten)]
     common: Common,
-    /// Expected changes a release of what PATTERN matches: `/opt/model=0.01` for paths,
-    /// `npm:*=0.5` for components; may be repeated, the last match counts
+    /// Expected changes per release of what PATTERN matches: `/opt/model=0.01` for paths,
+    /// `npm:*=0.5` for components; may be repeated, the last match wins
     #[arg(long, value_name = "PATTERN=RATE")]
     churn: Vec<ChurnRule>,
-    /// A folder of `relayer history`, for rates of change that were learned
+    /// Folder of `relayer history` whose learned rates of change to use
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
-    /// Leave out logs and caches: /var/log, /var/cache, uv's notes
+    /// Leave out logs and caches: /var/log, /var/cache, `uv_cache.json`
     #[arg(long)]
     drop_noise: bool,
     #[command(flatten)]
@@ -60,26 +60,27 @@ pub(super) struct Split {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Updates")]
 struct Update {
-    /// The image that clients have: its layers are kept byte for byte where that makes the update
-    /// small, and times that differ for no reason are carried over
+    /// The image that clients have: keeps its layers byte for byte where that makes the update small,
+    /// and carries over timestamps that differ without other changes
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
-    /// Maximum share of dead bytes: what kept layers hold and the image does not use
+    /// Maximum share of dead bytes, which kept layers hold and the image does not use
     #[arg(long, value_name = "PERCENT", default_value = "19%", requires = "previous")]
     max_dead: Percent,
     /// Maximum number of layers
     #[arg(long, value_name = "N", default_value_t = 64, requires = "previous",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
-    /// Cost of a dead byte relative to one that an update downloads
-    #[arg(long, value_name = "PRICE", default_value_t = 0.6, requires = "previous",
-          value_parser = price)]
+    /// Cost of a dead byte relative to a downloaded byte
+    #[arg(long, value_name = "COST", default_value_t = 0.6, requires = "previous",
+          value_parser = cost)]
     beta: f64,
-    /// Drop layers that hold deleted or overwritten files which match (secrets): `id_rsa` in any
-    /// folder, `/root/.ssh` with all below it, or a glob such as `/srv/**/*.key`; may be repeated
+    /// Drop layers that hold deleted or overwritten files matching PATTERN, such as secrets: `id_rsa` in
+    /// any folder, `/root/.ssh` and everything below it, or a glob such as `/srv/**/*.key`; may be
+    /// repeated
     #[arg(long, value_name = "PATTERN", requires = "previous")]
     purge: Vec<PathPattern>,
-    /// Keep layers that hold deleted files which are likely secrets; by default they are dropped
+    /// Keep layers that hold likely secrets in deleted files; by default they are dropped
     #[arg(long, requires = "previous")]
     keep_secrets: bool,
     /// Client to optimise updates for: some recognise layers by chain ID, as docker and eks do,
@@ -91,19 +92,19 @@ struct Update {
     exact: bool,
 }
 
-/// A size other than 0.
+/// Parses a size greater than 0.
 fn some_bytes(text: &str) -> Result<ByteSize> {
     let size: ByteSize = text.parse()?;
-    if size.0 > 0 { Ok(size) } else { Err(Error::malformed("it must not be 0")) }
+    if size.0 > 0 { Ok(size) } else { Err(Error::malformed("the size must be greater than 0")) }
 }
 
-/// What a byte costs.
-fn price(text: &str) -> std::result::Result<f64, &'static str> {
-    let price = text.parse().ok().filter(|p: &f64| p.is_finite() && *p >= 0.0);
-    price.ok_or("write a number of 0 or more")
+/// Parses the cost of a byte.
+fn cost(text: &str) -> std::result::Result<f64, &'static str> {
+    let cost = text.parse().ok().filter(|cost: &f64| cost.is_finite() && *cost >= 0.0);
+    cost.ok_or("use a number of 0 or more")
 }
 
-/// A share, as in `20%` or `20`.
+/// A share, written `20%` or `20`.
 #[derive(Debug, Clone, Copy)]
 struct Percent(f64);
 
@@ -114,7 +115,7 @@ impl std::str::FromStr for Percent {
         let number = text.strip_suffix('%').unwrap_or(text).trim();
         match number.parse::<f64>() {
             Ok(n) if (0.0..=100.0).contains(&n) => Ok(Self(n / 100.0)),
-            _ => Err("write a number from 0 to 100, as in 20%".into()),
+            _ => Err("use a number from 0 to 100, as in 20%".into()),
         }
     }
 }
@@ -156,27 +157,27 @@ struct Common {
     /// Where to write [default: IMAGE's name with .relayer.tar, an archive for every client]
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Option<Reference>,
-    /// Codec of the layers; zstd:chunked is zstd that podman can load in pieces
-    /// [default: zstd; gzip for docker-archive]
+    /// Compression of the layers; podman can download parts of zstd:chunked layers [default: zstd; for
+    /// docker-archive gzip]
     #[arg(long, value_name = "CODEC", value_parser = ["zstd", "zstd:chunked", "gzip", "none"])]
     compression: Option<String>,
-    /// Level of the codec [default: zstd 3, gzip 6]
+    /// Compression level [default: zstd 3, gzip 6]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     level: Option<i32>,
-    /// Window of zstd, 2^N bytes, that every client must hold in memory; above 23 some refuse
+    /// Window of zstd, 2^N bytes, which every client must hold in memory; some refuse more than 23
     #[arg(long, value_name = "N")]
     long: Option<u32>,
-    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; those that other
-    /// files remember stay
+    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; timestamps that
+    /// other files record stay
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,
-    /// Only this platform of several, as in linux/arm64 [default: all]
+    /// Only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Show the plan and write nothing
+    /// Show the plan without writing anything
     #[arg(long)]
     dry_run: bool,
-    /// Replace the output if it is there
+    /// Overwrite the output if it exists
     #[arg(short, long)]
     force: bool,
 }
@@ -209,22 +210,22 @@ impl Split {
         self.common.run(options, target, &|i| self.remarks(i), previous, global, terminal)
     }
 
-    /// What the options asked for and the image has not.
+    /// Returns notes on options that had no effect.
     fn remarks(&self, image: &ImageReport) -> Vec<String> {
         let mut remarks = Vec::new();
         let keeps = image.layers.iter().any(|l| l.kept);
         if keeps && self.target.is_some() {
             remarks.push(
-                "--target has no effect, as layers of the previous image are kept; --max-layers \
-                 limits how many there are"
+                "--target has no effect because layers of the previous image are kept; --max-layers \
+                 limits their number"
                     .to_owned(),
             );
         }
         let Some(size) = self.layer_size else { return remarks };
         if keeps {
             remarks.push(
-                "--layer-size can only make new layers smaller than they are anyway, as layers of \
-                 the previous image are kept"
+                "--layer-size can only make new layers smaller because layers of the previous image \
+                 are kept"
                     .to_owned(),
             );
         }
@@ -232,11 +233,11 @@ impl Split {
         if let Some(largest) = large.clone().max_by_key(|l| l.stored()) {
             let most = if keeps { self.update.max_layers } else { MAX_LAYERS };
             let why = if image.layers.len() >= most as usize {
-                format!("there may be no more than {most} layers")
+                format!("the maximum of {most} layers is reached")
             } else if largest.files <= 1 {
-                "a file can't be split".to_owned()
+                "a file cannot be split".to_owned()
             } else {
-                "sizes are estimated before layers are made".to_owned()
+                "sizes are estimates until layers are compressed".to_owned()
             };
             remarks.push(format!(
                 "layers larger than --layer-size {size}: {}, the largest of {}; {why}",
@@ -247,7 +248,7 @@ impl Split {
         remarks
     }
 
-    /// Checks what the command line can't check option by option.
+    /// Checks combinations of options.
     pub(super) fn check(&self) -> Result<()> {
         self.common.compression().map(drop)
     }
@@ -329,13 +330,13 @@ impl Common {
         )
     }
 
-    /// Whether the output is said to be a docker-archive.
+    /// Returns whether the output is a docker-archive by name.
     fn is_docker(&self) -> bool {
         self.output.as_ref().is_some_and(|r| r.transport == Some(Transport::DockerArchive))
     }
 
     fn compression(&self) -> Result<Compression> {
-        // Whoever asks for this form may have a client that knows no zstd.
+        // Users of this format may have a client without zstd.
         let default = if self.is_docker() { "gzip" } else { "zstd" };
         let name = self.compression.as_deref().unwrap_or(default);
         Compression::new(name, self.level, self.long)
@@ -344,17 +345,17 @@ impl Common {
     fn warn(&self, options: &Options, terminal: &Terminal) {
         if let Some(log) = self.long.filter(|log| *log > 23) {
             terminal.note(&format!(
-                "--long {log}: clients need {} of memory for each layer they unpack, and strict \
+                "--long {log}: clients need {} of memory for each layer that they unpack, and strict \
                  decoders refuse more than 8 MiB",
                 ByteSize(1 << log)
             ));
         }
         if self.is_docker() && options.compression.media_type() == media_type::LAYER_ZSTD {
-            terminal.note("`docker load` before version 23 can't read zstd layers");
+            terminal.note("`docker load` before version 23 cannot read zstd layers");
         }
     }
 
-    /// Where to write: the name given, or `<stem>.relayer.tar` beside the input.
+    /// Returns where to write: the given name, or `<stem>.relayer.tar` next to the input.
     fn output(&self) -> Result<Reference> {
         if let Some(output) = &self.output {
             return Ok(output.clone());
@@ -364,7 +365,10 @@ impl Common {
         };
         let stored = self.image.transport == Some(Transport::Store);
         let name = path.file_name().filter(|_| !stored).ok_or_else(|| {
-            Error::refused(format!("{} has no name to derive an output from; use -o", self.image))
+            Error::refused(format!(
+                "{} has no name to derive the output's name from; use -o",
+                self.image
+            ))
         })?;
         let mut file = stem(name);
         file.push(".relayer.tar");
@@ -372,7 +376,7 @@ impl Common {
     }
 }
 
-/// The name of an image's file without what says in which form it is.
+/// Returns the name of an image's file without the extensions of its format.
 fn stem(name: &OsStr) -> OsString {
     let mut stem = PathBuf::from(name);
     // img.tar, img.tar.gz, img.oci
@@ -389,7 +393,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_of_an_input_is_no_part_of_its_name() {
+    fn the_format_of_an_input_is_not_part_of_its_name() {
         for name in
             ["img.tar", "img.tar.gz", "img.tar.zst", "img.tar.xz", "img.txz", "img.oci", "img"]
         {

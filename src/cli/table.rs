@@ -1,4 +1,4 @@
-//! The summary of a split, for people.
+//! Tables for people, and the summary of a split.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::base::byte_size::ByteSize;
 use crate::plan::update::{Evened, Verdict};
 use crate::split::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
 
-/// A table without lines, whose columns after `left` ones are numbers.
+/// Returns a table without lines, whose first `left` columns are text and the others numbers.
 pub(super) fn table(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -22,7 +22,7 @@ pub(super) fn table(header: &[&str], left: usize) -> Table {
     table
 }
 
-/// Lines without blanks at their ends.
+/// Formats a table without trailing blanks.
 pub(super) fn lines(table: &Table) -> String {
     table.lines().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{}", line.trim_end());
@@ -34,7 +34,7 @@ fn size(bytes: Option<u64>) -> String {
     bytes.map_or_else(String::new, |b| ByteSize(b).to_string())
 }
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub(super) fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -47,14 +47,14 @@ pub(super) fn number(n: u64) -> String {
     out
 }
 
-/// Everything that a split has to say.
+/// Formats the result of a split.
 pub(super) fn summary(report: &Report, verbose: bool) -> String {
     let mut text = String::new();
     for image in &report.images {
         if report.images.len() > 1 {
             let _ = writeln!(text, "{}", image.platform);
         }
-        text.push_str(&one(image, verbose));
+        text.push_str(&describe(image, verbose));
         text.push('\n');
     }
     match (&report.output, report.digest) {
@@ -68,7 +68,7 @@ pub(super) fn summary(report: &Report, verbose: bool) -> String {
     text
 }
 
-fn one(image: &ImageReport, verbose: bool) -> String {
+fn describe(image: &ImageReport, verbose: bool) -> String {
     let mut totals = table(&["", "layers", "stored", "unpacked"], 1);
     let row = |name: &str, t: &Totals| {
         [name.to_owned(), t.layers.to_string(), size(t.blob_bytes), size(t.tar_bytes)]
@@ -96,16 +96,16 @@ fn one(image: &ImageReport, verbose: bool) -> String {
     if hidden.files > 0 {
         let _ = writeln!(
             text,
-            "dropped: {} files, {} in lower layers that are deleted or overwritten further up",
+            "dropped: {} files, {} in lower layers that upper layers delete or overwrite",
             number(hidden.files),
             ByteSize(hidden.bytes)
         );
     }
     if let Some(pull) = &image.pull {
-        let time = |t: &PullTimes| format!("{:.1} s (at best {:.1} s)", t.seconds, t.bound);
+        let time = |t: &PullTimes| format!("{:.1} s (at least {:.1} s)", t.seconds, t.bound);
         let _ = writeln!(
             text,
-            "a first pull by {}, simulated: {} before, {} after",
+            "simulated first pull by {}: {} before, {} after",
             pull.profile,
             time(&pull.before),
             time(&pull.after)
@@ -114,7 +114,7 @@ fn one(image: &ImageReport, verbose: bool) -> String {
     if image.held.restamped > 0 {
         let _ = writeln!(
             text,
-            "{} compiled Python files hold their source's new time",
+            "{} compiled Python files were given the new timestamp of their source",
             number(image.held.restamped)
         );
     }
@@ -150,7 +150,7 @@ fn layer_table(layers: &[LayerReport], encoded: bool) -> String {
     let stored = if encoded { "compressed" } else { "estimated" };
     let update = layers.iter().any(|l| l.kept);
     let last = if update { "in use" } else { "churn" };
-    let mut header = vec!["#", "what is in it", "files", "bytes", stored, "share", last];
+    let mut header = vec!["#", "contents", "files", "bytes", stored, "share", last];
     if update {
         header.insert(1, "");
     }
@@ -179,26 +179,26 @@ fn layer_table(layers: &[LayerReport], encoded: bool) -> String {
     lines(&rows)
 }
 
-/// `part` of `all` in percent.
+/// Formats `part` of `all` in percent.
 pub(super) fn share(part: u64, all: u64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * part as f64 / all.max(1) as f64)
 }
 
-/// What an update costs, and why.
+/// Formats the cost of an update, and the layers that were dropped.
 fn update_lines(update: &UpdateReport) -> String {
     let mut text = String::new();
-    let given_up: Vec<_> =
+    let dropped: Vec<_> =
         update.previous.iter().enumerate().filter(|(_, l)| l.verdict != Verdict::Kept).collect();
     let all = update.previous.len();
-    let _ = writeln!(text, "\n{} of {all} previous layers kept", all - given_up.len());
-    if !given_up.is_empty() {
-        let mut rows = table(&["#", "given up", "bytes", "in use", "why"], 2);
-        for (i, layer) in given_up {
+    let _ = writeln!(text, "\n{} of {all} previous layers kept", all - dropped.len());
+    if !dropped.is_empty() {
+        let mut rows = table(&["#", "dropped", "bytes", "in use", "why"], 2);
+        for (i, layer) in dropped {
             let why = match layer.verdict {
-                Verdict::Purged => "holds what is to be purged",
-                Verdict::Secret => "holds a deleted file that is likely a secret",
-                _ if layer.live == 0 => "nothing of it is in use",
-                _ => "cheaper to load again than to keep",
+                Verdict::Purged => "holds a file to purge",
+                Verdict::Secret => "holds a deleted file that is a likely secret",
+                _ if layer.live == 0 => "not in use",
+                _ => "costs less to download again than to keep",
             };
             rows.add_row([
                 (i + 1).to_string(),
@@ -223,8 +223,8 @@ fn update_lines(update: &UpdateReport) -> String {
     if *evened != Evened::default() {
         let _ = writeln!(
             text,
-            "evened out: {} files ({}), {} directories and {} compiled Python files differed in \
-             times only",
+            "carried over: timestamps of {} files ({}), {} directories and {} compiled Python files \
+             without other changes",
             number(evened.files),
             ByteSize(evened.bytes),
             number(evened.directories),
@@ -235,8 +235,8 @@ fn update_lines(update: &UpdateReport) -> String {
         let bytes = update.deleted.iter().map(|d| d.bytes).sum();
         let _ = writeln!(
             text,
-            "deleted, but still in kept layers: {} files, {}, the largest {}; --purge PATTERN \
-             forces layers out",
+            "deleted, but still in kept layers: {} files, {}, the largest {}; --purge PATTERN drops \
+             their layers",
             number(update.deleted.len() as u64),
             ByteSize(bytes),
             largest.path

@@ -30,14 +30,14 @@ impl Terminal {
         let _ = writeln!(io::stderr(), "relayer: {}", printable(&e.to_string()));
     }
 
-    /// Prints what an image must not have and has; also when only errors are wanted.
+    /// Prints a limit that an image exceeds, also with `--quiet`.
     pub(super) fn failed(&self, what: &str) {
         self.end();
         let _ = writeln!(io::stderr(), "failed: {}", printable(what));
     }
 
     fn with_bar(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
-        // A thread that died while holding the bar has taken nothing with it.
+        // A thread that panicked while holding the lock leaves the bar intact.
         act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 }

@@ -18,22 +18,22 @@ use crate::plan::update::{Evened, even_out};
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
-/// So many differences are listed for people; `--json` has them all.
+/// Number of differences in the list; `--json` has all.
 const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// One image
+    /// The first image
     #[arg(value_name = "A")]
     first: Reference,
-    /// The other
+    /// The second image
     #[arg(value_name = "B")]
     second: Reference,
-    /// Ignore what `split --previous` carries over: other times of files in B, but for those that
-    /// other files remember, and compiled Python files that hold their source's
+    /// Ignore what `split --previous` carries over: timestamps of files in B, except those that other
+    /// files record, and the timestamps in compiled Python files
     #[arg(long, value_name = "WHAT", value_parser = ["carried-mtimes"])]
     allow: Option<String>,
-    /// Which platform, where an index has several
+    /// The platform to use if the images have several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
@@ -52,7 +52,7 @@ impl Verify {
         };
         if first.len() != second.len() {
             return Err(Error::not_found(format!(
-                "{} has {}, {} has {}; --platform picks one",
+                "{} has {}, {} has {}; choose one with --platform",
                 self.first,
                 names(&first),
                 self.second,
@@ -73,7 +73,7 @@ impl Verify {
                     Error::not_found(format!("{} has fewer images for {platform}", self.second))
                 })?;
             if self.allow.is_some() {
-                // What B took over from its previous image is what A would take over from B.
+                // What B carried over from its previous image is what A would carry over from B.
                 let policy = MtimePolicy::Preserve;
                 let Flattened { files, contents, .. } = flat;
                 let (one, kept) = even_out(files, contents, &on_disk, &b.flat.files, policy)?;
@@ -102,8 +102,8 @@ impl Verify {
                 0 if evened == Evened::default() => writeln!(text, "same: {paths} paths"),
                 0 => writeln!(
                     text,
-                    "same: {paths} paths, but for the times of {} files and {} directories, and \
-                     those in {} compiled Python files",
+                    "same: {paths} paths, ignoring the timestamps of {} files and {} directories, \
+                     and those in {} compiled Python files",
                     evened.files, evened.directories, evened.bytecode
                 ),
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),

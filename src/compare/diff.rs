@@ -1,4 +1,4 @@
-//! What changed from one image to the next, and what clients load because of it.
+//! Changes from one image to the next, and what clients download as a result.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use crate::model::fileset::{Entry, FileSet, Inode, Kind};
 use crate::plan::analyze::Analysis;
 use crate::simulate::{Identity, Reuse, needs};
 
-/// An image, read.
-pub struct Side {
+/// An image to compare.
+pub struct ComparedImage {
     /// The final file set.
     pub files: FileSet,
     /// Its components.
     pub analysis: Analysis,
-    /// Lowest first.
+    /// The layers, lowest first.
     pub layers: Vec<LayerStats>,
 }
 
-/// Files and their bytes; a hard-link group counts once, and so do symlinks and devices, without
-/// bytes. Directories are left out.
+/// Number of files and their bytes. A hard-link group counts once; symlinks and devices count without
+/// bytes; directories don't count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// How many.
+    /// Number of files.
     pub files: u64,
-    /// Bytes in them; of what is removed those of the old image.
+    /// Bytes in them; for removed files those of the old image.
     pub bytes: u64,
 }
 
@@ -38,70 +38,70 @@ impl Tally {
     }
 }
 
-/// Files by what became of them.
+/// Files by kind of change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     /// The path is new.
     pub added: Tally,
-    /// The path is gone.
+    /// The path no longer exists.
     pub removed: Tally,
-    /// Another type or content.
+    /// The type or content differs.
     pub changed: Tally,
-    /// The same content with another mode, owner, extended attribute or other hard links.
+    /// The same content with another mode, owner, extended attributes or hard links.
     pub metadata: Tally,
-    /// The same but for the modification time.
+    /// Only the modification time differs.
     pub mtime: Tally,
-    /// The same.
+    /// Nothing differs.
     pub same: Tally,
 }
 
-/// What changed in a component.
+/// Changes of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ComponentChanges {
     /// Its name.
     pub name: String,
-    /// Its files.
+    /// The changes of its files.
     #[serde(flatten)]
     pub changes: Changes,
 }
 
-/// What a client that has the old image does to have the new one.
+/// Work of a client that has the old image to get the new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
-    /// Layers to download.
+    /// Number of layers to download.
     pub layers: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Bytes of the tars to be unpacked: all above the first layer that is another one.
+    /// Bytes of the tars to unpack: all above the first layer that differs.
     pub unpacked: u64,
 }
 
-/// What clients do, by how they tell whether they have a layer.
+/// Work of clients, by how they recognise layers that they have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Loads {
     /// By chain ID: dockerd, and containerd that discards unpacked layers (EKS and GKE nodes).
     pub chain: Load,
-    /// By blob digest: containerd that keeps its blobs, Docker with containerd's store.
+    /// By blob digest: containerd that keeps blobs, Docker with containerd's store.
     pub digest: Load,
     /// By diff ID: podman, CRI-O.
     pub diff_id: Load,
-    /// Who has nothing.
+    /// Without the old image.
     pub cold: Load,
 }
 
 /// The difference of two images.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diff {
-    /// All files.
+    /// Changes of all files.
     pub files: Changes,
-    /// Those with anything but times changed, most changed and added bytes first.
+    /// Components with more changes than times, those with most changed and added bytes first.
     pub components: Vec<ComponentChanges>,
-    /// What clients do.
+    /// Work of clients.
     pub loads: Loads,
 }
 
 /// Compares two images.
-pub fn diff(old: &Side, new: &Side) -> Diff {
+pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
     let mut all = Changes::default();
     let mut components: BTreeMap<&str, Changes> = BTreeMap::new();
     let (old_leaders, new_leaders) = (leaders(&old.files), leaders(&new.files));
@@ -146,12 +146,12 @@ pub fn diff(old: &Side, new: &Side) -> Diff {
         .filter(|(_, c)| [c.added, c.removed, c.changed, c.metadata].iter().any(|t| t.files > 0))
         .map(|(name, changes)| ComponentChanges { name: name.to_owned(), changes })
         .collect();
-    // The sort is stable: those that changed alike stay sorted by name.
+    // The sort is stable: components with equal bytes stay sorted by name.
     components.sort_by_key(|c| std::cmp::Reverse(changed(&c.changes)));
     Diff { files: all, components, loads: loads(&old.layers, &new.layers) }
 }
 
-/// For each inode the position of its first name.
+/// Returns the position of the first name of each inode.
 fn leaders(set: &FileSet) -> Vec<usize> {
     let mut leaders = vec![usize::MAX; set.inodes().len()];
     for (i, e) in set.entries().iter().enumerate().rev() {
@@ -160,11 +160,11 @@ fn leaders(set: &FileSet) -> Vec<usize> {
     leaders
 }
 
-fn component<'a>(side: &'a Side, entry: &Entry) -> &'a str {
+fn component<'a>(side: &'a ComparedImage, entry: &Entry) -> &'a str {
     &side.analysis.components[side.analysis.owner[entry.inode as usize] as usize].name
 }
 
-/// What clients that have the old layers do to have the new ones.
+/// Returns the work of clients that have the old layers to get the new ones.
 pub fn loads(old: &[LayerStats], new: &[LayerStats]) -> Loads {
     let identities = |layers: &[LayerStats]| -> Vec<Identity> {
         layers.iter().map(|l| Identity { digest: l.digest, diff_id: l.diff_id }).collect()
@@ -236,7 +236,7 @@ mod tests {
                 }
             }
             let analysis = analyze(&files, &contents, &[]).unwrap();
-            Side { files, analysis, layers: Vec::new() }
+            ComparedImage { files, analysis, layers: Vec::new() }
         };
         let base =
             || Fixture::default().file("a/same", "1").file("a/meta", "12").file("a/time", "123");

@@ -1,6 +1,7 @@
-//! Two images beside each other: whether they hold the same files, and what an update costs.
+//! Comparison of two images: differences of their file sets, and the cost of an update.
 //!
-//! Imports what lies below `plan`, and `plan`. To know: [`verify::verify`] and [`diff::diff`].
+//! May import `plan` and everything below it. To know: [`verify::compare`], which lists every
+//! [`Difference`](verify::Difference), and [`diff::diff`], which sums them up as a [`Diff`](diff::Diff).
 
 pub mod diff;
 pub mod verify;

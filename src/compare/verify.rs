@@ -1,4 +1,4 @@
-//! Are two file sets the same? Every difference, as data.
+//! Comparison of two file sets, with every difference as data.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use crate::model::fileset::{Entry, FileSet, InodeId, Kind, display};
 
-/// One difference.
+/// A difference between two file sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Where; odd bytes are escaped.
+    /// The path, with unprintable bytes escaped.
     pub path: String,
-    /// What: `only in the first`, `content`, `mode`, `mtime`, …
+    /// What differs: `only in the first`, `content`, `mode`, `mtime`, …
     pub what: &'static str,
-    /// In the first file set, for people.
+    /// The value in the first file set, for people.
     pub first: String,
-    /// In the second.
+    /// The value in the second file set.
     pub second: String,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// All differences, in path order.
+/// Returns all differences, in path order.
 pub fn compare(first: &FileSet, second: &FileSet) -> Vec<Difference> {
     let mut out = Vec::new();
     let (leader1, leader2) = (leaders(first), leaders(second));
@@ -61,7 +61,7 @@ pub fn compare(first: &FileSet, second: &FileSet) -> Vec<Difference> {
     }
 }
 
-/// For each inode with several names, the first of them: it names the group.
+/// Returns the first name of each inode with several names, which identifies the group.
 fn leaders(set: &FileSet) -> BTreeMap<InodeId, &Entry> {
     let counts = set.link_counts();
     let mut leaders = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Layer, Totals};
+use super::{LayerFacts, Totals};
 use crate::base::byte_size::ByteSize;
 use crate::plan::MAX_LAYERS;
 use crate::simulate::Client;
@@ -10,7 +10,7 @@ use crate::simulate::Client;
 /// How severe an incompatibility is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum Severity {
     /// The image can't be pulled, pushed or run.
     Fails,
     /// It costs memory or time, or fails with some versions.
@@ -23,7 +23,7 @@ pub struct Warning {
     /// The clients.
     pub clients: Vec<Client>,
     /// How severe it is.
-    pub outcome: Outcome,
+    pub outcome: Severity,
     /// Numbers of the affected layers, from 1; empty if it concerns the whole image.
     pub layers: Vec<usize>,
     /// What was found, why it matters, and what to do about it.
@@ -32,7 +32,7 @@ pub struct Warning {
 
 /// The facts that the rules judge.
 pub(super) struct Facts<'a> {
-    pub(super) layers: &'a [Layer],
+    pub(super) layers: &'a [LayerFacts],
     pub(super) totals: &'a Totals,
     /// Number of history entries that made a layer; `None` without a history.
     pub(super) history: Option<usize>,
@@ -42,7 +42,7 @@ pub(super) struct Facts<'a> {
 }
 
 use Client::{Bootc, Containerd, Docker, Docker2010, Ecr, Ghcr, Lambda, Podman};
-use Outcome::{Fails, Risks};
+use Severity::{Fails, Risks};
 
 /// Maximum number of layers that overlayfs stacks (Linux, `fs/overlayfs/super.c`: `OVL_MAX_STACK`), and
 /// that containers/storage allows.
@@ -88,14 +88,16 @@ pub(super) fn check(facts: &Facts<'_>, clients: &[Client]) -> Vec<Warning> {
 
 fn layer_warnings(facts: &Facts<'_>) -> Vec<Warning> {
     let mut warnings = Vec::new();
-    let mut rule = |clients: &[Client], outcome, what: &str, is: &dyn Fn(&Layer) -> bool| -> () {
-        let layers: Vec<usize> = facts.layers.iter().filter(|l| is(l)).map(|l| l.number).collect();
-        if !layers.is_empty() {
-            let (clients, what) = (clients.to_vec(), what.to_owned());
-            warnings.push(Warning { clients, outcome, layers, what });
-        }
-    };
-    let zstd = |l: &Layer| l.compression.starts_with("zstd");
+    let mut rule =
+        |clients: &[Client], outcome, what: &str, is: &dyn Fn(&LayerFacts) -> bool| -> () {
+            let layers: Vec<usize> =
+                facts.layers.iter().filter(|l| is(l)).map(|l| l.number).collect();
+            if !layers.is_empty() {
+                let (clients, what) = (clients.to_vec(), what.to_owned());
+                warnings.push(Warning { clients, outcome, layers, what });
+            }
+        };
+    let zstd = |l: &LayerFacts| l.compression.starts_with("zstd");
     rule(
         &[Docker2010, Lambda],
         Fails,

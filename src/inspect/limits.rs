@@ -1,29 +1,29 @@
-//! What an image may not exceed, for pipelines: `secret,waste=20%,depth=100`.
+//! Limits of `--fail-on`: `secret,waste=20%,depth=100`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Inspection, Outcome};
+use super::{Inspection, Severity};
 use crate::base::error::Error;
 
-/// One thing that an image must not have.
+/// A condition that fails an inspection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Limit {
-    /// A secret.
+    /// The image has a likely secret.
     Secret,
-    /// A client that would not take it.
+    /// The image fails with a client.
     Client,
-    /// A larger share of wasted bytes, from 0 to 1.
+    /// The share of wasted bytes, from 0 to 1, is larger than this.
     Waste(f64),
-    /// More layers.
+    /// The image has more layers than this.
     Depth(usize),
 }
 
-/// Limits as one option takes them.
+/// The limits in the value of `--fail-on`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Limits(pub Vec<Limit>);
+pub struct FailOn(pub Vec<Limit>);
 
-impl FromStr for Limits {
+impl FromStr for FailOn {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -34,7 +34,7 @@ impl FromStr for Limits {
 fn limit(text: &str) -> Result<Limit, Error> {
     let bad = || {
         Error::malformed(format!(
-            "{text:?} is no limit: write secret, client, waste=20% or depth=100, with commas between"
+            "{text:?} is not a limit; use secret, client, waste=20% or depth=100, separated by commas"
         ))
     };
     match text.trim().split_once('=') {
@@ -61,8 +61,8 @@ impl fmt::Display for Limit {
     }
 }
 
-impl Limits {
-    /// For each limit that an image exceeds, by what.
+impl FailOn {
+    /// Returns a line for each limit that an image exceeds.
     pub fn exceeded(&self, image: &Inspection) -> Vec<String> {
         let by = |limit: &Limit| {
             let what = match *limit {
@@ -75,7 +75,7 @@ impl Limits {
                     let mut clients: Vec<_> = image
                         .warnings
                         .iter()
-                        .filter(|w| w.outcome == Outcome::Fails)
+                        .filter(|w| w.outcome == Severity::Fails)
                         .flat_map(|w| w.clients.clone())
                         .collect();
                     clients.sort_unstable();
@@ -99,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_and_written_alike() {
-        let limits: Limits = "secret, waste=12.5%,depth=100,client".parse().unwrap();
+    fn limits_survive_parsing_and_printing() {
+        let limits: FailOn = "secret, waste=12.5%,depth=100,client".parse().unwrap();
         let text: Vec<_> = limits.0.iter().map(ToString::to_string).collect();
         assert_eq!(text, ["secret", "waste=12.5%", "depth=100", "client"]);
         for bad in ["", "secrets", "waste", "waste=20", "waste=101%", "depth=x", "secret,,client"] {
-            assert!(bad.parse::<Limits>().is_err(), "{bad}");
+            assert!(bad.parse::<FailOn>().is_err(), "{bad}");
         }
     }
 }

@@ -1,13 +1,16 @@
-//! What is in an image, and what is wrong with it: layers, wasted bytes, recoverable files, secrets,
-//! what clients would not take, and what splitting would save. docs/INSPECT.md has the rules.
+//! Inspection of an image: layers, wasted bytes, recoverable files, likely secrets, client
+//! incompatibilities, and what splitting would save. docs/INSPECT.md has the rules.
+//!
+//! May import everything below `split`, and nothing of `split` itself. Types to know: [`Inspection`],
+//! the result for one platform; [`Waste`]; and [`Warning`], an incompatibility.
 
 mod clients;
 mod limits;
 mod waste;
 
-pub use clients::{Outcome, Warning};
-pub use limits::{Limit, Limits};
-pub use waste::{Duplicate, Hidden, Place, Waste};
+pub use clients::{Severity, Warning};
+pub use limits::{FailOn, Limit};
+pub use waste::{Duplicate, FileLocation, Hidden, Waste};
 
 use std::sync::Arc;
 
@@ -30,21 +33,21 @@ use crate::secrets::{self, Scanned, Secret};
 use crate::simulate::Client;
 use crate::transport::image::{Image, Opened};
 
-/// How to inspect.
+/// Options of an inspection.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The clients to check for incompatibilities.
     pub clients: Vec<Client>,
-    /// Into how many layers a split would be, for what it saves.
+    /// Number of layers of the split whose savings are predicted.
     pub target: u32,
-    /// Threads to use.
+    /// Number of threads.
     pub threads: usize,
-    /// The image may expand to so many bytes.
+    /// Maximum number of bytes that the image may expand to.
     pub max_size: u64,
 }
 
 impl Default for Options {
-    /// All clients, eight layers, one thread a core.
+    /// All clients with rules of their own, eight layers, one thread per core.
     fn default() -> Self {
         Self {
             clients: clients::JUDGED.to_vec(),
@@ -55,66 +58,66 @@ impl Default for Options {
     }
 }
 
-/// All that was found in one image for one platform.
+/// The findings in an image for one platform.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
-    /// What it runs on.
+    /// The platform that it runs on.
     pub platform: String,
     /// Digest of its config, also called its image ID.
     pub config: Digest,
     /// Digest of its manifest; `None` in an archive without one.
     pub manifest: Option<Digest>,
-    /// All layers together.
+    /// Sums over all layers.
     pub totals: Totals,
-    /// Lowest first.
-    pub layers: Vec<Layer>,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerFacts>,
     /// The final file set.
     pub files: Counts,
-    /// Bytes that could be spared.
+    /// Bytes that could be saved.
     pub waste: Waste,
-    /// Likely secrets, those that the image shows first.
+    /// Likely secrets, those in shown files first.
     pub secrets: Vec<Secret>,
-    /// What was looked at for secrets.
+    /// Counts of the files searched for secrets.
     pub scanned: Scanned,
-    /// What it is made of, largest first.
-    pub components: Vec<Component>,
-    /// What clients would not take, the worst first.
+    /// Its components, largest first.
+    pub components: Vec<ComponentSize>,
+    /// Client incompatibilities, those that fail first.
     pub warnings: Vec<Warning>,
-    /// What `split` would make of it.
+    /// What `split` would save.
     pub savings: Savings,
-    /// What a user should know: a package database that could not be read, for example.
+    /// Notes for the user, for example on a package database that could not be read.
     pub notes: Vec<String>,
 }
 
-/// All layers together.
+/// Sums over all layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// How many there are.
+    /// Number of layers.
     pub layers: usize,
     /// Bytes as stored.
     pub blob_bytes: u64,
     /// Bytes of the tars, uncompressed.
     pub tar_bytes: u64,
-    /// Regular files in them, hidden ones too.
+    /// Number of regular files in them, including hidden ones.
     pub files: u64,
-    /// Bytes in those.
+    /// Bytes in those files.
     pub file_bytes: u64,
 }
 
-/// One layer.
+/// A layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Layer {
-    /// From 1, lowest first.
+pub struct LayerFacts {
+    /// Its number from 1, lowest first.
     pub number: usize,
-    /// What made it, as the history has it, shortened to what says something; secrets are `***`.
+    /// The command that made it, from the history, shortened; secrets are `***`.
     pub created_by: String,
     /// As the manifest states it; `None` in an archive without one.
     pub media_type: Option<String>,
     /// `plain`, `gzip`, `zstd` or `zstd:chunked`, from its first bytes and annotations.
     pub compression: String,
-    /// Frames with content, of zstd.
+    /// Number of zstd frames with content.
     pub zstd_frames: Option<u64>,
-    /// Bytes of the largest window, of zstd.
+    /// Bytes of the largest zstd window.
     pub zstd_window: Option<u64>,
     /// Digest as stored.
     pub digest: Digest,
@@ -124,43 +127,46 @@ pub struct Layer {
     pub blob_bytes: u64,
     /// Bytes of the tar, uncompressed.
     pub tar_bytes: u64,
-    /// Regular files that it puts somewhere.
+    /// Number of regular files that it adds.
     pub files: u64,
-    /// Bytes in them: those that the image shows and those that are hidden.
+    /// Bytes in them, shown and hidden.
     pub file_bytes: u64,
-    /// Bytes in those that the image shows.
+    /// Bytes in the files that the image shows.
     pub shown_bytes: u64,
-    /// Bytes in those that it does not.
+    /// Bytes in the files that upper layers hide.
     pub hidden_bytes: u64,
 }
 
-/// A component: paths that change together, a package for example.
+/// A component, for example a package, with its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Component {
+pub struct ComponentSize {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: ComponentKind,
-    /// Its regular files.
+    /// Number of its regular files.
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// The same as a part of a zstd layer, as estimated.
+    /// Estimated compressed bytes in a zstd layer.
     pub estimate: u64,
 }
 
-/// What `split` would make of an image.
+/// Savings of `split`, as predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Savings {
-    /// Layers.
+    /// Number of layers.
     pub layers: usize,
-    /// Bytes of them as stored, zstd, as estimated.
+    /// Estimated bytes of the layers as stored with zstd.
     pub estimate: u64,
-    /// Bytes of hidden files, uncompressed, that are dropped.
+    /// Uncompressed bytes of hidden files that are dropped.
     pub dropped_bytes: u64,
 }
 
 /// Inspects every image of `opened`.
+///
+/// # Errors
+/// If an image is damaged, exceeds a limit, or can't be read.
 pub fn inspect(
     opened: &Opened,
     options: &Options,
@@ -239,14 +245,14 @@ fn inspect_one(
     })
 }
 
-/// The facts of each layer but for what the image shows of it.
+/// Returns the facts of each layer, except how much of it is shown.
 fn layers(
     image: &Image,
     read: &[LayerContent],
     patterns: &secrets::Patterns,
-) -> Result<Vec<Layer>> {
+) -> Result<Vec<LayerFacts>> {
     let history = image.config.layer_history();
-    // Without a line for each layer nobody knows which belongs to which.
+    // Without an entry for each layer, entries can't be assigned to layers.
     let history = Some(history).filter(|lines| lines.len() == image.layers.len());
     let manifest: Option<Manifest> =
         image.manifest.as_deref().map(|m| oci::parse(m, "the manifest")).transpose()?;
@@ -259,7 +265,7 @@ fn layers(
         let frames = (format == Format::Zstd).then(|| zstd_headers::frames(blob.source.as_ref()));
         let sizes = || content.files().map(|(_, file)| file.size);
         let created_by = history.as_ref().map_or("", |lines| lines[i]);
-        layers.push(Layer {
+        layers.push(LayerFacts {
             number: i + 1,
             created_by: shorten(&secrets::redact(created_by, patterns)),
             media_type: manifest.is_some().then(|| blob.media_type.clone()),
@@ -279,13 +285,13 @@ fn layers(
     Ok(layers)
 }
 
-/// A command of a Dockerfile as its author wrote it, without what builders put around it.
+/// Returns a Dockerfile command as its author wrote it, without what builders add.
 fn shorten(created_by: &str) -> String {
     let words = created_by.split_whitespace().map(short_digest).collect::<Vec<_>>().join(" ");
     let text = words.strip_suffix("# buildkit").unwrap_or(&words).trim_end();
     let text = text.strip_prefix("/bin/sh -c #(nop)").unwrap_or(text).trim_start();
     let text = text.strip_prefix("RUN ").filter(|t| t.starts_with(['|', '/'])).unwrap_or(text);
-    // The values of build arguments stand before the shell: `|1 NAME=value /bin/sh -c …`.
+    // Values of build arguments precede the shell: `|1 NAME=value /bin/sh -c …`.
     match text.split_once("/bin/sh -c ") {
         Some((before, command)) if before.is_empty() || before.starts_with('|') => {
             format!("RUN {command}")
@@ -294,7 +300,7 @@ fn shorten(created_by: &str) -> String {
     }
 }
 
-/// `file:` and a digest, with as much of it as people compare.
+/// Shortens the digest in a word such as `file:` and 64 digits.
 fn short_digest(word: &str) -> &str {
     match word.split_once(':') {
         Some((kind, digest))
@@ -306,16 +312,20 @@ fn short_digest(word: &str) -> &str {
     }
 }
 
-/// Files and bytes of each component, largest first; none of those that only have directories.
-fn components(set: &FileSet, analysis: &analyze::Analysis, estimates: &[u64]) -> Vec<Component> {
-    let of = |c: &analyze::Component| Component {
+/// Returns the size of each component with files, largest first.
+fn components(
+    set: &FileSet,
+    analysis: &analyze::Analysis,
+    estimates: &[u64],
+) -> Vec<ComponentSize> {
+    let of = |c: &analyze::Component| ComponentSize {
         name: c.name.clone(),
         kind: c.kind,
         files: 0,
         bytes: 0,
         estimate: 0,
     };
-    let mut components: Vec<Component> = analysis.components.iter().map(of).collect();
+    let mut components: Vec<ComponentSize> = analysis.components.iter().map(of).collect();
     for (id, inode) in set.inodes().iter().enumerate() {
         let component = &mut components[analysis.owner[id] as usize];
         component.estimate += estimates[id];
@@ -329,7 +339,7 @@ fn components(set: &FileSet, analysis: &analyze::Analysis, estimates: &[u64]) ->
     components
 }
 
-/// A path as a document has it: `/` before it, odd bytes escaped.
+/// Formats a path for JSON: with a leading `/`, unprintable bytes escaped.
 fn path(path: &[u8]) -> String {
     format!("/{}", path.escape_ascii())
 }
@@ -339,7 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_lose_what_builders_put_around_them() {
+    fn commands_lose_what_builders_add() {
         for (text, want) in [
             ("/bin/sh -c #(nop) ADD file:0 in / ", "ADD file:0 in /"),
             ("/bin/sh -c apt-get  update", "RUN apt-get update"),

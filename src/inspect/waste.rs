@@ -1,8 +1,8 @@
-//! Bytes that clients load and containers don't need: files that lower layers still hold, and
-//! contents that the image shows several times.
+//! Bytes that clients download and containers don't need: hidden files in lower layers, and duplicate
+//! contents.
 //!
-//! All counts are bytes of regular files, uncompressed, holes as zeros; a hard-link group counts
-//! once. Every file that a layer brings is either shown or hidden, so the two add up to all.
+//! All counts are uncompressed bytes of regular files, with holes as zeros; a hard-link group counts
+//! once. Every file of a layer is either shown or hidden, so the two add up to all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,71 +12,71 @@ use super::path;
 use crate::layers::flatten::{HiddenFile, How};
 use crate::model::fileset::{FileSet, Kind};
 
-/// What the image could do without.
+/// Bytes that the image could do without.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Waste {
-    /// `hidden_bytes` and `duplicate_bytes`.
+    /// Sum of `hidden_bytes` and `duplicate_bytes`.
     pub bytes: u64,
-    /// As a share of the bytes of all files in all layers.
+    /// The same as a share of the bytes of all files in all layers.
     pub share: f64,
-    /// Files that lower layers hold and the image does not show.
+    /// Number of hidden files: lower layers hold them, the image does not show them.
     pub hidden_files: u64,
     /// Bytes in them.
     pub hidden_bytes: u64,
-    /// Of the hidden files those whose content the image shows nowhere: deleted or overwritten,
-    /// they can still be read from the layers.
+    /// Number of hidden files whose content the image shows nowhere. They were deleted or overwritten,
+    /// but can still be read from the layers.
     pub recoverable_files: u64,
-    /// Bytes in them. The other hidden bytes were written again, by `chown`, `chmod` or `mv`.
+    /// Bytes in them. The other hidden bytes were written again by `chown`, `chmod` or `mv`.
     pub recoverable_bytes: u64,
-    /// Files that the image shows and whose content another file of it has as well, without the
-    /// first of each content. Empty files are no duplicates.
+    /// Number of shown files with the same content as another one, not counting the first of each
+    /// content. Empty files are not duplicates.
     pub duplicate_files: u64,
     /// Bytes in them.
     pub duplicate_bytes: u64,
     /// The hidden files, largest first.
     pub hidden: Vec<Hidden>,
-    /// The contents that are there several times, those first of which most could be spared.
+    /// The duplicate contents, those that waste most bytes first.
     pub duplicates: Vec<Duplicate>,
 }
 
 /// A hidden file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hidden {
-    /// Where it was.
+    /// Its path.
     pub path: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub bytes: u64,
     /// Number of the layer that holds it, from 1.
     pub layer: usize,
-    /// Number of the layer that hides it; the same when a later entry of it does.
+    /// Number of the layer that hides it; the same layer if a later entry of it does.
     pub hidden_by: usize,
-    /// How.
+    /// How it was hidden.
     pub how: How,
     /// Whether the image shows its content nowhere.
     pub recoverable: bool,
 }
 
-/// A content that the image has several times.
+/// A content that several files of the image have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Duplicate {
     /// Bytes of one file.
     pub size: u64,
-    /// What all but one take.
+    /// Bytes of all but one.
     pub bytes: u64,
-    /// Its files, in the order of their layers and paths. Of a hard-link group the first name.
-    pub files: Vec<Place>,
+    /// Its files, sorted by layer and path; of a hard-link group the first name.
+    pub files: Vec<FileLocation>,
 }
 
-/// Where a file is.
+/// Location of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Place {
+pub struct FileLocation {
     /// Number of the layer that holds it, from 1.
     pub layer: usize,
     /// Its path.
     pub path: String,
 }
 
-/// Counts what is hidden and what is there several times.
+/// Counts hidden and duplicate files.
 pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
     let shown: BTreeSet<&[u8; 32]> = set
         .inodes()
@@ -126,7 +126,7 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
     }
 }
 
-/// The contents that several inodes have.
+/// Returns the contents that several inodes have.
 fn duplicates(set: &FileSet) -> Vec<Duplicate> {
     let mut by_content: BTreeMap<&[u8; 32], Vec<u32>> = BTreeMap::new();
     let mut seen = vec![false; set.inodes().len()];
@@ -147,7 +147,7 @@ fn duplicates(set: &FileSet) -> Vec<Duplicate> {
                 if let Kind::File(file) = &set.inode(entry).kind {
                     size = file.size;
                     let layer = file.location.source() as usize + 1;
-                    places.push(Place { layer, path: path(&entry.path) });
+                    places.push(FileLocation { layer, path: path(&entry.path) });
                 }
             }
             places.sort();

@@ -1,16 +1,16 @@
-//! Charts as HTML and SVG that scale with the page: positions in percent, text in its own size.
-//! Each comes with a table of the same numbers for those who can't see it.
+//! Charts as HTML and SVG that scale with the page: positions are in percent, text keeps its size.
+//! Each comes with a table of the same numbers for screen readers.
 
 use maud::{Markup, html};
 
 use super::treemap::{Rect, squarify};
 use crate::base::byte_size::ByteSize;
 
-/// A figure: a heading, what it shows in a sentence, the picture, and the same as a table.
+/// Returns a figure: a heading, a caption, the picture, and its numbers as a table.
 pub(super) fn figure(
     id: &str,
     title: &str,
-    says: &str,
+    text: &str,
     picture: &Markup,
     table: &Markup,
 ) -> Markup {
@@ -18,10 +18,10 @@ pub(super) fn figure(
         section id=(id) {
             figure aria-labelledby={ (id) "-title" } {
                 h2 id={ (id) "-title" } { (title) }
-                figcaption { (says) }
+                figcaption { (text) }
                 (picture)
                 details {
-                    summary { "The same as a table" }
+                    summary { "Show as a table" }
                     div.scroll tabindex="0" { (table) }
                 }
             }
@@ -29,7 +29,7 @@ pub(super) fn figure(
     }
 }
 
-/// A table whose first `left` columns are text.
+/// Returns a table whose first `left` columns are text.
 pub(super) fn table(header: &[&str], left: usize, rows: &[Vec<String>]) -> Markup {
     html! {
         table {
@@ -46,7 +46,7 @@ pub(super) fn table(header: &[&str], left: usize, rows: &[Vec<String>]) -> Marku
     }
 }
 
-/// What the colours stand for: classes and their names.
+/// Returns a legend of CSS classes and their names.
 pub(super) fn legend(entries: &[(&str, &str)]) -> Markup {
     html! {
         ul.legend aria-hidden="true" {
@@ -55,28 +55,28 @@ pub(super) fn legend(entries: &[(&str, &str)]) -> Markup {
     }
 }
 
-/// A box of a treemap.
+/// A tile of a treemap.
 #[derive(Clone)]
 pub(super) struct Tile {
     pub(super) label: String,
-    /// What decides its colour.
+    /// CSS class, which sets its colour.
     pub(super) class: &'static str,
     pub(super) bytes: u64,
 }
 
-/// Boxes of one layer.
+/// The tiles of one layer.
 pub(super) struct Group {
     pub(super) label: String,
     /// Largest first.
     pub(super) tiles: Vec<Tile>,
 }
 
-/// Boxes smaller than this share of the picture are drawn as one.
+/// Tiles smaller than this share of the picture are drawn as one.
 const SMALLEST: f64 = 0.0004;
-/// The picture is laid out for this shape and stretches with the page.
+/// Width and height that the picture is laid out for; it stretches with the page.
 const SHAPE: (f64, f64) = (160.0, 90.0);
 
-/// Groups of boxes, each with an area like its bytes.
+/// Returns a treemap of groups of tiles, with areas in proportion to bytes.
 pub(super) fn treemap(groups: &[Group]) -> Markup {
     let bytes = |g: &Group| g.tiles.iter().map(|t| t.bytes).sum::<u64>();
     let all: u64 = groups.iter().map(bytes).sum();
@@ -100,8 +100,8 @@ pub(super) fn treemap(groups: &[Group]) -> Markup {
                     span.name { (group.label) }
                     div.tiles {
                         @for (tile, inner) in tiles(group, rect, all) {
-                            @let says = format!("{}, {}", tile.label, ByteSize(tile.bytes));
-                            div.tile.(tile.class) style=(place(&inner, &rect)) title=(says) {
+                            @let text = format!("{}, {}", tile.label, ByteSize(tile.bytes));
+                            div.tile.(tile.class) style=(place(&inner, &rect)) title=(text) {
                                 span { (tile.label) }
                             }
                         }
@@ -112,14 +112,14 @@ pub(super) fn treemap(groups: &[Group]) -> Markup {
     }
 }
 
-/// The boxes of a group with their places; those too small to see are one.
+/// Returns the tiles of a group with their positions; tiles that are too small to see are merged.
 fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
     let large = |t: &&Tile| t.bytes as f64 >= SMALLEST * all as f64;
     let mut shown: Vec<Tile> = group.tiles.iter().filter(large).cloned().collect();
     let small: Vec<&Tile> = group.tiles.iter().filter(|t| !large(t) && t.bytes > 0).collect();
     let rest = small.iter().map(|t| t.bytes).sum();
     if rest > 0 {
-        let label = format!("{} small ones", small.len());
+        let label = format!("{} small components", small.len());
         shown.push(Tile { label, class: "other", bytes: rest });
     }
     shown.sort_by_key(|t| std::cmp::Reverse(t.bytes));
@@ -130,11 +130,11 @@ fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
 /// A bar of one or more parts.
 pub(super) struct Bar {
     pub(super) label: String,
-    /// Class and value of each.
+    /// CSS class and value of each part.
     pub(super) parts: Vec<(&'static str, f64)>,
     /// The value as text.
     pub(super) text: String,
-    /// What more there is to say when it is pointed at.
+    /// More text for the tooltip.
     pub(super) note: String,
 }
 
@@ -144,13 +144,13 @@ impl Bar {
     }
 }
 
-/// The scale that all bars fit on.
-pub(super) fn most<'a>(bars: impl IntoIterator<Item = &'a Bar>) -> f64 {
+/// Returns the largest value of all bars.
+pub(super) fn largest<'a>(bars: impl IntoIterator<Item = &'a Bar>) -> f64 {
     bars.into_iter().map(Bar::value).fold(f64::MIN_POSITIVE, f64::max)
 }
 
-/// Horizontal bars on a scale that ends at `most`.
-pub(super) fn bars(rows: &[Bar], most: f64) -> Markup {
+/// Returns horizontal bars on a scale that ends at `largest`.
+pub(super) fn bars(rows: &[Bar], largest: f64) -> Markup {
     html! {
         div.bars role="list" {
             @for bar in rows {
@@ -158,7 +158,7 @@ pub(super) fn bars(rows: &[Bar], most: f64) -> Markup {
                     span.label { (bar.label) }
                     span.track aria-hidden="true" {
                         @for (class, value) in &bar.parts {
-                            span.part.(class) style=(format!("width:{:.3}%", 100.0 * value / most)) {}
+                            span.part.(class) style=(format!("width:{:.3}%", 100.0 * value / largest)) {}
                         }
                     }
                     span.value { (bar.text) }
@@ -168,23 +168,23 @@ pub(super) fn bars(rows: &[Bar], most: f64) -> Markup {
     }
 }
 
-/// A row of a timeline: what happens from when to when, in seconds.
+/// A row of a timeline, in seconds.
 pub(super) struct Line {
     pub(super) label: String,
-    /// Class, beginning and end.
+    /// CSS class, begin and end of each span.
     pub(super) spans: Vec<(&'static str, f64, f64)>,
 }
 
-/// Rows on one axis of time that is `seconds` long.
+/// Returns a timeline with an axis that is `seconds` long.
 pub(super) fn timeline(rows: &[Line], seconds: f64) -> Markup {
     let percent = |t: f64| 100.0 * t / seconds.max(f64::MIN_POSITIVE);
     html! {
         div.timeline role="list" {
             @for row in rows {
-                @let says = row.spans.iter().fold(row.label.clone(), |text, (class, from, to)| {
+                @let text = row.spans.iter().fold(row.label.clone(), |text, (class, from, to)| {
                     format!("{text}, {class} {from:.1} to {to:.1} s")
                 });
-                div.row role="listitem" aria-label=(says) title=(says) {
+                div.row role="listitem" aria-label=(text) title=(text) {
                     span.label aria-hidden="true" { (row.label) }
                     span.track aria-hidden="true" {
                         @for (class, from, to) in &row.spans {
@@ -207,17 +207,18 @@ pub(super) fn timeline(rows: &[Line], seconds: f64) -> Markup {
     }
 }
 
-/// A point or a corner of a line.
+/// A point of a plot.
 pub(super) struct Point {
-    /// Written beside it, and what it says when it is pointed at.
+    /// Text next to it.
     pub(super) label: String,
-    pub(super) says: String,
+    /// Text of the tooltip.
+    pub(super) text: String,
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) class: &'static str,
 }
 
-/// An axis: where it begins and ends, and what stands where.
+/// An axis with its range and labelled ticks.
 pub(super) struct Axis {
     pub(super) title: &'static str,
     pub(super) from: f64,
@@ -226,7 +227,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis of round numbers that holds all values, with some room.
+    /// Creates an axis with round ticks and some room around all values.
     pub(super) fn linear(title: &'static str, values: &[f64], unit: &str) -> Self {
         let low = values.iter().copied().fold(f64::MAX, f64::min);
         let high = values.iter().copied().fold(f64::MIN, f64::max);
@@ -241,7 +242,8 @@ impl Axis {
     }
 }
 
-/// Series of points on two axes, joined when `joined`. Room for labels is the style's affair.
+/// Returns a plot of series of points, with lines between them if `joined`. The style sheet leaves room
+/// for labels.
 pub(super) fn plot(series: &[Vec<Point>], x: &Axis, y: &Axis, joined: bool) -> Markup {
     let at = |v: f64| format!("{v:.3}%");
     let shifts = shifts(series, x, y);
@@ -269,8 +271,8 @@ pub(super) fn plot(series: &[Vec<Point>], x: &Axis, y: &Axis, joined: bool) -> M
                         } }
                         @for point in points {
                             @let (cx, cy) = (at(x.percent(point.x)), at(100.0 - y.percent(point.y)));
-                            g role="img" aria-label=(point.says) {
-                                title { (point.says) }
+                            g role="img" aria-label=(point.text) {
+                                title { (point.text) }
                                 circle.point.(point.class) cx=(cx) cy=(cy) r="5" {}
                                 text.mark x=(cx) y=(cy) dx="8" dy=(shifts.next().unwrap_or(&4)) { (point.label) }
                             }
@@ -309,7 +311,7 @@ fn shifts(series: &[Vec<Point>], x: &Axis, y: &Axis) -> Vec<i32> {
     series.iter().flatten().map(place).collect()
 }
 
-/// Some `n` round numbers between two.
+/// Returns about `n` round numbers between `from` and `to`.
 pub(super) fn ticks(from: f64, to: f64, n: usize) -> Vec<f64> {
     let raw = (to - from).max(f64::MIN_POSITIVE) / n as f64;
     let power = 10f64.powf(raw.log10().floor());
@@ -319,7 +321,7 @@ pub(super) fn ticks(from: f64, to: f64, n: usize) -> Vec<f64> {
     (first..).map(|i| i as f64 * step).take_while(|t| *t <= to * (1.0 + 1e-9)).take(50).collect()
 }
 
-/// A number without needless digits.
+/// Formats a number without trailing zeros.
 pub(super) fn trimmed(value: f64) -> String {
     let text = if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") };
     if text.contains('.') {
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_markup() {
+    fn names_are_escaped() {
         let tiles = vec![Tile { label: "<b>\"x".into(), class: "os", bytes: 5 }];
         let page = treemap(&[Group { label: "a&b".into(), tiles }]).into_string();
         assert!(page.contains("&lt;b&gt;&quot;x") && page.contains("a&amp;b"), "{page}");
@@ -355,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn small_boxes_are_one() {
+    fn small_tiles_are_merged() {
         let tile = |bytes| Tile { label: "t".into(), class: "os", bytes };
         let mut all: Vec<Tile> = (0..5000).map(|_| tile(1)).collect();
         all.insert(0, tile(1_000_000));
         let page = treemap(&[Group { label: "g".into(), tiles: all }]).into_string();
-        assert!(page.contains("5000 small ones, 5.0 kB"));
+        assert!(page.contains("5000 small components, 5.0 kB"));
         assert_eq!(page.matches("class=\"tile ").count(), 2);
     }
 }

@@ -1,5 +1,8 @@
-//! One page that shows an image: what is in it, what splitting it does, how long pulls take and what
-//! updates cost. It needs nothing but itself: no script, no network.
+//! The HTML page of `relayer report`: contents of an image, its layers before and after, pulls and
+//! updates. It needs no script and no network.
+//!
+//! May import everything below `cli`; it computes nothing of its own. Types to know: [`Page`], the
+//! facts to show, and the charts of `chart`.
 
 mod chart;
 mod treemap;
@@ -18,33 +21,34 @@ use chart::{
 
 const STYLE: &str = include_str!("page.css");
 
-/// What a page shows.
+/// The facts that a page shows.
+#[derive(Debug)]
 pub struct Page<'a> {
-    /// The image, as it was named.
+    /// Name of the image on the command line.
     pub input: &'a str,
-    /// What was found in it.
+    /// Its inspection.
     pub inspection: &'a Inspection,
-    /// The same image split.
+    /// Report of its split.
     pub split: &'a ImageReport,
-    /// Cold pulls over one link, by client; of each the image as built, and split.
+    /// Cold pulls over one link by client, each of the image as built and split.
     pub pulls: &'a [ColdPulls],
-    /// That unpacks.
+    /// The machine that unpacks.
     pub machine: &'a Machine,
-    /// What compressions make of it.
+    /// Its sizes by compression and number of layers.
     pub matrix: &'a Matrix,
-    /// Updates between versions: to which, and what is loaded.
+    /// Updates between versions, each with the name of the newer version.
     pub steps: &'a [(String, Step)],
 }
 
-/// So many rows of what was found are listed; `relayer inspect` has all.
+/// Number of rows in each list of findings; `relayer inspect -v` shows all.
 const LISTED: usize = 50;
 
-/// Classes of colours and their names, by kind of component.
+/// CSS classes and names by kind of component.
 const KINDS: [(ComponentKind, &str, &str); 6] = [
-    (ComponentKind::OsPackage, "os", "package of the system"),
-    (ComponentKind::System, "system", "other file of the system"),
-    (ComponentKind::LanguagePackage, "language", "package of a language"),
-    (ComponentKind::BigFile, "big", "single large file"),
+    (ComponentKind::OsPackage, "os", "OS package"),
+    (ComponentKind::System, "system", "other OS file"),
+    (ComponentKind::LanguagePackage, "language", "language package"),
+    (ComponentKind::BigFile, "big", "large file"),
     (ComponentKind::Application, "app", "application"),
     (ComponentKind::State, "state", "database, cache or log"),
 ];
@@ -58,7 +62,7 @@ fn size(bytes: u64) -> String {
 }
 
 impl Page<'_> {
-    /// The page's HTML.
+    /// Returns the page as HTML.
     pub fn render(&self) -> String {
         let title = format!("{} – relayer", self.input);
         let page = html! {
@@ -91,14 +95,14 @@ impl Page<'_> {
         page.into_string()
     }
 
-    /// The numbers that matter most.
+    /// The most important numbers.
     fn facts(&self) -> Markup {
         let built: u64 = self.split.input.iter().map(|l| l.blob_bytes).sum();
         let split: u64 = self.split.layers.iter().map(LayerReport::stored).sum();
         let largest = self.split.layers.iter().map(LayerReport::stored).max().unwrap_or_default();
         let before = self.split.input.iter().map(|l| l.blob_bytes).max().unwrap_or_default();
         let fact =
-            |value: String, says: String| html! { li { strong { (value) } span { (says) } } };
+            |value: String, text: String| html! { li { strong { (value) } span { (text) } } };
         let secrets = self.inspection.secrets.len();
         html! {
             ul.facts {
@@ -109,7 +113,7 @@ impl Page<'_> {
                 ))
                 (fact(
                     size(self.inspection.waste.hidden_bytes),
-                    format!("in {} files that upper layers hide", self.inspection.waste.hidden_files),
+                    format!("in {} files hidden by upper layers", self.inspection.waste.hidden_files),
                 ))
                 li .bad[secrets > 0] {
                     strong { (secrets) }
@@ -141,8 +145,8 @@ impl Page<'_> {
         let kinds = KINDS.map(|(_, class, name)| (class, name));
         figure(
             "contents",
-            "What is in it",
-            "Final files by layer of the split image, and in each by component; areas are bytes.",
+            "Contents",
+            "Final files by layer of the split image, then by component; areas show bytes.",
             &html! { (legend(&kinds)) (treemap(&groups)) },
             &table(&["layer", "component", "bytes", "files"], 2, &rows),
         )
@@ -150,7 +154,7 @@ impl Page<'_> {
 
     fn layers(&self) -> Markup {
         let built = self.inspection.layers.iter().map(|l| {
-            // What is hidden is known in bytes of files.
+            // Hidden bytes are known uncompressed only, so this is a share of the blob.
             let hidden = l.blob_bytes as f64 * l.hidden_bytes as f64 / l.file_bytes.max(1) as f64;
             let made = if l.created_by.is_empty() { "" } else { " " };
             let note = if l.hidden_bytes > 0 {
@@ -186,7 +190,7 @@ impl Page<'_> {
             .map(|b| row("as built", b))
             .chain(split.iter().map(|b| row("split", b)))
             .collect();
-        let most = chart::most(built.iter().chain(&split));
+        let largest = chart::largest(built.iter().chain(&split));
         figure(
             "layers",
             "Layers before and after",
@@ -194,15 +198,15 @@ impl Page<'_> {
             &html! {
                 (legend(&[("built", "as built"), ("hidden", "hidden by upper layers"), ("split", "split")]))
                 div.pair {
-                    div { h3 { "As built" } (bars(&built, most)) }
-                    div { h3 { "Split" } (bars(&split, most)) }
+                    div { h3 { "As built" } (bars(&built, largest)) }
+                    div { h3 { "Split" } (bars(&split, largest)) }
                 }
             },
             &table(&["", "layer", "stored"], 2, &rows),
         )
     }
 
-    /// Timelines of cold pulls, a tab a client.
+    /// Timelines of cold pulls, with a tab per client.
     fn pulls(&self) -> Markup {
         let Some(ColdPulls { rates, .. }) = self.pulls.first() else { return html! {} };
         let mut rows = Vec::new();
@@ -218,9 +222,9 @@ impl Page<'_> {
             }
         }
         let axis = |pulls: &[Pull]| pulls.iter().map(|p| p.makespan).fold(0.0, f64::max);
-        let says = format!(
-            "Simulated: a client that has nothing, {:.0} MB/s a connection and {:.0} MB/s in all, {:.0} ms \
-             away, {} cores. docs/PULLS.md tells how.",
+        let text = format!(
+            "Simulated for an empty client with {:.0} MB/s per connection, {:.0} MB/s in total, a latency of \
+             {:.0} ms and {} cores. docs/PULLS.md describes the simulation.",
             rates.per_connection / 1e6,
             rates.total / 1e6,
             rates.latency * 1e3,
@@ -251,7 +255,7 @@ impl Page<'_> {
             }
         };
         let header = ["client", "image", "seconds", "at least", "requests"];
-        figure("pulls", "Cold pulls", &says, &picture, &table(&header, 2, &rows))
+        figure("pulls", "Cold pulls", &text, &picture, &table(&header, 2, &rows))
     }
 
     fn compression(&self) -> Markup {
@@ -261,10 +265,10 @@ impl Page<'_> {
             let ratio = row.ratio();
             let speed = row.encode / 1e6;
             let class = if row.compression.starts_with("gzip") { "c2" } else { "c0" };
-            let says = format!("{}: ratio {ratio:.2}, {speed:.0} MB/s", row.compression);
+            let text = format!("{}: ratio {ratio:.2}, {speed:.0} MB/s", row.compression);
             points.push(Point {
                 label: row.compression.clone(),
-                says,
+                text,
                 x: speed.log10(),
                 y: ratio,
                 class,
@@ -290,8 +294,8 @@ impl Page<'_> {
         };
         figure(
             "compression",
-            "Compression against its speed",
-            &format!("Measured on {part}; further up is smaller, further right is faster."),
+            "Compression ratio and speed",
+            &format!("Measured on {part}; higher is smaller, further right is faster."),
             &plot(&[points], &x, &y, false),
             &table(&["", "ratio", "MB/s in", "MB/s out"], 1, &rows),
         )
@@ -310,29 +314,29 @@ impl Page<'_> {
             let last = row.cells.len() - 1;
             let point = |(i, cell): (usize, &crate::bench::Cell)| {
                 let more = 100.0 * (cell.blob_bytes as f64 / one - 1.0);
-                let says = format!(
+                let text = format!(
                     "{}, {} layers: {}, {more:+.1} %",
                     row.compression,
                     cell.target,
                     size(cell.blob_bytes)
                 );
                 let label = if i == last { row.compression.clone() } else { String::new() };
-                Point { label, says, x: f64::from(cell.target).log2(), y: more, class }
+                Point { label, text, x: f64::from(cell.target).log2(), y: more, class }
             };
             series.push(row.cells.iter().enumerate().map(point).collect::<Vec<_>>());
             let cells = row.cells.iter().map(|c| (c.target.to_string(), size(c.blob_bytes)));
             rows.extend(cells.map(|(n, bytes)| vec![row.compression.clone(), n, bytes]));
         }
         let all = |f: fn(&Point) -> f64| series.iter().flatten().map(f).collect::<Vec<f64>>();
-        let y = Axis::linear("bytes against one layer", &all(|p| p.y), " %");
+        let y = Axis::linear("size relative to one layer", &all(|p| p.y), " %");
         let mut x = Axis::linear("layers", &all(|p| p.x), "");
         let counts = measured.iter().flat_map(|r| &r.cells).map(|c| c.target);
         let counts: std::collections::BTreeSet<u32> = counts.collect();
         x.ticks = counts.iter().map(|n| (f64::from(*n).log2(), n.to_string())).collect();
         figure(
             "count",
-            "Does it cost bytes to have more layers?",
-            "Each layer begins with an empty window, but files that are alike lie together.",
+            "Size by number of layers",
+            "Each layer is compressed separately, but similar files are in the same layer.",
             &plot(&series, &x, &y, true),
             &table(&["compression", "layers", "stored"], 1, &rows),
         )
@@ -363,22 +367,22 @@ impl Page<'_> {
                 vec![name.clone(), form.to_owned(), digest, chain]
             }));
         }
-        let most = chart::most(groups.iter().flat_map(|(_, bars)| bars));
+        let largest = chart::largest(groups.iter().flat_map(|(_, bars)| bars));
         figure(
             "updates",
-            "What an update loads",
-            "By a client that has the version before and goes by digest, as containerd does.",
+            "Downloads per update",
+            "For a client that has the previous version and recognises layers by digest, as containerd does.",
             &html! {
                 @for (name, rows) in &groups {
                     h3 { "to " (name) }
-                    (bars(rows, most))
+                    (bars(rows, largest))
                 }
             },
             &table(&["update to", "", "by digest", "by chain ID"], 2, &rows),
         )
     }
 
-    /// What a reader of `relayer inspect` would be told.
+    /// The findings of `relayer inspect`.
     fn findings(&self) -> Markup {
         let image = self.inspection;
         let secrets = image.secrets.iter().map(|s| {
@@ -398,7 +402,7 @@ impl Page<'_> {
         let duplicates: Vec<_> = duplicates.collect();
         html! {
             section id="findings" {
-                h2 { "Found in it" }
+                h2 { "Findings" }
                 @if !secrets.is_empty() {
                     h3 { "Likely secrets" }
                     div.scroll tabindex="0" { (table(&["where", "what", "layer", ""], 4, &secrets)) }
@@ -410,23 +414,23 @@ impl Page<'_> {
                     } }
                 }
                 @if !hidden.is_empty() {
-                    h3 { "Deleted or overwritten, and still in lower layers" }
+                    h3 { "Deleted or overwritten, but still in lower layers" }
                     p.note { (size(image.waste.hidden_bytes)) " in " (image.waste.hidden_files) " files; the largest:" }
                     div.scroll tabindex="0" {
                         (table(&["path", "bytes", "layer", "hidden by"], 1, &hidden))
                     }
                 }
                 @if !duplicates.is_empty() {
-                    h3 { "There several times" }
-                    p.note { (size(image.waste.duplicate_bytes)) " could be spared; the largest:" }
-                    div.scroll tabindex="0" { (table(&["path", "could be spared", "times"], 1, &duplicates)) }
+                    h3 { "Duplicates" }
+                    p.note { (size(image.waste.duplicate_bytes)) " could be saved; the largest:" }
+                    div.scroll tabindex="0" { (table(&["path", "could be saved", "copies"], 1, &duplicates)) }
                 }
             }
         }
     }
 }
 
-/// The layers of a pull, each with its download and its unpacking.
+/// Returns the layers of a pull, each with its download and its unpacking.
 fn lines(pull: &Pull) -> Vec<Line> {
     let line = |span: &simulate::Span| Line {
         label: (span.layer + 1).to_string(),

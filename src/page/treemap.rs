@@ -1,6 +1,6 @@
 //! Rectangles for sizes: squarified treemaps (Bruls, Huizing, van Wijk, 2000).
 
-/// A rectangle in the unit square, or in any other.
+/// A rectangle.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rect {
     pub(super) x: f64,
@@ -9,8 +9,8 @@ pub(super) struct Rect {
     pub(super) h: f64,
 }
 
-/// Cuts `room` into a rectangle for each size, in their order, each with an area in proportion and as
-/// square as can be. Sizes come largest first, and none is 0.
+/// Divides `room` into a rectangle for each size, in the same order, each with an area in proportion and
+/// as square as possible. Sizes must be sorted, largest first, and none may be 0.
 pub(super) fn squarify(sizes: &[u64], room: Rect) -> Vec<Rect> {
     let mut rects = Vec::with_capacity(sizes.len());
     let (mut left, mut rest) = (room, sizes);
@@ -18,7 +18,7 @@ pub(super) fn squarify(sizes: &[u64], room: Rect) -> Vec<Rect> {
         let all = rest.iter().sum::<u64>() as f64;
         let short = left.w.min(left.h);
         let area = |size: u64| size as f64 / all * left.w * left.h;
-        // A row grows as long as its worst rectangle gets no longer.
+        // A row takes more sizes as long as its worst aspect ratio does not get worse.
         let worst = |n: usize| {
             let row: f64 = rest[..n].iter().map(|s| area(*s)).sum();
             let side = row / short;

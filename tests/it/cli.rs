@@ -432,7 +432,7 @@ fn sizes_and_rates_shape_the_plan() {
     let report = plan(&["--layer-size", "200kB"]);
     let notes = report["images"][0]["notes"].to_string();
     assert!(notes.contains("larger than --layer-size 200.0 kB: 10,"), "{notes}");
-    assert!(notes.contains("a file can't be split"), "{notes}");
+    assert!(notes.contains("a file cannot be split"), "{notes}");
     // Nothing of it is changed: all is kept.
     let whole = p.at("whole.tar");
     tool::split(&[&p.at("img.tar"), "-o", &whole]);
