@@ -122,7 +122,7 @@ pub fn apply(
     Ok((bundle, stats))
 }
 
-/// Checks that a delta that was just made gives the tars that were read. Its input is read several
+/// Checks that a delta that was just made reproduces the tars that were read. Its input is read several
 /// times, and may have changed in between.
 pub(super) fn verify(delta: &Delta, tars: &[Source], progress: &dyn Progress) -> Result<()> {
     let rebuilt = |(_, l): &(usize, &LayerHeader)| matches!(l.recipe, Recipe::Rebuild { .. });
@@ -134,13 +134,14 @@ pub(super) fn verify(delta: &Delta, tars: &[Source], progress: &dyn Progress) ->
         let mut tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
         let copied =
             io::copy(&mut io::BufReader::with_capacity(1 << 17, &mut tar), &mut io::sink());
-        match (copied, tar.finish().1) {
-            (Ok(_), found) if found == layer.diff_id => Ok(()),
-            _ => Err(Error::mismatch(format!(
+        copied.with_context(|| format!("checking layer {} of the new image", i + 1))?;
+        if tar.finish().1 != layer.diff_id {
+            return Err(Error::mismatch(format!(
                 "the delta does not reproduce layer {} of the new image: {CHANGED}",
                 i + 1
-            ))),
+            )));
         }
+        Ok(())
     })
 }
 
@@ -208,7 +209,7 @@ fn check(stated: Digest, found: Digest) -> Result<()> {
 /// Reads the tar of a layer as its instructions make it.
 pub(super) struct LayerTarReader<'a> {
     pub(super) ops: OpReader<'a>,
-    /// What is left of the current instruction.
+    /// The rest of the current instruction.
     pub(super) op: Option<Op>,
     pub(super) headers: StreamReader<'a>,
     pub(super) data: StreamReader<'a>,

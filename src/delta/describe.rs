@@ -208,7 +208,7 @@ fn literal_parts(order: Vec<Option<(u64, u64)>>, files: &[Vec<u8>]) -> Vec<PartP
     parts
 }
 
-/// What goes into the description of a layer.
+/// A layer that is being described.
 #[derive(Default)]
 struct LayerPlan {
     /// Bytes of the tar that were described.

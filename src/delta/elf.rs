@@ -36,7 +36,7 @@ impl Load {
     }
 }
 
-/// What a section holds.
+/// The content of a section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Code,
@@ -62,7 +62,7 @@ struct Section {
     holds: Holds,
 }
 
-/// What a field belongs to.
+/// The kind of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Call,
@@ -92,11 +92,11 @@ pub(super) struct Field {
     pub(super) kind: Kind,
     /// The address it refers to.
     pub(super) target: u64,
-    /// What is added to its value to give that address.
+    /// The number to add to its value to get that address.
     pub(super) base: u64,
     /// The address of the field itself.
     pub(super) place: u64,
-    /// What [`AddressMap::guess`](super::map::AddressMap::guess) returned for the address, if it was
+    /// The result of [`AddressMap::guess`](super::map::AddressMap::guess) for the address, if that was
     /// called.
     pub(super) guess: (u64, bool),
 }

@@ -8,7 +8,7 @@
 //! docs/DELTA.md has the format.
 //!
 //! Imports everything below `split`, and from that the compression an image was written with. To
-//! know: [`make`] writes a delta; [`Delta`] is one that was opened; [`apply`] gives the new image.
+//! know: [`make`] writes a delta; [`Delta`] is one that was opened; [`apply`] makes the new image.
 
 mod apply;
 mod blocks;
@@ -346,10 +346,13 @@ fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
     let total = total.filter(|n| *n <= MAX_REFERENCE).ok_or_else(bad)?;
     let mut bytes = Vec::with_capacity(total as usize);
     for (layer, offset, len) in places {
-        let tar = tars.get(*layer as usize).ok_or_else(bad)?;
+        let tar = tars.get(*layer as usize);
+        let tar = tar.filter(|t| offset.checked_add(*len).is_some_and(|end| end <= t.size()));
+        let tar = tar.ok_or_else(bad)?;
         let start = bytes.len();
         bytes.resize(start + *len as usize, 0);
-        tar.read_exact_at(&mut bytes[start..], *offset).map_err(|_| bad())?;
+        tar.read_exact_at(&mut bytes[start..], *offset)
+            .with_context(|| format!("layer {} of the old image", layer + 1))?;
     }
     Ok(bytes)
 }

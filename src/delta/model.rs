@@ -44,7 +44,7 @@ pub(super) struct MatchPiece<'a> {
     pub(super) offset: u64,
 }
 
-/// What was learned from the files of a group so far.
+/// Adaptive models that the files of a group share.
 pub(super) struct PatchModel {
     place: [Number; 3],
     loads: Number,

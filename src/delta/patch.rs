@@ -27,8 +27,7 @@ pub(super) fn can_patch(new: u64, old: u64) -> bool {
     (MIN_FILE..=MAX_FILE).contains(&new) && old <= MAX_FILE && old / MAX_SHRINK <= new
 }
 
-/// Reads a file, and replaces each field that looks like an address by what `replace` gives for the
-/// address. Code that only moved is then equal in both versions.
+/// Reads a file, and replaces each field that looks like an address by `replace` of the address. Code that only moved is then equal in both versions.
 fn replace_addresses(
     file: &dyn ReadAt,
     elf: &Elf,

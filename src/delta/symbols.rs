@@ -63,7 +63,7 @@ impl Nibble {
     }
 }
 
-/// What the estimates approach after each symbol; no other symbol's probability goes below 2^-15.
+/// The values that the estimates approach after each symbol; no other symbol's probability goes below 2^-15.
 static GOALS: [[u16; 16]; 16] = {
     let mut goals = [[0; 16]; 16];
     let mut i = 0;

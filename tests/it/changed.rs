@@ -272,5 +272,8 @@ fn a_read_that_fails_is_never_taken_for_an_input_that_is_not_valid() {
         no_failure_is_passed_over(&format!("delta, {what}"), &input, |image| {
             make_delta(Arc::new(before.clone()), image)
         });
+        no_failure_is_passed_over(&format!("delta from it, {what}"), &input, |image| {
+            make_delta(image, Arc::new(before.clone()))
+        });
     }
 }
