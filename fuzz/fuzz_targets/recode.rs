@@ -1,5 +1,5 @@
-//! Any bytes as a blob and as corrections: both must end without panic, and what is taken apart
-//! must come back.
+//! Any bytes as a blob and as corrections: neither may panic, and a blob that was analyzed must be
+//! reproduced.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fn check(blob: &[u8]) {
     let Some(analysis) = analysis else { return };
     let mut plain = Vec::new();
     let mut left = blob;
-    // A decoder of another hand must agree on the plain bytes of a single member.
+    // An independent decoder must agree on the uncompressed bytes of a single member.
     if left[..4] == [0x1f, 0x8b, 8, 0] {
         left = &left[10..];
         DeflateDecoder::new(left).read_to_end(&mut plain).unwrap();

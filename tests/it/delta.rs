@@ -140,7 +140,7 @@ fn what_others_wrote_comes_out_with_the_same_content() {
             let _ = fs::remove_file(at(name));
         }
         let notes = ok(delta(&at(old), &at(new), &at("d")));
-        // What little it takes to make gzip again is in the delta.
+        // The delta has the corrections that reproduce gzip.
         let other = notes.contains("can't be compressed to the same bytes");
         assert_eq!(other, new == "zstd", "{notes}");
         ok(apply(&at(old), &at("d"), &at("out.tar")));
@@ -189,7 +189,7 @@ fn a_wrong_image_or_a_damaged_delta_is_refused() {
         fs::write(at("bad"), &good[..cut]).unwrap();
         refused("a.tar", &at("bad"), "");
     }
-    // And whole it is good, and does not overwrite anything.
+    // The undamaged delta works, and nothing is overwritten without --force.
     ok(apply(&at("a.tar"), &at("d"), &at("out.tar")));
     same_image(&at("new.tar"), &at("out.tar"));
     assert_eq!(apply(&at("a.tar"), &at("d"), &at("out.tar")).status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! Blobs that stock tools write come back of their plain bytes and next to nothing.
+//! Blobs of stock tools are reproduced from their uncompressed bytes and small corrections.
 
 use std::fs;
 use std::io::Read;
@@ -26,7 +26,7 @@ fn archive(dir: &Path) -> PathBuf {
     path
 }
 
-/// Takes the largest file below `dir`, which a tool wrote, apart and makes it again.
+/// Analyzes the largest file below `dir`, which a tool wrote, and reproduces it.
 fn check(tool: &str, dir: &Path) {
     let mut files = vec![(0, PathBuf::new())];
     let mut dirs = vec![dir.to_owned()];
@@ -56,7 +56,7 @@ fn check(tool: &str, dir: &Path) {
 }
 
 #[test]
-fn blobs_of_skopeo_and_docker_come_back() {
+fn blobs_of_skopeo_and_docker_are_reproduced() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let input = archive(dir.path());
     let (input, copy) = (input.to_str().unwrap(), dir.path().join("copy"));

@@ -1,9 +1,9 @@
-//! Predicts what encoders with hash chains choose: zlib's `deflate_fast` and `deflate_slow` (also
-//! GNU gzip's and pigz's), and Go's `compress/flate` from level 2 on.
+//! Simulates encoders with hash chains: zlib's `deflate_fast` and `deflate_slow` (also in GNU gzip and
+//! pigz), and Go's `compress/flate` from level 2 on.
 //!
-//! All look through the earlier places with the same hash, the nearest first, for the longest
-//! match. They differ in the hash, in which places they enter, and in when a match has to wait for
-//! a better one at the next byte.
+//! All search the earlier positions with the same hash, nearest first, for the longest match. They
+//! differ in the hash, in the positions they insert, and in when a match is deferred until the next
+//! byte was tried.
 
 use super::deflate::{MAX_MATCH, Token, WINDOW};
 use super::predict::{Predictor, Span, match_len};
@@ -13,48 +13,50 @@ use super::predict::{Predictor, Span, match_len};
 pub(super) struct Config {
     /// Go's rules instead of zlib's.
     pub(super) go: bool,
-    /// A match waits for the one at the next byte.
+    /// A match is deferred until the next byte was tried.
     pub(super) lazy: bool,
     /// Bits of zlib's hash.
     pub(super) hash_bits: u32,
-    /// A match so long makes the next search short.
+    /// After a match of this length the next search is shorter.
     pub(super) good: usize,
-    /// The longest match that waits, or whose places are entered.
+    /// The longest match that is deferred, or whose positions are inserted.
     pub(super) wait: usize,
-    /// A match so long ends the search.
+    /// A match of this length ends the search.
     pub(super) nice: usize,
-    /// Places that are looked at.
+    /// Maximum number of positions that are tried.
     pub(super) chain: usize,
 }
 
-/// Go enters places by four bytes in a table of this size.
+/// Bits of Go's hash of four bytes.
 const GO_BITS: u32 = 17;
 const GO_PRIME: u32 = 0x1e35_a7bd;
-/// Matches of the least length are not worth it from further away.
+/// Matches of minimum length are not used beyond this distance.
 const TOO_FAR: usize = 4096;
 
-/// Four bytes, zero where the data ends before.
+/// Reads four bytes; 0 beyond the end.
 #[inline]
 fn four(data: &[u8], at: usize) -> u32 {
     data.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
 }
 
+/// A simulated encoder with hash chains.
 pub(super) struct Chains {
     config: Config,
-    /// The last place of each hash, one up; 0 is none.
+    /// The last position of each hash plus 1; 0 is none.
     heads: Vec<u32>,
-    /// How far before each place the one before it is; 0 is out of reach.
+    /// The distance from each position to the one before it with the same hash; 0 is out of reach.
     previous: Box<[u16]>,
-    /// The next place to enter.
+    /// The next position to insert.
     next: usize,
-    /// Where the search stands, and what was found one byte before if that waits.
+    /// The position of the next search, and the deferred match of the byte before.
     at: usize,
-    waiting: Option<(usize, usize)>,
+    deferred: Option<(usize, usize)>,
     from: usize,
     end: usize,
 }
 
 impl Chains {
+    /// Makes an encoder with empty tables.
     pub(super) fn new(config: Config) -> Self {
         let bits = if config.go { GO_BITS } else { config.hash_bits };
         Self {
@@ -63,19 +65,20 @@ impl Chains {
             previous: vec![0; WINDOW].into(),
             next: 0,
             at: 0,
-            waiting: None,
+            deferred: None,
             from: 0,
             end: 0,
         }
     }
 
-    /// The least match, which is also what the hash covers.
-    fn least(&self) -> usize {
+    /// Returns the minimum match length, which is also the number of hashed bytes.
+    fn min_match(&self) -> usize {
         if self.config.go { 4 } else { 3 }
     }
 
+    /// Returns the maximum distance.
     fn reach(&self) -> usize {
-        // zlib keeps room for the longest match and the next hash.
+        // zlib reserves space for the longest match and the next hash.
         if self.config.go { WINDOW } else { WINDOW - MAX_MATCH - 3 - 1 }
     }
 
@@ -90,18 +93,18 @@ impl Chains {
         (hash & ((1 << self.config.hash_bits) - 1)) as usize
     }
 
-    /// Enters a place, and gives how far before it the last one of the same hash is; 0 is out of
+    /// Inserts a position, and returns the distance to the last one with the same hash; 0 is out of
     /// reach.
-    fn enter(&mut self, data: &[u8], at: usize) -> usize {
+    fn insert(&mut self, data: &[u8], at: usize) -> usize {
         if at < self.next {
             return self.previous[at % WINDOW].into();
         }
         self.next = at + 1;
         let mut distance = 0;
-        if at + self.least() <= self.end {
+        if at + self.min_match() <= self.end {
             let hash = self.hash(data, at);
             let last = std::mem::replace(&mut self.heads[hash], at as u32 + 1) as usize;
-            // zlib takes its window's first byte for none.
+            // To zlib position 0 of its window means none.
             if last > self.from + usize::from(!self.config.go) && at + 1 - last <= WINDOW {
                 distance = at + 1 - last;
             }
@@ -110,7 +113,8 @@ impl Chains {
         distance
     }
 
-    /// The longest match that is longer than `best`, and where; the search begins at `distance`.
+    /// Finds the longest match that is longer than `best`: its length and distance. The search begins
+    /// at `distance`.
     fn longest(
         &self,
         data: &[u8],
@@ -126,10 +130,10 @@ impl Chains {
         let nice = self.config.nice.min(self.end - at);
         let here = &data[at..self.end.min(at + MAX_MATCH)];
         let mut found = None;
-        // After the first, zlib's bound is one less.
+        // From the second candidate on, zlib's limit is one less.
         let furthest = self.reach() - usize::from(!self.config.go);
         while best < here.len() {
-            // Most places differ in the last of the bytes that must be the same, or just before.
+            // Most candidates differ in the last bytes that must be equal, so these are compared first.
             let tail = best.saturating_sub(3);
             let mask = if best < 3 { 0x00ff_ffff } else { u32::MAX };
             let sought = four(data, at + tail);
@@ -160,13 +164,13 @@ impl Chains {
         found
     }
 
-    /// Searches at a place, which it enters.
+    /// Inserts a position and searches for a match there.
     fn search(&mut self, data: &[u8], at: usize, waited: usize) -> Option<(usize, usize)> {
-        // Only damaged corrections go on after the input's end.
+        // Only damaged corrections continue beyond the end of the input.
         if at >= self.end {
             return None;
         }
-        let distance = self.enter(data, at);
+        let distance = self.insert(data, at);
         let near = (1..=self.reach()).contains(&distance);
         if !near || self.config.lazy && waited >= self.config.wait {
             return None;
@@ -177,16 +181,17 @@ impl Chains {
         if slow && found.0 == 3 && found.1 > TOO_FAR { None } else { Some(found) }
     }
 
+    /// `deflate_fast`.
     fn fast(&mut self, data: &[u8], at: usize) -> Token {
         let Some((len, distance)) = self.search(data, at, 0) else {
             self.at = at + 1;
             return Token::literal(data[at]);
         };
         self.at = at + len;
-        let entered = len <= self.config.wait;
-        if entered && (self.config.go || self.end - self.at >= 3) {
-            for place in at + 1..self.at {
-                self.enter(data, place);
+        let inserted = len <= self.config.wait;
+        if inserted && (self.config.go || self.end - self.at >= 3) {
+            for position in at + 1..self.at {
+                self.insert(data, position);
             }
         } else {
             self.next = self.next.max(self.at);
@@ -194,30 +199,31 @@ impl Chains {
         Token::pair(len, distance)
     }
 
+    /// `deflate_slow`.
     fn slow(&mut self, data: &[u8], at: usize) -> Token {
         if self.at == at {
-            self.waiting = self.search(data, at, 0);
+            self.deferred = self.search(data, at, 0);
             self.at = at + 1;
         }
-        let (waited, distance) = self.waiting.unwrap_or((0, 0));
+        let (waited, distance) = self.deferred.unwrap_or((0, 0));
         let better = if self.at < self.end { self.search(data, self.at, waited) } else { None };
         match better {
             Some(better) if better.0 > waited || waited == 0 => {
-                self.waiting = Some(better);
+                self.deferred = Some(better);
                 self.at += 1;
                 Token::literal(data[at])
             }
             _ if waited > 0 => {
                 let after = at + waited;
-                for place in at + 2..after {
-                    self.enter(data, place);
+                for position in at + 2..after {
+                    self.insert(data, position);
                 }
                 self.at = after;
-                self.waiting = None;
+                self.deferred = None;
                 Token::pair(waited, distance)
             }
             _ => {
-                self.waiting = None;
+                self.deferred = None;
                 self.at += 1;
                 Token::literal(data[at])
             }
@@ -227,7 +233,7 @@ impl Chains {
 
 impl Predictor for Chains {
     fn start(&mut self, data: &[u8], span: &Span) {
-        if !span.goes_on {
+        if !span.keeps_tables {
             self.heads.fill(0);
             self.previous.fill(0);
             self.from = span.from;
@@ -235,8 +241,8 @@ impl Predictor for Chains {
             self.end = span.end;
             if self.config.lazy || span.since == 0 {
                 self.next = span.from.max(span.at.saturating_sub(WINDOW));
-                for place in self.next..span.at {
-                    self.enter(data, place);
+                for position in self.next..span.at {
+                    self.insert(data, position);
                 }
             } else {
                 self.at = span.from;
@@ -246,7 +252,7 @@ impl Predictor for Chains {
             }
         }
         self.end = span.end;
-        self.pass(data, span.at);
+        self.skip(data, span.at);
     }
 
     fn predict(&mut self, data: &[u8], at: usize) -> Token {
@@ -255,12 +261,12 @@ impl Predictor for Chains {
 
     fn correct(&mut self, at: usize) {
         self.at = at;
-        self.waiting = None;
+        self.deferred = None;
     }
 
-    fn pass(&mut self, data: &[u8], at: usize) {
-        for place in self.next..at {
-            self.enter(data, place);
+    fn skip(&mut self, data: &[u8], at: usize) {
+        for position in self.next..at {
+            self.insert(data, position);
         }
         self.correct(at);
     }

@@ -1,13 +1,13 @@
-//! What of a segment is written down: blocks, and tokens where they are not as predicted.
+//! Codes a segment: its blocks, and those of its tokens that are not as predicted.
 //!
-//! Written once for both directions: a coder that writes is given the segment, one that reads is
-//! given an empty one, and both give back what was coded.
+//! The same code works in both directions: a coder that writes is given the segment, one that reads is
+//! given an empty one, and both return the segment.
 
 use flate2::Crc;
 
 use super::deflate::Token;
 use super::finder::Finder;
-use super::headers::Headers;
+use super::headers::HeaderModel;
 use super::models::Memory;
 use super::odds::{Number, Odds, Values};
 use super::predict::{Predictor, Span};
@@ -15,32 +15,32 @@ use super::sections::SECTION;
 use super::segment::{Block, Kind, MAX_BLOCKS, MAX_GAP, Segment};
 use crate::base::error::{Error, Result};
 
-/// How a block's end is told: as many tokens as the last had, so many, or where a section or the
-/// encoder's run ends.
+/// How the end of a block is coded: as many tokens as in the last block, a number of tokens, the end of
+/// a section, or the end of the encoder's run.
 const SAME: u32 = 0;
 const COUNT: u32 = 1;
 const SECTIONS: u32 = 2;
 const RUN: u32 = 3;
 
-/// The bytes of a segment, and those around it.
+/// The uncompressed bytes of a segment, and those around it.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes<'a> {
+pub(super) struct SegmentBytes<'a> {
     pub(super) data: &'a [u8],
-    /// Where the segment begins in it.
+    /// Offset of the segment in `data`.
     pub(super) begin: usize,
-    /// How many bytes it has.
+    /// Number of bytes of the segment.
     pub(super) size: usize,
 }
 
 /// Codes a segment.
 ///
 /// # Errors
-/// When what is read makes no sense.
+/// If a coder that reads finds invalid corrections.
 pub(super) fn code(
     coder: &mut impl Values,
     memory: Memory,
     predictor: &mut dyn Predictor,
-    bytes: Bytes<'_>,
+    bytes: SegmentBytes<'_>,
     given: &Segment,
 ) -> Result<Segment> {
     let mut state = State {
@@ -55,7 +55,7 @@ pub(super) fn code(
         run: (0, bytes.begin),
         run_end: None,
         odds: Box::default(),
-        headers: Headers::default(),
+        headers: HeaderModel::default(),
         finder: None,
         last_gap: vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff],
         last_count: 0,
@@ -66,7 +66,7 @@ pub(super) fn code(
     state.segment()
 }
 
-/// What is known of each thing that is coded.
+/// Adaptive models of all values.
 struct Tables {
     number: [Number; 8],
     kind: [[Odds; 4]; 5],
@@ -104,7 +104,7 @@ impl Default for Tables {
     }
 }
 
-/// Why a run begins.
+/// The place where a run begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Begin {
     Segment,
@@ -112,33 +112,34 @@ enum Begin {
     Flush,
 }
 
+/// The state of coding a segment.
 struct State<'a, C> {
     coder: &'a mut C,
     memory: Memory,
     predictor: &'a mut dyn Predictor,
-    bytes: Bytes<'a>,
+    bytes: SegmentBytes<'a>,
     given: &'a Segment,
     at: usize,
-    /// Where the member began, or the first byte of it that there is; whether it is all there.
+    /// The first byte of the member that is given, and whether that is its beginning.
     member: usize,
     whole: bool,
-    /// A place and how many bytes before it the encoder's run began, and where that ends if it is
-    /// in the segment.
+    /// How many bytes before an offset the encoder's run began, and that offset; and where the run ends,
+    /// if that is in the segment.
     run: (u64, usize),
     run_end: Option<usize>,
     odds: Box<Tables>,
-    headers: Headers,
+    headers: HeaderModel,
     finder: Option<Box<Finder>>,
     last_gap: Vec<u8>,
     last_count: usize,
     last_run: u32,
     last_kind: usize,
-    /// Of the last tokens, the lowest bit for the very last.
+    /// Which of the last tokens were not as predicted; the lowest bit is the newest.
     misses: usize,
 }
 
-fn malformed() -> Error {
-    Error::malformed("the corrections make no sense")
+fn invalid() -> Error {
+    Error::malformed("the corrections are invalid")
 }
 
 impl<C: Values> State<'_, C> {
@@ -157,7 +158,7 @@ impl<C: Values> State<'_, C> {
         }
         let count = self.number(2, given.blocks.len())?;
         if count > MAX_BLOCKS {
-            return Err(malformed());
+            return Err(invalid());
         }
         let begin = self.bytes.begin;
         self.member = begin - (begin as u64).min(new.member) as usize;
@@ -206,13 +207,13 @@ impl<C: Values> State<'_, C> {
             }
         }
         if self.at != begin + self.bytes.size {
-            return Err(malformed());
+            return Err(invalid());
         }
         Ok(new)
     }
 
     fn number(&mut self, which: usize, value: usize) -> Result<usize> {
-        let value = u32::try_from(value).map_err(|_| malformed())?;
+        let value = u32::try_from(value).map_err(|_| invalid())?;
         Ok(self.coder.number(&mut self.odds.number[which], value) as usize)
     }
 
@@ -232,7 +233,7 @@ impl<C: Values> State<'_, C> {
         self.coder.tree(&mut self.odds.kind[self.last_kind], given)
     }
 
-    /// Tells where the run that begins with block `i` ends, and the predictor of it.
+    /// Codes where the run that begins with block `i` ends, and starts the predictor.
     fn begin_run(&mut self, i: usize, why: Begin) -> Result<()> {
         let mut size = 0;
         let end = self.given.blocks.get(i..).unwrap_or_default().iter().find(|block| {
@@ -248,12 +249,12 @@ impl<C: Values> State<'_, C> {
             }
             let end = self.at + self.last_run as usize;
             if end > self.bytes.begin + self.bytes.size {
-                return Err(malformed());
+                return Err(invalid());
             }
             self.run_end = Some(end);
         }
         let from = match self.memory {
-            Memory::Kept => self.member,
+            Memory::All => self.member,
             Memory::Last(n) => {
                 let before = self.since(self.at).saturating_add(n);
                 self.member.max((self.at as u64).saturating_sub(before) as usize)
@@ -264,7 +265,7 @@ impl<C: Values> State<'_, C> {
             since: self.since(self.at),
             at: self.at,
             end: self.run_end.unwrap_or(self.bytes.data.len()),
-            goes_on: why == Begin::Flush && self.memory == Memory::Kept,
+            keeps_tables: why == Begin::Flush && self.memory == Memory::All,
         };
         self.predictor.start(self.bytes.data, &span);
         Ok(())
@@ -285,7 +286,7 @@ impl<C: Values> State<'_, C> {
         let pad = self.pad(pad);
         let mut expected = Vec::new();
         if self.last_kind != 4 || self.member < self.at {
-            // What ends a member that began in this segment is known.
+            // The trailer of a member that began in this segment can be computed.
             let mut crc = Crc::new();
             if self.whole {
                 crc.update(&self.bytes.data[self.member..self.at]);
@@ -297,7 +298,7 @@ impl<C: Values> State<'_, C> {
         expected.extend_from_slice(&self.last_gap);
         let size = self.number(4, given.len())?;
         if size > MAX_GAP {
-            return Err(malformed());
+            return Err(invalid());
         }
         let mut bytes = Vec::with_capacity(size);
         for i in 0..size {
@@ -314,12 +315,12 @@ impl<C: Values> State<'_, C> {
         Ok(Kind::Gap { pad, bytes })
     }
 
-    /// Bytes of the run before `at`.
+    /// Returns the number of bytes of the run before `at`.
     fn since(&self, at: usize) -> u64 {
         self.run.0.saturating_add((at - self.run.1) as u64)
     }
 
-    /// The next section's end, of sections that began with the run.
+    /// Returns the end of the section at `at`; sections begin with the run.
     fn section_end(&self, at: usize) -> usize {
         at + SECTION - (self.since(at) % SECTION as u64) as usize
     }
@@ -335,19 +336,19 @@ impl<C: Values> State<'_, C> {
         let end = match self.coder.tree(&mut self.odds.end[0], how) {
             SAME => self.at,
             SECTIONS => self.section_end(self.at),
-            RUN => self.run_end.ok_or_else(malformed)?,
+            RUN => self.run_end.ok_or_else(invalid)?,
             _ => self.at + self.coder.raw(16, given.plain as u32) as usize,
         };
         if end < self.at || end - self.at > 0xffff || end > self.bytes.begin + self.bytes.size {
-            return Err(malformed());
+            return Err(invalid());
         }
         self.at = end;
-        self.predictor.pass(self.bytes.data, end);
+        self.predictor.skip(self.bytes.data, end);
         let pad = if let Kind::Stored { pad } = given.kind { pad } else { 0 };
         Ok(Kind::Stored { pad: self.pad(pad) })
     }
 
-    /// The tokens of a block. `first` is set to how many of them are in its first section.
+    /// Codes the tokens of a block. `first` becomes the number of them in its first section.
     fn tokens(
         &mut self,
         given: &Block,
@@ -377,12 +378,12 @@ impl<C: Values> State<'_, C> {
                     let more = self.number(5, given_end.saturating_sub(section) / SECTION)?;
                     end = section + more.min(1 << 20) * SECTION;
                 }
-                RUN => end = self.run_end.ok_or_else(malformed)?,
+                RUN => end = self.run_end.ok_or_else(invalid)?,
                 _ => count = self.number(6, given_count)?,
             }
         }
         if end > segment_end || end < self.at {
-            return Err(malformed());
+            return Err(invalid());
         }
         let counted = count != usize::MAX;
         let section = self.section_end(self.at);
@@ -390,13 +391,13 @@ impl<C: Values> State<'_, C> {
         while if counted { tokens.len() - begin < count } else { self.at < end } {
             let left = end - self.at;
             if left == 0 {
-                return Err(malformed());
+                return Err(invalid());
             }
             let predicted = self.predictor.predict(self.bytes.data, self.at);
             let token = given.next().copied().unwrap_or(predicted);
             let token = self.token(predicted, token, left)?;
             if token.len() > left {
-                return Err(malformed());
+                return Err(invalid());
             }
             self.at += token.len();
             if token != predicted {
@@ -414,7 +415,7 @@ impl<C: Values> State<'_, C> {
         Ok(())
     }
 
-    /// A token, where there are `left` bytes.
+    /// Codes a token; `left` bytes are left in the block.
     fn token(&mut self, predicted: Token, given: Token, left: usize) -> Result<Token> {
         let class = match predicted.len() {
             n @ ..=6 => n,
@@ -434,11 +435,11 @@ impl<C: Values> State<'_, C> {
         let len = given.len().max(3) as u32 - 3;
         let len = 3 + self.coder.tree(&mut self.odds.length[which], len) as usize;
         if len > left {
-            return Err(malformed());
+            return Err(invalid());
         }
         let finder = self.finder.get_or_insert_default();
         let mut distances = finder.distances(data, self.at, len);
-        // Only a coder that writes knows the distance; to one that reads this is any number.
+        // Only a coder that writes knows the distance; one that reads ignores the rank.
         let rank = if given.is_pair() && self.given.plain > 0 {
             distances.position(|d| d == given.low()).map_or(0, |rank| rank + 1)
         } else {
@@ -449,10 +450,10 @@ impl<C: Values> State<'_, C> {
         let distance = if rank == 0 {
             self.coder.raw(15, (given.low().max(1) - 1) as u32) as usize + 1
         } else {
-            finder.distances(data, self.at, len).nth(rank - 1).ok_or_else(malformed)?
+            finder.distances(data, self.at, len).nth(rank - 1).ok_or_else(invalid)?
         };
         if distance > self.at - self.member {
-            return Err(malformed());
+            return Err(invalid());
         }
         Ok(Token::pair(len, distance))
     }

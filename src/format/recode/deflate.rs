@@ -2,17 +2,17 @@
 
 use crate::base::error::{Error, Result};
 
-/// Deflate looks back so far.
+/// Maximum distance of a match.
 pub(super) const WINDOW: usize = 1 << 15;
-/// The longest match.
+/// Maximum length of a match.
 pub(super) const MAX_MATCH: usize = 258;
 /// Symbols of literals, the end of a block, and lengths; the last two exist in fixed codes only.
 pub(super) const LITERALS: usize = 288;
-/// Symbols of distances; the last two mean nothing.
+/// Symbols of distances; the last two are unused.
 pub(super) const DISTANCES: usize = 32;
-/// Ends a block.
+/// The symbol that ends a block.
 pub(super) const END: usize = 256;
-/// The order in which the lengths of code lengths' codes are stored.
+/// The order in which the lengths of the codes for code lengths are stored.
 pub(super) const ORDER: [usize; 19] =
     [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 /// Extra bits of the code length symbols 16, 17 and 18.
@@ -23,31 +23,33 @@ pub(super) const RUN_BITS: [u32; 3] = [2, 3, 7];
 pub(super) struct Token(u32);
 
 impl Token {
+    /// Makes a literal.
     pub(super) fn literal(byte: u8) -> Self {
         Self(u32::from(byte))
     }
 
-    /// `len` from 3 to 258, `distance` from 1 to 32,768.
+    /// Makes a match with `len` from 3 to 258 and `distance` from 1 to 32,768.
     pub(super) fn pair(len: usize, distance: usize) -> Self {
         Self((len as u32) << 16 | distance as u32)
     }
 
+    /// Whether it is a match.
     pub(super) fn is_pair(self) -> bool {
         self.0 >= 1 << 16
     }
 
-    /// Bytes it stands for.
+    /// Returns the number of bytes it stands for.
     pub(super) fn len(self) -> usize {
         (self.0 >> 16).max(1) as usize
     }
 
-    /// The distance of a match, or a literal's byte.
+    /// Returns the distance of a match, or the byte of a literal.
     pub(super) fn low(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 }
 
-/// The symbol of a length, the number of its extra bits, and their value.
+/// Returns the symbol of a length, the number of its extra bits, and their value.
 pub(super) fn length_symbol(len: usize) -> (usize, u32, u32) {
     let n = (len - 3) as u32;
     match n {
@@ -60,7 +62,7 @@ pub(super) fn length_symbol(len: usize) -> (usize, u32, u32) {
     }
 }
 
-/// The same for a distance.
+/// Returns the same for a distance.
 pub(super) fn distance_symbol(distance: usize) -> (usize, u32, u32) {
     let n = (distance - 1) as u32;
     if n < 4 {
@@ -70,7 +72,7 @@ pub(super) fn distance_symbol(distance: usize) -> (usize, u32, u32) {
     ((bits * 2 + (n >> bits)) as usize, bits, n & ((1 << bits) - 1))
 }
 
-/// The least length and the extra bits of a symbol from 257 to 285.
+/// Returns the minimum length and the number of extra bits of a symbol from 257 to 285.
 pub(super) fn length_base(symbol: usize) -> Option<(usize, u32)> {
     Some(match symbol.checked_sub(257)? {
         n @ 0..8 => (3 + n, 0),
@@ -80,7 +82,7 @@ pub(super) fn length_base(symbol: usize) -> Option<(usize, u32)> {
     })
 }
 
-/// The least distance and the extra bits of a symbol from 0 to 29.
+/// Returns the minimum distance and the number of extra bits of a symbol from 0 to 29.
 pub(super) fn distance_base(symbol: usize) -> Option<(usize, u32)> {
     match symbol {
         0..4 => Some((1 + symbol, 0)),
@@ -89,7 +91,7 @@ pub(super) fn distance_base(symbol: usize) -> Option<(usize, u32)> {
     }
 }
 
-/// How often each symbol is used.
+/// Counts of symbols.
 #[derive(Clone)]
 pub(super) struct Histogram {
     pub(super) literals: [u32; LITERALS],
@@ -97,7 +99,7 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// Of `tokens` and the block's end.
+    /// Counts the symbols of `tokens` and the end of the block.
     pub(super) fn new(tokens: &[Token]) -> Self {
         let mut new = Self { literals: [0; LITERALS], distances: [0; DISTANCES] };
         for token in tokens {
@@ -113,7 +115,7 @@ impl Histogram {
     }
 }
 
-/// Bits that each symbol's code has, 0 for symbols that are not used.
+/// Number of bits of each symbol's code, 0 for unused symbols.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Lengths {
     pub(super) literals: Vec<u8>,
@@ -121,7 +123,7 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// Those of fixed blocks.
+    /// Returns those of fixed blocks.
     pub(super) fn fixed() -> Self {
         let literals = [(144, 8), (112, 9), (24, 7), (8, 8)];
         let literals = literals.iter().flat_map(|(n, len)| std::iter::repeat_n(*len, *n));
@@ -133,15 +135,15 @@ impl Lengths {
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Header {
     pub(super) lengths: Lengths,
-    /// How the lengths are written: symbols 0 to 18 with their extra bits' value.
+    /// How the lengths are written: symbols 0 to 18, each with the value of its extra bits.
     pub(super) runs: Vec<(u8, u8)>,
-    /// Code lengths of those symbols.
+    /// Code lengths of these symbols.
     pub(super) run_lengths: [u8; 19],
-    /// How many of them are written.
+    /// How many of these code lengths are written.
     pub(super) run_count: u8,
 }
 
-/// Canonical codes, their bits reversed as deflate writes them.
+/// Returns canonical codes with their bits reversed, as deflate writes them, and their lengths.
 pub(super) fn codes(lengths: &[u8]) -> Vec<(u16, u8)> {
     let mut next = [0u32; 17];
     for len in lengths {
@@ -150,7 +152,7 @@ pub(super) fn codes(lengths: &[u8]) -> Vec<(u16, u8)> {
     for len in 1..16 {
         next[len + 1] = (next[len + 1] + next[len]) << 1;
     }
-    // next[n] is now twice what codes of n bits begin with.
+    // next[n] is now the first code of n bits.
     lengths
         .iter()
         .map(|len| {
@@ -164,20 +166,20 @@ pub(super) fn codes(lengths: &[u8]) -> Vec<(u16, u8)> {
         .collect()
 }
 
-/// Writes bits, the lowest first.
-pub(super) struct Writer {
+/// Writes bits, lowest first.
+pub(super) struct BitWriter {
     out: Vec<u8>,
     hold: u64,
     held: u32,
 }
 
-impl Writer {
-    /// Begins `phase` bits within a byte; those before are zeros.
+impl BitWriter {
+    /// Begins with `phase` zero bits.
     pub(super) fn new(phase: u32) -> Self {
         Self { out: Vec::new(), hold: 0, held: phase }
     }
 
-    /// Up to 32 bits.
+    /// Writes up to 32 bits.
     pub(super) fn bits(&mut self, count: u32, value: u32) {
         self.hold |= u64::from(value) << self.held;
         self.held += count;
@@ -188,12 +190,12 @@ impl Writer {
         }
     }
 
-    /// Bits to the end of the byte.
+    /// Returns the number of bits to the end of the byte.
     pub(super) fn room(&self) -> u32 {
         self.held.wrapping_neg() % 8
     }
 
-    /// Whole bytes; the writer stands between two.
+    /// Writes whole bytes at a byte boundary.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         while self.held >= 8 {
             self.out.push(self.hold as u8);
@@ -203,11 +205,12 @@ impl Writer {
         self.out.extend_from_slice(bytes);
     }
 
+    /// Returns the number of bytes written, up to 7 less than that.
     pub(super) fn size(&self) -> usize {
         self.out.len()
     }
 
-    /// The bytes, and how many bits of the last are used (0 is all).
+    /// Returns the bytes, and the number of bits of the last byte that are used (0 is all).
     pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
         self.bytes(&[]);
         if self.held > 0 {
@@ -216,7 +219,7 @@ impl Writer {
         (self.out, self.held)
     }
 
-    /// A dynamic block's header after its first three bits.
+    /// Writes the header of a dynamic block after its first three bits.
     pub(super) fn header(&mut self, header: &Header) -> Result<()> {
         let (literals, distances) = (&header.lengths.literals, &header.lengths.distances);
         self.bits(5, literals.len() as u32 - 257);
@@ -237,13 +240,13 @@ impl Writer {
 
     fn code(&mut self, (code, len): (u16, u8)) -> Result<()> {
         if len == 0 {
-            return Err(Error::malformed("a symbol has no code"));
+            return Err(Error::malformed("the corrections use a symbol that has no code"));
         }
         self.bits(u32::from(len), u32::from(code));
         Ok(())
     }
 
-    /// Tokens of a block, and its end if it ends here.
+    /// Writes the tokens of a block, and its end if `end`.
     pub(super) fn tokens(&mut self, lengths: &Lengths, tokens: &[Token], end: bool) -> Result<()> {
         let (mut literals, mut distances) = (codes(&lengths.literals), codes(&lengths.distances));
         literals.resize(LITERALS, (0, 0));

@@ -1,13 +1,16 @@
-//! Finds the places that a match could repeat, so that a distance can be told by its rank.
+//! Finds the distances at which a match is possible, so that a distance can be coded as its rank.
 
 use super::deflate::WINDOW;
 
+/// Bits of the hash.
 const BITS: u32 = 15;
-/// Places with the same hash that are looked at.
+/// Maximum number of positions with the same hash that are tried.
 const TRIES: usize = 1 << 10;
 
+/// An index of three-byte sequences in the window.
 pub(super) struct Finder {
-    /// The last place of each hash of three bytes, and the one before each place, one up.
+    /// The last position of each hash, and for each position the one before it with the same hash,
+    /// plus 1; 0 is none.
     heads: Vec<u32>,
     previous: Vec<u32>,
     next: usize,
@@ -25,7 +28,7 @@ fn hash(data: &[u8], at: usize) -> usize {
 }
 
 impl Finder {
-    /// Distances at which the `len` bytes at `at` are found, the nearest first.
+    /// Returns the distances at which the `len` bytes at `at` occur, nearest first.
     pub(super) fn distances<'a>(
         &'a mut self,
         data: &'a [u8],

@@ -1,23 +1,25 @@
-//! What Go's `compress/flate` chooses at level 1: go-containerregistry's default, and so that of
-//! ko, crane and kaniko.
+//! Simulates Go's `compress/flate` at level 1, the default of go-containerregistry and so of ko, crane
+//! and kaniko.
 
 use super::deflate::{MAX_MATCH, WINDOW};
 use super::predict::match_len;
 use super::sections::{Pairs, Search, eight, emit};
 
+/// Bits of the hash.
 const BITS: u32 = 14;
-/// The search ends so many bytes before the section does.
+/// The search ends this many bytes before the end of the section.
 const MARGIN: usize = 15;
 
-/// The last place of each hash of four bytes, one up; 0 is none.
+/// The search of Go's level 1.
 pub(super) struct GoFast {
-    places: Vec<u32>,
+    /// The last position of each hash of four bytes plus 1; 0 is none.
+    table: Vec<u32>,
     from: usize,
 }
 
 impl Default for GoFast {
     fn default() -> Self {
-        Self { places: vec![0; 1 << BITS], from: 0 }
+        Self { table: vec![0; 1 << BITS], from: 0 }
     }
 }
 
@@ -26,10 +28,10 @@ fn four(data: &[u8], at: usize) -> u32 {
 }
 
 impl GoFast {
-    /// Enters a place, and gives the one before if it begins with the same four bytes.
-    fn enter(&mut self, data: &[u8], at: usize) -> Option<usize> {
+    /// Inserts a position, and returns the one before it if that begins with the same four bytes.
+    fn insert(&mut self, data: &[u8], at: usize) -> Option<usize> {
         let bytes = four(data, at);
-        let entry = &mut self.places[(bytes.wrapping_mul(0x1e35_a7bd) >> (32 - BITS)) as usize];
+        let entry = &mut self.table[(bytes.wrapping_mul(0x1e35_a7bd) >> (32 - BITS)) as usize];
         let of = (std::mem::replace(entry, at as u32 + 1) as usize).checked_sub(1)?;
         (of >= self.from && at - of <= WINDOW && four(data, of) == bytes).then_some(of)
     }
@@ -37,7 +39,7 @@ impl GoFast {
 
 impl Search for GoFast {
     fn reset(&mut self, from: usize) {
-        self.places.fill(0);
+        self.table.fill(0);
         self.from = from;
     }
 
@@ -48,7 +50,7 @@ impl Search for GoFast {
         let limit = data.len() - MARGIN;
         let mut next = begin;
         'outer: loop {
-            // The longer nothing is found, the larger the steps.
+            // Steps grow while nothing is found.
             let mut skip = 32;
             let (mut at, mut found);
             loop {
@@ -58,7 +60,7 @@ impl Search for GoFast {
                 if next > limit {
                     return;
                 }
-                found = self.enter(data, at);
+                found = self.insert(data, at);
                 if found.is_some() {
                     break;
                 }
@@ -71,8 +73,8 @@ impl Search for GoFast {
                 if at >= limit {
                     break 'outer;
                 }
-                self.enter(data, at - 1);
-                found = self.enter(data, at);
+                self.insert(data, at - 1);
+                found = self.insert(data, at);
             }
             next = at + 1;
         }

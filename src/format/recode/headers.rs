@@ -1,5 +1,5 @@
-//! Codes the headers of dynamic blocks: which builder makes them of the block's tokens, or what
-//! they are.
+//! Codes the headers of dynamic blocks: which builder makes them from the block's tokens, or else their
+//! contents.
 
 use super::deflate::{END, Header, Histogram, Lengths, ORDER, RUN_BITS, Token};
 use super::odds::{Odds, Values};
@@ -7,17 +7,19 @@ use super::segment::Kind;
 use super::trees::{self, Builder};
 use crate::base::error::{Error, Result};
 
-/// The ways to make a header: whose builder, of all tokens or those of the first section only,
-/// and whether lengths of unused symbols are written.
+/// Ways to make a header: the builder, whether it counts the tokens of the first section only, and
+/// whether lengths of unused symbols are written.
 const STYLES: [(Builder, bool, bool); 4] = [
     (Builder::Zlib, false, false),
     (Builder::Go, false, false),
     (Builder::Go, true, true),
     (Builder::Go, true, false),
 ];
+/// All builders.
 const BUILDERS: [Builder; 2] = [Builder::Zlib, Builder::Go];
 
-pub(super) struct Headers {
+/// An adaptive model of block headers.
+pub(super) struct HeaderModel {
     /// By the last style.
     style: [[Odds; 8]; 8],
     last: usize,
@@ -26,7 +28,7 @@ pub(super) struct Headers {
     run: [Odds; 32],
 }
 
-impl Default for Headers {
+impl Default for HeaderModel {
     fn default() -> Self {
         let odds = Odds::default();
         Self {
@@ -39,18 +41,19 @@ impl Default for Headers {
     }
 }
 
-fn malformed() -> Error {
-    Error::malformed("a block header makes no sense")
+fn invalid() -> Error {
+    Error::malformed("the corrections have an invalid block header")
 }
 
+/// Returns the code lengths that a style makes for a block.
 fn lengths(style: usize, tokens: &[Token], first: usize) -> Lengths {
     let (builder, section, all) = STYLES[style];
     let counted = if section { &tokens[..first] } else { tokens };
     trees::lengths(builder, &Histogram::new(counted), all)
 }
 
-impl Headers {
-    /// The header of a block with `tokens`, of which `first` are in its first section.
+impl HeaderModel {
+    /// Codes the header of a block with `tokens`, of which `first` are in its first section.
     pub(super) fn header(
         &mut self,
         coder: &mut impl Values,
@@ -86,7 +89,7 @@ impl Headers {
         Ok(Kind::Dynamic(Box::new(Header { lengths, runs, run_lengths, run_count })))
     }
 
-    /// Code lengths of which nothing is known.
+    /// Codes code lengths that cannot be predicted.
     pub(super) fn plain_lengths(&mut self, coder: &mut impl Values, given: &Lengths) -> Lengths {
         self.lengths(coder, &Lengths::fixed(), given)
     }
@@ -130,11 +133,11 @@ impl Headers {
             let symbol = coder.tree(&mut self.run, symbol.into());
             let (mut size, mut more) = (1, 0);
             if let Some(run) = symbol.checked_sub(16) {
-                let bits = *RUN_BITS.get(run as usize).ok_or_else(malformed)?;
+                let bits = *RUN_BITS.get(run as usize).ok_or_else(invalid)?;
                 more = coder.raw(bits, extra.into());
                 size = [3, 3, 11][run as usize] + more as usize;
             }
-            left = left.checked_sub(size).ok_or_else(malformed)?;
+            left = left.checked_sub(size).ok_or_else(invalid)?;
             runs.push((symbol as u8, more as u8));
         }
         Ok(runs)

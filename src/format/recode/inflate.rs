@@ -1,4 +1,4 @@
-//! Takes a gzip stream apart into segments of blocks and tokens.
+//! Parses a gzip stream into segments of blocks and tokens.
 
 use std::io::Read;
 
@@ -9,13 +9,13 @@ use super::deflate::{
 use super::segment::{Block, Kind, MAX_BLOCKS, MAX_GAP, MAX_PLAIN, Segment, TARGET};
 use crate::base::error::Result;
 
-/// A segment also ends when it has so many compressed bytes.
+/// Compressed bytes after which a segment ends in any case.
 const MAX_PACKED: usize = 4 << 20;
 
 /// Why parsing stopped.
 pub(super) enum Stop {
-    /// It is not gzip, is damaged, or has a form that no encoder writes.
-    Odd,
+    /// The stream is not gzip, is damaged, or has a form that no encoder writes.
+    Unsupported,
     /// Reading failed.
     Failed(std::io::Error),
 }
@@ -26,19 +26,19 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-/// Bits of a stream, which keeps the bytes until they are taken.
-struct Bits<'a> {
+/// Reads bits of a stream, and keeps its bytes until they are taken.
+struct BitReader<'a> {
     source: &'a mut dyn Read,
     bytes: Vec<u8>,
-    /// The next byte to go to `hold`.
+    /// The next byte that goes to `hold`.
     at: usize,
     hold: u64,
     held: u32,
     ended: bool,
 }
 
-impl Bits<'_> {
-    /// Gets at least 48 bits, zeros beyond the end.
+impl BitReader<'_> {
+    /// Loads at least 48 bits; zeros beyond the end.
     #[inline]
     fn fill(&mut self) -> Result<(), Stop> {
         if let Some(next) = self.bytes.get(self.at..).and_then(|b| b.first_chunk()) {
@@ -52,7 +52,7 @@ impl Bits<'_> {
 
     #[cold]
     fn fill_slowly(&mut self) -> Result<(), Stop> {
-        // What the quick way left above `held` is read again.
+        // `fill` leaves more bits above `held`; they are loaded again.
         self.hold &= (1 << self.held) - 1;
         while self.held < 48 {
             if self.at >= self.bytes.len() && !self.ended {
@@ -68,7 +68,7 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// Up to 16 bits that `fill` got.
+    /// Returns up to 16 bits that `fill` loaded.
     #[inline]
     fn peek(&self, count: u32) -> u32 {
         (self.hold & ((1 << count) - 1)) as u32
@@ -87,7 +87,7 @@ impl Bits<'_> {
         Ok(bits)
     }
 
-    /// Bits read since the bytes were last taken.
+    /// Returns the number of bits read since bytes were last taken.
     fn position(&self) -> usize {
         self.at * 8 - self.held as usize
     }
@@ -96,7 +96,7 @@ impl Bits<'_> {
         self.position() > self.bytes.len() * 8
     }
 
-    /// A byte at a byte boundary, unless there is none.
+    /// Reads a byte at a byte boundary; `None` at the end.
     fn byte(&mut self) -> Result<Option<u8>, Stop> {
         self.fill()?;
         let byte = self.peek(8) as u8;
@@ -109,8 +109,8 @@ impl Bits<'_> {
         Ok(None)
     }
 
-    /// The bytes read so far, with the one that is read in part; that one stays.
-    fn bytes_read(&mut self) -> Vec<u8> {
+    /// Takes the bytes read so far. A byte that was read in part is included, and stays.
+    fn take_bytes(&mut self) -> Vec<u8> {
         let position = self.position();
         let taken = self.bytes[..position.div_ceil(8)].to_vec();
         self.bytes.drain(..position / 8);
@@ -119,19 +119,19 @@ impl Bits<'_> {
     }
 }
 
-/// Codes of so many bits are looked up at once.
+/// Codes of up to this many bits are found by one look-up.
 const QUICK: u32 = 11;
 
-/// Finds the symbol that bits begin with.
-struct Decoder {
+/// Decodes symbols of a Huffman code.
+struct SymbolDecoder {
     /// Symbol and length, by the next [`QUICK`] bits.
     quick: Vec<(u16, u8)>,
-    /// Symbols by code, and for each length how many codes there are.
+    /// Symbols in the order of their codes, and the number of codes of each length.
     symbols: Vec<u16>,
     counts: [u16; 16],
 }
 
-impl Decoder {
+impl SymbolDecoder {
     fn new(lengths: &[u8]) -> Result<Self, Stop> {
         let mut counts = [0u16; 16];
         for len in lengths.iter().filter(|l| **l > 0) {
@@ -139,7 +139,7 @@ impl Decoder {
         }
         let used: u32 = (1..16).map(|len| u32::from(counts[len]) << (15 - len)).sum();
         if used > 1 << 15 {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         let mut symbols: Vec<u16> = (0..lengths.len() as u16).collect();
         symbols.retain(|s| lengths[usize::from(*s)] > 0);
@@ -156,7 +156,7 @@ impl Decoder {
     }
 
     #[inline]
-    fn symbol(&self, bits: &mut Bits<'_>) -> Result<usize, Stop> {
+    fn symbol(&self, bits: &mut BitReader<'_>) -> Result<usize, Stop> {
         let (symbol, len) = self.quick[bits.peek(QUICK) as usize];
         if len > 0 {
             bits.skip(u32::from(len));
@@ -165,7 +165,7 @@ impl Decoder {
         self.long(bits)
     }
 
-    fn long(&self, bits: &mut Bits<'_>) -> Result<usize, Stop> {
+    fn long(&self, bits: &mut BitReader<'_>) -> Result<usize, Stop> {
         let (mut code, mut first, mut index) = (0, 0, 0);
         for len in 1..16 {
             code |= bits.peek(len) >> (len - 1);
@@ -178,56 +178,57 @@ impl Decoder {
             first = (first + count) << 1;
             code <<= 1;
         }
-        Err(Stop::Odd)
+        Err(Stop::Unsupported)
     }
 }
 
-/// The block that a segment's end cut.
-struct Open {
+/// A block that the end of a segment cut.
+struct OpenBlock {
     lengths: Lengths,
-    literals: Decoder,
-    distances: Decoder,
+    literals: SymbolDecoder,
+    distances: SymbolDecoder,
     last: bool,
 }
 
-/// What comes next.
+/// The next item of the stream.
 #[derive(PartialEq, Eq)]
 enum Next {
     Header,
     Block,
     Trailer,
-    /// Something after the last member, or the end.
+    /// Bytes after the last member, or the end.
     Garbage,
 }
 
-/// Gives segment after segment.
+/// Parses segment after segment.
 pub(super) struct Parser<'a> {
-    bits: Bits<'a>,
-    /// What was decoded and not yet taken, and at least the window before.
+    bits: BitReader<'a>,
+    /// Uncompressed bytes: those not yet forgotten, at least a window.
     pub(super) plain: Vec<u8>,
-    /// Where the next segment begins in it.
+    /// Offset of the next segment in `plain`.
     start: usize,
-    open: Option<Open>,
+    open: Option<OpenBlock>,
     next: Next,
-    /// Bytes since the member began, and since the encoder was last flushed.
+    /// Uncompressed bytes since the member began, and since the last flush.
     member: u64,
     run: u64,
 }
 
 impl<'a> Parser<'a> {
+    /// Begins with a stream.
     pub(super) fn new(source: &'a mut dyn Read) -> Self {
-        let bits = Bits { source, bytes: Vec::new(), at: 0, hold: 0, held: 0, ended: false };
+        let bits = BitReader { source, bytes: Vec::new(), at: 0, hold: 0, held: 0, ended: false };
         let (plain, open) = (Vec::new(), None);
         Self { bits, plain, start: 0, open, next: Next::Header, member: 0, run: 0 }
     }
 
-    /// Forgets plain bytes that no later segment needs; how many.
-    pub(super) fn forget(&mut self, before: usize) {
-        self.plain.drain(..before);
-        self.start -= before;
+    /// Forgets the first `n` uncompressed bytes, which no later segment needs.
+    pub(super) fn forget(&mut self, n: usize) {
+        self.plain.drain(..n);
+        self.start -= n;
     }
 
-    /// The next segment, none at the end.
+    /// Parses the next segment; `None` at the end.
     pub(super) fn segment(&mut self) -> Result<Option<Segment>, Stop> {
         let mut segment = Segment {
             phase: self.bits.position() as u32 % 8,
@@ -263,12 +264,12 @@ impl<'a> Parser<'a> {
         segment.plain = self.plain.len() - begin;
         self.start = self.plain.len();
         segment.end_phase = self.bits.position() as u32 % 8;
-        segment.packed = self.bits.bytes_read();
+        segment.packed = self.bits.take_bytes();
         Ok(Some(segment))
     }
 
-    /// What stands between two streams of blocks. Whether the segment should end with it; none
-    /// when there is nothing.
+    /// Parses the bytes between two streams of blocks. Returns whether the segment must end with them;
+    /// `None` if there are none.
     fn gap(&mut self, segment: &mut Segment) -> Result<Option<bool>, Stop> {
         let first = self.next == Next::Header;
         let room = self.bits.position().wrapping_neg() as u32 % 8;
@@ -283,7 +284,7 @@ impl<'a> Parser<'a> {
         };
         let trailer = if self.next == Next::Trailer { 8 } else { 0 };
         if !next(&mut bytes, trailer)? {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         let mut begins = false;
         if self.next != Next::Garbage && next(&mut bytes, 10)? {
@@ -309,7 +310,7 @@ impl<'a> Parser<'a> {
             }
         }
         if first && !begins {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         if !begins {
             while bytes.len() < MAX_GAP && next(&mut bytes, 1)? {}
@@ -323,7 +324,7 @@ impl<'a> Parser<'a> {
         Ok(Some(!begins))
     }
 
-    /// One block, or as much of it as ends before `limit`. Whether it is the mark of a flush.
+    /// Parses a block, up to `limit`. Returns whether it marks a flush.
     fn block(&mut self, segment: &mut Segment, limit: usize) -> Result<bool, Stop> {
         let (from, token) = (self.plain.len(), segment.tokens.len());
         let continued = self.open.take();
@@ -342,22 +343,22 @@ impl<'a> Parser<'a> {
                     if last {
                         self.next = Next::Trailer;
                     }
-                    return Ok(self.passed(segment));
+                    return Ok(self.count_last_block(segment));
                 }
                 1 => (Lengths::fixed(), Kind::Fixed),
                 2 => {
                     let header = self.header()?;
                     (header.lengths.clone(), Kind::Dynamic(Box::new(header)))
                 }
-                _ => return Err(Stop::Odd),
+                _ => return Err(Stop::Unsupported),
             };
-            let literals = Decoder::new(&lengths.literals)?;
-            let distances = Decoder::new(&lengths.distances)?;
-            (Open { lengths, literals, distances, last }, kind)
+            let literals = SymbolDecoder::new(&lengths.literals)?;
+            let distances = SymbolDecoder::new(&lengths.distances)?;
+            (OpenBlock { lengths, literals, distances, last }, kind)
         };
         let ended = self.tokens(segment, &open, limit)?;
         if self.bits.overrun() {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         let mut block = Block::new(kind, open.last);
         block.tokens = token..segment.tokens.len();
@@ -370,11 +371,11 @@ impl<'a> Parser<'a> {
         if !ended {
             self.open = Some(open);
         }
-        Ok(self.passed(segment))
+        Ok(self.count_last_block(segment))
     }
 
-    /// Counts the segment's last block; whether it is the mark of a flush.
-    fn passed(&mut self, segment: &Segment) -> bool {
+    /// Counts the bytes of the segment's last block. Returns whether it marks a flush.
+    fn count_last_block(&mut self, segment: &Segment) -> bool {
         let Some(block) = segment.blocks.last() else { return false };
         self.member += block.plain as u64;
         self.run += block.plain as u64;
@@ -384,8 +385,13 @@ impl<'a> Parser<'a> {
         block.is_flush()
     }
 
-    /// Decodes tokens; whether the block ended before the limit.
-    fn tokens(&mut self, segment: &mut Segment, open: &Open, limit: usize) -> Result<bool, Stop> {
+    /// Decodes tokens. Returns whether the block ended before the limit.
+    fn tokens(
+        &mut self,
+        segment: &mut Segment,
+        open: &OpenBlock,
+        limit: usize,
+    ) -> Result<bool, Stop> {
         let reach = self.plain.len() - (self.member as usize).min(self.plain.len());
         while self.plain.len() < limit {
             self.bits.fill()?;
@@ -398,20 +404,20 @@ impl<'a> Parser<'a> {
             if symbol == 256 {
                 return Ok(true);
             }
-            let (base, extra) = length_base(symbol).ok_or(Stop::Odd)?;
+            let (base, extra) = length_base(symbol).ok_or(Stop::Unsupported)?;
             let len = base + self.bits.peek(extra) as usize;
             self.bits.skip(extra);
             // All encoders write 258 without extra bits.
             if symbol == 284 && len == 258 {
-                return Err(Stop::Odd);
+                return Err(Stop::Unsupported);
             }
             let symbol = open.distances.symbol(&mut self.bits)?;
-            let (base, extra) = distance_base(symbol).ok_or(Stop::Odd)?;
+            let (base, extra) = distance_base(symbol).ok_or(Stop::Unsupported)?;
             let distance = base + self.bits.peek(extra) as usize;
             self.bits.skip(extra);
             let at = self.plain.len();
             if distance > (at - reach).min(WINDOW) {
-                return Err(Stop::Odd);
+                return Err(Stop::Unsupported);
             }
             segment.tokens.push(Token::pair(len, distance));
             let from = at - distance;
@@ -426,21 +432,22 @@ impl<'a> Parser<'a> {
         Ok(false)
     }
 
-    /// A stored block after its first three bits; the bits that fill the byte.
+    /// Parses a stored block after its first three bits. Returns its padding bits.
     fn stored(&mut self) -> Result<u8, Stop> {
         let room = self.bits.position().wrapping_neg() as u32 % 8;
         let pad = self.bits.take(room)? as u8;
         let size = self.bits.take(16)?;
         if self.bits.take(16)? != !size & 0xffff {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         for _ in 0..size {
-            let byte = self.bits.byte()?.ok_or(Stop::Odd)?;
+            let byte = self.bits.byte()?.ok_or(Stop::Unsupported)?;
             self.plain.push(byte);
         }
         Ok(pad)
     }
 
+    /// Parses the header of a dynamic block after its first three bits.
     fn header(&mut self) -> Result<Header, Stop> {
         let literals = self.bits.take(5)? as usize + 257;
         let distances = self.bits.take(5)? as usize + 1;
@@ -449,7 +456,7 @@ impl<'a> Parser<'a> {
         for symbol in &ORDER[..usize::from(run_count)] {
             run_lengths[*symbol] = self.bits.take(3)? as u8;
         }
-        let decoder = Decoder::new(&run_lengths)?;
+        let decoder = SymbolDecoder::new(&run_lengths)?;
         let mut all: Vec<u8> = Vec::with_capacity(LITERALS + DISTANCES);
         let mut runs = Vec::new();
         while all.len() < literals + distances {
@@ -461,12 +468,12 @@ impl<'a> Parser<'a> {
                 continue;
             };
             let extra = self.bits.take(RUN_BITS[run])?;
-            let len = if run == 0 { *all.last().ok_or(Stop::Odd)? } else { 0 };
+            let len = if run == 0 { *all.last().ok_or(Stop::Unsupported)? } else { 0 };
             all.resize(all.len() + [3, 3, 11][run] + extra as usize, len);
             runs.push((symbol as u8, extra as u8));
         }
         if all.len() > literals + distances {
-            return Err(Stop::Odd);
+            return Err(Stop::Unsupported);
         }
         let distances = all.split_off(literals);
         Ok(Header { lengths: Lengths { literals: all, distances }, runs, run_lengths, run_count })

@@ -1,30 +1,32 @@
-//! What klauspost/compress chooses at level 5, its default (pgzip's too, and so buildah's, podman's
-//! and skopeo's), and at level 6.
+//! Simulates klauspost/compress at level 5, its default (also that of pgzip, and so of buildah, podman
+//! and skopeo), and at level 6.
 //!
-//! One table has the last place of each hash of four bytes, another the last two of each hash of
+//! One table has the last position of each hash of four bytes, another the last two of each hash of
 //! seven.
 
 use super::deflate::{MAX_MATCH, WINDOW};
 use super::predict::match_len;
 use super::sections::{Pairs, Search, eight, emit};
 
+/// Bits of both hashes.
 const BITS: u32 = 15;
-/// The search ends so many bytes before the section does.
+/// The search ends this many bytes before the end of the section.
 const MARGIN: usize = 11;
 
-/// A place, one up; 0 is none.
-type Place = u32;
+/// A position plus 1; 0 is none.
+type Slot = u32;
 
+/// The search of levels 5 and 6.
 pub(super) struct Klauspost {
     /// Level 6 instead of 5.
     six: bool,
     /// By four bytes.
-    short: Vec<Place>,
-    /// By seven bytes: the last place and the one before.
-    long: Vec<[Place; 2]>,
-    /// Where the history begins.
+    short: Vec<Slot>,
+    /// By seven bytes: the last position and the one before.
+    long: Vec<[Slot; 2]>,
+    /// The first position that may be referred to.
     from: usize,
-    /// The last distance.
+    /// The distance of the last match.
     repeat: usize,
 }
 
@@ -36,7 +38,7 @@ fn hash_long(bytes: u64) -> usize {
     ((bytes << 8).wrapping_mul(58_295_818_150_454_627) >> (64 - BITS)) as usize
 }
 
-/// A match: where it begins, what it repeats, how long it is.
+/// A match: its position, the position it refers to, its length.
 #[derive(Clone, Copy)]
 struct Match {
     at: usize,
@@ -45,39 +47,40 @@ struct Match {
 }
 
 impl Klauspost {
+    /// Makes an encoder of level 6 or 5 with empty tables.
     pub(super) fn new(six: bool) -> Self {
         let (short, long) = (vec![0; 1 << BITS], vec![[0; 2]; 1 << BITS]);
         Self { six, short, long, from: 0, repeat: 1 }
     }
 
-    fn enter_short(&mut self, bytes: u64, at: usize) {
-        self.short[hash_short(bytes)] = at as Place + 1;
+    fn insert_short(&mut self, bytes: u64, at: usize) {
+        self.short[hash_short(bytes)] = at as Slot + 1;
     }
 
-    fn enter_long(&mut self, bytes: u64, at: usize) {
+    fn insert_long(&mut self, bytes: u64, at: usize) {
         let entry = &mut self.long[hash_long(bytes)];
-        *entry = [at as Place + 1, entry[0]];
+        *entry = [at as Slot + 1, entry[0]];
     }
 
-    fn enter(&mut self, bytes: u64, at: usize) {
-        self.enter_short(bytes, at);
-        self.enter_long(bytes, at);
+    fn insert(&mut self, bytes: u64, at: usize) {
+        self.insert_short(bytes, at);
+        self.insert_long(bytes, at);
     }
 
-    /// The place if it is near and begins with the same four bytes.
-    fn near(&self, data: &[u8], at: usize, four: u64, place: Place) -> Option<usize> {
+    /// Returns the position in a slot if it is in the window and begins with the same four bytes.
+    fn near(&self, data: &[u8], at: usize, four: u64, place: Slot) -> Option<usize> {
         let of = (place as usize).checked_sub(1)?;
         let near = of >= self.from && at - of < WINDOW;
         (near && eight(data, of) as u32 == four as u32).then_some(of)
     }
 
-    /// The length of a match whose first four bytes are known, as far as one token goes.
+    /// Returns the length of a match whose first four bytes are equal, up to that of one token.
     fn length(data: &[u8], at: usize, of: usize) -> usize {
         let most = data.len().min(at + MAX_MATCH);
         4 + match_len(&data[at + 4..most], &data[of + 4..])
     }
 
-    /// The first match from `at` on. `data` ends with the section.
+    /// Finds the first match from `at` on. `data` ends with the section.
     fn find(&mut self, data: &[u8], emitted: usize, at: &mut usize) -> Option<Match> {
         let limit = data.len() - MARGIN;
         let mut bytes = eight(data, *at);
@@ -91,32 +94,32 @@ impl Klauspost {
             }
             let short = self.short[hash_short(bytes)];
             let long = self.long[hash_long(bytes)];
-            self.enter(bytes, at_now);
+            self.insert(bytes, at_now);
             let later = eight(data, next);
             let [last, before] = long.map(|place| self.near(data, at_now, bytes, place));
             if let Some(of) = last.or(before) {
-                self.enter(later, next);
+                self.insert(later, next);
                 let Some((last, before)) = last.zip(before) else {
                     return Some(Match { at: at_now, of, len: extend(data, at_now, of) });
                 };
                 let lengths = [last, before].map(|of| Self::length(data, at_now, of));
                 let better = usize::from(lengths[1] > lengths[0]);
                 let (of, len) = ([last, before][better], lengths[better]);
-                return Some(whole(data, Match { at: at_now, of, len }));
+                return Some(full_length(data, Match { at: at_now, of, len }));
             }
             if let Some(of) = self.near(data, at_now, bytes, short) {
                 let mut best = Match { at: at_now, of, len: Self::length(data, at_now, of) };
                 let long = self.long[hash_long(later)];
-                self.enter(later, next);
-                // Level 6 looks at the last distance first, one byte later, then at both places;
-                // level 5 takes the first that is better.
-                let again = (at_now + 1).checked_sub(self.repeat).filter(|of| *of >= self.from);
+                self.insert(later, next);
+                // Level 6 first tries the last distance at the next byte, then both positions. Level 5
+                // takes the first better one.
+                let repeated = (at_now + 1).checked_sub(self.repeat).filter(|of| *of >= self.from);
                 if let Some(of) =
-                    again.filter(|of| self.six && eight(data, *of) as u32 == (bytes >> 8) as u32)
+                    repeated.filter(|of| self.six && eight(data, *of) as u32 == (bytes >> 8) as u32)
                 {
                     let len = Self::length(data, at_now + 1, of);
                     if len > best.len {
-                        return Some(whole(data, Match { at: at_now + 1, of, len }));
+                        return Some(full_length(data, Match { at: at_now + 1, of, len }));
                     }
                 }
                 for place in long {
@@ -129,13 +132,13 @@ impl Klauspost {
                         }
                     }
                 }
-                return Some(whole(data, best));
+                return Some(full_length(data, best));
             }
             bytes = later;
         }
     }
 
-    /// A longer match may end where this one does, and begin two bytes later or less.
+    /// Replaces a match by a longer one that is found through its end, and begins two bytes later.
     fn by_end(&self, data: &[u8], mut found: Match) -> Match {
         let entry = self.long[hash_long(eight(data, found.at + found.len))];
         let later = found.at + 2;
@@ -152,21 +155,21 @@ impl Klauspost {
         found
     }
 
-    /// Enters some of the places within a match.
-    fn enter_inside(&mut self, data: &[u8], from: usize, end: usize) {
+    /// Inserts some of the positions within a match.
+    fn insert_inside(&mut self, data: &[u8], from: usize, end: usize) {
         if from + 1 >= end {
             return;
         }
-        self.enter(eight(data, from), from);
-        self.enter_long(eight(data, from + 1), from + 1);
-        self.enter_short(eight(data, from + 2), from + 2);
+        self.insert(eight(data, from), from);
+        self.insert_long(eight(data, from + 1), from + 1);
+        self.insert_short(eight(data, from + 2), from + 2);
         for place in (from + 4..end - 1).step_by(3) {
-            self.enter_long(eight(data, place), place);
-            self.enter_short(eight(data, place + 1), place + 1);
+            self.insert_long(eight(data, place), place);
+            self.insert_short(eight(data, place + 1), place + 1);
         }
     }
 
-    /// Goes back to where the match really begins.
+    /// Extends a match backwards.
     fn back(&self, data: &[u8], emitted: usize, mut found: Match) -> Match {
         while found.of > self.from && found.at > emitted && data[found.of - 1] == data[found.at - 1]
         {
@@ -203,32 +206,32 @@ impl Search for Klauspost {
             if at >= limit {
                 if self.six {
                     for place in (next + 1..data.len() - 8).step_by(2) {
-                        self.enter(eight(data, place), place);
+                        self.insert(eight(data, place), place);
                     }
                 }
                 break;
             }
             if self.six {
                 for place in (next + 1..at - 1).step_by(2) {
-                    self.enter(eight(data, place), place);
-                    self.enter_long(eight(data, place + 1), place + 1);
+                    self.insert(eight(data, place), place);
+                    self.insert_long(eight(data, place + 1), place + 1);
                 }
             } else {
-                self.enter_inside(data, at - found.len + 1, at);
-                // The search goes on at `at`, with the place before it entered.
-                self.enter(eight(data, at - 1), at - 1);
+                self.insert_inside(data, at - found.len + 1, at);
+                // The search continues at `at`, with the position before it inserted.
+                self.insert(eight(data, at - 1), at - 1);
             }
         }
     }
 }
 
-/// The length of a match whose first four bytes are known.
+/// Returns the full length of a match whose first four bytes are equal.
 fn extend(data: &[u8], at: usize, of: usize) -> usize {
     4 + match_len(&data[at + 4..], &data[of + 4..])
 }
 
-/// A match whose length is known as far as one token goes, in all its length.
-fn whole(data: &[u8], mut found: Match) -> Match {
+/// Extends a match whose length is that of one token to its full length.
+fn full_length(data: &[u8], mut found: Match) -> Match {
     if found.len == MAX_MATCH {
         found.len += match_len(&data[found.at + MAX_MATCH..], &data[found.of + MAX_MATCH..]);
     }

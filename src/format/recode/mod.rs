@@ -1,15 +1,18 @@
-//! Takes a gzip blob that another tool wrote apart into its plain bytes and small corrections, of
-//! which the same blob can be made again.
+//! Reproduces gzip blobs of other tools from their uncompressed bytes and small corrections.
 //!
 //! ```text
 //! blob ─ inflate ─▶ segments of blocks and tokens ─ coding ─▶ corrections
 //!                                    ▲ predict: chains, sections; trees
 //! ```
 //!
-//! A compressed stream is a series of choices: which bytes to write as they are, which as a
-//! repetition of which earlier ones, where to begin a new code and how to write it down. Encoders
-//! choose by rules, so what is kept is which encoder it most likely was, and where it was not.
-//! docs/RECODE.md has the format and the encoders.
+//! A compressed stream is a series of choices: which bytes to write as literals and which as a match
+//! with which earlier ones, where to begin a new block, and how to write its codes. Encoders choose by
+//! rules. So the corrections name the encoder that a blob most likely has, and have each choice in
+//! which the blob differs from it. docs/RECODE.md has the format and the encoders.
+//!
+//! Imports `base` and `model`. To know: [`analyze`] and [`rebuild`], the two directions; inside,
+//! [`Segment`](segment::Segment), the unit of work, and [`Predictor`](predict::Predictor), a simulated
+//! encoder.
 
 mod chains;
 mod coding;
@@ -36,7 +39,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::varint;
 use crate::model::digest::{Digest, Hashing};
-use coding::Bytes;
+use coding::SegmentBytes;
 use inflate::{Parser, Stop};
 use models::Model;
 use predict::{Predictor, Recorder, Replay};
@@ -44,60 +47,59 @@ use segment::{AFTER, BEFORE, MAX_PLAIN, Segment};
 
 /// The first byte of corrections.
 const VERSION: u8 = 1;
-/// Segments of which the model is chosen together, however many are worked on at once. Each takes
-/// some MiB.
+/// Number of segments that share a model, whatever the number of threads. Each takes a few MiB.
 const BATCH: usize = 8;
-/// A model is good when the corrections of a segment are at most this part of it. It is looked for
-/// again when they are not, so many times.
-const GOOD: usize = 400;
-const CHOICES: u32 = 8;
-/// Corrections of a segment have at most so many bytes.
+/// A model is good if a segment is at least this many times larger than its corrections.
+const GOOD_RATIO: usize = 400;
+/// Maximum number of times a model is chosen for a blob.
+const MAX_CHOICES: u32 = 8;
+/// Maximum size of a segment's corrections.
 const MAX_PAYLOAD: u64 = 16 << 20;
-/// So many bytes of corrections are worth it for the smallest blob.
-const LITTLE: u64 = 256;
-/// After so many compressed bytes it is known whether corrections are worth it.
+/// Size of corrections that is accepted for any blob.
+const ALLOWED_CORRECTIONS: u64 = 256;
+/// Compressed bytes after which corrections that are too large end the analysis.
 const PROBE: u64 = 8 << 20;
 
-/// What [`analyze`] took apart.
+/// Digest and sizes of a blob that [`analyze`] read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Analysis {
-    /// The digest of the plain bytes: a layer's diff ID.
+pub struct GzipAnalysis {
+    /// Digest of the uncompressed bytes: a layer's diff ID.
     pub plain: Digest,
-    /// How many plain bytes there are.
+    /// Number of uncompressed bytes.
     pub plain_size: u64,
-    /// How many compressed bytes there are.
+    /// Number of compressed bytes.
     pub size: u64,
-    /// How many bytes of corrections.
+    /// Bytes of corrections.
     pub corrections: u64,
 }
 
-/// Writes the corrections of a gzip blob, of which [`rebuild`] makes it again. `blob` is read to
-/// its end, `progress` advances by its bytes.
+/// Writes the corrections from which [`rebuild`] reproduces a gzip blob. Reads `blob` to its end;
+/// `progress` advances by its bytes.
 ///
-/// None when it is not gzip, is no valid deflate, is written in a way that cannot be taken apart, or
-/// when the corrections would have more than a third of its size and 256 bytes; what is in `out` is
-/// then of no use. Otherwise it is certain that the blob can be made again.
+/// Returns `None` if the blob is not valid gzip, has a form that is not supported, or would need
+/// corrections of more than a third of its size plus 256 bytes; the contents of `out` are then
+/// useless. Otherwise it was checked that every segment can be reproduced.
 ///
 /// # Errors
-/// When reading or writing fails.
+/// If reading or writing fails.
 pub fn analyze(
     blob: &mut dyn Read,
     out: &mut dyn Write,
     progress: &dyn Progress,
-) -> Result<Option<Analysis>> {
+) -> Result<Option<GzipAnalysis>> {
     let mut hash = Hashing::new(std::io::sink());
     let (mut size, mut written) = (0, 1);
     out.write_all(&[VERSION]).with_context(|| "writing corrections")?;
     let mut parser = Parser::new(blob);
     let (mut model, mut choices, mut ended) = (None, 0, false);
-    // Segments not yet coded, and where the first of them begins in the parser's bytes.
+    // Segments that are not yet coded, and the offset of the first one in the parser's bytes.
     let (mut waiting, mut begin) = (Vec::new(), 0);
     loop {
-        while !ended && !full(&waiting, begin, parser.plain.len()) {
+        while !ended && !batch_is_complete(&waiting, begin, parser.plain.len()) {
             match parser.segment() {
                 Ok(Some(segment)) => waiting.push(segment),
                 Ok(None) => ended = true,
-                Err(Stop::Odd) => return Ok(None),
+                Err(Stop::Unsupported) => return Ok(None),
                 Err(Stop::Failed(e)) => return Err(Error::from(e).context("reading the blob")),
             }
         }
@@ -107,21 +109,21 @@ pub fn analyze(
         }
         let mut places = Vec::new();
         for job in &jobs {
-            places.push((bytes(&parser.plain, begin, job.plain), job));
+            places.push((segment_bytes(&parser.plain, begin, job.plain), job));
             begin += job.plain;
         }
         if model.is_none() {
-            // The largest says most.
+            // The largest segment is the most representative.
             let largest = places.iter().max_by_key(|(_, job)| job.tokens.len());
             model = largest.map(|(bytes, job)| choose(*bytes, job));
             choices += 1;
         }
         let chosen = model.unwrap_or(Model::FIRST);
         let coded: Vec<Option<Vec<u8>>> =
-            places.par_iter().map(|(bytes, job)| checked(chosen, *bytes, job)).collect();
+            places.par_iter().map(|(bytes, job)| encode_checked(chosen, *bytes, job)).collect();
         for ((bytes, job), payload) in places.iter().zip(coded) {
             let Some(payload) = payload else { return Ok(None) };
-            if payload.len() > job.packed.len() / GOOD && choices < CHOICES {
+            if payload.len() > job.packed.len() / GOOD_RATIO && choices < MAX_CHOICES {
                 model = None;
             }
             let mut record = Vec::with_capacity(payload.len() + 16);
@@ -132,10 +134,10 @@ pub fn analyze(
             record.extend_from_slice(&payload);
             out.write_all(&record).with_context(|| "writing corrections")?;
             written += record.len() as u64;
-            // The byte that two segments share is counted with the second.
-            let bytes_of = (job.packed.len() - usize::from(job.end_phase > 0)) as u64;
-            size += bytes_of;
-            progress.advance(bytes_of);
+            // A byte that two segments share counts for the second.
+            let packed = (job.packed.len() - usize::from(job.end_phase > 0)) as u64;
+            size += packed;
+            progress.advance(packed);
             let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
             hash.write_all(plain).with_context(|| "hashing")?;
         }
@@ -146,79 +148,81 @@ pub fn analyze(
         parser.forget(forget);
         begin -= forget;
     }
-    if written > size / 3 + LITTLE {
+    if written > size / 3 + ALLOWED_CORRECTIONS {
         return Ok(None);
     }
     let (_, plain, plain_size) = hash.finish();
-    Ok(Some(Analysis { plain, plain_size, size, corrections: written }))
+    Ok(Some(GzipAnalysis { plain, plain_size, size, corrections: written }))
 }
 
-/// Whether a batch is there with all bytes that its prediction sees.
-fn full(waiting: &[Segment], begin: usize, plain: usize) -> bool {
+/// Whether a batch was parsed, with all bytes that its prediction depends on.
+fn batch_is_complete(waiting: &[Segment], begin: usize, plain: usize) -> bool {
     let size: usize = waiting.iter().take(BATCH).map(|s| s.plain).sum();
     waiting.len() >= BATCH && plain - begin - size >= AFTER
 }
 
-/// A segment in the bytes around it.
-fn bytes(plain: &[u8], begin: usize, size: usize) -> Bytes<'_> {
+/// Returns a segment's bytes, and those around it that its prediction depends on.
+fn segment_bytes(plain: &[u8], begin: usize, size: usize) -> SegmentBytes<'_> {
     let before = begin.min(BEFORE);
     let end = plain.len().min(begin + size + AFTER);
-    Bytes { data: &plain[begin - before..end], begin: before, size }
+    SegmentBytes { data: &plain[begin - before..end], begin: before, size }
 }
 
-fn encode(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<usize> {
+/// Returns the size of a segment's corrections.
+fn cost(model: Model, bytes: SegmentBytes<'_>, segment: &Segment) -> Option<usize> {
     let mut coder = crate::base::range_coder::Encoder::new();
     let mut predictor = model.predictor()?;
     coding::code(&mut coder, model.memory(), &mut *predictor, bytes, segment).ok()?;
     Some(coder.finish().len())
 }
 
-/// The corrections of a segment, once it has been made again of them. The search for matches,
-/// which takes nearly all of the time, is not done twice: it depends on the plain bytes only.
-fn checked(model: Model, bytes: Bytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
+/// Returns the corrections of a segment after checking that they reproduce it. The search for
+/// matches takes most of the time and depends on the uncompressed bytes only, so it is not repeated.
+fn encode_checked(model: Model, bytes: SegmentBytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
     let mut coder = crate::base::range_coder::Encoder::new();
-    let mut recorder = Recorder { inner: model.predictor()?, said: Vec::new() };
+    let mut recorder = Recorder { inner: model.predictor()?, predictions: Vec::new() };
     coding::code(&mut coder, model.memory(), &mut recorder, bytes, segment).ok()?;
     let payload = coder.finish();
-    let mut replay = Replay(recorder.said.into_iter());
+    let mut replay = Replay(recorder.predictions.into_iter());
     let again = decode(model, &mut replay, bytes, &payload).ok()?;
     let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
     again.is_written_as(&segment.packed, plain).then_some(payload)
 }
 
+/// Decodes a segment from its corrections.
 fn decode(
     model: Model,
     predictor: &mut dyn Predictor,
-    bytes: Bytes<'_>,
+    bytes: SegmentBytes<'_>,
     payload: &[u8],
 ) -> Result<Segment> {
     let mut coder = crate::base::range_coder::Decoder::new(payload);
     coding::code(&mut coder, model.memory(), predictor, bytes, &Segment::default())
 }
 
-/// The model with the smallest corrections.
-fn choose(bytes: Bytes<'_>, segment: &Segment) -> Model {
-    let cost = |model: Model| encode(model, bytes, segment).unwrap_or(usize::MAX);
+/// Chooses the model with the smallest corrections.
+fn choose(bytes: SegmentBytes<'_>, segment: &Segment) -> Model {
+    let cost = |model: Model| cost(model, bytes, segment).unwrap_or(usize::MAX);
     let mut best = (usize::MAX, Model::FIRST);
     for model in Model::likely_first() {
         let cost = cost(model);
         if cost < best.0 {
             best = (cost, model);
         }
-        if best.0 < segment.packed.len() / GOOD {
+        if best.0 < segment.packed.len() / GOOD_RATIO {
             break;
         }
     }
-    // Of equals the first is the likeliest.
+    // Of equal ones the first is the most likely.
     let others = best.1.with_other_memories().map(|model| (cost(model), model));
     others.fold(best, |best, other| if other.0 < best.0 { other } else { best }).1
 }
 
-/// Makes the blob again of `plain`, its plain bytes, and what [`analyze`] wrote. `size` is the
-/// blob's size. Whether its digest is right is for the caller to see.
+/// Reproduces a blob from its uncompressed bytes and the corrections that [`analyze`] wrote. `size` is
+/// the blob's size. The caller must check its digest.
 ///
 /// # Errors
-/// When reading or writing fails, and when corrections, plain bytes and size do not fit together.
+/// If reading or writing fails, or if corrections, uncompressed bytes and size do not fit together.
 pub fn rebuild(
     plain: &mut dyn Read,
     corrections: &mut dyn Read,
@@ -228,7 +232,10 @@ pub fn rebuild(
     let mut version = [0];
     corrections.read_exact(&mut version).with_context(|| "reading corrections")?;
     if version[0] != VERSION {
-        return Err(Error::unsupported(format!("corrections of version {}", version[0])));
+        return Err(Error::unsupported(format!(
+            "the corrections have format version {}, this relayer reads version {VERSION}",
+            version[0]
+        )));
     }
     let batch = rayon::current_num_threads().clamp(1, BATCH);
     let (mut window, mut begin) = (Vec::new(), 0);
@@ -248,21 +255,26 @@ pub fn rebuild(
         (&mut *plain)
             .take(missing)
             .read_to_end(&mut window)
-            .with_context(|| "reading plain bytes")?;
+            .with_context(|| "reading uncompressed bytes")?;
         if window.len() < begin + total {
-            return Err(Error::mismatch("there are fewer plain bytes than the corrections are of"));
+            return Err(Error::mismatch(
+                "there are fewer uncompressed bytes than the corrections describe",
+            ));
         }
         let mut places = Vec::new();
         for record in &records {
-            places.push((bytes(&window, begin, record.plain), record));
+            places.push((segment_bytes(&window, begin, record.plain), record));
             begin += record.plain;
         }
-        let made: Vec<Result<(u32, Vec<u8>, u32)>> = places
+        let segments: Vec<Result<(u32, Vec<u8>, u32)>> = places
             .par_iter()
             .map(|(bytes, record)| {
                 let model = record.model;
                 let mut predictor = model.predictor().ok_or_else(|| {
-                    Error::unsupported(format!("the corrections name model {}", model.0))
+                    Error::unsupported(format!(
+                        "the corrections name encoder model {}, which this relayer does not have",
+                        model.0
+                    ))
                 })?;
                 let segment = decode(model, &mut *predictor, *bytes, &record.payload)?;
                 let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
@@ -270,10 +282,12 @@ pub fn rebuild(
                 Ok((segment.phase, packed, end))
             })
             .collect();
-        for made in made {
-            let (phase, mut packed, end) = made?;
+        for segment in segments {
+            let (phase, mut packed, end) = segment?;
             if phase != held_bits {
-                return Err(Error::malformed("two segments of corrections do not fit together"));
+                return Err(Error::malformed(
+                    "two segments of the corrections do not fit together",
+                ));
             }
             if let Some(first) = packed.first_mut() {
                 *first |= held;
@@ -295,7 +309,7 @@ pub fn rebuild(
     Ok(())
 }
 
-/// Corrections of a segment.
+/// The corrections of a segment.
 struct Record {
     model: Model,
     plain: usize,
@@ -303,7 +317,7 @@ struct Record {
 }
 
 impl Record {
-    /// The next one, none at the end.
+    /// Reads the next one; `None` at the end.
     fn read(from: &mut dyn Read) -> Result<Option<Self>> {
         let failed = || "reading corrections";
         let mut model = Vec::new();
@@ -311,20 +325,23 @@ impl Record {
         let Some(model) = model.first() else { return Ok(None) };
         let plain = read_varint(from).with_context(failed)?;
         let size = read_varint(from).with_context(failed)?;
-        // A segment ends with the token that passes its limit.
+        // A segment ends with the token that exceeds its limit.
         if plain > MAX_PLAIN as u64 + 300 || size > MAX_PAYLOAD {
-            return Err(Error::malformed("a segment of corrections is too large"));
+            return Err(Error::malformed(format!(
+                "a segment of the corrections states {plain} and {size} bytes, which is too large"
+            )));
         }
         let mut payload = Vec::new();
         (&mut *from).take(size).read_to_end(&mut payload).with_context(failed)?;
         if payload.len() as u64 != size {
-            return Err(Error::malformed("the corrections are cut off"));
+            return Err(Error::malformed("the corrections are truncated"));
         }
         Ok(Some(Self { model: Model(*model), plain: plain as usize, payload }))
     }
 }
 
-/// Seven bits a byte, the lowest first; the highest bit of a byte says that more follow.
+/// Reads a number of seven bits a byte, the lowest first; the highest bit of a byte says that more
+/// follow.
 fn read_varint(from: &mut dyn Read) -> std::io::Result<u64> {
     let mut n = 0;
     for i in 0..5 {

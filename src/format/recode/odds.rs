@@ -1,9 +1,9 @@
-//! What corrections are coded with: [`range`](crate::base::range_coder) coding of bits that are nearly always as
-//! their context foretells, which then cost down to a thousandth.
+//! Adaptive models of bits and numbers for the [range coder](crate::base::range_coder). Bits of
+//! corrections are nearly always as predicted, and then cost as little as a thousandth of a bit.
 
 use crate::base::range_coder::{BitModel, Coder};
 
-/// How likely a bit is false, of 65,536.
+/// The probability that a bit is false, in units of 2^-16.
 #[derive(Clone, Copy)]
 pub(super) struct Odds(u16);
 
@@ -13,7 +13,7 @@ impl Default for Odds {
     }
 }
 
-/// Takes a 32nd of the way to certainty with each bit.
+/// Each bit moves the probability by a 32nd of the distance to certainty.
 const RATE: u32 = 5;
 
 impl BitModel for Odds {
@@ -31,14 +31,14 @@ impl BitModel for Odds {
     }
 }
 
-/// Writes values, or reads them and ignores those it is given.
+/// Codes values: a coder that writes is given them, one that reads ignores its arguments.
 pub(super) trait Values: Coder {
-    /// Bits of which nothing is known.
+    /// Codes bits that are equally likely 0 or 1.
     fn raw(&mut self, bits: u32, value: u32) -> u32 {
         self.raw_bits(value.into(), bits) as u32
     }
 
-    /// A value below `N`, which is a power of two, bit by bit from the highest.
+    /// Codes a value below `N`, which is a power of two, bit by bit from the highest.
     fn tree<const N: usize>(&mut self, odds: &mut [Odds; N], value: u32) -> u32 {
         let bits = N.trailing_zeros();
         let mut node = 1;
@@ -49,14 +49,14 @@ pub(super) trait Values: Coder {
         (node - N) as u32
     }
 
-    /// Any number; small ones are cheap.
+    /// Codes any number; small ones take fewer bits.
     fn number(&mut self, odds: &mut Number, value: u32) -> u32 {
         let value = u64::from(value) + 1;
         let bits = self.tree(&mut odds.size, value.ilog2()).min(32);
         let mut read = 1;
         for i in (0..bits).rev() {
             let bit = value >> i & 1 == 1;
-            // The bit below the highest still says something.
+            // Only the bit below the highest is modelled.
             let bit = if i + 1 == bits {
                 self.bit(&mut odds.second[bits as usize], bit)
             } else {
@@ -68,7 +68,7 @@ pub(super) trait Values: Coder {
     }
 }
 
-/// What is known of a number.
+/// An adaptive model of a number.
 #[derive(Clone)]
 pub(super) struct Number {
     size: [Odds; 64],
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_values_are_read_back() {
         let mut given: Vec<u32> = (0..3000).map(|i: u32| i.wrapping_pow(5) >> (i % 32)).collect();
         given.extend([0, 1, u32::MAX, u32::MAX - 1]);
         let mut encoder = Encoder::new();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_expected_costs_nearly_nothing() {
+    fn expected_bits_cost_nearly_nothing() {
         let (mut encoder, mut odds) = (Encoder::new(), Odds::default());
         for _ in 0..100_000 {
             encoder.bit(&mut odds, false);

@@ -1,37 +1,37 @@
-//! What predictors of tokens have in common.
+//! The interface of simulated encoders, which predict the tokens of a stream.
 
 use super::deflate::Token;
 
-/// Where a predictor stands, in offsets of the bytes it is given.
+/// Where a predictor begins. Offsets are those of the bytes it is given.
 pub(super) struct Span {
-    /// The first byte that it may know: of the member, or of the dictionary.
+    /// The first byte it may refer to: of the member, or of the dictionary.
     pub(super) from: usize,
     /// The next byte.
     pub(super) at: usize,
-    /// Bytes of the encoder's run before it; they may be more than is given.
+    /// Bytes of the encoder's run before `at`, some of which may not be given.
     pub(super) since: u64,
     /// Where the encoder's input ended.
     pub(super) end: usize,
-    /// The encoder kept what it knew when the run began.
-    pub(super) goes_on: bool,
+    /// The encoder kept its tables when the run began.
+    pub(super) keeps_tables: bool,
 }
 
-/// Foretells an encoder's tokens.
+/// Predicts the tokens of an encoder.
 pub(super) trait Predictor {
     /// Begins a run, or a segment in the middle of one.
     fn start(&mut self, data: &[u8], span: &Span);
-    /// The token that begins at `at`.
+    /// Predicts the token that begins at `at`.
     fn predict(&mut self, data: &[u8], at: usize) -> Token;
-    /// The token was another one; the next begins at `at`.
+    /// Says that the last prediction was wrong; the next token begins at `at`.
     fn correct(&mut self, at: usize);
-    /// There are no tokens up to `at`.
-    fn pass(&mut self, data: &[u8], at: usize);
+    /// Skips bytes without tokens up to `at`.
+    fn skip(&mut self, data: &[u8], at: usize);
 }
 
-/// Remembers what a predictor says.
+/// Records the predictions of another predictor.
 pub(super) struct Recorder {
     pub(super) inner: Box<dyn Predictor>,
-    pub(super) said: Vec<Token>,
+    pub(super) predictions: Vec<Token>,
 }
 
 impl Predictor for Recorder {
@@ -41,7 +41,7 @@ impl Predictor for Recorder {
 
     fn predict(&mut self, data: &[u8], at: usize) -> Token {
         let token = self.inner.predict(data, at);
-        self.said.push(token);
+        self.predictions.push(token);
         token
     }
 
@@ -49,12 +49,12 @@ impl Predictor for Recorder {
         self.inner.correct(at);
     }
 
-    fn pass(&mut self, data: &[u8], at: usize) {
-        self.inner.pass(data, at);
+    fn skip(&mut self, data: &[u8], at: usize) {
+        self.inner.skip(data, at);
     }
 }
 
-/// Says it again.
+/// Repeats recorded predictions.
 pub(super) struct Replay(pub(super) std::vec::IntoIter<Token>);
 
 impl Predictor for Replay {
@@ -66,10 +66,10 @@ impl Predictor for Replay {
 
     fn correct(&mut self, _: usize) {}
 
-    fn pass(&mut self, _: &[u8], _: usize) {}
+    fn skip(&mut self, _: &[u8], _: usize) {}
 }
 
-/// How many first bytes are the same, up to the length of `a`; `b` is at least as long.
+/// Returns the length of the common prefix; `b` is at least as long as `a`.
 #[inline]
 pub(super) fn match_len(a: &[u8], b: &[u8]) -> usize {
     let b = &b[..a.len()];

@@ -1,89 +1,93 @@
-//! A segment: as much of a stream as is coded, and made again, at a time.
+//! Segments: the pieces of a stream that are coded and reproduced independently.
 
 use std::ops::Range;
 
-use super::deflate::{Header, Lengths, Token, Writer};
+use super::deflate::{BitWriter, Header, Lengths, Token};
 use crate::base::error::{Error, Result};
 
-/// Plain bytes after which a segment ends with the next block. Encoders that compress in parallel
-/// begin anew every MiB (pgzip) or a power of two below it (pigz).
+/// Uncompressed bytes after which a segment ends with the next block. Encoders that compress in
+/// parallel begin a new run every MiB (pgzip) or a power of two below that (pigz).
 pub(super) const TARGET: usize = 1 << 20;
-/// Plain bytes after which it ends in the middle of a block.
+/// Uncompressed bytes after which it ends in the middle of a block.
 pub(super) const MAX_PLAIN: usize = 2 << 20;
-/// Plain bytes before and after a segment that its prediction sees.
+/// Uncompressed bytes before and after a segment that its prediction depends on.
 pub(super) const BEFORE: usize = 1 << 17;
 pub(super) const AFTER: usize = 1 << 16;
-/// Blocks of a segment at most.
+/// Maximum number of blocks of a segment.
 pub(super) const MAX_BLOCKS: usize = 1 << 13;
-/// Bytes between two streams of blocks at most.
+/// Maximum number of bytes between two streams of blocks.
 pub(super) const MAX_GAP: usize = 1 << 18;
-/// Compressed bytes of a segment at most: more than the parser ever lets one have.
+/// Maximum compressed size of a segment, more than the parser allows.
 const MAX_PACKED: usize = 16 << 20;
 
-/// What a block is.
+/// The type of a block.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) enum Kind {
-    /// Bytes as they are, after bits that fill a byte.
+    /// Uncompressed bytes, after padding bits.
     Stored { pad: u8 },
-    /// Huffman codes of the specification.
+    /// With the fixed codes of the specification.
     #[default]
     Fixed,
-    /// Huffman codes of its own.
+    /// With codes of its own.
     Dynamic(Box<Header>),
-    /// The rest of a block that the segment before began.
+    /// The rest of a block that began in an earlier segment.
     Continued,
-    /// No block: bits that fill a byte, and bytes between, before or after members.
+    /// Not a block: padding bits, and bytes before, between or after members.
     Gap { pad: u8, bytes: Vec<u8> },
 }
 
+/// A block of a segment.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Block {
     pub(super) kind: Kind,
-    /// The last of its stream; for a gap, that another stream follows.
+    /// It is the last of its stream; of a gap: another stream follows.
     pub(super) last: bool,
-    /// Its tokens in the segment.
+    /// Indices of its tokens in the segment.
     pub(super) tokens: Range<usize>,
-    /// How many plain bytes it holds.
+    /// Number of uncompressed bytes.
     pub(super) plain: usize,
     /// It ends in this segment.
     pub(super) ended: bool,
 }
 
 impl Block {
+    /// Makes a block without tokens.
     pub(super) fn new(kind: Kind, last: bool) -> Self {
         Self { kind, last, ended: true, ..Self::default() }
     }
 
-    /// The mark of a flush: a stored block without bytes, or a fixed one (pigz fills up bytes so).
+    /// Whether it marks a flush: an empty stored block, or an empty fixed one (padding of pigz).
     pub(super) fn is_flush(&self) -> bool {
         let marks = matches!(self.kind, Kind::Stored { .. } | Kind::Fixed);
         marks && self.plain == 0 && self.ended && !self.last
     }
 }
 
+/// A segment.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Segment {
     pub(super) blocks: Vec<Block>,
     pub(super) tokens: Vec<Token>,
-    /// How many plain bytes it holds.
+    /// Number of uncompressed bytes.
     pub(super) plain: usize,
-    /// Bits of its first and its last byte that belong to the segments beside it (of the last,
-    /// those that do not; 0 when it is whole).
+    /// Number of bits of its first byte that belong to the segment before, and number of bits of its
+    /// last byte that belong to it (0 if all do).
     pub(super) phase: u32,
     pub(super) end_phase: u32,
-    /// Plain bytes since the member and the encoder's run began.
+    /// Uncompressed bytes since the member and the encoder's run began.
     pub(super) member: u64,
     pub(super) run: u64,
-    /// Codes of the block that it begins in.
+    /// Code lengths of the block that it begins in.
     pub(super) open: Option<Lengths>,
-    /// Its compressed bytes, when they are known.
+    /// Its compressed bytes, if it was parsed.
     pub(super) packed: Vec<u8>,
 }
 
 impl Segment {
-    /// Its compressed bytes made of blocks, tokens and `plain`; bits before the first are zero.
+    /// Makes its compressed bytes from its blocks, its tokens and `plain`. Bits before the first are 0.
+    /// The second result is `end_phase`.
     pub(super) fn write(&self, plain: &[u8]) -> Result<(Vec<u8>, u32)> {
-        let mut writer = Writer::new(self.phase);
+        let mut writer = BitWriter::new(self.phase);
         let mut at = 0;
         let mut open = self.open.clone();
         for block in &self.blocks {
@@ -117,18 +121,22 @@ impl Segment {
                     writer.tokens(&header.lengths, tokens, block.ended)?;
                 }
                 Kind::Continued => {
-                    let lengths = open.take().ok_or_else(|| Error::malformed("no open block"))?;
+                    let lengths = open.take().ok_or_else(|| {
+                        Error::malformed("the corrections continue a block that does not exist")
+                    })?;
                     writer.tokens(&lengths, tokens, block.ended)?;
                 }
             }
             if writer.size() > MAX_PACKED {
-                return Err(Error::limit("a segment is too large"));
+                return Err(Error::limit(format!(
+                    "a segment of the corrections expands to more than {MAX_PACKED} bytes"
+                )));
             }
         }
         Ok(writer.finish())
     }
 
-    /// Whether `write` gives the bytes that the segment was read from.
+    /// Whether `write` gives the bytes it was parsed from.
     pub(super) fn is_written_as(&self, packed: &[u8], plain: &[u8]) -> bool {
         let Ok((mut written, end)) = self.write(plain) else { return false };
         let mut packed = packed.to_vec();
@@ -147,7 +155,8 @@ impl Segment {
     }
 }
 
-fn fill(writer: &mut Writer, pad: u8) {
+/// Writes padding bits to the end of the byte.
+fn fill(writer: &mut BitWriter, pad: u8) {
     let room = writer.room();
     writer.bits(room, u32::from(pad) & ((1 << room) - 1));
 }

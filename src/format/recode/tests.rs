@@ -36,24 +36,24 @@ fn plain_of(blob: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn taken_apart(blob: &[u8]) -> Option<(Analysis, Vec<u8>)> {
+fn analyzed(blob: &[u8]) -> Option<(GzipAnalysis, Vec<u8>)> {
     let mut corrections = Vec::new();
     let analysis = analyze(&mut &blob[..], &mut corrections, &Silent).unwrap()?;
     Some((analysis, corrections))
 }
 
-fn made_again(plain: &[u8], corrections: &[u8], size: usize) -> Result<Vec<u8>> {
+fn rebuilt(plain: &[u8], corrections: &[u8], size: usize) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     rebuild(&mut &plain[..], &mut &corrections[..], size as u64, &mut out).map(|()| out)
 }
 
-/// How many bytes of corrections the blob needs, once it was made again of them.
+/// Checks that a blob is reproduced, and returns the size of its corrections.
 fn cost(blob: &[u8], plain: &[u8]) -> usize {
-    let (analysis, corrections) = taken_apart(blob).unwrap();
+    let (analysis, corrections) = analyzed(blob).unwrap();
     assert_eq!(analysis.size, blob.len() as u64);
     assert_eq!(analysis.corrections, corrections.len() as u64);
     assert_eq!((analysis.plain, analysis.plain_size), (Digest::of(plain), plain.len() as u64));
-    assert!(made_again(plain, &corrections, blob.len()).unwrap() == blob);
+    assert!(rebuilt(plain, &corrections, blob.len()).unwrap() == blob);
     corrections.len()
 }
 
@@ -65,18 +65,18 @@ fn gzip(plain: &[u8], level: u32) -> Vec<u8> {
 }
 
 #[test]
-fn blobs_of_a_library_with_rules_of_its_own() {
+fn blobs_of_an_encoder_without_a_model() {
     let plain = sample(1_200_000);
     for level in [0, 1, 2, 3, 6, 9] {
         let blob = gzip(&plain, level);
         let cost = cost(&blob, &plain);
-        // zlib-rs searches as zlib-ng does, of which there is no model.
+        // zlib-rs searches as zlib-ng does, which has no model.
         assert!(cost < blob.len() / 5, "level {level}: {cost} of {}", blob.len());
     }
 }
 
 #[test]
-fn blobs_of_tools_need_next_to_nothing() {
+fn blobs_of_tools_need_small_corrections() {
     let plain = sample(2_200_000);
     let dir = std::env::temp_dir();
     for level in ["-1", "-3", "-4", "-6", "-9"] {
@@ -91,34 +91,34 @@ fn blobs_of_tools_need_next_to_nothing() {
 }
 
 #[test]
-fn members_garbage_and_nothing() {
+fn members_garbage_and_empty_input() {
     let plain = sample(400_000);
     for part in [0, 1, 2, 40, 1000, 70_000] {
         let blob = gzip(&plain[..part], 6);
         let many = blob.repeat(5);
-        let Some((_, corrections)) = taken_apart(&many) else {
+        let Some((_, corrections)) = analyzed(&many) else {
             assert!(part < 100);
             continue;
         };
-        assert_eq!(made_again(&plain[..part].repeat(5), &corrections, many.len()).unwrap(), many);
+        assert_eq!(rebuilt(&plain[..part].repeat(5), &corrections, many.len()).unwrap(), many);
     }
     let blob = gzip(&plain, 6);
     let alone = cost(&blob, &plain);
     for tail in [&vec![0; 100_000][..], b"garbage", &[0x1f, 0x8b]] {
         assert!(cost(&[&blob[..], tail].concat(), &plain) < alone + 3000);
     }
-    // A member for each file, as stargz has them.
+    // A member for each file, as in stargz.
     let files: Vec<u8> = plain.chunks(5000).flat_map(|file| gzip(file, 9)).collect();
     assert!(cost(&files, &plain) < files.len() / 8);
     for (blob, what) in [
-        (&b""[..], "nothing"),
-        (b"\x1f\x8b", "a piece"),
-        (b"plain bytes that nobody has compressed", "no gzip"),
+        (&b""[..], "empty"),
+        (b"\x1f\x8b", "part of a header"),
+        (b"bytes that are not compressed at all", "not gzip"),
         (&blob[..blob.len() / 2], "half"),
         (&blob[..blob.len() - 8], "no trailer"),
         (&blob[..blob.len() - 1], "less than a trailer"),
     ] {
-        assert!(taken_apart(blob).is_none(), "{what}");
+        assert!(analyzed(blob).is_none(), "{what}");
     }
 }
 
@@ -139,7 +139,7 @@ fn flushes_and_long_blocks() {
     blob.extend(crc.amount().to_le_bytes());
     assert!(plain_of(&blob) == plain);
     assert!(cost(&blob, &plain) < blob.len() / 10);
-    // One block for all: segments begin and end in its middle.
+    // A single block: segments begin and end inside it.
     let noise: Vec<u8> = plain[..1_000_000].repeat(6);
     let blob = gzip(&noise, 6);
     cost(&blob, &noise);
@@ -149,34 +149,34 @@ fn flushes_and_long_blocks() {
 fn corrections_do_not_depend_on_threads() {
     let plain = sample(1_300_000);
     let dir = std::env::temp_dir();
-    // Members of several encoders, so that a model never fits for long.
+    // Members of several encoders, so that no model fits for long.
     let levels = ["-1", "-9", "-3", "-6"];
     let blob: Vec<u8> =
         levels.iter().flat_map(|level| tool("gzip", &["-n", level], &dir, &plain)).collect();
     let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| taken_apart(&blob).unwrap().1)
+        pool.install(|| analyzed(&blob).unwrap().1)
     };
     let one = with(1);
-    assert!(made_again(&plain.repeat(levels.len()), &one, blob.len()).unwrap() == blob);
+    assert!(rebuilt(&plain.repeat(levels.len()), &one, blob.len()).unwrap() == blob);
     for threads in [2, 7] {
         assert!(with(threads) == one, "{threads} threads");
     }
 }
 
 #[test]
-fn what_does_not_fit_is_told() {
+fn inputs_that_do_not_fit_are_refused() {
     let plain = sample(1_200_000);
     let blob = gzip(&plain, 6);
-    let (_, corrections) = taken_apart(&blob).unwrap();
+    let (_, corrections) = analyzed(&blob).unwrap();
     let size = blob.len();
     let fails = |plain: &[u8], corrections: &[u8], size: usize| {
-        made_again(plain, corrections, size).map(|again| again.len()).unwrap_err().to_string()
+        rebuilt(plain, corrections, size).map(|again| again.len()).unwrap_err().to_string()
     };
-    assert!(fails(&plain[1..], &corrections, size).contains("fewer plain bytes"));
+    assert!(fails(&plain[1..], &corrections, size).contains("fewer uncompressed bytes"));
     assert!(fails(&plain, &corrections, size - 1).contains("has more than"));
     assert!(fails(&plain, &corrections, size + 1).contains("not"));
-    assert!(fails(&plain, &corrections[..corrections.len() - 1], size).contains("cut off"));
+    assert!(fails(&plain, &corrections[..corrections.len() - 1], size).contains("truncated"));
     assert!(fails(&plain, b"\x09", size).contains("version 9"));
     assert!(fails(&plain, b"", size).contains("reading corrections"));
 }
@@ -185,15 +185,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn anything_compressed_comes_back(
+    fn compressed_bytes_are_reproduced(
         seed in prop::collection::vec(any::<u8>(), 0..400),
         repeat in 1..300usize,
         level in 0..=9u32,
     ) {
         let plain = seed.repeat(repeat);
         let blob = gzip(&plain, level);
-        if let Some((_, corrections)) = taken_apart(&blob) {
-            prop_assert!(made_again(&plain, &corrections, blob.len()).unwrap() == blob);
+        if let Some((_, corrections)) = analyzed(&blob) {
+            prop_assert!(rebuilt(&plain, &corrections, blob.len()).unwrap() == blob);
         }
     }
 
@@ -202,12 +202,12 @@ proptest! {
         places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
     ) {
         let plain = sample(90_000);
-        let mut corrections = taken_apart(&gzip(&plain, 6)).unwrap().1;
+        let mut corrections = analyzed(&gzip(&plain, 6)).unwrap().1;
         for (place, byte) in places {
             let i = place.index(corrections.len());
             corrections[i] = byte;
         }
-        let _ = made_again(&plain, &corrections, 1 << 22);
+        let _ = rebuilt(&plain, &corrections, 1 << 22);
     }
 
     #[test]
@@ -221,6 +221,6 @@ proptest! {
         crate::base::varint::put(&mut corrections, part.index(plain.len() + 1) as u64);
         crate::base::varint::put(&mut corrections, payload.len() as u64);
         corrections.extend(payload);
-        let _ = made_again(&plain, &corrections, 1 << 22);
+        let _ = rebuilt(&plain, &corrections, 1 << 22);
     }
 }

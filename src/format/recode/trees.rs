@@ -1,20 +1,20 @@
-//! Builds block headers of token counts as encoders do: zlib (also GNU gzip and pigz), and Go's
-//! `compress/flate`, whose builder klauspost/compress has taken over.
+//! Builds block headers from token counts as encoders do: zlib (also GNU gzip and pigz), and Go's
+//! `compress/flate` (also klauspost/compress).
 
 use super::deflate::{END, Header, Histogram, Lengths, ORDER};
 
-/// Whose builder.
+/// The encoder whose builder is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Builder {
     Zlib,
     Go,
 }
 
-/// Symbols that codes are made for.
+/// Numbers of literal and distance symbols that get codes.
 const USED: (usize, usize) = (286, 30);
 
-/// Code lengths of a block. `all` keeps those of unused symbols at the end, as klauspost/compress
-/// does for a code that it may use again.
+/// Returns the code lengths of a block. `all` keeps those of unused symbols at the end, as
+/// klauspost/compress does for a code that it may reuse.
 pub(super) fn lengths(builder: Builder, counts: &Histogram, all: bool) -> Lengths {
     let (literals, distances) = (&counts.literals[..USED.0], &counts.distances[..USED.1]);
     let mut lengths = match builder {
@@ -34,14 +34,14 @@ pub(super) fn lengths(builder: Builder, counts: &Histogram, all: bool) -> Length
     lengths
 }
 
-/// The header for `lengths`.
+/// Returns the header for `lengths`.
 pub(super) fn header(builder: Builder, lengths: Lengths) -> Header {
     let runs = runs(builder, &lengths);
     let (run_lengths, run_count) = run_lengths(builder, &runs);
     Header { lengths, runs, run_lengths, run_count }
 }
 
-/// How `lengths` are written.
+/// Returns how `lengths` are written: symbols with the values of their extra bits.
 pub(super) fn runs(builder: Builder, lengths: &Lengths) -> Vec<(u8, u8)> {
     match builder {
         Builder::Zlib => {
@@ -53,7 +53,7 @@ pub(super) fn runs(builder: Builder, lengths: &Lengths) -> Vec<(u8, u8)> {
     }
 }
 
-/// The codes of `runs`, and how many of their lengths are written.
+/// Returns the code lengths of the symbols in `runs`, and how many of them are written.
 pub(super) fn run_lengths(builder: Builder, runs: &[(u8, u8)]) -> ([u8; 19], u8) {
     let mut counts = [0; 19];
     for (symbol, _) in runs {
@@ -69,8 +69,8 @@ pub(super) fn run_lengths(builder: Builder, runs: &[(u8, u8)]) -> ([u8; 19], u8)
     (run_lengths, count.max(4) as u8)
 }
 
-/// Package-merge: the shortest code whose longest word has `most` bits.
-fn go(counts: &[u32], most: usize) -> Vec<u8> {
+/// Package-merge: the best code whose longest word has `max` bits.
+fn go(counts: &[u32], max: usize) -> Vec<u8> {
     let mut lengths = vec![0; counts.len()];
     let mut leaves: Vec<(u32, usize)> =
         counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(s, n)| (*n, s)).collect();
@@ -81,9 +81,9 @@ fn go(counts: &[u32], most: usize) -> Vec<u8> {
         return lengths;
     }
     leaves.sort_unstable();
-    let levels = most.min(leaves.len() - 1);
-    // Of each level, the weights in order and whether each is a leaf. A level has all leaves and
-    // the pairs of the level before; of equals the pair is first.
+    let levels = max.min(leaves.len() - 1);
+    // For each level the weights in order, each with whether it is a leaf. A level has all leaves, and
+    // the pairs of the level before; of equal weights the pair comes first.
     let mut rows: Vec<Vec<(u32, bool)>> = Vec::with_capacity(levels);
     for level in 0..levels {
         let pairs = match level {
@@ -143,14 +143,14 @@ fn go_runs(lengths: &[u8]) -> Vec<(u8, u8)> {
 fn zlib_runs(lengths: &[u8]) -> Vec<(u8, u8)> {
     let mut runs = Vec::new();
     let (mut previous, mut count) = (None, 0);
-    let (mut most, mut least) = if lengths[0] == 0 { (138, 3) } else { (7, 4) };
+    let (mut max, mut min) = if lengths[0] == 0 { (138, 3) } else { (7, 4) };
     for (i, len) in lengths.iter().enumerate() {
         let next = lengths.get(i + 1);
         count += 1;
-        if count < most && next == Some(len) {
+        if count < max && next == Some(len) {
             continue;
         }
-        if count < least {
+        if count < min {
             runs.extend(std::iter::repeat_n((*len, 0), count));
         } else if *len > 0 {
             if previous != Some(*len) {
@@ -165,7 +165,7 @@ fn zlib_runs(lengths: &[u8]) -> Vec<(u8, u8)> {
         }
         count = 0;
         previous = Some(*len);
-        (most, least) = match next {
+        (max, min) = match next {
             Some(0) => (138, 3),
             Some(next) if next == len => (6, 3),
             _ => (7, 4),
@@ -174,14 +174,14 @@ fn zlib_runs(lengths: &[u8]) -> Vec<(u8, u8)> {
     runs
 }
 
-/// Huffman's algorithm on a heap where of equal weights the shallower tree is first; words that
+/// Huffman's algorithm on a heap in which the shallower tree comes first of equal weights. Words that
 /// are too long are shortened afterwards.
-fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
+fn zlib(counts: &[u32], max: usize) -> Vec<u8> {
     let symbols = counts.len();
     let mut weights = counts.to_vec();
     let mut heap: Vec<usize> = vec![0];
     heap.extend((0..symbols).filter(|s| counts[*s] > 0));
-    // At least two symbols get a code.
+    // At least two symbols get codes.
     let mut next = heap.last().map_or(0, |s| if heap.len() > 1 { s + 1 } else { 0 });
     while heap.len() < 3 {
         let forced = if next < 3 { next } else { 0 };
@@ -193,7 +193,7 @@ fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
     for k in (1..=(heap.len() - 1) / 2).rev() {
         sift(&mut heap, k, &weights, &depths);
     }
-    // Nodes as they are taken, the root last.
+    // Nodes in the order in which they are removed, the root last.
     let mut order = Vec::with_capacity(2 * symbols);
     let mut parents = vec![0; symbols];
     while heap.len() > 2 {
@@ -212,28 +212,28 @@ fn zlib(counts: &[u32], most: usize) -> Vec<u8> {
     order.push(heap[1]);
 
     let mut bits = vec![0; weights.len()];
-    let mut per_length = vec![0usize; most + 1];
+    let mut per_length = vec![0usize; max + 1];
     let mut too_long = 0;
     for node in order.iter().rev().skip(1) {
         let len = bits[parents[*node]] + 1;
-        bits[*node] = len.min(most);
-        too_long += usize::from(len > most);
+        bits[*node] = len.min(max);
+        too_long += usize::from(len > max);
         if *node < symbols {
-            per_length[len.min(most)] += 1;
+            per_length[len.min(max)] += 1;
         }
     }
     for _ in 0..too_long.div_ceil(2) {
-        let mut len = most - 1;
+        let mut len = max - 1;
         while per_length[len] == 0 {
             len -= 1;
         }
         per_length[len] -= 1;
         per_length[len + 1] += 2;
-        per_length[most] -= 1;
+        per_length[max] -= 1;
     }
     if too_long > 0 {
         let mut leaves = order.iter().filter(|node| **node < symbols);
-        for len in (1..=most).rev() {
+        for len in (1..=max).rev() {
             for node in leaves.by_ref().take(per_length[len]) {
                 bits[*node] = len;
             }
@@ -270,10 +270,10 @@ mod tests {
         let fibonacci: Vec<u32> =
             (0..24).scan((1, 1), |s, _| Some(std::mem::replace(s, (s.1, s.0 + s.1)).0)).collect();
         for build in [go, zlib] {
-            for most in [7, 15] {
-                let lengths = build(&fibonacci[..19], most);
-                let sum: usize = lengths.iter().map(|len| 1 << (most - usize::from(*len))).sum();
-                assert_eq!(sum, 1 << most);
+            for max in [7, 15] {
+                let lengths = build(&fibonacci[..19], max);
+                let sum: usize = lengths.iter().map(|len| 1 << (max - usize::from(*len))).sum();
+                assert_eq!(sum, 1 << max);
             }
             assert_eq!(build(&[5, 0, 1], 15), [1, 0, 1]);
         }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_cut_as_their_encoder_cuts_them() {
+    fn runs_are_split_as_their_encoder_splits_them() {
         let lengths = [&[4; 9][..], &[0; 150]].concat();
         assert_eq!(go_runs(&lengths), [(4, 0), (16, 3), (4, 0), (4, 0), (18, 127), (18, 1)]);
         assert_eq!(zlib_runs(&lengths), [(4, 0), (16, 3), (4, 0), (4, 0), (18, 127), (18, 1)]);
