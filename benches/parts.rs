@@ -12,7 +12,7 @@ use relayer::format::codec::{self, Compression, Encoder};
 use relayer::format::recode;
 use relayer::format::tar::{EntryKind, Metadata, Writer};
 use relayer::layers::flatten::{self, Keep};
-use relayer::model::content::{Budget, Windows};
+use relayer::model::content::{Budget, WindowBudget};
 use relayer::model::digest::Digest;
 use relayer::model::fileset::{Mtime, Xattrs};
 use relayer::transport::image::LayerBlob;
@@ -60,7 +60,7 @@ fn decode_layer(bencher: Bencher<'_, '_>, name: &str) {
     let data = layer();
     let blob = encode(&data, name, 2);
     bencher.counter(BytesCount::new(data.len())).bench(|| {
-        let mut decoder = codec::decode(&blob[..], &Windows::new(u64::MAX)).unwrap().1;
+        let mut decoder = codec::decode(&blob[..], &WindowBudget::new(u64::MAX)).unwrap().1;
         std::io::copy(&mut decoder, &mut sink()).unwrap()
     });
 }

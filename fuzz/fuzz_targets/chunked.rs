@@ -16,7 +16,7 @@ use relayer::format::tar::{Reader, Streaming};
 const TOOLS: check::Tools = check::Tools {
     decode: |bytes| {
         let mut out = Vec::new();
-        decode(bytes, &relayer::model::content::Windows::new(1 << 30))
+        decode(bytes, &relayer::model::content::WindowBudget::new(1 << 30))
             .unwrap()
             .1
             .read_to_end(&mut out)

@@ -15,7 +15,7 @@ use crate::base::progress::{Progress, Silent};
 use crate::base::read::read_some;
 use crate::format::codec::{self, Compression, Encoder, zstd_headers};
 use crate::layers::encode;
-use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, Windows};
+use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, WindowBudget};
 use crate::plan::{self, Target};
 
 /// Compressions measured by default.
@@ -161,7 +161,7 @@ pub fn measure(
         let plan = plan::plan(files, analysis, estimates, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
-        let layers: Vec<_> = plan.layers.iter().map(encode::Layer::from).collect();
+        let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let encoding = encode::Options {
             compression: Compression::None,
             threads: rayon::current_num_threads(),
@@ -229,7 +229,7 @@ fn measure_layer(tar: &Source, compression: &Compression, budget: &Arc<Budget>) 
     let blob = spool.finish()?;
     let window = window(compression, &blob);
     let start = Instant::now();
-    let (_, mut decoder) = codec::decode(SourceReader::all(&blob), &Windows::new(u64::MAX))?;
+    let (_, mut decoder) = codec::decode(SourceReader::all(&blob), &WindowBudget::new(u64::MAX))?;
     let tar_bytes = copy(&mut decoder, &mut io::sink(), &mut buf)?;
     drop(decoder);
     let decode = start.elapsed();

@@ -127,7 +127,8 @@ impl Apply {
             &[&self.old, &Reference::file(&self.delta)],
         )?;
         let place = || format!("reading {}", self.delta.display());
-        let budget = Budget::beside(global.memory.0, global.memory.0.saturating_sub(SPOOL), None);
+        let budget =
+            Budget::with_reserved(global.memory.0, global.memory.0.saturating_sub(SPOOL), None);
         let file = || -> Result<Source> {
             if output::is_standard(&self.delta) {
                 return stdin(&budget, global.max_size.0);

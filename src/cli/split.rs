@@ -16,7 +16,7 @@ use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Platform, media_type};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::ChurnRule;
-use crate::plan::update::{self, Client, Prices};
+use crate::plan::update::{self, CostModel, TargetClients};
 use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
@@ -128,18 +128,18 @@ impl std::fmt::Display for Percent {
 
 impl Update {
     fn options(&self) -> update::Options {
-        let prices = Prices {
-            client: match self.client.map(|client| client.reuse) {
-                None => Client::Any,
-                Some(Reuse::Chain) => Client::Chain,
-                Some(Reuse::Digest | Reuse::DiffId) => Client::Set,
+        let cost_model = CostModel {
+            clients: match self.client.map(|client| client.reuse) {
+                None => TargetClients::Any,
+                Some(Reuse::Chain) => TargetClients::Chain,
+                Some(Reuse::Digest | Reuse::DiffId) => TargetClients::Set,
             },
             beta: self.beta,
             max_dead: self.max_dead.0,
             max_layers: self.max_layers,
         };
         let purge = self.purge.clone();
-        update::Options { prices, purge, keep_secrets: self.keep_secrets, exact: self.exact }
+        update::Options { cost_model, purge, keep_secrets: self.keep_secrets, exact: self.exact }
     }
 }
 

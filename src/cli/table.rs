@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::base::byte_size::ByteSize;
-use crate::plan::update::{Evened, Verdict};
+use crate::plan::update::{CarriedOver, Verdict};
 use crate::split::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
 
 /// Returns a table without lines, whose first `left` columns are text and the others numbers.
@@ -219,16 +219,16 @@ fn update_lines(update: &UpdateReport) -> String {
         ByteSize(update.dead_bytes),
         share(update.dead_bytes, update.total_bytes, 1),
     );
-    let evened = &update.evened;
-    if *evened != Evened::default() {
+    let carried_over = &update.carried_over;
+    if *carried_over != CarriedOver::default() {
         let _ = writeln!(
             text,
             "carried over: timestamps of {} files ({}), {} directories and {} compiled Python files \
              without other changes",
-            number(evened.files),
-            ByteSize(evened.bytes),
-            number(evened.directories),
-            number(evened.bytecode)
+            number(carried_over.files),
+            ByteSize(carried_over.bytes),
+            number(carried_over.directories),
+            number(carried_over.bytecode)
         );
     }
     if let Some(largest) = update.deleted.first() {

@@ -14,7 +14,7 @@ use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Platform;
 use crate::plan::recorded_times::Held;
-use crate::plan::update::{Evened, even_out};
+use crate::plan::update::{CarriedOver, carry_over};
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
@@ -60,7 +60,7 @@ impl Verify {
             )));
         }
         let mut paths = 0;
-        let mut evened = Evened::default();
+        let mut carried_over = CarriedOver::default();
         let mut held = Held::default();
         // Files that are rewritten for the comparison go to disk: memory is for the two images.
         let on_disk = Budget::new(0, None);
@@ -76,12 +76,12 @@ impl Verify {
                 // What B carried over from its previous image is what A would carry over from B.
                 let policy = MtimePolicy::Preserve;
                 let Flattened { files, contents, .. } = flat;
-                let (one, kept) = even_out(files, contents, &on_disk, &b.flat.files, policy)?;
+                let (one, kept) = carry_over(files, contents, &on_disk, &b.flat.files, policy)?;
                 held.add(&kept);
-                evened.files += one.files;
-                evened.bytes += one.bytes;
-                evened.directories += one.directories;
-                evened.bytecode += one.bytecode;
+                carried_over.files += one.files;
+                carried_over.bytes += one.bytes;
+                carried_over.directories += one.directories;
+                carried_over.bytecode += one.bytecode;
             }
             paths += flat.files.entries().len();
             differences.extend(compare(&flat.files, &b.flat.files));
@@ -89,7 +89,7 @@ impl Verify {
         let same = differences.is_empty();
         let value = || {
             json!({
-                "schema": SCHEMA, "same": same, "paths": paths, "evened": evened, "held": held,
+                "schema": SCHEMA, "same": same, "paths": paths, "carried_over": carried_over, "held": held,
                 "differences": differences,
             })
         };
@@ -99,12 +99,14 @@ impl Verify {
                 let _ = writeln!(text, "{d}");
             }
             let _ = match differences.len() {
-                0 if evened == Evened::default() => writeln!(text, "same: {paths} paths"),
+                0 if carried_over == CarriedOver::default() => {
+                    writeln!(text, "same: {paths} paths")
+                }
                 0 => writeln!(
                     text,
                     "same: {paths} paths, ignoring the timestamps of {} files and {} directories, \
                      and those in {} compiled Python files",
-                    evened.files, evened.directories, evened.bytecode
+                    carried_over.files, carried_over.directories, carried_over.bytecode
                 ),
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),

@@ -1,42 +1,42 @@
-//! What a layer does, entry by entry: its changeset.
+//! The changeset of a layer: what it does, entry by entry.
 
 use crate::model::fileset::{Inode, Kind};
 
-/// One line of a layer's changeset. Paths have no leading slash and no empty, `.` or `..` part;
-/// the root's is empty.
+/// One change of a layer. Paths have no leading slash and no empty, `.` or `..` part; that of the root
+/// is empty.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// What it is about.
+    /// The path that it changes.
     pub path: Box<[u8]>,
-    /// What happens there.
-    pub what: What,
+    /// What it does there.
+    pub kind: ChangeKind,
 }
 
 /// What a layer does at a path
 /// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md)).
 #[derive(Debug, Clone)]
-pub enum What {
-    /// Something new is there.
-    Put(Inode),
-    /// Another name for `target`; the inode takes the metadata of `like`, as clients apply the
-    /// link's own header. The kind of `like` means nothing.
+pub enum ChangeKind {
+    /// Adds an inode.
+    Add(Inode),
+    /// Adds another name for `target`. The inode gets this `metadata`, as clients apply the link's own
+    /// header; the kind in it is ignored.
     Link {
         /// Path of the other name.
         target: Box<[u8]>,
         /// Metadata.
-        like: Inode,
+        metadata: Inode,
     },
-    /// What lower layers have there is gone.
+    /// Removes what lower layers have at the path.
     Whiteout,
-    /// What lower layers have below there is gone.
+    /// Removes what lower layers have below the path.
     Opaque,
-    /// A file that nobody sees at its path; hard links of the same layer name it.
+    /// Adds a file that is not visible at its path; hard links of the same layer name it.
     Unnamed(Inode),
 }
 
-/// Gives an inode the metadata that a hard link's own header has. Clients only ever set: an
-/// attribute that the header lacks stays, but for capabilities when the owner becomes another,
-/// since chown(2) drops them. Of symlinks they set the owner and attributes, not mode and time.
+/// Gives an inode the metadata in a hard link's own header. Clients only add: an attribute that the
+/// header lacks stays, except capabilities when the owner changes, since chown(2) drops them. For
+/// symlinks they set owner and attributes, not mode and time.
 pub(crate) fn set_by_link(inode: &mut Inode, like: &Inode) {
     let own = |new: u32, old: u32| if new == NO_ID { old } else { new };
     let owner = (own(like.uid, inode.uid), own(like.gid, inode.gid));
@@ -57,5 +57,5 @@ pub(crate) fn set_by_link(inode: &mut Inode, like: &Inode) {
     inode.xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
 }
 
-/// To chown(2) this is no user or group: it leaves what is there.
+/// The ID that chown(2) takes as "leave unchanged".
 pub(super) const NO_ID: u32 = u32::MAX;

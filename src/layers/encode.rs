@@ -46,7 +46,7 @@ pub struct Options {
 
 /// What goes in a layer.
 #[derive(Debug, Clone, Copy)]
-pub struct Layer<'a> {
+pub struct LayerSpec<'a> {
     /// Positions in the file set's entries, in path order, parents included.
     pub entries: &'a [u32],
     /// Paths that lower layers have and this one takes away, in order; their parents are among
@@ -54,7 +54,7 @@ pub struct Layer<'a> {
     pub whiteouts: &'a [Box<[u8]>],
 }
 
-impl Layer<'_> {
+impl LayerSpec<'_> {
     /// Paths of the whiteouts' entries, sorted.
     fn markers(&self) -> Vec<Vec<u8>> {
         let marker = |path: &[u8]| {
@@ -68,13 +68,13 @@ impl Layer<'_> {
 }
 
 /// What each compressor thread may hold at once, roughly: a job's input and output and its tables.
-pub const MEMORY_A_WORKER: u64 = 24 << 20;
+pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 
 /// Encodes layers.
 pub fn encode(
     files: &FileSet,
     contents: &Contents,
-    layers: &[Layer<'_>],
+    layers: &[LayerSpec<'_>],
     options: Options,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
@@ -84,14 +84,14 @@ pub fn encode(
     progress.begin("encode", sizes.iter().sum());
     let mut order: Vec<usize> = (0..layers.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
-    let abreast = options.threads.clamp(1, layers.len().max(1));
+    let concurrency = options.threads.clamp(1, layers.len().max(1));
     // With few layers the last ones to finish have cores to themselves: let them use them.
     let few = layers.len() < 4 * options.threads;
-    let workers = if few { (2 * options.threads).div_ceil(abreast) as u32 } else { 1 };
+    let workers = if few { (2 * options.threads).div_ceil(concurrency) as u32 } else { 1 };
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
         layers.iter().map(|_| Mutex::new(None)).collect();
-    threads::run_on(abreast, || {
+    threads::run_on(concurrency, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
             let job = Job { files, contents, links: &links, progress };
@@ -114,7 +114,7 @@ pub fn encode(
 }
 
 /// Bytes of the tar that a layer will be. `links` counts each inode's names.
-fn tar_size(files: &FileSet, links: &[u32], layer: &Layer<'_>) -> u64 {
+fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
     let mut first = FirstNames::new(links);
     let markers: u64 = layer.markers().iter().map(|p| tar::entry_size(&whiteout(p))).sum();
     let entries = layer.entries.iter().map(|i| {
@@ -136,7 +136,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn layer(
         &self,
-        layer: &Layer<'_>,
+        layer: &LayerSpec<'_>,
         tar_bytes: u64,
         compression: &Compression,
         workers: u32,

@@ -22,7 +22,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_IMPLIED, MAX_PATH};
 use crate::base::progress::Progress;
 use crate::layers::Limits;
-use crate::layers::changeset::{Change, What, set_by_link};
+use crate::layers::changeset::{Change, ChangeKind, set_by_link};
 use crate::layers::driver::Attributes;
 use crate::layers::read::{LayerContent, read_layer};
 use crate::model::content::{Budget, Contents};
@@ -216,15 +216,15 @@ impl Tree {
         let put = OnceCell::new();
         let puts = |path: &[u8]| {
             let all = || -> BTreeSet<&[u8]> {
-                let put = changes.iter().filter(|c| matches!(c.what, What::Put(_)));
+                let put = changes.iter().filter(|c| matches!(c.kind, ChangeKind::Add(_)));
                 put.map(|c| &*c.path).collect()
             };
             put.get_or_init(all).contains(path)
         };
         for change in &changes {
-            let itself = match change.what {
-                What::Whiteout => true,
-                What::Opaque => false,
+            let itself = match change.kind {
+                ChangeKind::Whiteout => true,
+                ChangeKind::Opaque => false,
                 _ => continue,
             };
             self.whiteout(&change.path, itself, &puts)
@@ -232,19 +232,19 @@ impl Tree {
         }
         let mut changes = changes;
         changes.reverse();
-        while let Some(Change { path, what }) = changes.pop() {
+        while let Some(Change { path, kind: what }) = changes.pop() {
             // The tree takes as much as the list gives back.
             if changes.len().is_multiple_of(FREED) {
                 changes.shrink_to(changes.len());
             }
             match what {
-                What::Put(inode) => self.put(&path, inode),
-                What::Link { target, like } => self.link(&path, &target, &like),
-                What::Unnamed(inode) => {
+                ChangeKind::Add(inode) => self.put(&path, inode),
+                ChangeKind::Link { target, metadata: like } => self.link(&path, &target, &like),
+                ChangeKind::Unnamed(inode) => {
                     self.unnamed(&path, inode);
                     Ok(())
                 }
-                What::Whiteout | What::Opaque => Ok(()),
+                ChangeKind::Whiteout | ChangeKind::Opaque => Ok(()),
             }
             .with_context(|| display(&path))?;
         }

@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::changeset::{Change, What};
+use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{ENTRY_BYTES, MAX_ENTRIES};
-use crate::model::content::{Budget, Windows};
+use crate::model::content::{Budget, WindowBudget};
 use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
 use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
 
@@ -40,7 +40,7 @@ impl Limits {
     }
 
     /// Room for the windows of decoders.
-    pub(super) fn windows(&self) -> &Arc<Windows> {
+    pub(super) fn windows(&self) -> &Arc<WindowBudget> {
         self.budget.windows()
     }
 
@@ -76,16 +76,16 @@ impl Drop for Limits {
 
 /// What the index keeps of a change, and its copies at any time.
 pub(super) fn index_bytes(change: &Change) -> u64 {
-    let (more, inode) = match &change.what {
-        What::Put(inode) | What::Unnamed(inode) => match &inode.kind {
+    let (more, inode) = match &change.kind {
+        ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
             Kind::Symlink { target } => (2 * target.len(), Some(inode)),
             Kind::File(FileData { location: Location::Sparse(map), .. }) => {
                 (48 + 16 * map.len(), Some(inode))
             }
             _ => (0, Some(inode)),
         },
-        What::Link { target, like } => (target.len(), Some(like)),
-        What::Whiteout | What::Opaque => (0, None),
+        ChangeKind::Link { target, metadata: like } => (target.len(), Some(like)),
+        ChangeKind::Whiteout | ChangeKind::Opaque => (0, None),
     };
     let xattrs = inode.and_then(|i| i.xattrs.as_deref()).into_iter().flatten();
     let xattrs: usize = xattrs.map(|(name, value)| 96 + 2 * (name.len() + value.len())).sum();
@@ -106,7 +106,7 @@ impl Implied {
             hasher.write(path);
             hasher.finish()
         };
-        if let What::Put(Inode { kind: Kind::Dir, .. }) = &change.what {
+        if let ChangeKind::Add(Inode { kind: Kind::Dir, .. }) = &change.kind {
             self.0.insert(number(&change.path));
         }
         let mut bytes = 0;

@@ -1,6 +1,6 @@
 //! The paths of a layer, and what those that begin with `.wh.` stand for.
 
-use super::changeset::{Change, What};
+use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::model::fileset::{base_name, join, parent, parts};
@@ -43,7 +43,7 @@ pub(super) enum Marker {
     /// Nothing: it is a name like others.
     No,
     /// Nothing that clients follow.
-    PassedOver,
+    Ignored,
     /// A file that AUFS kept for hard links alone to name.
     Unnamed,
     /// A whiteout.
@@ -61,20 +61,20 @@ pub(super) fn marker(path: &[u8]) -> Result<Marker> {
     let dir = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default();
     if name != b".wh..wh..opq" && parts(path).any(|part| part.starts_with(b".wh..wh.")) {
         let linked = dir == b".wh..wh.plnk";
-        return Ok(if linked { Marker::Unnamed } else { Marker::PassedOver });
+        return Ok(if linked { Marker::Unnamed } else { Marker::Ignored });
     }
     if parts(dir).any(|part| part.starts_with(b".wh.")) {
         return Err(Error::malformed("a name below a whiteout"));
     }
     if name == b".wh..wh..opq" {
-        return Ok(Marker::Change(Change { path: dir.into(), what: What::Opaque }));
+        return Ok(Marker::Change(Change { path: dir.into(), kind: ChangeKind::Opaque }));
     }
     let hidden = &name[b".wh.".len()..];
     if hidden.is_empty() || hidden == b"." || hidden == b".." {
         return Err(Error::malformed("a whiteout that names nothing"));
     }
     let path = join(dir, hidden).into();
-    Ok(Marker::Change(Change { path, what: What::Whiteout }))
+    Ok(Marker::Change(Change { path, kind: ChangeKind::Whiteout }))
 }
 
 #[cfg(test)]
@@ -104,9 +104,9 @@ mod tests {
     fn whiteouts_are_told_from_names() {
         let read = |p: &[u8]| match marker(p) {
             Ok(Marker::No) => "a name".to_owned(),
-            Ok(Marker::PassedOver) => "nothing".to_owned(),
+            Ok(Marker::Ignored) => "nothing".to_owned(),
             Ok(Marker::Unnamed) => "a file without a name".to_owned(),
-            Ok(Marker::Change(c)) => format!("{:?} of {}", c.what, c.path.escape_ascii()),
+            Ok(Marker::Change(c)) => format!("{:?} of {}", c.kind, c.path.escape_ascii()),
             Err(_) => "an error".to_owned(),
         };
         for (path, want) in [

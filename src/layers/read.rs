@@ -7,7 +7,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
-use super::changeset::{Change, What};
+use super::changeset::{Change, ChangeKind};
 use super::driver::{Attributes, Meaning};
 use super::limits::{Implied, Limits, index_bytes};
 use super::names::{Marker, clean, marker};
@@ -50,8 +50,8 @@ pub struct Span<'a> {
 impl LayerContent {
     /// The regular files that the layer puts somewhere, with their paths, in its order.
     pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
-        self.changes.iter().filter_map(|c| match &c.what {
-            What::Put(inode) | What::Unnamed(inode) => match &inode.kind {
+        self.changes.iter().filter_map(|c| match &c.kind {
+            ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
                 Kind::File(file) => Some((&*c.path, file)),
                 _ => None,
             },
@@ -168,7 +168,7 @@ impl Found<'_> {
         let unnamed = match marker(&path)? {
             Marker::No => false,
             Marker::Unnamed if matches!(entry.kind, EntryKind::File { .. }) => true,
-            Marker::Unnamed | Marker::PassedOver => return Ok(()),
+            Marker::Unnamed | Marker::Ignored => return Ok(()),
             Marker::Change(change) => {
                 self.changes.push(change);
                 return Ok(());
@@ -178,10 +178,10 @@ impl Found<'_> {
         match meaning {
             Meaning::None => {}
             Meaning::Opaque => {
-                self.changes.push(Change { path: path.clone(), what: What::Opaque });
+                self.changes.push(Change { path: path.clone(), kind: ChangeKind::Opaque });
             }
             Meaning::Whiteout => {
-                self.changes.push(Change { path, what: What::Whiteout });
+                self.changes.push(Change { path, kind: ChangeKind::Whiteout });
                 return Ok(());
             }
         }
@@ -199,11 +199,11 @@ impl Found<'_> {
             EntryKind::File { size, sparse } => {
                 let inode =
                     inode(Kind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
-                if unnamed { What::Unnamed(inode) } else { What::Put(inode) }
+                if unnamed { ChangeKind::Unnamed(inode) } else { ChangeKind::Add(inode) }
             }
-            EntryKind::HardLink { target } => What::Link {
+            EntryKind::HardLink { target } => ChangeKind::Link {
                 target: clean(target).with_context(|| "hard link target")?,
-                like: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
+                metadata: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
             },
             EntryKind::Symlink { target } if target.is_empty() => {
                 return Err(Error::malformed("a symlink without a target"));
@@ -214,18 +214,18 @@ impl Found<'_> {
                 ));
             }
             EntryKind::Symlink { target } => {
-                What::Put(inode(Kind::Symlink { target: target.clone() }))
+                ChangeKind::Add(inode(Kind::Symlink { target: target.clone() }))
             }
-            EntryKind::Dir => What::Put(inode(Kind::Dir)),
-            EntryKind::Fifo => What::Put(inode(Kind::Fifo)),
+            EntryKind::Dir => ChangeKind::Add(inode(Kind::Dir)),
+            EntryKind::Fifo => ChangeKind::Add(inode(Kind::Fifo)),
             EntryKind::CharDevice { major, minor } => {
-                What::Put(inode(Kind::CharDevice { major: *major, minor: *minor }))
+                ChangeKind::Add(inode(Kind::CharDevice { major: *major, minor: *minor }))
             }
             EntryKind::BlockDevice { major, minor } => {
-                What::Put(inode(Kind::BlockDevice { major: *major, minor: *minor }))
+                ChangeKind::Add(inode(Kind::BlockDevice { major: *major, minor: *minor }))
             }
         };
-        self.changes.push(Change { path, what });
+        self.changes.push(Change { path, kind: what });
         Ok(())
     }
 

@@ -93,7 +93,7 @@ pub struct PlannedLayer {
     pub label: String,
 }
 
-impl<'a> From<&'a PlannedLayer> for encode::Layer<'a> {
+impl<'a> From<&'a PlannedLayer> for encode::LayerSpec<'a> {
     fn from(planned: &'a PlannedLayer) -> Self {
         Self { entries: &planned.entries, whiteouts: &planned.whiteouts }
     }

@@ -121,9 +121,9 @@ impl Job<'_> {
             Some(before) => Some(self.pool.install(|| {
                 let previous = Previous::read(before, options, budget, progress)
                     .with_context(|| "the previous image")?;
-                let (evened, more) = previous.carry_over(&mut flat, options, budget)?;
+                let (carried_over, more) = previous.carry_over(&mut flat, options, budget)?;
                 held.add(&more);
-                Ok::<_, Error>((previous, evened))
+                Ok::<_, Error>((previous, carried_over))
             })?),
         };
         let (analysis, estimates) = self.analyze(&flat)?;
@@ -134,9 +134,10 @@ impl Job<'_> {
                 &estimates,
                 &plan::Options { target: options.target, only: None },
             )),
-            Some((previous, evened)) => {
-                let new = secrets::New::of(&flat, &analysis);
-                let decide = || previous.decide(&new, &estimates, evened, purge, options, progress);
+            Some((previous, carried_over)) => {
+                let new = secrets::NewContents::of(&flat, &analysis);
+                let decide =
+                    || previous.decide(&new, &estimates, carried_over, purge, options, progress);
                 self.pool.install(decide)?
             }
         };
@@ -211,8 +212,8 @@ impl Job<'_> {
         if options.dry_run {
             return Ok(None);
         }
-        let layers: Vec<_> = plan.layers.iter().map(encode::Layer::from).collect();
-        let threads = options.encoding_threads(budget.beside_index());
+        let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
+        let threads = options.encoding_threads(budget.remaining_after_index());
         let encoding = encode::Options { compression: options.compression, threads };
         let (files, contents) = (&flat.files, &flat.contents);
         encode::encode(files, contents, &layers, encoding, budget, self.progress).map(Some)

@@ -82,14 +82,14 @@ impl Default for Options {
 impl Options {
     /// Threads for encoding: what they hold must leave half of the memory to the spools.
     pub(super) fn encoding_threads(&self, memory: u64) -> usize {
-        let affordable = memory / 2 / (2 * encode::MEMORY_A_WORKER);
+        let affordable = memory / 2 / (2 * encode::MEMORY_PER_WORKER);
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 
     /// The memory, less what encoders will hold.
     pub fn budget(&self) -> Arc<Budget> {
-        let encoders = self.encoding_threads(self.memory) as u64 * 2 * encode::MEMORY_A_WORKER;
-        Budget::beside(self.memory, encoders, None)
+        let encoders = self.encoding_threads(self.memory) as u64 * 2 * encode::MEMORY_PER_WORKER;
+        Budget::with_reserved(self.memory, encoders, None)
     }
 
     /// As it is noted on the image.

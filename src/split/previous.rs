@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::format::codec::Format;
 use crate::layers::Limits;
-use crate::layers::changeset::{Change, What};
+use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::encode::EncodedLayer;
 use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
 use crate::layers::read::LayerContent;
@@ -20,12 +20,12 @@ use crate::model::oci::{self, Descriptor, Manifest};
 use crate::plan::Plan;
 use crate::plan::analyze::Analysis;
 use crate::plan::recorded_times::Held;
-use crate::plan::update::{self, Dead, Evened, Fate, OldLayer, Update, Verdict};
+use crate::plan::update::{self, CarriedOver, DeadFile, LayerDecision, OldLayer, Update, Verdict};
 use crate::simulate;
 use crate::transport::image::{Image, LayerBlob};
 
 /// A layer of the previous image that is kept.
-pub(super) struct Kept {
+pub(super) struct KeptLayer {
     pub(super) descriptor: Descriptor,
     pub(super) diff_id: Digest,
     pub(super) label: String,
@@ -54,20 +54,20 @@ pub(super) struct Previous<'a> {
 /// Which layers of the previous image are kept, and which are new.
 pub(super) struct Decision {
     /// Lowest first.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<KeptLayer>,
     /// The layers above them.
     pub(super) plan: Plan,
     /// What was decided of the previous image, if there is one.
-    update: Option<Decided>,
+    update: Option<PreviousDecisions>,
 }
 
 /// What is told of the previous image's layers.
-struct Decided {
-    fates: Vec<Fate>,
+struct PreviousDecisions {
+    decisions: Vec<LayerDecision>,
     labels: Vec<String>,
-    dead: Vec<Dead>,
+    dead: Vec<DeadFile>,
     secrets: Vec<LostSecret>,
-    evened: Evened,
+    carried_over: CarriedOver,
 }
 
 impl<'a> Previous<'a> {
@@ -83,7 +83,7 @@ impl<'a> Previous<'a> {
         let read = flatten::read(&image.layers, keep, options.max_size, budget, progress)?;
         let old = |(read, blob): (&LayerContent, &LayerBlob)| OldLayer {
             name: blob.name.clone(),
-            barred: !read.driver.is_empty(),
+            must_drop: !read.driver.is_empty(),
             changes: read.changes.clone(),
             blob_bytes: blob.source.size(),
         };
@@ -109,26 +109,26 @@ impl<'a> Previous<'a> {
         new: &mut Flattened,
         options: &Options,
         budget: &Arc<Budget>,
-    ) -> Result<(Evened, Held)> {
+    ) -> Result<(CarriedOver, Held)> {
         if options.update.exact {
             return Ok(Default::default());
         }
         let Flattened { files, contents, .. } = new;
-        update::even_out(files, contents, budget, &self.files, options.mtime)
+        update::carry_over(files, contents, budget, &self.files, options.mtime)
     }
 
     /// Decides what is kept, and plans the new layers.
     pub(super) fn decide(
         self,
-        new: &secrets::New<'_>,
+        new: &secrets::NewContents<'_>,
         estimates: &[u64],
-        evened: Evened,
+        carried_over: CarriedOver,
         purge: &mut Purge<'_>,
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<Decision> {
         let Self { layers, files, contents, .. } = &self;
-        let dead = update::dead(new.files, layers);
+        let dead = update::dead_files(new.files, layers);
         purge.meet(new.files, layers, &dead);
         let secrets = if options.update.keep_secrets {
             Vec::new()
@@ -136,22 +136,23 @@ impl<'a> Previous<'a> {
             secrets::lost(new, &dead, contents, progress)?
         };
         let secret = secrets.iter().map(|s| s.layer - 1);
-        let now = update::New {
+        let now = update::NewImage {
             files: new.files,
             analysis: new.analysis,
             estimates,
             target: options.target,
         };
         let update = update::update(now, files, layers, dead, secret, &options.update)?;
-        let kept = update.fates.iter().enumerate().filter(|(_, f)| f.verdict == Verdict::Kept);
-        let kept = kept.map(|(i, fate)| self.kept(i, fate)).collect::<Result<_>>()?;
-        let Update { fates, plan, dead } = update;
-        let update = Decided { fates, labels: self.labels, dead, secrets, evened };
+        let kept = update.decisions.iter().enumerate().filter(|(_, f)| f.verdict == Verdict::Kept);
+        let kept = kept.map(|(i, decision)| self.kept(i, decision)).collect::<Result<_>>()?;
+        let Update { decisions, plan, dead } = update;
+        let update =
+            PreviousDecisions { decisions, labels: self.labels, dead, secrets, carried_over };
         Ok(Decision { kept, plan, update: Some(update) })
     }
 
     /// The layer at `i`, which is kept.
-    fn kept(&self, i: usize, fate: &Fate) -> Result<Kept> {
+    fn kept(&self, i: usize, decision: &LayerDecision) -> Result<KeptLayer> {
         let (layer, stats) = (&self.image.layers[i], self.stats[i]);
         let kind = Format::of(layer.source.as_ref())?.media_type();
         let mut descriptor = Descriptor::new(kind, stats.digest, stats.blob_bytes);
@@ -162,7 +163,7 @@ impl<'a> Previous<'a> {
         annotations.insert(PLAN.to_owned(), self.labels[i].clone());
         descriptor.annotations = Some(annotations);
         let (files, bytes) = count(&self.layers[i].changes);
-        Ok(Kept {
+        Ok(KeptLayer {
             descriptor,
             diff_id: layer.diff_id,
             label: self.labels[i].clone(),
@@ -171,7 +172,7 @@ impl<'a> Previous<'a> {
             files,
             bytes,
             entries: stats.entries,
-            live: fate.live,
+            live: decision.live,
         })
     }
 }
@@ -188,7 +189,7 @@ impl Decision {
         analysis: &Analysis,
         encoded: Option<&[EncodedLayer]>,
     ) -> Vec<LayerReport> {
-        let kept = self.kept.iter().map(Kept::report);
+        let kept = self.kept.iter().map(KeptLayer::report);
         kept.chain(report::layers(&self.plan, analysis, encoded)).collect()
     }
 
@@ -208,9 +209,9 @@ impl Decision {
     /// What became of the previous image, whose place the image with these `layers` takes.
     pub(super) fn report(&self, layers: &[LayerReport]) -> Option<UpdateReport> {
         let update = self.update.as_ref()?;
-        let fates = update.fates.iter().zip(&update.labels);
+        let decisions = update.decisions.iter().zip(&update.labels);
         let secrets = update.secrets.clone();
-        Some(report::update(fates, &update.dead, update.evened, secrets, layers))
+        Some(report::update(decisions, &update.dead, update.carried_over, secrets, layers))
     }
 
     /// What is said of layers that are dropped for secrets.
@@ -232,7 +233,7 @@ impl Decision {
     }
 }
 
-impl Kept {
+impl KeptLayer {
     /// Its row.
     fn report(&self) -> LayerReport {
         LayerReport {
@@ -255,8 +256,8 @@ impl Kept {
 
 /// Regular files in a layer, and their bytes.
 fn count(changes: &[Change]) -> (u64, u64) {
-    let sizes = changes.iter().filter_map(|c| match &c.what {
-        What::Put(Inode { kind: Kind::File(file), .. }) => Some(file.size),
+    let sizes = changes.iter().filter_map(|c| match &c.kind {
+        ChangeKind::Add(Inode { kind: Kind::File(file), .. }) => Some(file.size),
         _ => None,
     });
     sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))

@@ -9,7 +9,7 @@ use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::recorded_times::Held;
-use crate::plan::update::{Dead, Evened, Fate, Verdict};
+use crate::plan::update::{CarriedOver, DeadFile, LayerDecision, Verdict};
 use crate::plan::{self, Plan};
 use crate::simulate::{self, Profile};
 
@@ -80,13 +80,13 @@ pub struct OldLayerReport {
     pub bytes: u64,
     /// Those that the new image would show, as estimated.
     pub live: u64,
-    /// Kept, or why not.
+    /// Whether it is kept, and if not, why.
     pub verdict: Verdict,
 }
 
 /// A file in a kept layer that the image does not show.
 #[derive(Debug, Clone, Serialize)]
-pub struct DeadFile {
+pub struct DeletedFile {
     /// Its path; odd bytes are escaped.
     pub path: String,
     /// Its bytes.
@@ -95,7 +95,7 @@ pub struct DeadFile {
     pub layer: usize,
 }
 
-/// A deleted file that is likely a secret, in a layer that was given up for it.
+/// A deleted file that is likely a secret, in a layer that was dropped for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LostSecret {
     /// Number of the layer in the previous image, from 1.
@@ -119,14 +119,14 @@ pub struct UpdateReport {
     pub total_bytes: u64,
     /// Bytes of kept layers that the image does not show, as estimated.
     pub dead_bytes: u64,
-    /// What was evened out against the previous image.
-    pub evened: Evened,
-    /// Deleted files for which layers were given up.
+    /// What was carried over from the previous image.
+    pub carried_over: CarriedOver,
+    /// Deleted files for which layers were dropped.
     pub secrets: Vec<LostSecret>,
     /// Files in kept layers that have been overwritten.
     pub overwritten: u64,
     /// Files in kept layers whose path is gone, largest first.
-    pub deleted: Vec<DeadFile>,
+    pub deleted: Vec<DeletedFile>,
 }
 
 /// A simulated pull: docs/PULLS.md.
@@ -192,7 +192,7 @@ pub struct ImageReport {
     pub hidden: Hidden,
     /// Logs and caches left out with `--drop-noise`.
     pub dropped_noise: u64,
-    /// Times that stay because other files remember them.
+    /// Times that stay because other files record them.
     pub held: Held,
     /// Lowest first.
     pub layers: Vec<LayerReport>,
@@ -298,18 +298,18 @@ pub fn totals(layers: &[LayerReport]) -> Totals {
 
 /// How an image with these layers follows the previous one, each of whose layers has a label.
 pub fn update<'a>(
-    fates: impl Iterator<Item = (&'a Fate, &'a String)>,
-    dead: &[Dead],
-    evened: Evened,
+    decisions: impl Iterator<Item = (&'a LayerDecision, &'a String)>,
+    dead: &[DeadFile],
+    carried_over: CarriedOver,
     secrets: Vec<LostSecret>,
     layers: &[LayerReport],
 ) -> UpdateReport {
-    let previous: Vec<_> = fates
-        .map(|(fate, label)| OldLayerReport {
+    let previous: Vec<_> = decisions
+        .map(|(decision, label)| OldLayerReport {
             label: label.clone(),
-            bytes: fate.bytes,
-            live: fate.live,
-            verdict: fate.verdict,
+            bytes: decision.bytes,
+            live: decision.live,
+            verdict: decision.verdict,
         })
         .collect();
     let prefix = previous.iter().take_while(|l| l.verdict == Verdict::Kept).count();
@@ -324,7 +324,7 @@ pub fn update<'a>(
     let (mut overwritten, mut deleted) = (0, Vec::new());
     for d in dead {
         if d.deleted {
-            deleted.push(DeadFile { path: d.path(), bytes: d.bytes, layer: numbers[d.layer] });
+            deleted.push(DeletedFile { path: d.path(), bytes: d.bytes, layer: numbers[d.layer] });
         } else {
             overwritten += 1;
         }
@@ -336,7 +336,7 @@ pub fn update<'a>(
         chain_bytes: layers.iter().skip(prefix).map(LayerReport::stored).sum(),
         total_bytes: layers.iter().map(LayerReport::stored).sum(),
         dead_bytes: layers.iter().filter_map(|l| Some(l.stored().saturating_sub(l.live?))).sum(),
-        evened,
+        carried_over,
         secrets,
         overwritten,
         deleted,

@@ -12,26 +12,26 @@ use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, Kind};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::{Analysis, ComponentKind};
-use crate::plan::update::{Dead, Met, OldLayer, at, met};
+use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent, purge_match};
 use crate::secrets::{Item, Patterns, is_public};
 use crate::split::report::LostSecret;
 
 /// What the patterns of `--purge` met, in the images of all platforms.
 pub(super) struct Purge<'a> {
     patterns: &'a [PathPattern],
-    met: Vec<Met>,
+    met: Vec<PurgeMatch>,
     images_left: usize,
 }
 
 impl<'a> Purge<'a> {
     pub(super) fn new(patterns: &'a [PathPattern], images: usize) -> Self {
-        Self { patterns, met: vec![Met::Nothing; patterns.len()], images_left: images }
+        Self { patterns, met: vec![PurgeMatch::Nothing; patterns.len()], images_left: images }
     }
 
     /// Notes what the patterns meet in one image.
-    pub(super) fn meet(&mut self, new: &FileSet, previous: &[OldLayer], dead: &[Dead]) {
+    pub(super) fn meet(&mut self, new: &FileSet, previous: &[OldLayer], dead: &[DeadFile]) {
         for (all, pattern) in self.met.iter_mut().zip(self.patterns) {
-            let here = met(pattern, new, previous, dead);
+            let here = purge_match(pattern, new, previous, dead);
             if here > *all {
                 *all = here;
             }
@@ -47,12 +47,12 @@ impl<'a> Purge<'a> {
         let mut notes = Vec::new();
         for (met, pattern) in self.met.iter().zip(self.patterns).filter(|_| self.images_left == 0) {
             match met {
-                Met::Gone => {}
-                Met::Shown(path) => notes.push(format!(
+                PurgeMatch::Purged => {}
+                PurgeMatch::Shown(path) => notes.push(format!(
                     "--purge {pattern} only matches what is still in the new image, such as {path}, \
                      and stays there"
                 )),
-                Met::Nothing => {
+                PurgeMatch::Nothing => {
                     return Err(Error::not_found(format!(
                         "--purge {pattern} matches nothing in the previous image nor in the new one; \
                          check how it is spelt: a name as id_rsa is found in any folder, a path as \
@@ -66,7 +66,7 @@ impl<'a> Purge<'a> {
 }
 
 /// The new image.
-pub(super) struct New<'a> {
+pub(super) struct NewContents<'a> {
     pub(super) files: &'a FileSet,
     pub(super) contents: &'a Contents,
     pub(super) analysis: &'a Analysis,
@@ -76,8 +76,8 @@ pub(super) struct New<'a> {
 /// shows somewhere is not lost. Where it has another file at the path, with a secret of the same sort
 /// in it, that is renewed and everybody who has the image has it. Runs on the current rayon pool.
 pub(super) fn lost(
-    new: &New<'_>,
-    dead: &[Dead],
+    new: &NewContents<'_>,
+    dead: &[DeadFile],
     old: &Contents,
     progress: &dyn Progress,
 ) -> Result<Vec<LostSecret>> {
@@ -86,11 +86,11 @@ pub(super) fn lost(
         _ => None,
     });
     let shown: BTreeSet<&[u8; 32]> = shown.collect();
-    let gone = |d: &&Dead| {
+    let gone = |d: &&DeadFile| {
         d.file.as_ref().is_some_and(|f| !shown.contains(&f.hash))
             && !is_public(&d.path, new.owner(&d.path))
     };
-    let gone: Vec<&Dead> = dead.iter().filter(gone).collect();
+    let gone: Vec<&DeadFile> = dead.iter().filter(gone).collect();
     if gone.is_empty() {
         return Ok(Vec::new());
     }
@@ -102,8 +102,8 @@ pub(super) fn lost(
         }
     }
     let before = rules(before, old, &patterns, progress)?;
-    let rules_of = |d: &Dead| d.file.as_ref().and_then(|file| before.get(&file.hash));
-    let now = |d: &Dead| match &at(new.files, &d.path)?.kind {
+    let rules_of = |d: &DeadFile| d.file.as_ref().and_then(|file| before.get(&file.hash));
+    let now = |d: &DeadFile| match &find_following_parent(new.files, &d.path)?.kind {
         Kind::File(file) => Some(file),
         _ => None,
     };
@@ -162,7 +162,7 @@ fn rules<'a>(
     Ok(found?.into_iter().flatten().collect())
 }
 
-impl<'a> New<'a> {
+impl<'a> NewContents<'a> {
     pub(super) fn of(flat: &'a Flattened, analysis: &'a Analysis) -> Self {
         Self { files: &flat.files, contents: &flat.contents, analysis }
     }
@@ -204,7 +204,7 @@ mod tests {
             hash: *blake3::hash(&token).as_bytes(),
             location: Location::Span { source: 0, offset: 0 },
         };
-        let dead = |i: usize| Dead {
+        let dead = |i: usize| DeadFile {
             path: format!("srv/{i}").into_bytes().into(),
             bytes: if i == 0 { file.size } else { 0 },
             layer: i % 2,
@@ -214,7 +214,7 @@ mod tests {
         let dead: Vec<_> = (0..10).map(dead).collect();
         let (files, contents) = (FileSet::default(), Contents::default());
         let analysis = crate::plan::analyze::analyze(&files, &contents, &[]).unwrap();
-        let new = New { files: &files, contents: &contents, analysis: &analysis };
+        let new = NewContents { files: &files, contents: &contents, analysis: &analysis };
         let (old, read) = (Contents::new(vec![Arc::new(token)]), Read::default());
         let found = lost(&new, &dead, &old, &read).unwrap();
         assert_eq!(read.0.into_inner(), file.size);

@@ -14,7 +14,7 @@ use crate::base::database::Db;
 use crate::base::error::{ErrorKind, Result};
 use crate::base::progress::{Progress, Silent};
 use crate::format::tar::{EntryKind, Metadata, Writer};
-use crate::model::content::{Budget, ReadAt, Windows};
+use crate::model::content::{Budget, ReadAt, WindowBudget};
 use crate::model::digest::Digest;
 use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{Annotations, Config};
@@ -53,7 +53,7 @@ fn image(version: u64) -> Opened {
     let config_bytes = config.into_bytes();
     let config = Config::parse(&config_bytes).unwrap();
     let source = Arc::new(tar);
-    let windows = Windows::new(0);
+    let windows = WindowBudget::new(0);
     let blob =
         LayerBlob::undescribed("layer 1".into(), diff_id, source, u64::MAX, &windows).unwrap();
     Opened {

@@ -11,7 +11,7 @@ use super::files::{Files, document};
 use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::base::error::{Context, Error, Result, if_valid};
-use crate::model::content::Windows;
+use crate::model::content::WindowBudget;
 use crate::model::digest::Digest;
 use crate::model::oci::{self, Annotations, Config, Index};
 
@@ -47,7 +47,7 @@ pub fn open(
     archive: &dyn Files,
     tag: Option<&str>,
     max_size: u64,
-    windows: &Arc<Windows>,
+    windows: &Arc<WindowBudget>,
 ) -> Result<Opened> {
     let bytes = document(archive, "manifest.json")?.ok_or_else(|| {
         Error::not_found("there is no manifest.json, so this is not a docker-archive")
@@ -164,7 +164,7 @@ fn read_image(
     archive: &dyn Files,
     item: &Item,
     max_size: u64,
-    windows: &Arc<Windows>,
+    windows: &Arc<WindowBudget>,
     notes: &mut Vec<String>,
 ) -> Result<Image> {
     let config_bytes = document(archive, &item.config)?

@@ -11,7 +11,7 @@ use super::Transport;
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_RATIO, RATIO_FLOOR};
 use crate::format::codec;
-use crate::model::content::{Source, SourceReader, Windows};
+use crate::model::content::{Source, SourceReader, WindowBudget};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{
     self, Annotations, CONTAINERD_NAME, Config, Descriptor, Index, Manifest, Platform, REF_NAME,
@@ -40,7 +40,7 @@ enum BlobDigest {
     Stated(Digest),
     /// Computed from the bytes once they are read; with the limit of uncompressed bytes and the
     /// memory for decoder windows.
-    Found(Arc<OnceLock<Digest>>, u64, Arc<Windows>),
+    Found(Arc<OnceLock<Digest>>, u64, Arc<WindowBudget>),
 }
 
 impl fmt::Debug for LayerBlob {
@@ -68,7 +68,7 @@ impl LayerBlob {
         diff_id: Digest,
         source: Source,
         max_size: u64,
-        windows: &Arc<Windows>,
+        windows: &Arc<WindowBudget>,
     ) -> Result<Self> {
         let format = codec::Format::of(source.as_ref()).with_context(|| name.clone())?;
         let digest = match format {
@@ -93,7 +93,7 @@ impl LayerBlob {
         }
     }
 
-    fn read(&self, max_size: u64, windows: &Arc<Windows>) -> Result<Digest> {
+    fn read(&self, max_size: u64, windows: &Arc<WindowBudget>) -> Result<Digest> {
         let most = expanded_limit(self.source.size());
         let mut raw = Hashing::new(SourceReader::all(self.source.as_ref()));
         let (_, decoder) = codec::decode(&mut raw, windows)?;

@@ -16,7 +16,7 @@ use super::{Reference, Transport, docker_archive, is_image_name, layout, name, v
 use crate::base::error::{Context, Error, Result};
 use crate::base::read::read_some;
 use crate::format::codec;
-use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, Windows};
+use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, WindowBudget};
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 
@@ -41,7 +41,7 @@ pub struct Place {
     files: Box<dyn Files + Send + Sync>,
     transport: Transport,
     /// Memory for decoder windows of layers that are read only for their digest.
-    windows: Arc<Windows>,
+    windows: Arc<WindowBudget>,
 }
 
 impl fmt::Debug for Place {

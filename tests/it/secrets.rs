@@ -77,7 +77,7 @@ fn verdicts(update: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_layer_with_a_deleted_secret_is_given_up() {
+fn a_layer_with_a_deleted_secret_is_dropped() {
     let key = key("");
     let p = place(&[("root/.ssh/id_rsa", &key), ("srv/a", "a")], &[("srv/a", "a")]);
     let (update, said) = p.report(&[]);

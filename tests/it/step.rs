@@ -202,7 +202,7 @@ fn times_are_what_was_asked_for() {
     // What the policy allows is still carried over.
     let report = on_top(&["--mtime", "clamp:@2500"]);
     let image = &report["images"][0];
-    assert_eq!(image["update"]["evened"]["bytecode"], 1, "{image}");
+    assert_eq!(image["update"]["carried_over"]["bytecode"], 1, "{image}");
     assert_eq!(image["held"]["restamped"], 0, "{image}");
     assert!(verdicts(image).iter().all(|v| *v == "kept"), "{image}");
 }

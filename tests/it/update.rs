@@ -206,7 +206,7 @@ fn layers_are_kept_byte_for_byte_and_nothing_depends_on_threads() {
     let bytes = |field: &str| update[field].as_u64().unwrap();
     assert!(bytes("set_bytes") < bytes("total_bytes") / 2, "{update}");
     assert!(bytes("dead_bytes") * 5 <= bytes("total_bytes"), "{update}");
-    assert!(update["evened"]["files"].as_u64().unwrap() > 10, "{update}");
+    assert!(update["carried_over"]["files"].as_u64().unwrap() > 10, "{update}");
     // A dry run says the same and writes nothing.
     let mut dry = tool::relayer();
     dry.arg("split").arg(format!("oci:{}", new.display()));
@@ -316,7 +316,10 @@ fn python_finds_sources_and_compiled_files_in_step() {
         let report = split(&input, previous.as_deref(), &out, &[]);
         if version > 0 {
             // __init__ and same; other is out of step and changed is another.
-            assert_eq!(report["images"][0]["update"]["evened"]["bytecode"], 2, "version {version}");
+            assert_eq!(
+                report["images"][0]["update"]["carried_over"]["bytecode"], 2,
+                "version {version}"
+            );
         }
         fs::create_dir_all(at(format!("u{version}"))).unwrap();
         let rootfs = tool::unpack(&out, &at(format!("u{version}")));

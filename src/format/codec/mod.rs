@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::read::read_some;
-use crate::model::content::{ReadAt, SourceReader, Windows};
+use crate::model::content::{ReadAt, SourceReader, WindowBudget};
 use crate::model::oci::{Annotations, media_type};
 
 /// As many first bytes tell every format.
@@ -92,7 +92,7 @@ impl fmt::Display for Format {
 /// the decoder has come to its end, `reader` has come to its end as well.
 pub fn decode<'a>(
     mut reader: impl Read + Send + 'a,
-    windows: &Arc<Windows>,
+    windows: &Arc<WindowBudget>,
 ) -> Result<(Format, Box<dyn Read + Send + 'a>)> {
     let mut head = [0; MAGIC];
     let mut filled = 0;
@@ -120,7 +120,7 @@ pub fn decode<'a>(
 /// When it is compressed in another way, or can't be read.
 pub fn decode_archive<'a>(
     source: &'a dyn ReadAt,
-    windows: &Arc<Windows>,
+    windows: &Arc<WindowBudget>,
 ) -> Result<Option<(String, Box<dyn Read + 'a>)>> {
     let mut head = [0; xz::MAGIC.len()];
     if source.size() > head.len() as u64 {

@@ -35,7 +35,7 @@ fn compress(data: &[u8], compression: Compression, workers: u32, step: usize) ->
 
 fn decompress(data: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    decode(data, &Windows::new(u64::MAX))?.1.read_to_end(&mut out)?;
+    decode(data, &WindowBudget::new(u64::MAX))?.1.read_to_end(&mut out)?;
     Ok(out)
 }
 
@@ -148,7 +148,7 @@ fn errors_below_the_decoder_stay_as_they_are() {
         }
     }
     let good = compress(&sample(500_000), Compression::new("gzip", None, None).unwrap(), 1, 4096);
-    let mut decoder = decode(good[..1000].chain(Failing), &Windows::new(u64::MAX)).unwrap().1;
+    let mut decoder = decode(good[..1000].chain(Failing), &WindowBudget::new(u64::MAX)).unwrap().1;
     let e = Error::from(std::io::copy(&mut decoder, &mut std::io::sink()).unwrap_err());
     assert_eq!(e.kind(), ErrorKind::Limit);
 }
@@ -176,7 +176,7 @@ fn archives_may_be_xz() {
     let xz = |args: &[&str]| crate::base::testing::tool("xz", args, dir.path(), &plain);
     let decoded = |blob: Vec<u8>| {
         let (format, mut decoder) =
-            decode_archive(&blob, &Windows::new(u64::MAX)).unwrap().unwrap();
+            decode_archive(&blob, &WindowBudget::new(u64::MAX)).unwrap().unwrap();
         let mut out = Vec::new();
         let result = decoder.read_to_end(&mut out).map_err(|e| Error::from(e).to_string());
         assert_eq!(format, "xz");

@@ -7,7 +7,7 @@ use lzma_rust2::XzReader;
 
 use super::decoding_error;
 use crate::base::error::Result;
-use crate::model::content::{Window, Windows};
+use crate::model::content::{WindowBudget, WindowReservation};
 
 /// What xz data begins with.
 pub(super) const MAGIC: &[u8] = b"\xfd7zXZ\0";
@@ -16,14 +16,14 @@ const MEMORY: u64 = 128 << 20;
 
 pub(super) struct Decoder<R: Read> {
     inner: XzReader<R>,
-    _window: Window,
+    _window: WindowReservation,
 }
 
 impl<R: Read> Decoder<R> {
-    pub(super) fn new(inner: R, windows: &Arc<Windows>) -> Result<Self> {
-        let memory = windows.most().min(MEMORY);
+    pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
+        let memory = windows.max_window().min(MEMORY);
         let inner = XzReader::new_mem_limit(inner, true, (memory >> 10) as u32);
-        Ok(Self { inner, _window: windows.take(memory)? })
+        Ok(Self { inner, _window: windows.reserve(memory)? })
     }
 }
 

@@ -11,7 +11,7 @@ use zstd::zstd_safe::{
 use super::zstd_headers::Head;
 use super::{Format, decoding_error};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::model::content::{Window, Windows};
+use crate::model::content::{WindowBudget, WindowReservation};
 
 /// Clients decode windows up to 2²⁷ bytes (libzstd's default limit).
 pub(super) const MAX_WINDOW: u32 = 27;
@@ -82,15 +82,15 @@ pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W
 pub(super) struct Decoder<R> {
     inner: R,
     context: DCtx<'static>,
-    windows: Arc<Windows>,
-    window: Option<Window>,
+    windows: Arc<WindowBudget>,
+    window: Option<WindowReservation>,
     /// Bytes of `inner` that have been looked at and not yet been decoded.
     head: Vec<u8>,
     within: bool,
 }
 
 impl<R: BufRead> Decoder<R> {
-    pub(super) fn new(inner: R, windows: &Arc<Windows>) -> Result<Self> {
+    pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
         let mut context = DCtx::create();
         let limit = DParameter::WindowLogMax(MAX_WINDOW);
         context.set_parameter(limit).map_err(|code| Error::malformed(get_error_name(code)))?;
@@ -117,7 +117,7 @@ impl<R: BufRead> Decoder<R> {
             // Nobody waits for room and holds some. The context's buffers are made anew anyway.
             self.window = None;
             self.context.reset(ResetDirective::SessionOnly).map_err(decoder_says)?;
-            self.window = Some(self.windows.take(window)?);
+            self.window = Some(self.windows.reserve(window)?);
         }
         self.within = !self.head.is_empty();
         Ok(self.within)

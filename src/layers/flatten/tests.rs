@@ -8,7 +8,7 @@ fn inode(kind: Kind) -> Inode {
 }
 
 fn put(path: &str, kind: Kind) -> Change {
-    Change { path: path.as_bytes().into(), what: What::Put(inode(kind)) }
+    Change { path: path.as_bytes().into(), kind: ChangeKind::Add(inode(kind)) }
 }
 
 fn dir(path: &str) -> Change {
@@ -25,16 +25,16 @@ fn symlink(path: &str, target: &str) -> Change {
 }
 
 fn link(path: &str, target: &str) -> Change {
-    let what = What::Link { target: target.as_bytes().into(), like: inode(Kind::Fifo) };
-    Change { path: path.as_bytes().into(), what }
+    let what = ChangeKind::Link { target: target.as_bytes().into(), metadata: inode(Kind::Fifo) };
+    Change { path: path.as_bytes().into(), kind: what }
 }
 
 fn whiteout(path: &str) -> Change {
-    Change { path: path.as_bytes().into(), what: What::Whiteout }
+    Change { path: path.as_bytes().into(), kind: ChangeKind::Whiteout }
 }
 
 fn opaque(path: &str) -> Change {
-    Change { path: path.as_bytes().into(), what: What::Opaque }
+    Change { path: path.as_bytes().into(), kind: ChangeKind::Opaque }
 }
 
 fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
@@ -127,9 +127,9 @@ fn a_links_own_header_only_ever_sets() {
             Some(Box::new(xattrs.iter().map(xattr).collect::<Vec<_>>())).filter(|x| !x.is_empty())
         };
         let (mut a, mut l) = (put("a", kind), link("l", "a"));
-        let What::Put(inode) = &mut a.what else { unreachable!() };
+        let ChangeKind::Add(inode) = &mut a.kind else { unreachable!() };
         (inode.uid, inode.gid, inode.mtime.secs, inode.xattrs) = (5, 6, 1000, list(xattrs));
-        let What::Link { like: header, .. } = &mut l.what else { unreachable!() };
+        let ChangeKind::Link { metadata: header, .. } = &mut l.kind else { unreachable!() };
         (header.uid, header.gid, header.mtime.secs, header.mode) = (uid, 6, 2000, 0o600);
         header.xattrs = list(like);
         let (set, _) = flat(vec![vec![a, l]]).unwrap();
@@ -162,8 +162,8 @@ fn a_links_own_header_only_ever_sets() {
 #[test]
 fn a_file_of_aufs_is_there_for_links_alone() {
     let unnamed = |path: &str| {
-        let What::Put(inode) = file(path, 7).what else { unreachable!() };
-        Change { path: path.as_bytes().into(), what: What::Unnamed(inode) }
+        let ChangeKind::Add(inode) = file(path, 7).kind else { unreachable!() };
+        Change { path: path.as_bytes().into(), kind: ChangeKind::Unnamed(inode) }
     };
     let own = ".wh..wh.plnk/1.2";
     assert_eq!(show(vec![vec![unnamed(own), link("a", own), link("b", own)]]), "a=7+ b=7+");

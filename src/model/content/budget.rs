@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::Windows;
+use super::WindowBudget;
 use super::spool::{SEGMENT, STEP, Segment, Slot};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{INDEX_SHARE, MIN_INDEX};
@@ -17,7 +17,7 @@ use crate::base::temporary;
 /// spools. A spool can go to the temporary file, an index can't: when one grows, spools give way.
 pub struct Budget {
     memory: u64,
-    windows: Arc<Windows>,
+    windows: Arc<WindowBudget>,
     /// Bytes of indexes.
     index: AtomicU64,
     /// Memory for spools; negative while an index has more than was free.
@@ -40,17 +40,17 @@ impl Budget {
     /// Up to `memory` bytes in all, and beyond it a temporary file in `dir`; by default in
     /// `TMPDIR`, else `/var/tmp` (`/tmp` is memory on many systems).
     pub fn new(memory: u64, dir: Option<PathBuf>) -> Arc<Self> {
-        Self::beside(memory, 0, dir)
+        Self::with_reserved(memory, 0, dir)
     }
 
     /// The same where the caller holds `reserved` bytes of them itself, while no decoder runs.
-    pub fn beside(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
-        let reserved = reserved.max(Windows::room(memory));
+    pub fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
+        let reserved = reserved.max(WindowBudget::capacity(memory));
         // An eighth is for buffers and what the allocator wastes.
         let spools = memory.saturating_sub(reserved) / 8 * 7;
         Arc::new(Self {
             memory,
-            windows: Windows::new(memory),
+            windows: WindowBudget::new(memory),
             index: AtomicU64::new(0),
             left: AtomicI64::new(i64::try_from(spools).unwrap_or(i64::MAX)),
             resident: Mutex::default(),
@@ -62,12 +62,12 @@ impl Budget {
     }
 
     /// Room for the windows of decoders.
-    pub fn windows(&self) -> &Arc<Windows> {
+    pub fn windows(&self) -> &Arc<WindowBudget> {
         &self.windows
     }
 
     /// What indexes leave of the memory.
-    pub fn beside_index(&self) -> u64 {
+    pub fn remaining_after_index(&self) -> u64 {
         self.memory.saturating_sub(self.index.load(Ordering::Relaxed))
     }
 

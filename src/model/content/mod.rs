@@ -11,7 +11,7 @@ mod windows;
 
 pub use budget::Budget;
 pub use spool::{Spool, SpoolWriter};
-pub use windows::{Window, Windows};
+pub use windows::{WindowBudget, WindowReservation};
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -225,11 +225,11 @@ mod tests {
 
     #[test]
     fn windows_wait_for_room() {
-        let windows = super::super::Windows::new(0);
-        let first = windows.take(6 << 20).unwrap();
-        assert!(windows.take(9 << 20).is_err());
+        let windows = super::super::WindowBudget::new(0);
+        let first = windows.reserve(6 << 20).unwrap();
+        assert!(windows.reserve(9 << 20).is_err());
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| windows.take(6 << 20).unwrap().bytes());
+            let second = scope.spawn(|| windows.reserve(6 << 20).unwrap().bytes());
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(!second.is_finished());
             drop(first);

@@ -7,40 +7,40 @@ use crate::base::limits::{MIN_WINDOWS, WINDOWS_SHARE};
 
 /// Room for windows, which decoders that run side by side share. Who finds none waits for another
 /// to end.
-pub struct Windows {
+pub struct WindowBudget {
     memory: u64,
     left: Mutex<u64>,
     freed: Condvar,
 }
 
 /// A decoder's part of the room, given back when it goes.
-pub struct Window {
-    windows: Arc<Windows>,
+pub struct WindowReservation {
+    windows: Arc<WindowBudget>,
     bytes: u64,
 }
 
-impl Windows {
+impl WindowBudget {
     /// A part of `memory` bytes; never less than every decoder must have.
     pub fn new(memory: u64) -> Arc<Self> {
-        Arc::new(Self { memory, left: Mutex::new(Self::room(memory)), freed: Condvar::new() })
+        Arc::new(Self { memory, left: Mutex::new(Self::capacity(memory)), freed: Condvar::new() })
     }
 
     /// That part.
-    pub(super) fn room(memory: u64) -> u64 {
+    pub(super) fn capacity(memory: u64) -> u64 {
         (memory / WINDOWS_SHARE).max(MIN_WINDOWS)
     }
 
     /// The largest window that there can be room for.
-    pub fn most(&self) -> u64 {
-        Self::room(self.memory)
+    pub fn max_window(&self) -> u64 {
+        Self::capacity(self.memory)
     }
 
     /// Waits for room for a window. Whoever calls must hold no other.
     ///
     /// # Errors
     /// When it is larger than all of the room.
-    pub fn take(self: &Arc<Self>, bytes: u64) -> Result<Window> {
-        if bytes > Self::room(self.memory) {
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<WindowReservation> {
+        if bytes > Self::capacity(self.memory) {
             return Err(Error::limit(format!(
                 "its zstd frames need {bytes} bytes of memory to decompress; --memory {}MiB allows it",
                 bytes.saturating_mul(WINDOWS_SHARE).div_ceil(1 << 20)
@@ -51,18 +51,18 @@ impl Windows {
             left = self.freed.wait(left).unwrap_or_else(PoisonError::into_inner);
         }
         *left -= bytes;
-        Ok(Window { windows: Arc::clone(self), bytes })
+        Ok(WindowReservation { windows: Arc::clone(self), bytes })
     }
 }
 
-impl Window {
+impl WindowReservation {
     /// Its bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-impl Drop for Window {
+impl Drop for WindowReservation {
     fn drop(&mut self) {
         *self.windows.left.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
         self.windows.freed.notify_all();

@@ -160,7 +160,7 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The times that the database in `folder` remembers of files, by path.
+/// The times that the database in `folder` records of files, by path.
 pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
     headers(set, contents, folder, &mut |header| {
@@ -171,7 +171,7 @@ pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Ve
             else {
                 continue;
             };
-            // What its list of paths may come to; one without end remembers nothing of use.
+            // What its list of paths may come to; one without end records nothing of use.
             let Some(rest) = left.checked_sub(dir.len() + name.len()) else { return };
             left = rest;
             all.push(([dir, name].concat(), time));

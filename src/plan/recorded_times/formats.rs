@@ -1,4 +1,4 @@
-//! The table: which files remember which times, and how.
+//! The table: which files record which times, and how.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use super::values::{Candidates, Form};
 use crate::base::error::Result;
 use crate::model::fileset::{Entry, InodeId, base_name, parent};
 
-/// A sort of file that remembers times of others.
+/// A sort of file that records times of others.
 struct Format {
     /// What summaries call it.
     by: &'static str,
     /// Whether a regular file of this path and size may be one.
     is: fn(&[u8], u64) -> bool,
-    /// How it remembers.
+    /// How it records.
     rule: Rule,
 }
 
@@ -318,7 +318,7 @@ const FORMATS: &[Format] = &[
     },
 ];
 
-/// Finds all that remembers a time which is to be another.
+/// Finds all that records a time which is to be another.
 pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
     let mut scopes: Vec<Option<Candidates>> = FORMATS.iter().map(|_| None).collect();
     let files = relations.files;

@@ -1,9 +1,9 @@
-//! Times that other files remember.
+//! Times that other files record.
 //!
 //! Whoever changes modification times, whether by rule or because a previous image has others, goes
-//! through [`retime`]. What remembers the time of another file finds it in step, or out of step, as
-//! it was before: the file that it remembers keeps its time, or, where that is safe, the note is
-//! changed with it. `formats` is the one table of what remembers what; docs/TIMES.md explains it.
+//! through [`retime`]. What records the time of another file finds it in step, or out of step, as
+//! it was before: the file that it records keeps its time, or, where that is safe, the note is
+//! changed with it. `formats` is the one table of what records what; docs/TIMES.md explains it.
 
 mod formats;
 mod parse;
@@ -26,7 +26,7 @@ use relations::Relations;
 /// What came of a change of times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Held {
-    /// Files and directories that kept their time because a file of this sort remembers it.
+    /// Files and directories that kept their time because a file of this sort records it.
     pub by: BTreeMap<&'static str, u64>,
     /// Compiled Python files that hold their source's new time.
     pub restamped: u64,
@@ -47,7 +47,7 @@ impl Held {
         let by: Vec<_> = self.by.iter().map(|(by, n)| format!("{by} ({n})")).collect();
         (all > 0).then(|| {
             format!(
-                "{all} times stay as they are, since other files remember them: {}",
+                "{all} times stay as they are, since other files record them: {}",
                 by.join(", ")
             )
         })
@@ -59,7 +59,7 @@ impl Held {
 pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
 
 /// Gives every inode the time that `policy` makes of its own, but for those that other files
-/// remember.
+/// record.
 pub fn apply(
     policy: MtimePolicy,
     files: &mut FileSet,
@@ -70,7 +70,7 @@ pub fn apply(
     retime(files, contents, budget, after, None)
 }
 
-/// Gives inodes the times in `after`, but for those that other files remember. Files that have to
+/// Gives inodes the times in `after`, but for those that other files record. Files that have to
 /// hold another time are added to `contents`, and have the time in `after` where there is no `restamp`.
 pub fn retime(
     files: &mut FileSet,

@@ -112,12 +112,12 @@ pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
         return;
     };
     for (path, secs) in times {
-        remembered(r, &path, secs, by);
+        recorded(r, &path, secs, by);
     }
 }
 
 /// A package database has this time for a path.
-fn remembered(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
+fn recorded(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
     let path: Vec<&[u8]> = parts(path).collect();
     if let Some(id) = r.named(&path.join(&b'/')) {
         r.equal(id, secs, by);
@@ -144,7 +144,7 @@ pub(super) fn mtree(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
         } else if words[0].starts_with(b".")
             && let Some(secs) = time(&words).or(default)
         {
-            remembered(r, &unescaped(words[0]), secs, by);
+            recorded(r, &unescaped(words[0]), secs, by);
         }
     }
     Ok(())

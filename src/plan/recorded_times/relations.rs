@@ -208,7 +208,7 @@ impl<'a> Relations<'a> {
         }
     }
 
-    /// Something remembers this time for `id`: it must be so afterwards exactly if it is now.
+    /// Something records this time for `id`: it must be so afterwards exactly if it is now.
     pub(super) fn equal(&mut self, id: InodeId, secs: u32, by: &'static str) {
         let is = |time: Mtime| time.secs as u32 == secs;
         if is(self.inode(id).mtime) || is(self.after[id as usize]) {
@@ -313,7 +313,7 @@ impl<'a> Relations<'a> {
         })
     }
 
-    /// How many are held, by what remembers them.
+    /// How many are held, by what records them.
     pub(super) fn count(&self) -> BTreeMap<&'static str, u64> {
         let mut by = BTreeMap::new();
         for format in self.held.values() {

@@ -1,4 +1,4 @@
-//! Each format: what it remembers keeps its time, and the rest doesn't.
+//! Each format: what it records keeps its time, and the rest doesn't.
 
 use super::*;
 use crate::model::fileset::{Entry, FileData, parent};
@@ -438,7 +438,7 @@ fn compiled_python_holds_the_new_time_of_its_source() {
 
 #[test]
 fn what_holds_a_source_keeps_its_compiled_file_as_it_is() {
-    // The package database remembers the source, so its compiled file stays in step with that.
+    // The package database records the source, so its compiled file stays in step with that.
     let image = Fixture::default().file("a/x.py", "x", T).file("a/x.pyc", compiled(T), T + 1).file(
         "var/lib/rpm/Packages",
         (T as u32).to_be_bytes(),
@@ -471,7 +471,7 @@ fn the_note_is_one_plain_line() {
     held.add(&Held { by: BTreeMap::from([("JVM archives", 1), ("apt caches", 1)]), restamped: 0 });
     assert_eq!(
         held.note().unwrap(),
-        "4 times stay as they are, since other files remember them: JVM archives (3), apt caches (1)"
+        "4 times stay as they are, since other files record them: JVM archives (3), apt caches (1)"
     );
 }
 

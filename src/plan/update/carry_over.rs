@@ -1,8 +1,8 @@
-//! Differences between two builds that nothing depends on: times.
+//! Carries modification times over from the previous image.
 //!
-//! What is the same but for its modification time keeps the time of the previous image, unless
-//! another file remembers the new one: see [`recorded_times`](crate::plan::recorded_times). A compiled
-//! Python file that is the previous one but for its source's time becomes that one.
+//! A file that differs only in its modification time keeps the time of the previous image, unless
+//! another file records the new one: see [`recorded_times`](crate::plan::recorded_times). A compiled
+//! Python file that differs only in the recorded time of its source is replaced by the previous one.
 
 use std::sync::Arc;
 
@@ -14,34 +14,37 @@ use crate::model::fileset::{FileSet, Inode, InodeId, Kind, Mtime};
 use crate::model::mtime::MtimePolicy;
 use crate::plan::recorded_times::{Held, retime};
 
-/// How much was evened out.
+/// Counts of what was carried over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Evened {
-    /// Regular files, symlinks and others that keep the previous modification time.
+pub struct CarriedOver {
+    /// Non-directories that keep the previous modification time.
     pub files: u64,
-    /// Bytes of those files.
+    /// Their bytes.
     pub bytes: u64,
-    /// Directories that keep it.
+    /// Directories that keep the previous modification time.
     pub directories: u64,
-    /// Compiled Python files that keep their previous bytes with their source's previous time.
+    /// Compiled Python files that keep their previous bytes, with the previous time of their source.
     pub bytecode: u64,
 }
 
-/// Evens out `new` against `old`, but for times that `policy` would change and those that other
-/// files remember. Compiled Python files that become the previous ones are added to `contents`.
-pub fn even_out(
+/// Carries times over from `old` to `new`, except those that `policy` would change and those that other
+/// files record. Compiled Python files that change are added to `contents`.
+///
+/// # Errors
+/// When a file that records times can't be read, or the spool of `budget` can't be written.
+pub fn carry_over(
     new: &mut FileSet,
     contents: &mut Contents,
     budget: &Arc<Budget>,
     old: &FileSet,
     policy: MtimePolicy,
-) -> Result<(Evened, Held)> {
-    let twins = twins(new, old);
-    // The time of the twin, if an inode may have it.
+) -> Result<(CarriedOver, Held)> {
+    let counterparts = counterparts(new, old);
+    // The time of the counterpart, if an inode may have it.
     let carried = |id: InodeId, kind: &Kind, now: &Inode| {
-        let twin = &old.inodes()[twins[id as usize]? as usize];
-        let same = kind.same(&twin.kind) && now.same_metadata(twin);
-        (same && policy.apply(twin.mtime) == twin.mtime).then_some(twin.mtime)
+        let counterpart = &old.inodes()[counterparts[id as usize]? as usize];
+        let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
+        (same && policy.apply(counterpart.mtime) == counterpart.mtime).then_some(counterpart.mtime)
     };
     let before: Vec<Mtime> = new.inodes().iter().map(|inode| inode.mtime).collect();
     let after = new
@@ -60,24 +63,24 @@ pub fn even_out(
     let mut held = retime(new, contents, budget, after, Some(&restamp))?;
     // These hold their source's previous time, and count here alone.
     let bytecode = std::mem::take(&mut held.restamped);
-    let mut evened = Evened { bytecode, ..Evened::default() };
+    let mut carried = CarriedOver { bytecode, ..CarriedOver::default() };
     for (inode, _) in new.inodes().iter().zip(before).filter(|(i, before)| i.mtime != *before) {
         match &inode.kind {
-            Kind::Dir => evened.directories += 1,
+            Kind::Dir => carried.directories += 1,
             Kind::File(file) => {
-                evened.files += 1;
-                evened.bytes += file.size;
+                carried.files += 1;
+                carried.bytes += file.size;
             }
-            _ => evened.files += 1,
+            _ => carried.files += 1,
         }
     }
-    Ok((evened, held))
+    Ok((carried, held))
 }
 
-/// For each new inode the old one that has exactly the same names.
-fn twins(new: &FileSet, old: &FileSet) -> Vec<Option<InodeId>> {
+/// Returns for each new inode the old one that has exactly the same names.
+fn counterparts(new: &FileSet, old: &FileSet) -> Vec<Option<InodeId>> {
     let old_counts = old.link_counts();
-    let twin = |names: &Vec<u32>| {
+    let counterpart = |names: &Vec<u32>| {
         let mut found = None;
         for name in names {
             let at = old.position(&new.entries()[*name as usize].path)?;
@@ -89,5 +92,5 @@ fn twins(new: &FileSet, old: &FileSet) -> Vec<Option<InodeId>> {
         }
         found.filter(|id| old_counts[*id as usize] as usize == names.len())
     };
-    new.names().iter().map(twin).collect()
+    new.names().iter().map(counterpart).collect()
 }

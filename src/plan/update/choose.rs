@@ -1,94 +1,95 @@
-//! Which old layers to keep: a pure function of prices.
+//! Selection of the old layers to keep: a pure function of [`OldContent`] and [`CostModel`].
 //!
-//! What is kept is not loaded again by clients that have it; what is dead in it, because the new
-//! image has something else in its place or nothing, is loaded by all that have not. Clients that
-//! go by digest load the new layers only, those that go by chain ID everything above the first
-//! old layer that is missing.
+//! Clients that have a kept layer do not download it again. Clients that don't, also download its dead
+//! bytes, which the new image has replaced or deleted. On an update, clients that identify layers by
+//! digest download only the new layers; those that use chain IDs download everything above the first
+//! old layer that was dropped.
 
 /// A set of old layers, one bit each, the lowest layer in the lowest bit.
 pub(super) type Layers = u128;
 
-/// Old layers beyond this number are given up.
-pub(super) const MOST_LAYERS: usize = 127;
+/// Maximum number of old layers that can be kept; those above are dropped.
+pub(super) const MAX_OLD_LAYERS: usize = 127;
 
-/// Things in the new file set that the same old layers speak of.
+/// All inodes of the new file set that the same old layers touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Need {
-    /// Layers that say something about them.
-    pub(super) touched: Layers,
-    /// Those that say what the new file set has.
-    pub(super) given: Layers,
-    /// Compressed bytes, as estimated.
+pub(super) struct NeedGroup {
+    /// Layers that change their paths in any way.
+    pub(super) touched_by: Layers,
+    /// Layers that have them exactly as the new file set does.
+    pub(super) provided_by: Layers,
+    /// Estimated compressed bytes.
     pub(super) estimate: u64,
 }
 
-impl Need {
-    /// The layer that gives it when these are kept: the topmost of all that speak of it counts.
-    fn giver(&self, keep: Layers) -> Option<usize> {
-        let touched = self.touched & keep;
-        let top = touched.checked_ilog2()?;
-        (self.given >> top & 1 == 1).then_some(top as usize)
+impl NeedGroup {
+    /// Returns the layer that provides it if the layers of `keep` are kept: the topmost that touches it,
+    /// if that has it as it should be.
+    fn provider(&self, keep: Layers) -> Option<usize> {
+        let touched_by = self.touched_by & keep;
+        let top = touched_by.checked_ilog2()?;
+        (self.provided_by >> top & 1 == 1).then_some(top as usize)
     }
 }
 
-/// All that the choice depends on.
+/// The content of the old layers, compared with the new file set.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Offer {
+pub(super) struct OldContent {
     /// Compressed bytes of each old layer.
     pub(super) blob_bytes: Vec<u64>,
-    /// The same as estimated, to tell by which part of a layer is in use.
+    /// Estimated compressed bytes of each old layer, to compute which share of it is in use.
     pub(super) weights: Vec<u64>,
-    /// What the new file set needs.
-    pub(super) needs: Vec<Need>,
+    /// The new file set, grouped by the layers that touch it.
+    pub(super) needs: Vec<NeedGroup>,
 }
 
-/// Which clients are thought of.
+/// The clients to optimise for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Client {
-    /// Both sorts alike.
+pub enum TargetClients {
+    /// Both kinds equally.
     #[default]
     Any,
-    /// They go by chain ID, as dockerd does, and containerd where it discards unpacked layers.
+    /// Clients that identify layers by chain ID: dockerd, and containerd if it discards unpacked layers.
     Chain,
-    /// They go by digest or diff ID, as podman, CRI-O and containerd do.
+    /// Clients that identify layers by digest or diff ID: podman, CRI-O and containerd.
     Set,
 }
 
-/// How the choice is made.
+/// The weights and limits of the selection.
 #[derive(Debug, Clone, Copy)]
-pub struct Prices {
-    /// What clients are like.
-    pub client: Client,
-    /// Cold pulls per update: the price of a dead byte.
+pub struct CostModel {
+    /// The clients to optimise for.
+    pub clients: TargetClients,
+    /// Cost of a dead byte relative to a downloaded byte: the number of cold pulls per update.
     pub beta: f64,
-    /// Dead bytes may be this share of the image.
+    /// Maximum share of dead bytes in the image, 0 to 1.
     pub max_dead: f64,
-    /// There may be so many layers.
+    /// Maximum number of layers.
     pub max_layers: u32,
 }
 
-/// What a choice costs, in compressed bytes as estimated.
+/// The effects of a selection, in estimated compressed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cost {
-    /// New layers.
+    /// Bytes of new layers.
     pub(super) new: u64,
-    /// What clients that go by chain ID load.
+    /// Bytes that clients download that use chain IDs.
     pub(super) chain: u64,
-    /// Bytes in kept layers that the new image does not show.
+    /// Bytes in kept layers that the new image does not use.
     pub(super) dead: u64,
-    /// The whole image.
+    /// Bytes of the whole image.
     pub(super) total: u64,
-    /// Layers kept.
+    /// Number of kept layers.
     pub(super) kept: u32,
 }
 
-impl Offer {
-    /// Number of old layers that can be kept.
+impl OldContent {
+    /// Returns the number of old layers that can be kept.
     pub(super) fn len(&self) -> usize {
-        self.blob_bytes.len().min(MOST_LAYERS)
+        self.blob_bytes.len().min(MAX_OLD_LAYERS)
     }
 
-    /// All layers that can be kept.
+    /// Returns the set of all layers that can be kept.
     pub(super) fn all(&self) -> Layers {
         (1 << self.len()) - 1
     }
@@ -97,7 +98,7 @@ impl Offer {
         let mut cost = Cost { kept: keep.count_ones(), ..Cost::default() };
         let mut live = 0;
         for need in &self.needs {
-            match need.giver(keep) {
+            match need.provider(keep) {
                 Some(layer) => live += self.live(layer, need.estimate),
                 None => cost.new += need.estimate,
             }
@@ -118,79 +119,79 @@ impl Offer {
         cost
     }
 
-    /// For each old layer, its bytes that are in use when these are kept.
+    /// Returns the live bytes of each old layer if the layers of `keep` are kept.
     pub(super) fn live_bytes(&self, keep: Layers) -> Vec<u64> {
         let mut live = vec![0; self.blob_bytes.len()];
         for need in &self.needs {
-            if let Some(layer) = need.giver(keep) {
+            if let Some(layer) = need.provider(keep) {
                 live[layer] += self.live(layer, need.estimate);
             }
         }
         live
     }
 
-    /// Compressed bytes of a part of a layer.
+    /// Scales an estimate by the true size of the layer that has it.
     fn live(&self, layer: usize, estimate: u64) -> u64 {
         let share = u128::from(self.blob_bytes[layer]) * u128::from(estimate);
         (share / u128::from(self.weights[layer].max(1))) as u64
     }
 }
 
-impl Prices {
-    /// What is to be as small as can be: first how far limits are exceeded, then the price.
-    fn price(&self, cost: &Cost, new_layers: u32) -> (f64, f64) {
+impl CostModel {
+    /// Returns the score to minimise: first how far limits are exceeded, then the cost of an update.
+    fn score(&self, cost: &Cost, new_layers: u32) -> (f64, f64) {
         let dead = (cost.dead as f64 - self.max_dead * cost.total as f64).max(0.0);
-        // Rather than to give up layers, new ones may be fewer and larger; but not all in one.
+        // New layers may be fewer and larger rather than drop old ones, but not all in one.
         let new_layers = new_layers.min((self.max_layers / 8).max(1));
         let layers = (cost.kept + new_layers).saturating_sub(self.max_layers);
-        let update = match self.client {
-            Client::Any => f64::midpoint(cost.chain as f64, cost.new as f64),
-            Client::Chain => cost.chain as f64,
-            Client::Set => cost.new as f64,
+        let update = match self.clients {
+            TargetClients::Any => f64::midpoint(cost.chain as f64, cost.new as f64),
+            TargetClients::Chain => cost.chain as f64,
+            TargetClients::Set => cost.new as f64,
         };
         (dead + f64::from(layers) * cost.total as f64, update + self.beta * cost.dead as f64)
     }
 }
 
-/// With no more layers than this all choices are tried.
+/// Maximum number of layers for which all subsets are tried.
 const EXHAUSTIVE: usize = 14;
 
-/// What is to be as small as can be; see [`Prices::price`].
-type Price = (f64, f64);
+/// A score to minimise, compared field by field; see [`CostModel::score`].
+type Score = (f64, f64);
 
-fn better(a: Price, b: Price) -> bool {
+fn better(a: Score, b: Score) -> bool {
     a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)) == std::cmp::Ordering::Less
 }
 
-/// The cheapest layers to keep among those `allowed`. `new_layers` tells how many layers so many
-/// new bytes become.
+/// Returns the subset of the `allowed` layers with the lowest score. `new_layers` returns the number of
+/// new layers for a number of new bytes.
 pub(super) fn choose(
-    offer: &Offer,
+    old_content: &OldContent,
     allowed: Layers,
-    prices: &Prices,
+    cost_model: &CostModel,
     new_layers: &dyn Fn(u64) -> u32,
 ) -> Layers {
-    let price = |keep: Layers| {
-        let cost = offer.cost(keep);
-        prices.price(&cost, new_layers(cost.new))
+    let score = |keep: Layers| {
+        let cost = old_content.cost(keep);
+        cost_model.score(&cost, new_layers(cost.new))
     };
     let candidates: Vec<Layers> =
-        (0..offer.len()).map(|i| 1 << i).filter(|bit| allowed & bit != 0).collect();
+        (0..old_content.len()).map(|i| 1 << i).filter(|bit| allowed & bit != 0).collect();
     if candidates.len() <= EXHAUSTIVE {
-        exhaustive(&candidates, &price)
+        exhaustive(&candidates, &score)
     } else {
-        search(&candidates, &price)
+        search(&candidates, &score)
     }
 }
 
-/// Tries all choices. Of equals the one that keeps more counts, upper layers first.
-fn exhaustive(candidates: &[Layers], price: &dyn Fn(Layers) -> Price) -> Layers {
+/// Tries all subsets. On a tie it prefers the one that keeps higher layers.
+fn exhaustive(candidates: &[Layers], score: &dyn Fn(Layers) -> Score) -> Layers {
     let mut best = candidates.iter().sum();
-    let mut least = price(best);
+    let mut least = score(best);
     for bits in (0..1u32 << candidates.len()).rev() {
         let kept = candidates.iter().enumerate().filter(|(n, _)| bits >> n & 1 == 1);
         let keep = kept.map(|(_, bit)| bit).sum();
-        let this = price(keep);
+        let this = score(keep);
         if better(this, least) {
             (best, least) = (keep, this);
         }
@@ -198,39 +199,39 @@ fn exhaustive(candidates: &[Layers], price: &dyn Fn(Layers) -> Price) -> Layers 
     best
 }
 
-/// Goes downhill from every unbroken beginning, and from all layers but one.
-fn search(candidates: &[Layers], price: &dyn Fn(Layers) -> Price) -> Layers {
+/// Hill-climbs from every prefix of the layers, and from every set that lacks one layer.
+fn search(candidates: &[Layers], score: &dyn Fn(Layers) -> Score) -> Layers {
     let mut best = candidates.iter().sum();
-    let mut least = price(best);
+    let mut least = score(best);
     let mut starts = vec![best, 0];
     for (p, bit) in candidates.iter().enumerate() {
         starts.push(candidates[..p].iter().sum());
         starts.push(best & !bit);
     }
     for start in starts {
-        let (keep, this) = downhill(start, candidates, false, price);
+        let (keep, this) = hill_climb(start, candidates, false, score);
         if better(this, least) {
             (best, least) = (keep, this);
         }
     }
-    downhill(best, candidates, true, price).0
+    hill_climb(best, candidates, true, score).0
 }
 
-/// Flips one layer, or with `pairs` two, as long as that is better.
-fn downhill(
+/// Flips one layer, or with `pairs` two, as long as that improves the score.
+fn hill_climb(
     mut keep: Layers,
     candidates: &[Layers],
     pairs: bool,
-    price: &dyn Fn(Layers) -> Price,
-) -> (Layers, Price) {
-    let mut least = price(keep);
+    score: &dyn Fn(Layers) -> Score,
+) -> (Layers, Score) {
+    let mut least = score(keep);
     loop {
         let mut found = None;
         for (n, one) in candidates.iter().enumerate() {
             let others = if pairs { &candidates[n + 1..] } else { &[] };
             for other in std::iter::once(&0).chain(others) {
                 let flipped = keep ^ one ^ other;
-                let this = price(flipped);
+                let this = score(flipped);
                 if better(this, least) {
                     least = this;
                     found = Some(flipped);
@@ -252,54 +253,69 @@ mod tests {
 
     use super::*;
 
-    fn offers(layers: usize) -> impl Strategy<Value = Offer> {
+    fn old_contents(layers: usize) -> impl Strategy<Value = OldContent> {
         let need = (any::<u16>(), any::<u16>(), 1u64..1000);
         let needs = prop::collection::vec(need, 1..25);
         (prop::collection::vec(50u64..2000, 1..=layers), needs).prop_map(|(blob_bytes, needs)| {
             let all = (1u128 << blob_bytes.len()) - 1;
-            let needs = needs.into_iter().map(|(touched, given, estimate)| {
-                let touched = Layers::from(touched) & all;
-                Need { touched, given: Layers::from(given) & touched, estimate }
+            let needs = needs.into_iter().map(|(touched_by, provided_by, estimate)| {
+                let touched_by = Layers::from(touched_by) & all;
+                NeedGroup {
+                    touched_by,
+                    provided_by: Layers::from(provided_by) & touched_by,
+                    estimate,
+                }
             });
-            Offer { weights: blob_bytes.clone(), needs: needs.collect(), blob_bytes }
+            OldContent { weights: blob_bytes.clone(), needs: needs.collect(), blob_bytes }
         })
     }
 
-    fn prices() -> impl Strategy<Value = Prices> {
-        let client = prop_oneof![Just(Client::Any), Just(Client::Chain), Just(Client::Set)];
+    fn cost_model() -> impl Strategy<Value = CostModel> {
+        let client = prop_oneof![
+            Just(TargetClients::Any),
+            Just(TargetClients::Chain),
+            Just(TargetClients::Set)
+        ];
         (client, 0.0..2.0f64, 0.0..1.0f64, 1u32..12).prop_map(
-            |(client, beta, max_dead, max_layers)| Prices { client, beta, max_dead, max_layers },
+            |(clients, beta, max_dead, max_layers)| CostModel {
+                clients,
+                beta,
+                max_dead,
+                max_layers,
+            },
         )
     }
 
-    /// The price again, as the documentation has it and not as the code does.
-    fn by_hand(offer: &Offer, prices: &Prices, keep: Layers) -> Price {
+    /// The score again, computed as documented and not as the code does.
+    fn by_hand(old_content: &OldContent, cost_model: &CostModel, keep: Layers) -> Score {
         let kept = |i: &usize| keep >> i & 1 == 1;
         let (mut new, mut live) = (0, 0);
-        for need in &offer.needs {
-            let speaks = |i: &usize| need.touched >> i & 1 == 1;
-            let top = (0..offer.len()).rev().find(|i| kept(i) && speaks(i));
-            match top.filter(|i| need.given >> i & 1 == 1) {
-                Some(i) => live += offer.blob_bytes[i] * need.estimate / offer.weights[i],
+        for need in &old_content.needs {
+            let touches = |i: &usize| need.touched_by >> i & 1 == 1;
+            let top = (0..old_content.len()).rev().find(|i| kept(i) && touches(i));
+            match top.filter(|i| need.provided_by >> i & 1 == 1) {
+                Some(i) => {
+                    live += old_content.blob_bytes[i] * need.estimate / old_content.weights[i];
+                }
                 None => new += need.estimate,
             }
         }
         let bytes = |from: usize| -> u64 {
-            (from..offer.len()).filter(kept).map(|i| offer.blob_bytes[i]).sum()
+            (from..old_content.len()).filter(kept).map(|i| old_content.blob_bytes[i]).sum()
         };
-        let first_missing = (0..offer.len()).find(|i| !kept(i)).unwrap_or(offer.len());
+        let first_missing = (0..old_content.len()).find(|i| !kept(i)).unwrap_or(old_content.len());
         let (set, chain) = (new as f64, (new + bytes(first_missing)) as f64);
-        let update = match prices.client {
-            Client::Any => f64::midpoint(set, chain),
-            Client::Chain => chain,
-            Client::Set => set,
+        let update = match cost_model.clients {
+            TargetClients::Any => f64::midpoint(set, chain),
+            TargetClients::Chain => chain,
+            TargetClients::Set => set,
         };
         let (dead, total) = (bytes(0).saturating_sub(live), bytes(0) + new);
-        let beyond = (dead as f64 - prices.max_dead * total as f64).max(0.0);
-        let room = (prices.max_layers / 8).max(1);
-        let layers = (0..offer.len()).filter(kept).count() as u32 + pieces(new).min(room);
-        let many = f64::from(layers.saturating_sub(prices.max_layers)) * total as f64;
-        (beyond + many, update + prices.beta * dead as f64)
+        let beyond = (dead as f64 - cost_model.max_dead * total as f64).max(0.0);
+        let room = (cost_model.max_layers / 8).max(1);
+        let layers = (0..old_content.len()).filter(kept).count() as u32 + pieces(new).min(room);
+        let many = f64::from(layers.saturating_sub(cost_model.max_layers)) * total as f64;
+        (beyond + many, update + cost_model.beta * dead as f64)
     }
 
     fn pieces(bytes: u64) -> u32 {
@@ -310,15 +326,15 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_choice_is_the_cheapest_of_all(offer in offers(7), prices in prices(), allowed: u8) {
-            let allowed = Layers::from(allowed) & offer.all();
-            let keep = choose(&offer, allowed, &prices, &pieces);
+        fn the_choice_has_the_lowest_score_of_all(old_content in old_contents(7), cost_model in cost_model(), allowed: u8) {
+            let allowed = Layers::from(allowed) & old_content.all();
+            let keep = choose(&old_content, allowed, &cost_model, &pieces);
             prop_assert_eq!(keep & !allowed, 0);
-            let price = by_hand(&offer, &prices, keep);
-            for other in 0..=offer.all() {
+            let score = by_hand(&old_content, &cost_model, keep);
+            for other in 0..=old_content.all() {
                 if other & !allowed == 0 {
-                    let this = by_hand(&offer, &prices, other);
-                    prop_assert!(!better(this, price), "{other:b} {this:?}, {keep:b} {price:?}");
+                    let this = by_hand(&old_content, &cost_model, other);
+                    prop_assert!(!better(this, score), "{other:b} {this:?}, {keep:b} {score:?}");
                 }
             }
         }
@@ -330,12 +346,12 @@ mod tests {
         let mut runner = TestRunner::deterministic();
         let near = |a: f64, b: f64| a <= b * 1.1 + 100.0;
         let missed = (0..300).filter(|_| {
-            let draw = (offers(12), prices()).new_tree(&mut runner).unwrap();
-            let (offer, prices) = draw.current();
-            let price = |keep| by_hand(&offer, &prices, keep);
-            let candidates: Vec<Layers> = (0..offer.len()).map(|i| 1 << i).collect();
-            let best = price(exhaustive(&candidates, &price));
-            let found = price(search(&candidates, &price));
+            let draw = (old_contents(12), cost_model()).new_tree(&mut runner).unwrap();
+            let (old_content, cost_model) = draw.current();
+            let score = |keep| by_hand(&old_content, &cost_model, keep);
+            let candidates: Vec<Layers> = (0..old_content.len()).map(|i| 1 << i).collect();
+            let best = score(exhaustive(&candidates, &score));
+            let found = score(search(&candidates, &score));
             !near(found.0, best.0) || (found.0 >= best.0 && !near(found.1, best.1))
         });
         let missed = missed.count();
@@ -343,11 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn the_topmost_layer_that_speaks_of_a_thing_gives_it() {
-        let need = Need { touched: 0b0111, given: 0b0101, estimate: 1 };
-        assert_eq!(need.giver(0b0001), Some(0));
-        assert_eq!(need.giver(0b0011), None);
-        assert_eq!(need.giver(0b0111), Some(2));
-        assert_eq!(need.giver(0b1000), None);
+    fn the_topmost_layer_that_touches_an_inode_provides_it() {
+        let need = NeedGroup { touched_by: 0b0111, provided_by: 0b0101, estimate: 1 };
+        assert_eq!(need.provider(0b0001), Some(0));
+        assert_eq!(need.provider(0b0011), None);
+        assert_eq!(need.provider(0b0111), Some(2));
+        assert_eq!(need.provider(0b1000), None);
     }
 }

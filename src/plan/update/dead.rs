@@ -1,55 +1,55 @@
-//! What old layers hold and the new image does not show.
+//! Dead files: what old layers hold and the new image does not use.
 
 use std::collections::BTreeMap;
 
 use super::OldLayer;
-use crate::layers::changeset::{Change, What};
+use crate::layers::changeset::{Change, ChangeKind};
 use crate::model::fileset::{FileData, FileSet, Inode, Kind, base_name, display, join, parent};
 use crate::model::path_pattern::PathPattern;
 
-/// A file in an old layer that is not seen any more.
+/// A file in an old layer that the new image has deleted or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dead {
+pub struct DeadFile {
     /// Its path.
     pub path: Box<[u8]>,
-    /// Its bytes.
+    /// Its size in bytes; 0 for further names of a file.
     pub bytes: u64,
     /// Position of its layer in the previous image.
     pub layer: usize,
-    /// Whether the path is gone, and not just something else now.
+    /// Whether the path was deleted, not replaced.
     pub deleted: bool,
-    /// The file, where it can be known.
+    /// The file, if it can be determined.
     pub file: Option<FileData>,
 }
 
-/// Files in old layers that are not what the new file set has there.
-pub fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
+/// Returns the files in old layers that differ from what the new file set has at their paths.
+pub fn dead_files(new: &FileSet, previous: &[OldLayer]) -> Vec<DeadFile> {
     let mut dead = Vec::new();
     // The file at each path, the layer that has its bytes, and whether it is dead there.
     let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
     for (layer, old) in previous.iter().enumerate() {
-        for Change { path, what } in &old.changes {
-            let now = at(new, path);
+        for Change { path, kind: what } in &old.changes {
+            let now = find_following_parent(new, path);
             let shown = |file: &FileData| {
                 now.is_some_and(|now| {
                     matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
                 })
             };
             let (bytes, file) = match what {
-                What::Put(Inode { kind: Kind::File(file), .. }) => {
+                ChangeKind::Add(Inode { kind: Kind::File(file), .. }) => {
                     (file.size, Some((file, layer, !shown(file))))
                 }
-                // Its bytes count under the first name; but this one may be the one that is known.
-                What::Link { target, .. } => (0, known.get(&**target).copied()),
-                What::Put(_) => {
+                // The bytes count under the first name, but a user may know the file by this one.
+                ChangeKind::Link { target, .. } => (0, known.get(&**target).copied()),
+                ChangeKind::Add(_) => {
                     known.remove(&**path);
                     continue;
                 }
-                // Links of this layer may still point at what it takes away.
-                What::Whiteout | What::Opaque | What::Unnamed(_) => continue,
+                // Later links of this layer may still name what it removes.
+                ChangeKind::Whiteout | ChangeKind::Opaque | ChangeKind::Unnamed(_) => continue,
             };
             if file.map_or(now.is_none(), |(file, ..)| !shown(file)) {
-                let found = |layer| Dead {
+                let found = |layer| DeadFile {
                     path: path.clone(),
                     bytes,
                     layer,
@@ -72,43 +72,48 @@ pub fn dead(new: &FileSet, previous: &[OldLayer]) -> Vec<Dead> {
     dead
 }
 
-/// What a path names, with symlinks followed in its directory part.
-pub fn at<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
+/// Returns the inode at a path, following symlinks in its directory part.
+pub fn find_following_parent<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
     set.get(path).or_else(|| {
         let dir = set.resolve(parent(path)?)?;
         set.get(&join(&dir, base_name(path)))
     })
 }
 
-impl Dead {
-    /// For people.
+impl DeadFile {
+    /// Returns the path for messages.
     pub fn path(&self) -> String {
         display(&self.path)
     }
 }
 
-/// What a pattern of `--purge` met, from nothing to what it is for.
+/// What a pattern of `--purge` matches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Met {
-    /// Nothing, which may be a slip.
+pub enum PurgeMatch {
+    /// Nothing, which may be a typing error.
     Nothing,
-    /// Only what the new image shows, such as this path.
+    /// Only paths that the new image still has, such as this one.
     Shown(String),
-    /// Something that only the previous image has.
-    Gone,
+    /// A path that only the previous image has.
+    Purged,
 }
 
-/// What a pattern meets.
-pub fn met(pattern: &PathPattern, new: &FileSet, previous: &[OldLayer], dead: &[Dead]) -> Met {
+/// Returns what a pattern matches.
+pub fn purge_match(
+    pattern: &PathPattern,
+    new: &FileSet,
+    previous: &[OldLayer],
+    dead: &[DeadFile],
+) -> PurgeMatch {
     let mut old = previous.iter().flat_map(|l| &l.changes);
-    let put = |c: &Change| matches!(c.what, What::Put(_) | What::Link { .. });
+    let put = |c: &Change| matches!(c.kind, ChangeKind::Add(_) | ChangeKind::Link { .. });
     if dead.iter().any(|d| pattern.matches(&d.path)) {
-        Met::Gone
+        PurgeMatch::Purged
     } else if let Some(shown) = new.entries().iter().find(|e| pattern.matches(&e.path)) {
-        Met::Shown(display(&shown.path))
+        PurgeMatch::Shown(display(&shown.path))
     } else if old.any(|c| put(c) && pattern.matches(&c.path)) {
-        Met::Gone
+        PurgeMatch::Purged
     } else {
-        Met::Nothing
+        PurgeMatch::Nothing
     }
 }

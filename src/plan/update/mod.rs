@@ -1,9 +1,8 @@
-//! The next version of an image on top of the one that clients have.
+//! Updates: builds the next version of an image on top of the layers that clients already have.
 //!
-//! The layers of the previous image are a stack that clients hold. Some are kept byte for byte,
-//! in their order, and what the new file set has besides goes in new layers on top. Keeping a
-//! layer of which a part is dead costs those that have nothing yet, giving it up costs those that
-//! hold it: [`update`] weighs the two.
+//! Some layers of the previous image are kept byte for byte, in their order, and the rest of the new
+//! file set goes in new layers on top. A kept layer with dead bytes costs clients that start from
+//! nothing; a dropped layer costs clients that have it. [`update`] weighs the two by a [`CostModel`].
 
 mod carry_over;
 mod choose;
@@ -11,216 +10,228 @@ mod dead;
 mod providers;
 mod remainder;
 
-pub use carry_over::{Evened, even_out};
-pub use choose::{Client, Prices};
-pub use dead::{Dead, Met, at, dead, met};
+pub use carry_over::{CarriedOver, carry_over};
+pub use choose::{CostModel, TargetClients};
+pub use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_match};
 
 use crate::base::error::Result;
-use crate::layers::changeset::{Change, What};
+use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::flatten;
 use crate::model::fileset::{FileSet, parent};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::Analysis;
 use crate::plan::{self, MAX_LAYERS, Plan, PlannedLayer, Target, plan};
-use choose::{Layers, Offer};
-use remainder::Rest;
+use choose::{Layers, OldContent};
+use remainder::Remainder;
 
-/// New layers are cut finer than those of a first split: only whole layers can be kept later, and
-/// what dies together should lie alone. So many of them would make the whole image; measured in
+/// Number of layers into which the whole image would be cut at the size of a new layer. New layers are
+/// smaller than those of a first split, because only whole layers can be kept later; measured in
 /// docs/UPDATES.md.
 const PIECES: u64 = 40;
-/// But none is made smaller than this on purpose: every layer costs clients a request.
-const SMALLEST: u64 = 1 << 20;
+/// Minimum target size of a new layer in bytes: every layer costs clients a request.
+const MIN_PIECE: u64 = 1 << 20;
 
-/// How an update is made.
+/// Options of [`update`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is dear and what is cheap.
-    pub prices: Prices,
-    /// Layers in which something is dead that one of these matches are given up.
+    /// The cost model.
+    pub cost_model: CostModel,
+    /// Layers with a dead file that one of these matches are dropped.
     pub purge: Vec<PathPattern>,
-    /// Layers are kept though a deleted file in them is likely a secret.
+    /// Keep layers even if a deleted file in them is likely a secret.
     pub keep_secrets: bool,
-    /// Nothing is evened out.
+    /// Keep all timestamps of the new image.
     pub exact: bool,
 }
 
 impl Default for Options {
-    /// Any client, some cold pulls for every update, 19 % dead, 64 layers.
+    /// Any client, 0.6 cold pulls per update, 19 % dead bytes, 64 layers.
     fn default() -> Self {
-        let prices = Prices { client: Client::Any, beta: 0.6, max_dead: 0.19, max_layers: 64 };
-        Self { prices, purge: Vec::new(), keep_secrets: false, exact: false }
+        let cost_model =
+            CostModel { clients: TargetClients::Any, beta: 0.6, max_dead: 0.19, max_layers: 64 };
+        Self { cost_model, purge: Vec::new(), keep_secrets: false, exact: false }
     }
 }
 
 /// A layer of the previous image.
 pub struct OldLayer {
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
     /// Its changeset, in order.
     pub changes: Vec<Change>,
-    /// Bytes of the blob, as it lies there.
+    /// Size of the blob in bytes, compressed as it is.
     pub blob_bytes: u64,
-    /// Whether it must go: its entries have attributes by which clients come to different files.
-    pub barred: bool,
+    /// Whether it must be dropped because its entries have attributes that clients treat differently.
+    pub must_drop: bool,
 }
 
-/// The new image as it is to be.
+/// The new image.
 #[derive(Clone, Copy)]
-pub struct New<'a> {
+pub struct NewImage<'a> {
     /// Its file set.
     pub files: &'a FileSet,
     /// Its components.
     pub analysis: &'a Analysis,
-    /// For each inode the expected compressed bytes.
+    /// Expected compressed bytes of each inode.
     pub estimates: &'a [u64],
-    /// How it is split if nothing is kept.
+    /// The target if no layer is kept.
     pub target: Target,
 }
 
-/// What to keep and what to write.
+/// A decision about every layer of the previous image, and the plan of the new layers.
 #[derive(Debug, Clone)]
 pub struct Update {
-    /// For each layer of the previous image.
-    pub fates: Vec<Fate>,
-    /// The new layers, to lie above those that are kept.
+    /// One for each layer of the previous image.
+    pub decisions: Vec<LayerDecision>,
+    /// The new layers, above the kept ones.
     pub plan: Plan,
-    /// Paths of regular files that the new image does not show, or has otherwise, and that lie in
-    /// layers that are kept.
-    pub dead: Vec<Dead>,
+    /// Regular files in kept layers that the new image has deleted or changed.
+    pub dead: Vec<DeadFile>,
 }
 
-/// What becomes of a layer of the previous image.
+/// The decision about a layer of the previous image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fate {
-    /// Kept, or why not.
+pub struct LayerDecision {
+    /// Whether it is kept, and if not, why.
     pub verdict: Verdict,
-    /// Compressed bytes of it that the new image would show, as estimated.
+    /// Estimated compressed bytes of it that the new image uses.
     pub live: u64,
     /// Its compressed bytes.
     pub bytes: u64,
 }
 
-/// Why a layer is kept or not.
+/// Whether a layer is kept, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It stays as it is.
+    /// It is kept as it is.
     Kept,
-    /// Too little of it is in use.
-    GivenUp,
-    /// Something that `--purge` names is dead in it.
+    /// It is dropped because too little of it is in use.
+    Dropped,
+    /// It is dropped because it has a dead file that `--purge` names.
     Purged,
-    /// A deleted file in it is likely a secret.
+    /// It is dropped because a deleted file in it is likely a secret.
     Secret,
 }
 
 /// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest. `dead` are the
-/// [dead] files in it, and `secret` the layers that are not to be seen again for one of those.
+/// [dead](dead_files) files in it, and `secret` the layers that are not to be seen again for one of those.
 pub fn update(
-    new: New<'_>,
+    new: NewImage<'_>,
     old: &FileSet,
     previous: &[OldLayer],
-    dead: Vec<Dead>,
+    dead: Vec<DeadFile>,
     secret: impl IntoIterator<Item = usize>,
     options: &Options,
 ) -> Result<Update> {
-    let offer = providers::offer(new.files, new.estimates, previous);
-    let purge = |d: &&Dead| options.purge.iter().any(|p| p.matches(&d.path));
+    let old_content = providers::old_content(new.files, new.estimates, previous);
+    let purge = |d: &&DeadFile| options.purge.iter().any(|p| p.matches(&d.path));
     let purged = bits(dead.iter().filter(purge).map(|d| d.layer));
     let secret = bits(secret);
-    let unfit = previous.iter().enumerate().filter(|(_, l)| l.barred).map(|(i, _)| i);
+    let unfit = previous.iter().enumerate().filter(|(_, l)| l.must_drop).map(|(i, _)| i);
     let mut barred = purged | secret | bits(unfit);
     if new.files.get(b"").is_none() {
-        // What a layer says of the root can't be unsaid.
-        let root = |c: &Change| c.path.is_empty() && matches!(c.what, What::Put(_));
+        // The attributes that a layer gives the root cannot be removed by a later one.
+        let root = |c: &Change| c.path.is_empty() && matches!(c.kind, ChangeKind::Add(_));
         for (i, _) in previous.iter().enumerate().filter(|(_, l)| l.changes.iter().any(root)) {
             barred |= bit(i);
         }
     }
-    let changed = remainder::rest(old, new.files);
+    let changed = remainder::remainder(old, new.files);
     if barred == 0 && changed.is_empty() {
-        // Whatever is dead in it: nobody has to load anything.
-        let live = offer.live_bytes(offer.all());
-        let fates = previous.iter().zip(live).map(|(layer, live)| Fate {
+        // However much is dead, keeping everything costs no client a download.
+        let live = old_content.live_bytes(old_content.all());
+        let decisions = previous.iter().zip(live).map(|(layer, live)| LayerDecision {
             verdict: Verdict::Kept,
             live,
             bytes: layer.blob_bytes,
         });
-        return Ok(Update { fates: fates.collect(), plan: Plan::default(), dead });
+        return Ok(Update { decisions: decisions.collect(), plan: Plan::default(), dead });
     }
-    let keep = choose(new, &offer, offer.all() & !barred, &options.prices);
+    let keep = choose(new, &old_content, old_content.all() & !barred, &options.cost_model);
     let (keep, rest) = base(new.files, previous, keep)?;
-    let fates = previous.iter().enumerate().map(|(i, layer)| Fate {
+    let decisions = previous.iter().enumerate().map(|(i, layer)| LayerDecision {
         verdict: match keep & bit(i) {
             0 if purged & bit(i) != 0 => Verdict::Purged,
             0 if secret & bit(i) != 0 => Verdict::Secret,
-            0 => Verdict::GivenUp,
+            0 => Verdict::Dropped,
             _ => Verdict::Kept,
         },
-        live: offer.live_bytes(keep | bit(i)).get(i).copied().unwrap_or(0),
+        live: old_content.live_bytes(keep | bit(i)).get(i).copied().unwrap_or(0),
         bytes: layer.blob_bytes,
     });
-    let room = options.prices.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
+    let room =
+        options.cost_model.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
     let layers = if keep == 0 {
-        let afresh = |target| {
+        let from_scratch = |target| {
             let options = plan::Options { target, only: None };
             plan(new.files, new.analysis, new.estimates, &options).layers
         };
-        let layers = afresh(new.target);
-        if layers.len() > room as usize { afresh(Target::Layers(room)) } else { layers }
+        let layers = from_scratch(new.target);
+        if layers.len() > room as usize { from_scratch(Target::Layers(room)) } else { layers }
     } else {
         new_layers(new, &rest, &changed, room)
     };
     Ok(Update {
-        fates: fates.collect(),
+        decisions: decisions.collect(),
         plan: Plan { layers },
         dead: dead.into_iter().filter(|d| keep & bit(d.layer) != 0).collect(),
     })
 }
 
-/// A layer's bit; all that can't be kept for their number share the last one.
+/// Returns the bit of a layer. Layers beyond the maximum number, which are never kept, share the last
+/// bit.
 fn bit(layer: usize) -> Layers {
-    1 << layer.min(choose::MOST_LAYERS)
+    1 << layer.min(choose::MAX_OLD_LAYERS)
 }
 
 fn bits(layers: impl IntoIterator<Item = usize>) -> Layers {
     layers.into_iter().fold(0, |all, layer| all | bit(layer))
 }
 
-/// Compressed bytes that a new layer should have.
-fn piece(new: New<'_>) -> u64 {
+/// Returns the target size of a new layer in compressed bytes.
+fn piece(new: NewImage<'_>) -> u64 {
     let total: u64 = new.estimates.iter().sum();
-    let piece = (total / PIECES).max(SMALLEST);
+    let piece = (total / PIECES).max(MIN_PIECE);
     match new.target {
         Target::Size(bytes) => piece.min(bytes.max(1)),
         Target::Layers(_) | Target::Pull { .. } => piece,
     }
 }
 
-fn choose(new: New<'_>, offer: &Offer, allowed: Layers, prices: &Prices) -> Layers {
+fn choose(
+    new: NewImage<'_>,
+    old_content: &OldContent,
+    allowed: Layers,
+    cost_model: &CostModel,
+) -> Layers {
     let piece = piece(new);
-    // One at least: there may be whiteouts.
-    choose::choose(offer, allowed, prices, &|bytes| bytes.div_ceil(piece).max(1) as u32)
+    // At least one, as there may be whiteouts.
+    choose::choose(old_content, allowed, cost_model, &|bytes| bytes.div_ceil(piece).max(1) as u32)
 }
 
-/// What the kept layers leave to be written. Layers that can't be applied without others are
-/// given up with all above them.
-fn base(new: &FileSet, previous: &[OldLayer], keep: Layers) -> Result<(Layers, Rest)> {
+/// Applies the kept layers and returns what remains to be written. If they cannot be applied without
+/// dropped ones, only the unbroken sequence of kept layers from the lowest on is kept.
+fn base(new: &FileSet, previous: &[OldLayer], keep: Layers) -> Result<(Layers, Remainder)> {
     let apply = |keep: Layers| {
         let kept = previous.iter().enumerate().filter(|(i, _)| keep & bit(*i) != 0);
         flatten::apply(kept.map(|(_, l)| (l.name.as_str(), l.changes.clone())))
     };
     if let Ok((base, _)) = apply(keep) {
-        return Ok((keep, remainder::rest(&base, new)));
+        return Ok((keep, remainder::remainder(&base, new)));
     }
     let prefix = (1 << keep.trailing_ones()) - 1;
-    Ok((prefix, remainder::rest(&apply(prefix)?.0, new)))
+    Ok((prefix, remainder::remainder(&apply(prefix)?.0, new)))
 }
 
-/// Plans what is to be written: below what is unchanged and only moves, since it may stay as it
-/// is for longer, above it what changed, and whiteouts in the topmost layer.
-fn new_layers(new: New<'_>, rest: &Rest, changed: &Rest, room: u32) -> Vec<PlannedLayer> {
+/// Plans the new layers. Unchanged files that only move from a dropped layer go below, since they may
+/// stay unchanged for longer; changed files go above them, and whiteouts in the topmost layer.
+fn new_layers(
+    new: NewImage<'_>,
+    rest: &Remainder,
+    changed: &Remainder,
+    room: u32,
+) -> Vec<PlannedLayer> {
     let piece = piece(new);
     let masks = [false, true].map(|changes| -> Vec<bool> {
         rest.write.iter().zip(&changed.write).map(|(w, c)| *w && *c == changes).collect()
@@ -252,14 +263,14 @@ fn new_layers(new: New<'_>, rest: &Rest, changed: &Rest, room: u32) -> Vec<Plann
             layers.push(PlannedLayer { label, churn: 1.0, ..PlannedLayer::default() });
         }
         if let Some(top) = layers.last_mut() {
-            take_away(new.files, top, &rest.whiteouts);
+            add_whiteouts(new.files, top, &rest.whiteouts);
         }
     }
     layers
 }
 
-/// Adds whiteouts to a layer, and the directories they lie in.
-fn take_away(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>]) {
+/// Adds whiteouts to a layer, and their parent directories.
+fn add_whiteouts(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8]>]) {
     for path in whiteouts {
         let mut up = parent(path);
         while let Some(at) = up.and_then(|dir| files.position(dir)) {

@@ -1,41 +1,41 @@
-//! What new layers must carry on top of the ones that are kept.
+//! Computes what new layers must contain on top of the kept ones.
 
 use crate::model::fileset::{FileSet, InodeId, Kind, parent};
 
-/// The difference from one file set to another, as layers can say it.
+/// The difference between two file sets, in terms of layer entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rest {
+pub(super) struct Remainder {
     /// For each inode of the new file set, whether it must be written.
     pub(super) write: Vec<bool>,
-    /// Paths to take away, in order; nothing below them is listed.
+    /// Paths to remove, in order; nothing below them is listed.
     pub(super) whiteouts: Vec<Box<[u8]>>,
 }
 
-impl Rest {
-    /// Whether there is no difference.
+impl Remainder {
+    /// Returns whether there is no difference.
     pub(super) fn is_empty(&self) -> bool {
         self.whiteouts.is_empty() && !self.write.contains(&true)
     }
 }
 
-/// What makes `new` of `base`.
-pub(super) fn rest(base: &FileSet, new: &FileSet) -> Rest {
+/// Returns what turns `base` into `new`.
+pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
     let base_counts = base.link_counts();
     let names = new.names();
     let stays = |id: usize| {
         let inode = &new.inodes()[id];
-        let mut twin: Option<InodeId> = None;
+        let mut counterpart: Option<InodeId> = None;
         let all = names[id].iter().all(|name| {
             let at = base.position(&new.entries()[*name as usize].path);
             let Some(at) = at.map(|at| base.entries()[at].inode) else { return false };
-            *twin.get_or_insert(at) == at
+            *counterpart.get_or_insert(at) == at
         });
-        let Some(twin) = twin else { return false };
-        all && base_counts[twin as usize] as usize == names[id].len()
-            && base.inodes()[twin as usize].same(inode)
+        let Some(counterpart) = counterpart else { return false };
+        all && base_counts[counterpart as usize] as usize == names[id].len()
+            && base.inodes()[counterpart as usize].same(inode)
     };
     let mut write: Vec<bool> = (0..names.len()).map(|id| !stays(id)).collect();
-    // What is written brings its directories along.
+    // The parents of everything that is written are written with it.
     let mut brought = vec![false; new.entries().len()];
     for entry in new.entries().iter().rev() {
         if write[entry.inode as usize] {
@@ -57,10 +57,10 @@ pub(super) fn rest(base: &FileSet, new: &FileSet) -> Rest {
         path.is_empty() || new.get(path).is_some_and(|inode| matches!(inode.kind, Kind::Dir))
     };
     let gone = base.entries().iter().filter(|e| {
-        // Below something that went or became a file, there is nothing more to say.
+        // Nothing more is needed below something that is removed or becomes a file.
         new.position(&e.path).is_none() && parent(&e.path).is_some_and(is_dir)
     });
-    Rest { write, whiteouts: gone.map(|e| e.path.clone()).collect() }
+    Remainder { write, whiteouts: gone.map(|e| e.path.clone()).collect() }
 }
 
 #[cfg(test)]
@@ -88,7 +88,7 @@ mod tests {
 
     fn of(base: &[&str], new: &[&str]) -> (Vec<String>, Vec<String>) {
         let new = set(new);
-        let rest = rest(&set(base), &new);
+        let rest = remainder(&set(base), &new);
         let text = |p: &[u8]| String::from_utf8(p.to_vec()).unwrap();
         let written = new.entries().iter().filter(|e| rest.write[e.inode as usize]);
         (written.map(|e| text(&e.path)).collect(), rest.whiteouts.iter().map(|p| text(p)).collect())
@@ -120,7 +120,7 @@ mod tests {
             let one = set(&["x=p"]).inodes()[0].clone();
             FileSet::new(names.into_iter().map(entry).collect(), vec![one; 2]).unwrap()
         };
-        let write = |base, new| rest(&linked(base), &linked(new)).write;
+        let write = |base, new| remainder(&linked(base), &linked(new)).write;
         assert_eq!(write(["x z", "y"], ["x z", "y"]), [false, false]);
         assert_eq!(write(["x z", "y"], ["x y", "z"]), [true, true]);
     }

@@ -140,28 +140,29 @@ fn written(files: &FileSet, layer: &PlannedLayer) -> OldLayer {
     let mut first: BTreeMap<InodeId, &Entry> = BTreeMap::new();
     let mut changes: Vec<Change> = Vec::new();
     let whiteouts = layer.whiteouts.iter();
-    changes.extend(whiteouts.map(|p| Change { path: p.clone(), what: What::Whiteout }));
+    changes.extend(whiteouts.map(|p| Change { path: p.clone(), kind: ChangeKind::Whiteout }));
     for at in &layer.entries {
         let entry = &files.entries()[*at as usize];
         let inode = files.inode(entry).clone();
         let leader = *first.entry(entry.inode).or_insert(entry);
         let what = if leader.path == entry.path {
-            What::Put(inode)
+            ChangeKind::Add(inode)
         } else {
-            What::Link { target: leader.path.clone(), like: inode }
+            ChangeKind::Link { target: leader.path.clone(), metadata: inode }
         };
-        changes.push(Change { path: entry.path.clone(), what });
+        changes.push(Change { path: entry.path.clone(), kind: what });
     }
     let (name, blob_bytes) = (layer.label.clone(), layer.estimate.max(1));
-    OldLayer { name, changes, blob_bytes, barred: false }
+    OldLayer { name, changes, blob_bytes, must_drop: false }
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    let client = prop_oneof![Just(Client::Any), Just(Client::Chain), Just(Client::Set)];
+    let client =
+        prop_oneof![Just(TargetClients::Any), Just(TargetClients::Chain), Just(TargetClients::Set)];
     let purge = prop::option::of(prop::sample::select(vec!["/a", "/b/c", "**/d"]));
     (client, 0.0..1.0f64, 0.0..0.6f64, 2u32..20, purge).prop_map(
-        |(client, beta, max_dead, max_layers, purge)| Options {
-            prices: Prices { client, beta, max_dead, max_layers },
+        |(clients, beta, max_dead, max_layers, purge)| Options {
+            cost_model: CostModel { clients, beta, max_dead, max_layers },
             purge: purge.iter().map(|p| p.parse().unwrap()).collect(),
             ..Options::default()
         },
@@ -185,36 +186,36 @@ proptest! {
             tree = evolve(tree, step);
             let mut files = build(&tree);
             let (mut now, budget) = (Contents::new(vec![Arc::new(Zeros)]), Budget::new(0, None));
-            even_out(&mut files, &mut now, &budget, &old, MtimePolicy::Preserve).unwrap();
+            carry_over(&mut files, &mut now, &budget, &old, MtimePolicy::Preserve).unwrap();
             let (analysis, estimates) = (analysis(&files), estimates(&files));
-            let new = New { files: &files, analysis: &analysis, estimates: &estimates, target };
-            let update = super::update(new, &old, &stack, dead(&files, &stack), [], &options).unwrap();
-            let kept = update.fates.iter().map(|f| f.verdict == Verdict::Kept);
+            let new = NewImage { files: &files, analysis: &analysis, estimates: &estimates, target };
+            let update = super::update(new, &old, &stack, dead_files(&files, &stack), [], &options).unwrap();
+            let kept = update.decisions.iter().map(|f| f.verdict == Verdict::Kept);
             let mut next: Vec<OldLayer> =
                 stack.into_iter().zip(kept).filter(|(_, k)| *k).map(|(l, _)| l).collect();
             for layer in &next {
                 for change in &layer.changes {
                     let now = files.resolve(&change.path).and_then(|path| files.get(&path));
-                    let dead = !matches!(&change.what, What::Put(Inode { kind: Kind::File(f), .. })
+                    let dead = !matches!(&change.kind, ChangeKind::Add(Inode { kind: Kind::File(f), .. })
                         if matches!(now.map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
-                    let file = matches!(&change.what, What::Put(Inode { kind: Kind::File(_), .. }));
+                    let file = matches!(&change.kind, ChangeKind::Add(Inode { kind: Kind::File(_), .. }));
                     let purged = options.purge.iter().any(|p| p.matches(&change.path));
                     prop_assert!(!(file && dead && purged), "{} is to be purged", display(&change.path));
                 }
             }
             next.extend(update.plan.layers.iter().map(|l| written(&files, l)));
             let many = next.len() as u32;
-            prop_assert!(update.plan.layers.is_empty() || many <= options.prices.max_layers);
+            prop_assert!(update.plan.layers.is_empty() || many <= options.cost_model.max_layers);
             let layers = next.iter().map(|l| (l.name.as_str(), l.changes.clone()));
             let (got, _) = flatten::apply(layers).unwrap();
             let differences = compare(&files, &got);
             prop_assert!(differences.is_empty(), "{}", differences[0]);
             // An image on top of itself is itself.
             let options = Options { purge: Vec::new(), ..options.clone() };
-            let dead = dead(&files, &next);
+            let dead = dead_files(&files, &next);
             let again = super::update(new, &files, &next, dead, [], &options).unwrap();
             prop_assert!(again.plan.layers.is_empty());
-            prop_assert!(again.fates.iter().all(|f| f.verdict == Verdict::Kept));
+            prop_assert!(again.decisions.iter().all(|f| f.verdict == Verdict::Kept));
             (old, stack) = (files, next);
         }
     }

@@ -64,7 +64,7 @@ fn options(random: &mut Random) -> split::Options {
         Target::Size(2000),
     ];
     let mut update = relayer::plan::update::Options::default();
-    update.prices.max_dead = *random.of(&[0.0, 0.19, 1.0]);
+    update.cost_model.max_dead = *random.of(&[0.0, 0.19, 1.0]);
     update.exact = random.one_in(4);
     split::Options {
         target: *random.of(&targets),
@@ -172,7 +172,7 @@ fn cases(stack: &Stack, random: &mut Random) -> Result<Vec<Case>, String> {
         let output = run(&opened, Some(&old), &options)?;
         let what = format!(
             "version {version}, --previous, exact {}, --max-dead {}",
-            options.update.exact, options.update.prices.max_dead
+            options.update.exact, options.update.cost_model.max_dead
         );
         add(what, output.clone(), want.clone());
         if random.one_in(2) {

@@ -16,7 +16,7 @@ use crate::model::oci::Annotations;
 const TOOLS: Tools = Tools {
     decode: |bytes| {
         let mut out = Vec::new();
-        decode(bytes, &crate::model::content::Windows::new(u64::MAX))
+        decode(bytes, &crate::model::content::WindowBudget::new(u64::MAX))
             .unwrap()
             .1
             .read_to_end(&mut out)
