@@ -1,5 +1,6 @@
 //! The image to measure, read once.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::base::error::Result;
@@ -17,20 +18,31 @@ use crate::transport::image::Image;
 pub struct Subject {
     /// The final file set.
     pub files: FileSet,
-    /// What files hold.
+    /// The contents of its files.
     pub contents: Contents,
     /// Its components.
     pub analysis: Analysis,
-    /// Expected compressed bytes of each inode.
+    /// Estimated compressed bytes of each inode.
     pub estimates: Vec<u64>,
-    /// The layers as they were built, lowest first; see [`split::pulled`].
+    /// The layers as built, lowest first; see [`split::pulled`].
     pub built: Vec<simulate::Layer>,
-    /// What the file set takes is counted as long as it lives.
+    /// Counts the memory of the file set against the budget until it is dropped.
     pub limits: Limits,
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut subject = f.debug_struct("Subject");
+        subject.field("analysis", &self.analysis).field("built", &self.built);
+        subject.finish_non_exhaustive()
+    }
 }
 
 impl Subject {
     /// Reads an image that may expand to `max_size` bytes. Runs on the threads of rayon's pool.
+    ///
+    /// # Errors
+    /// If the image is damaged or exceeds a limit.
     pub fn read(
         image: &Image,
         max_size: u64,

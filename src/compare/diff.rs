@@ -10,6 +10,7 @@ use crate::plan::analyze::Analysis;
 use crate::simulate::{Identity, Reuse, needs};
 
 /// An image to compare.
+#[derive(Debug)]
 pub struct ComparedImage {
     /// The final file set.
     pub files: FileSet,

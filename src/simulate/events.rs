@@ -1,23 +1,23 @@
-//! The simulation itself: what goes on at a moment, how fast, and what ends first.
+//! The simulation: the activities at a moment, their speeds, and which one ends first.
 //!
-//! Downloads share the link evenly, none faster than a connection may be. Computations share the
-//! cores evenly, none on more cores than it can use. Both are fluid: what counts is how much is
-//! left of each, and time goes from one end to the next.
+//! Downloads share the link evenly, up to the speed of a connection. Computations share the cores
+//! evenly, up to the number that each can use. Both are fluid: the state is how much is left of each,
+//! and time advances to the next end.
 
 use super::{ClientModel, Compression, Interval, Layer, Link, Machine, Need, Span};
 
-/// A layer's work.
+/// The work of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Job {
-    /// To be downloaded.
+    /// Bytes to download.
     pub(super) bytes: u64,
-    /// In so many requests; 0 if it is not downloaded.
+    /// Number of requests; 0 if it is not downloaded.
     pub(super) requests: u64,
-    /// Seconds of a core while it is downloaded.
+    /// Core seconds during the download.
     pub(super) fetching: f64,
-    /// Seconds of cores to unpack it.
+    /// Core seconds to unpack it.
     pub(super) unpacking: f64,
-    /// Cores that unpacking can use.
+    /// Number of cores that unpacking can use.
     pub(super) width: f64,
     unpacks: bool,
 }
@@ -41,7 +41,7 @@ impl Job {
         if client.decodes_twice {
             fetching += decoding + hashing;
         }
-        // Decompressing is a process or goroutine beside the rest.
+        // Decompression runs in a process or goroutine of its own.
         let rest = hashing + writing + costs.layer;
         let unpacking = decoding + rest;
         let longest = decoding.max(rest);

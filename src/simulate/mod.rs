@@ -1,9 +1,12 @@
-//! What a pull costs: a small simulation of clients, links and machines.
+//! Simulation of pulls: clients, links and machines.
 //!
-//! A pull is a list of downloads, so many at a time and in order, that share a link; and of
-//! unpackings that share a machine's cores, in order or not, as the client does it. [`simulate`]
-//! plays that from event to event. docs/PULLS.md has the model, where each constant is from, and
-//! how far from real pulls it is.
+//! A pull is a list of downloads that share a link, a limited number of them at a time and in order, and
+//! of unpackings that share a machine's cores, in order or not depending on the client. [`simulate`]
+//! proceeds from event to event. docs/PULLS.md describes the model, the source of each constant, and the
+//! accuracy.
+//!
+//! May import `base` and `model`. Types to know: [`Client`], the list of clients; [`ClientModel`], how one
+//! pulls; and [`Pull`], the result.
 //!
 //! Only additions, multiplications, divisions and comparisons of floats are used, in a fixed
 //! order: results are the same on every machine.
@@ -30,20 +33,20 @@ pub use need::{Identity, Need, Reuse, needs};
 
 use events::Job;
 
-/// How a layer is compressed, as far as it costs time.
+/// Compression of a layer, as far as it affects time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
     /// gzip.
     Gzip,
-    /// zstd, zstd:chunked too.
+    /// zstd, including zstd:chunked.
     Zstd,
 }
 
 impl Compression {
-    /// That of a layer with this media type.
+    /// Returns the compression of a layer with this media type.
     pub fn of(media_type: &str) -> Self {
         if media_type.ends_with("zstd") {
             Self::Zstd
@@ -55,56 +58,56 @@ impl Compression {
     }
 }
 
-/// A layer as a pull sees it.
+/// A layer of a simulated pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// Bytes of the blob.
     pub blob_bytes: u64,
     /// Bytes of the tar.
     pub tar_bytes: u64,
-    /// Entries of the tar: each is something to create.
+    /// Number of entries of the tar, each of which is created.
     pub entries: u64,
-    /// What the blob is compressed with.
+    /// Compression of the blob.
     pub compression: Compression,
 }
 
-/// The way from the registry to the client.
+/// The network link from the registry to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Link {
-    /// Bytes a second that one connection gets at most.
+    /// Maximum bytes per second of one connection.
     pub per_connection: f64,
-    /// Bytes a second of all connections together.
+    /// Maximum bytes per second of all connections together.
     pub total: f64,
-    /// Seconds from a request to the first byte of the answer.
+    /// Seconds from a request to the first byte of the response.
     pub latency: f64,
 }
 
-/// What unpacks.
+/// The machine that unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// How many things can be computed at a time.
+    /// Number of cores.
     pub cores: u32,
-    /// Speed of a core, as a multiple of the one that [`Costs`] were measured on.
+    /// Speed of a core, relative to the one on which [`Costs`] were measured.
     pub speed: f64,
 }
 
-/// From when to when, in seconds from the beginning of the pull.
+/// An interval in seconds since the beginning of the pull.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Interval {
-    /// Its begin.
+    /// Its beginning.
     pub start: f64,
     /// Its end.
     pub end: f64,
 }
 
-/// What happened to a layer.
+/// Times of a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Span {
     /// Position of the layer in the image, from 0.
     pub layer: usize,
     /// From its first request to its last byte verified; `None` if the client has the layer.
     pub download: Option<Interval>,
-    /// `None` if the client has it unpacked, or doesn't unpack.
+    /// `None` if the client already has it unpacked, or doesn't unpack.
     pub unpack: Option<Interval>,
 }
 
@@ -113,7 +116,7 @@ pub struct Span {
 pub struct Pull {
     /// Seconds from the command to the image.
     pub makespan: f64,
-    /// No order of the same work can take fewer seconds on this link and machine.
+    /// Lower bound in seconds for any order of the same work on this link and machine.
     pub bound: f64,
     /// Bytes of layers downloaded.
     pub bytes: u64,
@@ -123,13 +126,14 @@ pub struct Pull {
     pub spans: Vec<Span>,
 }
 
-/// A pull by a client that has nothing.
+/// Simulates a pull by a client without any layers.
 pub fn simulate(layers: &[Layer], client: &ClientModel, link: &Link, machine: &Machine) -> Pull {
     let all = vec![Need { download: true, unpack: true }; layers.len()];
     simulate_update(layers, &all, client, link, machine)
 }
 
-/// A pull by a client that needs only some of it; `needs` has an item a layer, see [`needs`].
+/// Simulates a pull by a client that needs only some of the layers; `needs` has an item per layer, see
+/// [`needs`].
 pub fn simulate_update(
     layers: &[Layer],
     needs: &[Need],
@@ -159,17 +163,17 @@ pub fn simulate_update(
     }
 }
 
-/// Seconds of cores to unpack a layer.
+/// Returns the core seconds to unpack a layer.
 pub fn unpacking(layer: &Layer, client: &ClientModel, machine: &Machine) -> f64 {
     Job::new(layer, Need { download: true, unpack: true }, client, machine).unpacking
 }
 
-/// The largest of what each resource needs by itself: the link for all bytes, the slots for all
+/// Returns the largest time that a single resource needs: the link for all bytes, the slots for all
 /// downloads, the cores for all work, the unpackers for all layers, and each layer alone.
 fn bound(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Machine) -> f64 {
     let rate = link.per_connection.min(link.total);
     let trip = f64::from(client.layer_trips) * link.latency;
-    // Nothing else is going on: a connection for each range, as many as there may be.
+    // Without other work: a connection for each range, up to the maximum.
     let alone = |job: &Job| {
         if job.requests == 0 {
             return 0.0;

@@ -1,4 +1,4 @@
-//! Which layers a client that has an older image needs.
+//! Selection of the layers that a client with an older image needs.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use crate::model::digest::Digest;
 
-/// What a client knows a layer by that it has already.
+/// The identifier by which a client recognises layers that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reuse {
-    /// By chain ID: it and all below it are the same. dockerd's graph drivers
+    /// Chain ID: the layer and all below it are the same. dockerd's graph drivers
     /// (`distribution/xfer/download.go`), containerd with `discard_unpacked_layers`.
     Chain,
-    /// By the blob's digest: containerd that keeps its blobs.
+    /// Digest of the blob: containerd that keeps blobs.
     Digest,
-    /// By diff ID: containers/storage.
+    /// Diff ID: containers/storage.
     DiffId,
 }
 
-/// What a layer is known by.
+/// The identifiers of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Digest of the blob.
@@ -28,20 +28,20 @@ pub struct Identity {
     pub diff_id: Digest,
 }
 
-/// What is to be done with a layer.
+/// Work for a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Need {
-    /// It is downloaded.
+    /// Whether it is downloaded.
     pub download: bool,
-    /// It is unpacked.
+    /// Whether it is unpacked.
     pub unpack: bool,
 }
 
-/// What a client with the old layers does to have the new ones. All unpack again what lies above
-/// the first layer that is another one. A blob that an image has twice is downloaded once.
+/// Returns the work of a client with the old layers to get the new ones. Every client unpacks all layers
+/// from the first one that differs. A blob that an image has twice is downloaded once.
 pub fn needs(reuse: Reuse, old: &[Identity], new: &[Identity]) -> Vec<Need> {
     let prefix = old.iter().zip(new).take_while(|(a, b)| a.diff_id == b.diff_id).count();
-    let mut there: BTreeSet<Digest> = match reuse {
+    let mut present: BTreeSet<Digest> = match reuse {
         Reuse::Chain => BTreeSet::new(),
         Reuse::Digest => old.iter().map(|l| l.digest).collect(),
         Reuse::DiffId => old.iter().map(|l| l.diff_id).collect(),
@@ -49,8 +49,8 @@ pub fn needs(reuse: Reuse, old: &[Identity], new: &[Identity]) -> Vec<Need> {
     let one = |(i, layer): (usize, &Identity)| {
         let unpack = i >= prefix;
         let id = if reuse == Reuse::DiffId { layer.diff_id } else { layer.digest };
-        let known = reuse == Reuse::Chain && !unpack;
-        Need { download: !known && there.insert(id), unpack }
+        let has_layer = reuse == Reuse::Chain && !unpack;
+        Need { download: !has_layer && present.insert(id), unpack }
     };
     new.iter().enumerate().map(one).collect()
 }

@@ -112,7 +112,7 @@ impl Subject {
     /// What went wrong, if anything.
     fn judge(&self, client: &str, root: &Path) -> Option<String> {
         let (mut want, mut got) = (self.want.clone(), disk(root));
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64;
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
         if client != "umoci" || !want.contains_key(&b""[..]) {
             // Others never touch the root's own attributes.
             want.remove(&b""[..]);
