@@ -285,8 +285,8 @@ pub(super) fn plot(series: &[Vec<Point>], x: &Axis, y: &Axis, joined: bool) -> M
     }
 }
 
-/// How far below its point each label stands, in pixels, so that no two lie on each other on a page
-/// of usual width.
+/// Returns the vertical offset of each label from its point, in pixels, so that labels don't overlap on
+/// a page of usual width.
 fn shifts(series: &[Vec<Point>], x: &Axis, y: &Axis) -> Vec<i32> {
     const WIDTH: f64 = 900.0;
     const HEIGHT: f64 = 320.0;

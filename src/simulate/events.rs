@@ -61,7 +61,7 @@ impl Job {
     }
 }
 
-/// A request under way.
+/// A running request.
 struct Flow {
     layer: usize,
     waiting: f64,
@@ -76,7 +76,7 @@ struct Unpack {
     width: f64,
 }
 
-/// What is left of a layer's download.
+/// The rest of a layer's download.
 #[derive(Clone, Copy)]
 struct Left {
     unasked: u64,
@@ -84,7 +84,7 @@ struct Left {
     bytes: u64,
 }
 
-/// Plays a pull from the first request for a layer on. A span for each job.
+/// Simulates a pull from the first request for a layer on, and returns a span for each job.
 pub(super) fn run(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Machine) -> Vec<Span> {
     let mut state = State {
         jobs,
@@ -117,15 +117,15 @@ struct State<'a> {
     left: Vec<Left>,
     flows: Vec<Flow>,
     unpacks: Vec<Unpack>,
-    /// Layers before this one are all asked for.
+    /// All layers before this one have been requested.
     next: usize,
-    /// To be unpacked, lowest first.
+    /// Layers to unpack, lowest first.
     waiting: Vec<usize>,
     now: f64,
 }
 
 impl State<'_> {
-    /// Starts what can be started now.
+    /// Starts all activities that can start now.
     fn start(&mut self, trip: f64) {
         let (now, client) = (self.now, self.client);
         let all_there = self.left.iter().all(|l| l.unanswered == 0);
@@ -144,7 +144,7 @@ impl State<'_> {
             }
         }
         let taken = if client.unpacks_in_slot { self.unpacks.len() } else { 0 };
-        // Who unpacks has a slot, but never the only one.
+        // An unpacking takes a slot, but never the last one.
         let slots = (client.downloads as usize).saturating_sub(taken).max(1);
         while self.flows.len() < slots && self.next < self.jobs.len() {
             let left = &mut self.left[self.next];
@@ -163,7 +163,7 @@ impl State<'_> {
         }
     }
 
-    /// Goes on to when the first of what is going on ends.
+    /// Advances to the first end of an activity.
     fn step(&mut self, link: &Link, machine: &Machine) {
         let receiving = self.flows.iter().filter(|f| f.waiting <= 0.0 && f.bytes > 0.0).count();
         let rate = (link.total / receiving.max(1) as f64).min(link.per_connection);
@@ -190,7 +190,7 @@ impl State<'_> {
             dt = dt.min(unpack.work / share.min(unpack.width));
         }
         self.now += dt;
-        // What ends in this step ends now, whatever rounding has left of it.
+        // Activities that end in this step end now, despite rounding.
         let spend = |left: &mut f64, rate: f64| {
             *left = if *left / rate <= dt { 0.0 } else { *left - rate * dt };
         };
@@ -227,7 +227,7 @@ impl State<'_> {
     }
 }
 
-/// How many cores each gets when none takes more than its width and the rest is shared evenly.
+/// Returns the cores of each activity: none takes more than its width, and the rest is shared evenly.
 pub(super) fn share(mut widths: Vec<f64>, cores: f64) -> f64 {
     widths.sort_by(f64::total_cmp);
     let mut left = cores;

@@ -25,7 +25,7 @@ enum Member {
 }
 
 /// The members of an archive. Building the index skips their bytes.
-pub struct Archive {
+pub(super) struct Archive {
     source: Source,
     members: BTreeMap<Vec<u8>, Member>,
     documents: Documents,
@@ -42,7 +42,7 @@ impl Archive {
     ///
     /// # Errors
     /// If it is not a complete tar archive, or exceeds a limit.
-    pub fn open(source: Source) -> Result<Self> {
+    pub(super) fn open(source: Source) -> Result<Self> {
         let (mut members, mut bytes) = (BTreeMap::new(), 0);
         let mut reader = Reader::new(SourceReader::all(source.as_ref()));
         while let Some(entry) = reader.next_entry()? {
@@ -76,7 +76,7 @@ impl Archive {
     }
 
     /// Returns the names of the members, for messages.
-    pub fn names(&self) -> impl Iterator<Item = String> {
+    pub(super) fn names(&self) -> impl Iterator<Item = String> {
         self.members.keys().map(|name| display(name))
     }
 }

@@ -43,7 +43,7 @@ fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
 ///
 /// # Errors
 /// If there is no such image, or a document is not valid.
-pub fn open(
+pub(crate) fn open(
     archive: &dyn Files,
     tag: Option<&str>,
     max_size: u64,

@@ -20,7 +20,7 @@ pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 ///
 /// # Errors
 /// If there is no such image, or a document is not valid.
-pub fn open(
+pub(crate) fn open(
     files: &dyn Files,
     tag: Option<&str>,
     platform: Option<&Platform>,

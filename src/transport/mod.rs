@@ -5,16 +5,16 @@
 //! command line; [`Opened`](image::Opened), what [`open`](open::open) reads, whose layers are still
 //! unread; and [`Bundle`](bundle::Bundle), the blobs that a [`Target`](write::Target) writes.
 
-pub mod archive;
+mod archive;
 pub mod bundle;
 mod choose;
-pub mod docker_archive;
+pub(crate) mod docker_archive;
 pub mod files;
 mod folder;
 pub mod image;
-pub mod layout;
+pub(crate) mod layout;
 mod listing;
-pub mod name;
+pub(crate) mod name;
 pub mod open;
 pub mod outline;
 mod verbatim;
