@@ -9,6 +9,9 @@ use crate::model::content::{ReadAt, Source, SourceReader};
 
 /// The compression that makes exactly `blob` of the `size` bytes of its uncompressed `tar`; `None`
 /// when relayer has none that does. `noted` is what its image says of it.
+///
+/// # Errors
+/// When a source can't be read.
 pub fn find(
     noted: Option<Compression>,
     format: Format,

@@ -1,8 +1,8 @@
-//! Planned layers in, blobs out: tar, diff ID, compression and digest in one pass each.
+//! Encodes planned layers as blobs: tar, diff ID, compression and digest in one pass.
 //!
-//! Layers are encoded side by side, the largest first, each with threads of its own inside the
-//! compressor, so that a few layers keep many cores busy. Nothing that is written depends on how
-//! many threads there are: see [`Encoder`].
+//! Layers are encoded concurrently, the largest first, each with more threads inside the compressor, so
+//! that a few layers keep many cores busy. The output does not depend on the number of threads: see
+//! [`Encoder`].
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -29,33 +29,42 @@ pub struct EncodedLayer {
     pub digest: Digest,
     /// Bytes of the uncompressed tar.
     pub tar_bytes: u64,
-    /// What the descriptor must say of the blob.
+    /// Annotations for the blob's descriptor.
     pub annotations: Annotations,
     /// The blob.
     pub source: Source,
 }
 
-/// How to encode.
+impl std::fmt::Debug for EncodedLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedLayer")
+            .field("diff_id", &self.diff_id)
+            .field("digest", &self.digest)
+            .field("tar_bytes", &self.tar_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options of [`encode()`].
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Codec and level.
     pub compression: Compression,
-    /// Threads to use in all.
+    /// Total number of threads.
     pub threads: usize,
 }
 
-/// What goes in a layer.
+/// The content of a layer to encode.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerSpec<'a> {
     /// Positions in the file set's entries, in path order, parents included.
     pub entries: &'a [u32],
-    /// Paths that lower layers have and this one takes away, in order; their parents are among
-    /// the entries.
+    /// Paths of lower layers that this one removes, in order; their parents are among the entries.
     pub whiteouts: &'a [Box<[u8]>],
 }
 
 impl LayerSpec<'_> {
-    /// Paths of the whiteouts' entries, sorted.
+    /// Returns the paths of the whiteout entries, sorted.
     fn markers(&self) -> Vec<Vec<u8>> {
         let marker = |path: &[u8]| {
             let name = base_name(path);
@@ -67,10 +76,13 @@ impl LayerSpec<'_> {
     }
 }
 
-/// What each compressor thread may hold at once, roughly: a job's input and output and its tables.
+/// Approximate bytes of memory per compressor thread: a job's input, output and tables.
 pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 
-/// Encodes layers.
+/// Encodes layers. The result has them in the same order.
+///
+/// # Errors
+/// When a file can't be read or has changed since it was first read, or the spool can't be written.
 pub fn encode(
     files: &FileSet,
     contents: &Contents,
@@ -85,7 +97,7 @@ pub fn encode(
     let mut order: Vec<usize> = (0..layers.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(sizes[*i]), *i));
     let concurrency = options.threads.clamp(1, layers.len().max(1));
-    // With few layers the last ones to finish have cores to themselves: let them use them.
+    // With few layers the last ones can use the cores of those that have finished.
     let few = layers.len() < 4 * options.threads;
     let workers = if few { (2 * options.threads).div_ceil(concurrency) as u32 } else { 1 };
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -113,7 +125,7 @@ pub fn encode(
     Ok(encoded)
 }
 
-/// Bytes of the tar that a layer will be. `links` counts each inode's names.
+/// Returns the size of a layer's tar in bytes. `links` has the number of names of each inode.
 fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
     let mut first = FirstNames::new(links);
     let markers: u64 = layer.markers().iter().map(|p| tar::entry_size(&whiteout(p))).sum();
@@ -191,10 +203,10 @@ impl Job<'_> {
     }
 }
 
-/// Of the names of one inode in a layer, the first in path order is the file and the others are
-/// hard links to it.
+/// The first names of inodes in a layer. The first in path order is the file, the others are hard links
+/// to it.
 struct FirstNames<'a> {
-    /// For each inode, how many names it has.
+    /// Number of names of each inode.
     links: &'a [u32],
     seen: BTreeMap<u32, &'a Entry>,
 }
@@ -204,7 +216,7 @@ impl<'a> FirstNames<'a> {
         Self { links, seen: BTreeMap::new() }
     }
 
-    /// The name to link to; `None` for a first name.
+    /// Returns the name to link to; `None` for a first name.
     fn of(&mut self, entry: &'a Entry) -> Option<&'a Entry> {
         if self.links[entry.inode as usize] < 2 {
             return None;
@@ -216,7 +228,7 @@ impl<'a> FirstNames<'a> {
 
 const NO_XATTRS: &Xattrs = &Xattrs::new();
 
-/// The header of an entry; of a hard link when there is a name to link to.
+/// Returns the header of an entry; that of a hard link if there is a name to link to.
 fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar::Metadata<'a> {
     let kind = match (link, &inode.kind) {
         (Some(first), _) => EntryKind::HardLink { target: first.path.clone() },
@@ -242,7 +254,7 @@ fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar
     }
 }
 
-/// The empty file that takes away what lower layers have
+/// Returns the empty file that hides what lower layers have
 /// ([layer.md](https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts)).
 fn whiteout(path: &[u8]) -> tar::Metadata<'_> {
     tar::Metadata {
@@ -257,7 +269,7 @@ fn whiteout(path: &[u8]) -> tar::Metadata<'_> {
 }
 
 impl EncodedLayer {
-    /// Bytes of the blob.
+    /// Returns the size of the blob in bytes.
     pub fn bytes(&self) -> u64 {
         self.source.size()
     }

@@ -42,6 +42,7 @@ const MAX_SYMLINKS: usize = 40;
 const FREED: usize = 1 << 14;
 
 /// An image's layers, read.
+#[derive(Debug)]
 pub struct ReadLayers<'a> {
     blobs: &'a [LayerBlob],
     /// What each of them does, lowest first; their files' sources are numbered from 0.
@@ -60,6 +61,7 @@ pub enum Keep {
 }
 
 /// An image as a client would show it.
+#[derive(Debug)]
 pub struct Flattened {
     /// The final file set.
     pub files: FileSet,
@@ -157,6 +159,9 @@ impl ReadLayers<'_> {
 }
 
 /// Applies layers, lowest first, each with the name that messages give it.
+///
+/// # Errors
+/// When the layers contradict each other.
 pub fn apply<'a>(
     layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
 ) -> Result<(FileSet, Hidden)> {

@@ -1,4 +1,4 @@
-//! What reading an image may come to.
+//! Limits on reading an image.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -12,8 +12,8 @@ use crate::model::content::{Budget, WindowBudget};
 use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
 use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
 
-/// How much an image may expand to, and how much memory its index may take; shared by all of its
-/// layers. As long as this lives, that memory is counted.
+/// Limits on the expanded size of an image and the memory of its index, shared by all of its layers. The
+/// memory is counted until this is dropped.
 pub struct Limits {
     bytes: AtomicU64,
     entries: AtomicU64,
@@ -24,8 +24,14 @@ pub struct Limits {
     budget: Arc<Budget>,
 }
 
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits").field("max_bytes", &self.max_bytes).finish_non_exhaustive()
+    }
+}
+
 impl Limits {
-    /// At most `max_size` bytes of uncompressed layers and sparse files, in an index that `budget`
+    /// Allows at most `max_size` bytes of uncompressed layers and sparse files, and an index that `budget`
     /// has memory for.
     pub fn new(max_size: u64, layers: &[LayerBlob], budget: &Arc<Budget>) -> Self {
         let stored = layers.iter().fold(0u64, |sum, l| sum.saturating_add(l.source.size()));
@@ -58,7 +64,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Counts an entry and what the index keeps of it.
+    /// Counts an entry and the bytes that the index needs for it.
     pub(super) fn add_entry(&self, bytes: u64) -> Result<()> {
         if self.entries.fetch_add(1, Ordering::Relaxed) >= MAX_ENTRIES {
             return Err(Error::limit(format!("the image has more than {MAX_ENTRIES} entries")));
@@ -74,7 +80,7 @@ impl Drop for Limits {
     }
 }
 
-/// What the index keeps of a change, and its copies at any time.
+/// Returns the bytes that the index needs for a change, with all copies that exist at the same time.
 pub(super) fn index_bytes(change: &Change) -> u64 {
     let (more, inode) = match &change.kind {
         ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
@@ -93,14 +99,14 @@ pub(super) fn index_bytes(change: &Change) -> u64 {
     ENTRY_BYTES + (3 * change.path.len() + more + xattrs) as u64
 }
 
-/// The directories that a layer's entries name or imply.
+/// The directories that the entries of a layer name or imply.
 #[derive(Default)]
 pub(super) struct Implied(HashSet<u64>);
 
 impl Implied {
-    /// What the index keeps of directories that only this change tells of, so far.
+    /// Returns the bytes that the index needs for directories that this change is the first to imply.
     pub(super) fn of(&mut self, change: &Change) -> u64 {
-        // A number for each will do: it decides about a limit only.
+        // A hash is enough: a collision only affects a limit.
         let number = |path: &[u8]| {
             let mut hasher = DefaultHasher::new();
             hasher.write(path);

@@ -1,4 +1,4 @@
-//! Layers to a file set, and a file set to layers.
+//! Conversion of layers to a file set, and of a file set to layers.
 //!
 //! Imports `base`, `model` and `format`. To know: [`read::read_layer`], one blob to its changeset;
 //! [`flatten::flatten`], changesets to what a client would show; [`encode::encode`], parts of a file set

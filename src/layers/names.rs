@@ -1,16 +1,16 @@
-//! The paths of a layer, and what those that begin with `.wh.` stand for.
+//! The paths of a layer, and the meaning of names that begin with `.wh.`.
 
 use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::model::fileset::{base_name, join, parent, parts};
 
-/// A path as clients take it: `./`, doubled and leading slashes mean nothing, and `..` goes up by
-/// the text alone, whatever is a symlink.
+/// Normalises a path as clients do: `./`, double and leading slashes are ignored, and `..` is resolved
+/// in the text, without regard to symlinks.
 ///
 /// # Errors
-/// Where `..` leads out of the root, which no layer needs; names and paths longer than Linux
-/// allows. A whiteout's is that of what it hides: clients make no file of its own name.
+/// When `..` leads out of the root, or a name or path is longer than Linux allows. For a whiteout the
+/// name that it hides counts, as clients create no file with its own name.
 pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     let mut kept: Vec<u8> = Vec::with_capacity(path.len());
     for part in parts(path) {
@@ -38,19 +38,22 @@ pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     Ok(kept.into_boxed_slice())
 }
 
-/// What a name with `.wh.` in it stands for.
+/// The meaning of a name with `.wh.` in it.
 pub(super) enum Marker {
-    /// Nothing: it is a name like others.
+    /// An ordinary name.
     No,
-    /// Nothing that clients follow.
+    /// A name that clients ignore.
     Ignored,
-    /// A file that AUFS kept for hard links alone to name.
+    /// A file of AUFS that only hard links name.
     Unnamed,
     /// A whiteout.
     Change(Change),
 }
 
-/// Reads the names that begin with `.wh.`.
+/// Returns the meaning of a path with regard to `.wh.`.
+///
+/// # Errors
+/// When a whiteout hides nothing valid, or is part of a path.
 pub(super) fn marker(path: &[u8]) -> Result<Marker> {
     if !parts(path).any(|part| part.starts_with(b".wh.")) {
         return Ok(Marker::No);

@@ -36,6 +36,15 @@ pub struct LayerContent {
     pub tar_bytes: u64,
 }
 
+impl std::fmt::Debug for LayerContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerContent")
+            .field("digest", &self.digest)
+            .field("changes", &self.changes.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Bytes of a file in a layer's tar.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
@@ -73,6 +82,9 @@ impl LayerContent {
 
 /// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
 /// Without a budget the bytes of a compressed layer are not kept, and can't be read later.
+///
+/// # Errors
+/// When the blob can't be read, is not valid or has another digest than stated, or exceeds a limit.
 pub fn read_layer(
     layer: &LayerBlob,
     number: u32,

@@ -102,6 +102,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Passes bytes through to a reader or writer, counting and hashing them.
+#[derive(Debug)]
 pub struct Hashing<T> {
     inner: T,
     sha: Sha256,

@@ -1,8 +1,7 @@
-//! What an image is made of: paths, file sets and the bytes of files, digests, the OCI documents, and
-//! an image as it was opened.
+//! The parts of an image: paths, file sets, contents of files, digests and OCI documents.
 //!
 //! Imports `base`. To know: [`fileset::FileSet`], names that point at inodes; [`content::Contents`],
-//! the bytes of those; [`oci`], descriptors, manifests and configs with their unknown fields.
+//! the bytes of regular files; [`oci`], descriptors, manifests and configs with their unknown fields.
 
 pub mod content;
 pub mod counts;

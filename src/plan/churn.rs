@@ -1,19 +1,18 @@
-//! How likely things change from one release to the next.
+//! Probability that components change from one release to the next.
 //!
-//! Changes come together: a base image is renewed and half of its packages move, or it is not and
-//! none does; a lock file is refreshed, or it is not. Counting each package as independent would
-//! call any layer of a hundred packages certain to change. So every kind of component has events,
-//! and given one, each component of the kind changes on its own. Components whose rate is known
-//! change independently of all others. What a history has seen of a component is a posterior: it
-//! counts against the kind's chance as if that had been seen [`PRIOR_RELEASES`] times, so that
-//! "has not changed yet" is not "will never change".
+//! Changes are correlated: if a base image is updated, many of its packages change together; if not, none
+//! does. With independent packages any layer of a hundred would be certain to change. So every kind of
+//! component has events, and given an event, each component of the kind changes independently.
+//! Components with a known rate change independently of all others. What a history has seen of a
+//! component updates the prior of its kind, which counts as [`PRIOR_RELEASES`] observations, so that "has
+//! not changed yet" is not "will never change".
 //!
-//! Only additions, multiplications and divisions are used: their results are the same on every
-//! machine, unlike those of a library's `exp`.
+//! Only additions, multiplications and divisions are used: their results are the same on every machine,
+//! unlike those of a library's `exp`.
 
 use crate::plan::analyze::{Component, ComponentKind, Learned};
 
-/// The chance of an event in a release, and that a component changes given one.
+/// The probability of an event in a release, and that a component changes given one.
 struct Prior {
     event: f64,
     given: f64,
@@ -31,20 +30,20 @@ const PRIORS: [(ComponentKind, Prior); 6] = [
     (ComponentKind::State, Prior { event: 1.00, given: 1.00 }),
 ];
 
-/// So many releases are as good evidence as the table.
+/// Number of observed releases that weigh as much as the table.
 const PRIOR_RELEASES: f64 = 4.0;
-/// No history makes a change given an event more certain than this.
+/// Maximum probability of a change given an event, whatever the history.
 const CERTAIN: f64 = 0.98;
 
 /// Number of kinds, each a tier of the sequence.
 pub(super) const TIERS: usize = PRIORS.len();
 
-/// Position of a kind in the table.
+/// Returns the position of a component's kind in the table.
 fn kind_tier(component: &Component) -> usize {
     PRIORS.iter().position(|(kind, _)| *kind == component.kind).unwrap_or(0)
 }
 
-/// The chance that a component changes in a release, by its kind and what was learned.
+/// Returns the probability that a component changes in a release, by its kind and history.
 pub fn chance_of_change(component: &Component) -> f64 {
     if let Some(rate) = component.churn {
         return 1.0 - exp_of_minus(rate);
@@ -54,8 +53,7 @@ pub fn chance_of_change(component: &Component) -> f64 {
     (prior.event * prior.given * PRIOR_RELEASES + changed as f64) / (PRIOR_RELEASES + seen as f64)
 }
 
-/// The tier of a component, and its hazard: the expected changes a release by which its size is
-/// weighed within the tier.
+/// Returns the tier of a component and its hazard: the expected changes per release.
 pub(super) fn tier(component: &Component) -> (usize, f64) {
     let chance = chance_of_change(component);
     if component.churn.is_none() && component.learned == Learned::default() {
@@ -67,19 +65,19 @@ pub(super) fn tier(component: &Component) -> (usize, f64) {
     (tier, component.churn.unwrap_or(chance))
 }
 
-/// What the chance that a set of components changes is made of: sums that can be subtracted.
+/// The hazard of a set of components, as sums that can be added and subtracted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Hazard {
     /// Components with their kind's rate, by tier.
     counts: [u32; TIERS],
-    /// Of those of which something was learned, the sum of hazards given an event, by tier.
+    /// The sum of hazards given an event of those with a history, by tier.
     learned: [f64; TIERS],
-    /// The sum of rates that are known.
+    /// The sum of known rates.
     rate: f64,
 }
 
 impl Hazard {
-    /// That of one component.
+    /// Returns the hazard of one component.
     pub(super) fn of(component: &Component) -> Self {
         let mut hazard = Self::default();
         match component.churn {
@@ -107,7 +105,7 @@ impl Hazard {
         self
     }
 
-    /// Takes away what was added before.
+    /// Subtracts what was added before.
     pub(super) fn minus(mut self, other: &Self) -> Self {
         for (a, b) in self.counts.iter_mut().zip(other.counts) {
             *a -= b;
@@ -120,14 +118,15 @@ impl Hazard {
     }
 }
 
-/// Chances of change, with powers at hand.
+/// Computes probabilities of change from precomputed powers.
 pub(super) struct Chances {
-    /// For each tier, the chance that so many components all stay, given an event; zero beyond.
+    /// For each tier and number of components, the probability that none changes given an event; zero
+    /// beyond the end.
     stay: Vec<Vec<f64>>,
 }
 
 impl Chances {
-    /// For sets of up to `most` components.
+    /// Prepares for sets of up to `most` components.
     pub(super) fn new(most: usize) -> Self {
         let powers = |(_, prior): &(_, Prior)| {
             // From some thousands on they are zero.
@@ -137,7 +136,7 @@ impl Chances {
         Self { stay: PRIORS.iter().map(powers).collect() }
     }
 
-    /// The chance that anything in the set changes in a release.
+    /// Returns the probability that anything in a set changes in a release.
     pub(super) fn of(&self, hazard: &Hazard) -> f64 {
         let mut stays = if hazard.rate > 0.0 { exp_of_minus(hazard.rate) } else { 1.0 };
         for (tier, (_, prior)) in PRIORS.iter().enumerate() {
@@ -152,7 +151,7 @@ impl Chances {
     }
 }
 
-/// e⁻ˣ for x ≥ 0, by the series of eˣ on a small part of x and repeated squaring.
+/// Returns e⁻ˣ for x ≥ 0, by the series of eˣ on a small part of x and repeated squaring.
 fn exp_of_minus(x: f64) -> f64 {
     if x > 700.0 {
         return 0.0;
@@ -170,7 +169,7 @@ fn exp_of_minus(x: f64) -> f64 {
     1.0 / sum
 }
 
-/// The natural logarithm of 0 < x ≤ 1, by halvings and the series of the inverse hyperbolic
+/// Returns the natural logarithm of 0 < x ≤ 1, by halvings and the series of the inverse hyperbolic
 /// tangent.
 fn ln(x: f64) -> f64 {
     const LN_2: f64 = std::f64::consts::LN_2;

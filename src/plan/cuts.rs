@@ -1,28 +1,27 @@
-//! Where to cut the sequence into layers.
+//! Cuts the sequence into layers.
 //!
-//! The cost of a cut is what clients load again at an update, expected over releases: by digest
-//! each layer on its own, by chain ID each layer with all below it. Clients of both sorts are
-//! common, and a plan that looks at chains alone is poor for digests as soon as the rates are
-//! wrong, so the mean of both counts. Contiguous cuts of least cost are found by dynamic
-//! programming, under a cap on the size of a layer.
+//! The cost of a set of cuts is the expected number of bytes that clients download again at a release.
+//! By digest a layer is downloaded if it changes, by chain ID also if a layer below it changes. Clients
+//! of both kinds are common, and a plan for chain IDs alone is poor for digests as soon as the rates are
+//! wrong, so the mean of both costs is minimised, by dynamic programming under a cap on the size of a
+//! layer.
 //!
-//! A cut between two components costs a little, by a hash of the second one's name: of several
-//! cuts that are about as good the same one is taken from build to build, whatever else came,
-//! went or grew.
+//! A cut between two components has a small extra cost, from a hash of the second one's name. So the
+//! same one of several about equal cuts is chosen from build to build, whatever else changes.
 
 use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
 
-/// No more candidates for cuts than this, unless names want more; the work grows with their square.
+/// Maximum number of blocks by size; the work grows with its square.
 const MOST_BLOCKS: u64 = 768;
-/// No more than this whatever names want. Images of 10,000 components have as many.
+/// Maximum number of blocks with those that begin by name. Images of 10,000 components reach it.
 const MOST_NAMED: usize = 4096;
-/// One name in so many begins a block.
+/// One in this many names begins a block.
 const BEGINS: u64 = 4;
-/// So many blocks a layer at least, so that layers can be made of similar size.
-const BLOCKS_A_LAYER: u64 = 16;
-/// What the worst boundary costs, in mean layers loaded again. Found by adding, removing and
-/// growing one component in random sets; see the tests.
+/// Minimum number of blocks per layer, so that layers can have similar sizes.
+const BLOCKS_PER_LAYER: u64 = 16;
+/// Cost of the worst boundary, in downloads of a mean layer. Found by adding, removing and growing one
+/// component in random sets; see the tests.
 const UNSTABLE: f64 = 0.10;
 
 /// A run of atoms that is not cut.
@@ -51,7 +50,7 @@ impl<'a> Cuts<'a> {
     /// `rest` are positions in the sequence, ascending; `layers` is how many are wanted.
     pub(super) fn new(sequence: &'a Sequence, rest: &'a [usize], layers: usize) -> Self {
         let total: u64 = rest.iter().map(|i| sequence.atoms[*i].estimate).sum();
-        let pieces = (BLOCKS_A_LAYER * layers.max(1) as u64).min(MOST_BLOCKS);
+        let pieces = (BLOCKS_PER_LAYER * layers.max(1) as u64).min(MOST_BLOCKS);
         // To a power of two: a little more or less in all must not move every boundary.
         let mut limit = 1 << (total / pieces).max(1).ilog2();
         let mut blocks = blocks(sequence, rest, limit, BEGINS);
@@ -84,7 +83,7 @@ impl<'a> Cuts<'a> {
         Self { sequence, rest, blocks, bytes, hazards, chances }
     }
 
-    /// How many layers there are at least when none is larger than `cap`, unless it is one block.
+    /// Returns the minimum number of layers if none is larger than `cap`, except single blocks.
     pub(super) fn fewest(&self, cap: u64) -> usize {
         let (mut layers, mut start) = (0, 0);
         while start < self.blocks.len() {
@@ -94,7 +93,7 @@ impl<'a> Cuts<'a> {
         layers
     }
 
-    /// The smallest cap with which `layers` suffice.
+    /// Returns the smallest cap for which `layers` suffice.
     pub(super) fn smallest_cap(&self, layers: usize) -> u64 {
         let largest = self.bytes.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         let (mut low, mut high) = (largest, self.bytes[self.blocks.len()].max(largest));
@@ -109,14 +108,14 @@ impl<'a> Cuts<'a> {
         low
     }
 
-    /// The first block that a layer beginning at `start` can't take.
+    /// Returns the first block that no longer fits in a layer beginning at `start`.
     fn reach(&self, start: usize, cap: u64) -> usize {
         let end = self.bytes.partition_point(|b| *b <= self.bytes[start] + cap) - 1;
         end.max(start + 1)
     }
 
-    /// The cheapest cut into `layers`, none larger than `cap` unless it is one block. The groups
-    /// are of positions in the sequence.
+    /// Returns the cut of least cost into `layers`, none larger than `cap` except single blocks. The
+    /// groups are lists of positions in the sequence.
     pub(super) fn best(&self, layers: usize, cap: u64) -> Vec<Vec<usize>> {
         let n = self.blocks.len();
         let layers = layers.min(n);
@@ -124,7 +123,7 @@ impl<'a> Cuts<'a> {
             return Vec::new();
         }
         let mean = (self.bytes[n] as f64 / layers as f64).max(1.0);
-        // cost[end]: the cheapest way to have the blocks before `end` in `k` layers.
+        // cost[end]: the least cost of the blocks before `end` in `k` layers.
         let mut cost = vec![f64::INFINITY; n + 1];
         cost[0] = 0.0;
         let mut begins = vec![vec![0usize; n + 1]; layers];

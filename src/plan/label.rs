@@ -1,16 +1,16 @@
-//! A layer in a few words, for tables and histories.
+//! Short descriptions of layers, for tables and image histories.
 
 use std::fmt::Write as _;
 
 use super::Share;
 use crate::plan::analyze::Analysis;
 
-/// So many names are written out.
+/// Maximum number of names in a description.
 const NAMES: usize = 3;
-/// Names longer than this are cut.
+/// Maximum length of a name; longer ones are cut.
 const WIDTH: usize = 40;
 
-/// The largest components of a layer, and how many more there are.
+/// Returns the names of a layer's largest components, and how many more there are.
 pub(super) fn label(shares: &[Share], analysis: &Analysis) -> String {
     let mut text = String::new();
     let mut last_kind = "";

@@ -1,13 +1,16 @@
-//! Which path goes in which layer, and in which order: a pure function of data.
+//! Planning: which path goes in which layer, and in which order. A pure function of data.
 //!
 //! Given a file set, its components and the expected compressed size of each file, the planner
-//! 1. puts all files in a sequence, stable and large first, volatile and small last;
-//! 2. cuts the sequence into layers so that the bytes a client will have to load again are few
-//!    and the layers are of similar size;
-//! 3. places the entries, each with its parent directories.
+//! 1. puts all files in a sequence: stable and large ones first, volatile and small ones last;
+//! 2. cuts the sequence into layers of similar size, so that clients have to download few bytes again;
+//! 3. lists the entries of each layer, with their parent directories.
 //!
-//! Layers are listed lowest first, because clients with chain IDs load everything above the first
+//! Layers are listed lowest first, because clients with chain IDs download everything above the first
 //! layer that changed.
+//!
+//! Imports `base`, `model`, `format`, `layers` and `simulate`. To know: [`analyze::Analysis`], the
+//! component of each inode; [`Plan`] of [`plan()`]; [`update::Update`] of [`update::update`], the plan on
+//! top of a previous image.
 
 pub mod analyze;
 mod churn;
@@ -35,31 +38,32 @@ use sequence::Sequence;
 /// dockerd refuses more layers than this (moby, `layer/layer_store.go`: maxLayerDepth).
 pub const MAX_LAYERS: u32 = 125;
 
-/// How many layers, or how large.
+/// The wanted number or size of layers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Target {
-    /// So many, if there is enough to fill them: 1 to [`MAX_LAYERS`].
+    /// This number of layers, 1 to [`MAX_LAYERS`]; fewer if there are fewer files.
     Layers(u32),
-    /// As few as can be of at most so many compressed bytes each, as estimated; one file that is
-    /// larger stands alone.
+    /// As few layers as possible of at most this many estimated compressed bytes each; a larger file
+    /// gets a layer of its own.
     Size(u64),
-    /// What a client without any of them has soonest, of plans that load about as few bytes again.
+    /// The layers with the fastest first pull; among plans of about the same speed, the one with the
+    /// smallest updates.
     Pull {
         /// The client, its link and machine.
         profile: &'static Profile,
         /// How the layers will be compressed.
         compression: Compression,
-        /// How many layers, if not as many as is best.
+        /// Number of layers; by default the best number.
         layers: Option<u32>,
     },
 }
 
-/// How to plan.
+/// Options of [`plan()`].
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// How many layers, or how large.
+    /// The wanted number or size of layers.
     pub target: Target,
-    /// For each inode whether it is to be placed; all by default.
+    /// For each inode whether to place it; all by default.
     pub only: Option<&'a [bool]>,
 }
 
@@ -72,24 +76,24 @@ pub struct Share {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
-    /// The same, compressed, as estimated.
+    /// Estimated compressed bytes of them.
     pub estimate: u64,
 }
 
-/// One layer to be.
+/// The plan of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PlannedLayer {
     /// Positions in the file set's entries, ascending, parent directories included.
     pub entries: Vec<u32>,
-    /// Paths that lower layers have and this one takes away; none in a plan of everything.
+    /// Paths of lower layers that this one removes; none without a previous image.
     pub whiteouts: Vec<Box<[u8]>>,
     /// Expected compressed bytes.
     pub estimate: u64,
-    /// What it is made of, largest first.
+    /// Its components, largest first.
     pub shares: Vec<Share>,
     /// Chance that it changes from one release to the next.
     pub churn: f64,
-    /// What it is made of, in a few words.
+    /// A short description of its content.
     pub label: String,
 }
 
@@ -106,7 +110,7 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
 }
 
-/// Plans the layers of a file set. `estimates` has the expected compressed bytes of each inode.
+/// Returns the plan of a file set. `estimates` has the expected compressed bytes of each inode.
 pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options<'_>) -> Plan {
     let sequence = Sequence::new(set, analysis, estimates, options.only);
     let mut groups = match options.target {
@@ -123,19 +127,19 @@ pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Opt
     Plan { layers: place::place(set, analysis, &sequence, &groups) }
 }
 
-/// Layers may be so much larger than their mean, as estimated, in twentieths. Estimates err, and
-/// what is promised is 1.35 in real bytes.
+/// Maximum estimated size of a layer, in twentieths of the mean. Estimates are inexact; the promise is
+/// 1.35 times the mean in real bytes.
 const SLACK: u64 = 24;
-/// Beyond this much, contiguous cuts are given up for packing.
+/// Above this cap, layers are packed instead of cut contiguously.
 const MOST_SLACK: u64 = 25;
 
-/// The largest size that `slack` twentieths of the mean allow.
+/// Returns the maximum size of a layer: `slack` twentieths of the mean.
 fn cap(total: u64, layers: usize, slack: u64) -> u64 {
     (total / 20 * slack / layers as u64).max(1)
 }
 
-/// Splits the sequence into `n` groups of atoms, fewer if there are fewer atoms; none larger than
-/// `slack` twentieths of the mean, if that can be.
+/// Splits the sequence into `n` groups of atoms, or fewer if there are fewer atoms. No group is larger
+/// than `slack` twentieths of the mean if possible.
 fn by_count(sequence: &Sequence, n: usize, slack: u64) -> Vec<Vec<usize>> {
     let n = n.min(sequence.atoms.len());
     if n <= 1 {
@@ -154,18 +158,18 @@ fn by_count(sequence: &Sequence, n: usize, slack: u64) -> Vec<Vec<usize>> {
     in_order(groups, giants)
 }
 
-/// Splits the sequence into as few groups of at most `bytes` as can be.
+/// Splits the sequence into as few groups of at most `bytes` as possible.
 fn by_size(sequence: &Sequence, bytes: u64) -> Vec<Vec<usize>> {
     let (giants, rest) = take_giants(sequence, bytes, MAX_LAYERS as usize - 1);
     let room = MAX_LAYERS as usize - giants.len();
     let wanted = (sequence.total() / bytes + 1).min(room as u64) as usize;
     let cuts = cuts::Cuts::new(sequence, &rest, wanted);
-    // No more layers than clients take, even if they become larger.
+    // Rather larger layers than more than clients accept.
     let limit = bytes.max(cuts.smallest_cap(room));
     in_order(cuts.best(cuts.fewest(limit), limit), giants)
 }
 
-/// Takes out the atoms that are larger than a layer may be: each stands alone. At most `most`.
+/// Separates up to `most` atoms that are larger than `limit`: each gets a layer of its own.
 fn take_giants(sequence: &Sequence, limit: u64, most: usize) -> (Vec<usize>, Vec<usize>) {
     let mut giants: Vec<usize> =
         (0..sequence.atoms.len()).filter(|i| sequence.atoms[*i].estimate > limit).collect();
@@ -176,7 +180,7 @@ fn take_giants(sequence: &Sequence, limit: u64, most: usize) -> (Vec<usize>, Vec
     (giants, rest)
 }
 
-/// Puts the layers of single atoms between the others, by their place in the sequence.
+/// Sorts the groups, with those of single large atoms, by their place in the sequence.
 fn in_order(mut groups: Vec<Vec<usize>>, giants: Vec<usize>) -> Vec<Vec<usize>> {
     groups.extend(giants.into_iter().map(|g| vec![g]));
     groups.sort_by_key(|group| group.get(group.len() / 2).copied());

@@ -1,5 +1,5 @@
-//! Layers of similar size when contiguous cuts can't make them: a few large files leave holes
-//! that only small ones fill.
+//! Packs layers of similar size where contiguous cuts can't: a few large files leave holes that only
+//! small files can fill.
 
 use std::cmp::Reverse;
 
@@ -42,7 +42,7 @@ pub(super) fn pack(sequence: &Sequence, rest: &[usize], layers: usize) -> Vec<Ve
         .collect()
 }
 
-/// The height to which `water` fills vessels that hold so much already.
+/// Returns the level to which `water` fills `vessels`, which already have these levels.
 fn level(mut vessels: Vec<u64>, water: u64) -> u64 {
     vessels.sort_unstable();
     let mut sum = water;

@@ -1,4 +1,4 @@
-//! From groups of atoms to lists of entries: names, parents, shares.
+//! Turns groups of atoms into planned layers: entries, parent directories and shares of components.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub(super) fn place(
             shares,
         });
     }
-    // A bit a layer for each directory that is there already; there are never more than 125.
+    // For each directory one bit per layer that already has it; there are never more than 125 layers.
     let mut listed: Vec<u128> = vec![0; set.entries().len()];
     for (i, entry) in set.entries().iter().enumerate() {
         let Some(layer) = layer_of[entry.inode as usize] else { continue };

@@ -1,10 +1,10 @@
-//! All that must be placed, in the order of layers: stable and large first.
+//! The sequence of everything to place, in the order of layers: stable and large first.
 //!
-//! Tiers come first: what changes together with its kind stays together, so that a month without
-//! a new base leaves the layers of the base alone. Within a tier large components lie below small
-//! ones that change as often: exchanging two neighbours in a stack of chain IDs shows that size
-//! times the odds of no change decides. Sizes count as powers of two, so that a component that
-//! has grown a little does not jump over its neighbours.
+//! The first criterion is the tier: components of a kind change together and stay together, so that a
+//! month without a new base image leaves the layers of the base alone. Within a tier large components go
+//! below small ones that change as often: to swap two neighbours in a stack of chain IDs shows that size
+//! times the odds of no change decides. Sizes are rounded to powers of two, so that a component that has
+//! grown a little does not change places with its neighbours.
 
 use std::cmp::Reverse;
 
@@ -12,7 +12,7 @@ use super::churn::{Hazard, tier};
 use crate::model::fileset::{FileSet, InodeId, Kind};
 use crate::plan::analyze::Analysis;
 
-/// Something that can't be divided: a file with all of its names, or an empty directory.
+/// An indivisible unit: a file with all of its names, or an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Atom {
     pub(super) inode: InodeId,
@@ -28,11 +28,11 @@ pub(super) struct Part {
     /// Index in the analysis.
     pub(super) component: u32,
     pub(super) hazard: Hazard,
-    /// A number from the name alone, the same in every image.
+    /// A hash of the name, the same in every image.
     pub(super) hash: u64,
 }
 
-/// Atoms in order; those of a component stand together, by path.
+/// Atoms in order; those of a component are contiguous, sorted by path.
 #[derive(Clone)]
 pub(super) struct Sequence {
     pub(super) atoms: Vec<Atom>,
@@ -40,8 +40,8 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Of all, or of the inodes that `only` marks. Directories with something in them come along
-    /// with that, unless they are marked.
+    /// Builds the sequence of all inodes, or of those that `only` marks. Directories that are not empty
+    /// are placed with their content, unless they are marked.
     pub(super) fn new(
         set: &FileSet,
         analysis: &Analysis,
@@ -100,13 +100,13 @@ impl Sequence {
         Self { atoms, components }
     }
 
-    /// Expected compressed bytes of all.
+    /// Returns the expected compressed bytes of all atoms.
     pub(super) fn total(&self) -> u64 {
         self.atoms.iter().map(|a| a.estimate).sum()
     }
 }
 
-/// For each entry, whether another lies below it.
+/// Returns for each entry whether another is below it.
 fn has_children(set: &FileSet) -> Vec<bool> {
     let mut has = vec![false; set.entries().len()];
     for entry in set.entries() {

@@ -1,6 +1,5 @@
-//! How many layers, and how even, for a client: plans are made, their pulls simulated, and the one
-//! is taken that a new client has soonest, or among those that are about as soon, the one whose
-//! updates are smallest.
+//! Chooses the number and sizes of layers for a client: several plans are made and their pulls simulated.
+//! Of those whose first pull is about as fast as the fastest, the one with the smallest updates wins.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +9,16 @@ use super::{MAX_LAYERS, SLACK, by_count};
 use crate::model::fileset::{FileSet, Kind};
 use crate::simulate::{self, Compression, Profile, Reuse};
 
-/// Beyond this, layers cost more than they can save.
-const MOST: u32 = 40;
-/// Plans that take at most so many times as long as the fastest are as good.
-const AS_GOOD: f64 = 1.02;
-/// Limits on layers to be tried, in twentieths of the mean: see [`SLACK`].
+/// Maximum number of layers to try; more cost more than they save.
+const MAX_TRIED: u32 = 40;
+/// Plans are about as fast as the fastest if they take at most this many times as long.
+const ABOUT_AS_FAST: f64 = 1.02;
+/// Caps on the size of layers to try, in twentieths of the mean: see [`SLACK`].
 const SLACKS: [u64; 3] = [SLACK, 22, 21];
-/// A header and the padding to the next one.
+/// Mean bytes of a tar header and padding per entry.
 pub(crate) const HEADER: u64 = 768;
 
-/// Bytes of gzip for those of zstd, as estimates are.
+/// Ratio of compressed bytes of gzip to those of zstd, for which the estimates are.
 const GZIP_FOR_ZSTD: f64 = 1.15;
 
 struct Candidate {
@@ -28,7 +27,7 @@ struct Candidate {
     update: f64,
 }
 
-/// The best groups of atoms; as many as `layers` says, if it does.
+/// Returns the best groups of atoms; exactly `layers` of them, if given.
 pub(super) fn best(
     set: &FileSet,
     sequence: &Sequence,
@@ -38,7 +37,7 @@ pub(super) fn best(
 ) -> Vec<Vec<usize>> {
     let counts = match layers {
         Some(n) => n..=n,
-        None => 1..=MOST,
+        None => 1..=MAX_TRIED,
     };
     let chances = Chances::new(sequence.components.len());
     let mut found: Vec<Candidate> = Vec::new();
@@ -83,14 +82,14 @@ pub(super) fn best(
         }
     }
     let fastest = found.iter().map(|c| c.makespan).fold(f64::INFINITY, f64::min);
-    found.retain(|c| c.makespan <= fastest * AS_GOOD);
+    found.retain(|c| c.makespan <= fastest * ABOUT_AS_FAST);
     let cheapest = found
         .into_iter()
         .min_by(|a, b| a.update.total_cmp(&b.update).then(a.makespan.total_cmp(&b.makespan)));
     cheapest.map_or_else(Vec::new, |c| c.groups)
 }
 
-/// Seconds to download and unpack a layer with nothing else to do.
+/// Returns the seconds to download and unpack a layer by itself.
 fn alone(layer: &simulate::Layer, profile: &Profile) -> f64 {
     simulate::simulate(&[*layer], &profile.client, &profile.link, &profile.machine).makespan
 }
@@ -121,7 +120,7 @@ fn by_work(
     weighed
 }
 
-/// A group as a pull sees it.
+/// Returns the layer of a group, as input of a simulation.
 fn layer(
     set: &FileSet,
     sequence: &Sequence,
@@ -142,7 +141,7 @@ fn layer(
     layer
 }
 
-/// Bytes of a blob of which `estimate` is what zstd would make of it.
+/// Converts the size that a blob has with zstd to that with `compression`.
 pub(crate) fn stored(estimate: u64, unpacked: u64, compression: Compression) -> u64 {
     match compression {
         Compression::None => unpacked,
@@ -151,7 +150,7 @@ pub(crate) fn stored(estimate: u64, unpacked: u64, compression: Compression) -> 
     }
 }
 
-/// Bytes that a client is expected to load again at a release.
+/// Returns the bytes that a client is expected to download again at a release.
 fn update(sequence: &Sequence, chances: &Chances, groups: &[Vec<usize>], reuse: Reuse) -> f64 {
     let hazard = |components: &BTreeSet<usize>| {
         let all = components.iter().map(|c| &sequence.components[*c].hazard);

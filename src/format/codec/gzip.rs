@@ -32,6 +32,12 @@ pub struct Encoder<W> {
     begun: bool,
 }
 
+impl<W> std::fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
 impl<W: Write> Encoder<W> {
     pub(super) fn new(out: W, level: u32, workers: u32) -> Self {
         Self {

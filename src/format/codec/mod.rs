@@ -90,6 +90,9 @@ impl fmt::Display for Format {
 
 /// Decompresses whatever `reader` holds, with `windows` as the room for what zstd must hold. Once
 /// the decoder has come to its end, `reader` has come to its end as well.
+///
+/// # Errors
+/// When the format is unknown, or its header is not valid.
 pub fn decode<'a>(
     mut reader: impl Read + Send + 'a,
     windows: &Arc<WindowBudget>,
@@ -286,8 +289,17 @@ pub enum Encoder<W: Write> {
     Chunked(chunked::Encoder<W>),
 }
 
+impl<W: Write> std::fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
 impl<W: Write + Send + 'static> Encoder<W> {
     /// Compresses exactly `size` bytes into `out`, with up to `workers` threads.
+    ///
+    /// # Errors
+    /// When the compressor refuses its parameters.
     pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
         Ok(match *compression {
             Compression::None => Self::Plain(out),
@@ -303,6 +315,9 @@ impl<W: Write + Send + 'static> Encoder<W> {
 
     /// Ends the stream and gives back what it was written to, and what the layer's descriptor must
     /// say of it.
+    ///
+    /// # Errors
+    /// When the writer below fails.
     pub fn finish(self) -> Result<(W, Annotations)> {
         let out = match self {
             Self::Plain(out) => out,

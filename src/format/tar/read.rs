@@ -34,6 +34,12 @@ pub struct Streaming<R> {
     buf: Vec<u8>,
 }
 
+impl<R> std::fmt::Debug for Streaming<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streaming").finish_non_exhaustive()
+    }
+}
+
 impl<R: Read> Streaming<R> {
     /// Wraps a stream.
     pub fn new(inner: R) -> Self {
@@ -98,6 +104,12 @@ pub struct Reader<R> {
     /// Zeros after them.
     pad: u64,
     done: bool,
+}
+
+impl<R> std::fmt::Debug for Reader<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("at", &self.at).finish_non_exhaustive()
+    }
 }
 
 /// What special headers say of the entry after them.
@@ -337,6 +349,7 @@ fn cut_off(e: io::Error, at: u64) -> Error {
 }
 
 /// Reads the stored bytes of a reader's current entry.
+#[derive(Debug)]
 pub struct Data<'a, R>(&'a mut Reader<R>);
 
 impl<R: Read> Read for Data<'_, R> {

@@ -135,6 +135,12 @@ pub struct Writer<W> {
     inner: W,
 }
 
+impl<W> std::fmt::Debug for Writer<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
 impl<W: Write> Writer<W> {
     /// Starts an archive.
     pub fn new(inner: W) -> Self {
@@ -142,6 +148,9 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes an entry without data.
+    ///
+    /// # Errors
+    /// When the header can't express a value, or the writer below fails.
     pub fn entry(&mut self, metadata: &Metadata<'_>) -> Result<()> {
         self.file(metadata)?.finish()
     }
@@ -192,6 +201,9 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive.
+    ///
+    /// # Errors
+    /// When the writer below fails.
     pub fn finish(mut self) -> Result<W> {
         self.inner.write_all(&[0; 2 * BLOCK])?;
         Ok(self.inner)
@@ -207,6 +219,15 @@ pub struct FileWriter<'a, W> {
     writer: &'a mut Writer<W>,
     size: u64,
     left: u64,
+}
+
+impl<W> std::fmt::Debug for FileWriter<'_, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileWriter")
+            .field("size", &self.size)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<W: Write> FileWriter<'_, W> {

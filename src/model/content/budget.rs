@@ -1,4 +1,4 @@
-//! What a run may hold in memory, and the temporary file beyond it.
+//! The memory limit of a run, and the temporary file for what exceeds it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,8 +13,8 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{INDEX_SHARE, MIN_INDEX};
 use crate::base::temporary;
 
-/// Memory that a run shares: for indexes of files, for windows of decoders, and what is left for
-/// spools. A spool can go to the temporary file, an index can't: when one grows, spools give way.
+/// The memory of a run, shared by file indexes, decoder windows and spools. Spools can move to the
+/// temporary file, indexes can't: when an index grows, spools are moved.
 pub struct Budget {
     memory: u64,
     windows: Arc<WindowBudget>,
@@ -31,22 +31,28 @@ pub struct Budget {
     free: Mutex<Vec<u64>>,
 }
 
+impl std::fmt::Debug for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget").field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What these hold is right between any two operations.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Budget {
-    /// Up to `memory` bytes in all, and beyond it a temporary file in `dir`; by default in
-    /// `TMPDIR`, else `/var/tmp` (`/tmp` is memory on many systems).
+    /// Creates a budget of `memory` bytes with a temporary file in `dir`; by default in `TMPDIR`, else
+    /// `/var/tmp` (`/tmp` is memory on many systems).
     pub fn new(memory: u64, dir: Option<PathBuf>) -> Arc<Self> {
         Self::with_reserved(memory, 0, dir)
     }
 
-    /// The same where the caller holds `reserved` bytes of them itself, while no decoder runs.
+    /// Creates a budget of which the caller uses `reserved` bytes itself while no decoder runs.
     pub fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
         let reserved = reserved.max(WindowBudget::capacity(memory));
-        // An eighth is for buffers and what the allocator wastes.
+        // An eighth is for buffers and overhead of the allocator.
         let spools = memory.saturating_sub(reserved) / 8 * 7;
         Arc::new(Self {
             memory,
@@ -61,17 +67,17 @@ impl Budget {
         })
     }
 
-    /// Room for the windows of decoders.
+    /// Returns the memory for decoder windows.
     pub fn windows(&self) -> &Arc<WindowBudget> {
         &self.windows
     }
 
-    /// What indexes leave of the memory.
+    /// Returns the memory that indexes leave.
     pub fn remaining_after_index(&self) -> u64 {
         self.memory.saturating_sub(self.index.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes of an index, for which spools give way.
+    /// Counts bytes of an index, and moves spools to the temporary file if necessary.
     ///
     /// # Errors
     /// When indexes take too much of the memory, or the temporary file fails.
@@ -94,13 +100,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Gives back what an index had.
+    /// Releases bytes of an index.
     pub fn remove_index(&self, bytes: u64) {
         self.index.fetch_sub(bytes, Ordering::Relaxed);
         self.left.fetch_add(bytes.cast_signed(), Ordering::Relaxed);
     }
 
-    /// Stores up to [`SEGMENT`] bytes: in memory if there is room.
+    /// Stores up to [`SEGMENT`] bytes: in memory if possible.
     pub(super) fn store(&self, bytes: &mut Vec<u8>) -> Result<Arc<Slot>> {
         let enough = |left: i64| left.checked_sub(STEP).filter(|left| *left >= 0);
         let fits = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok();
@@ -111,7 +117,7 @@ impl Budget {
         }
         let slot = Slot::new(Segment::Memory(std::mem::take(bytes).into_boxed_slice()));
         let mut resident = lock(&self.resident);
-        // Of spools that are gone nothing is left here, whenever some room is made.
+        // Removes entries of dropped spools before the list grows.
         if resident.len() == resident.capacity() {
             resident.retain(|slot| slot.strong_count() > 0);
         }
@@ -119,7 +125,7 @@ impl Budget {
         Ok(slot)
     }
 
-    /// Writes a segment to the file; gives where.
+    /// Writes a segment to the file and returns its offset.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<u64> {
         let free = lock(&self.free).pop();
         let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
@@ -132,12 +138,12 @@ impl Budget {
         Ok(at)
     }
 
-    /// A segment in memory went.
+    /// Releases the memory of a segment.
     pub(super) fn give_back(&self) {
         self.left.fetch_add(STEP, Ordering::Relaxed);
     }
 
-    /// A segment of the file went.
+    /// Releases the place of a segment in the file.
     pub(super) fn give_back_place(&self, at: u64) {
         lock(&self.free).push(at);
     }
@@ -146,7 +152,7 @@ impl Budget {
         self.dir.clone().unwrap_or_else(temporary::default_folder)
     }
 
-    /// The temporary file: it has no name, so nothing is left behind however we end.
+    /// Returns the temporary file. It has no name, so that nothing remains however the process ends.
     pub(super) fn file(&self) -> Result<&File> {
         if self.overflow.get().is_none() {
             let dir = self.folder();

@@ -24,6 +24,9 @@ use crate::model::fileset::{FileData, Location};
 /// Bytes that can be read from any offset by several threads at once.
 pub trait ReadAt: Send + Sync {
     /// Fills `buf` from `offset` on; [`io::ErrorKind::UnexpectedEof`] when there is less.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer bytes; other kinds when they can't be read.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// How many bytes there are.
     fn size(&self) -> u64;
@@ -46,6 +49,7 @@ impl ReadAt for Vec<u8> {
 }
 
 /// A whole file on disk.
+#[derive(Debug)]
 pub struct DiskFile {
     file: File,
     size: u64,
@@ -53,6 +57,9 @@ pub struct DiskFile {
 
 impl DiskFile {
     /// Takes an open regular file; its size must not change from here on.
+    ///
+    /// # Errors
+    /// When the size of the file can't be read.
     pub fn new(file: File) -> Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self { file, size })
@@ -82,6 +89,15 @@ pub struct Region {
     size: u64,
 }
 
+impl std::fmt::Debug for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Region")
+            .field("offset", &self.offset)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Region {
     /// `size` bytes of `inner` from `offset` on. The caller has checked that they are there.
     pub fn new(inner: Source, offset: u64, size: u64) -> Self {
@@ -108,6 +124,15 @@ pub struct SourceReader<'a> {
     source: &'a dyn ReadAt,
     at: u64,
     left: u64,
+}
+
+impl std::fmt::Debug for SourceReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceReader")
+            .field("at", &self.at)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> SourceReader<'a> {
@@ -148,6 +173,12 @@ pub struct Contents {
     sources: Vec<Source>,
 }
 
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents").field("sources", &self.sources.len()).finish_non_exhaustive()
+    }
+}
+
 impl Contents {
     /// Sources in the order that [`Location`]s number them.
     pub fn new(sources: Vec<Source>) -> Self {
@@ -168,6 +199,9 @@ impl Contents {
     }
 
     /// All bytes of a file, unless there are more than `limit`, or others than were read first.
+    ///
+    /// # Errors
+    /// When the file is larger than `limit`, can't be read, or has changed since it was first read.
     pub fn read(&self, file: &FileData, limit: u64) -> Result<Vec<u8>> {
         if file.size > limit {
             return Err(Error::limit(format!("{} bytes are more than {limit}", file.size)));
@@ -225,6 +259,15 @@ pub struct FileReader<'a> {
     file: &'a FileData,
     at: u64,
     hasher: blake3::Hasher,
+}
+
+impl std::fmt::Debug for FileReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileReader")
+            .field("file", &self.file)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Read for FileReader<'_> {

@@ -44,6 +44,12 @@ pub struct Spool {
     size: u64,
 }
 
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
 impl ReadAt for Spool {
     fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
@@ -93,6 +99,12 @@ pub struct SpoolWriter {
     pending: Vec<u8>,
 }
 
+impl std::fmt::Debug for SpoolWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpoolWriter").field("spool", &self.spool).finish_non_exhaustive()
+    }
+}
+
 impl SpoolWriter {
     /// An empty spool on `budget`.
     pub fn new(budget: &Arc<Budget>) -> Self {
@@ -108,6 +120,9 @@ impl SpoolWriter {
     }
 
     /// Everything written, to be read at any offset.
+    ///
+    /// # Errors
+    /// When the temporary file can't be written.
     pub fn finish(mut self) -> Result<Spool> {
         self.store()?;
         Ok(self.spool)

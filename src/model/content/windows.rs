@@ -1,44 +1,45 @@
-//! Memory that decoders hold: what a zstd frame may refer back to.
+//! Memory for decoder windows: the data that a zstd frame may refer back to.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::base::error::{Error, Result};
 use crate::base::limits::{MIN_WINDOWS, WINDOWS_SHARE};
 
-/// Room for windows, which decoders that run side by side share. Who finds none waits for another
-/// to end.
+/// The memory for windows, shared by concurrent decoders. A decoder waits until there is enough.
+#[derive(Debug)]
 pub struct WindowBudget {
     memory: u64,
     left: Mutex<u64>,
     freed: Condvar,
 }
 
-/// A decoder's part of the room, given back when it goes.
+/// A decoder's part of that memory, released on drop.
+#[derive(Debug)]
 pub struct WindowReservation {
     windows: Arc<WindowBudget>,
     bytes: u64,
 }
 
 impl WindowBudget {
-    /// A part of `memory` bytes; never less than every decoder must have.
+    /// Reserves a share of `memory` bytes for windows, but at least what every decoder must support.
     pub fn new(memory: u64) -> Arc<Self> {
         Arc::new(Self { memory, left: Mutex::new(Self::capacity(memory)), freed: Condvar::new() })
     }
 
-    /// That part.
+    /// Returns the bytes for windows of `memory` bytes in all.
     pub(super) fn capacity(memory: u64) -> u64 {
         (memory / WINDOWS_SHARE).max(MIN_WINDOWS)
     }
 
-    /// The largest window that there can be room for.
+    /// Returns the size of the largest possible window.
     pub fn max_window(&self) -> u64 {
         Self::capacity(self.memory)
     }
 
-    /// Waits for room for a window. Whoever calls must hold no other.
+    /// Waits until there is memory for a window. The caller must hold no other.
     ///
     /// # Errors
-    /// When it is larger than all of the room.
+    /// When it is larger than the largest possible window.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<WindowReservation> {
         if bytes > Self::capacity(self.memory) {
             return Err(Error::limit(format!(
@@ -56,7 +57,7 @@ impl WindowBudget {
 }
 
 impl WindowReservation {
-    /// Its bytes.
+    /// Returns its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

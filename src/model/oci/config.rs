@@ -34,6 +34,9 @@ impl Config {
     }
 
     /// The bytes to write.
+    ///
+    /// # Errors
+    /// When the config can't be serialised.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         to_json(&self.0)
     }

@@ -50,6 +50,9 @@ pub fn is_docker(media_type: &str) -> bool {
 
 /// A layer that we can read; its first bytes say how it is compressed, which is where clients look, too.
 /// `Err` says why not.
+///
+/// # Errors
+/// The reason why it can't be read.
 pub fn check_layer(media_type: &str) -> Result<(), String> {
     let base = media_type.split('+').next().unwrap_or_default();
     if media_type.contains("+encrypted") {

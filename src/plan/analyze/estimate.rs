@@ -37,6 +37,9 @@ struct Batch<'a> {
 }
 
 /// For each inode, its expected share in bytes of a zstd layer. Runs on the current rayon pool.
+///
+/// # Errors
+/// When a file can't be read.
 pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Result<Vec<u64>> {
     let batches = batches(set, analysis);
     let total: u64 = batches.iter().map(|b| b.bytes).sum();

@@ -89,6 +89,9 @@ pub struct Analysis {
 }
 
 /// Finds the components of a file set. `churn` has what the user knows better.
+///
+/// # Errors
+/// When the system fails to read a file; package databases that are not valid give notes instead.
 pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Result<Analysis> {
     let mut claims = Claims::new(set, contents);
     xattrs(&mut claims);

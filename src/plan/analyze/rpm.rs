@@ -161,6 +161,9 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
 }
 
 /// The times that the database in `folder` records of files, by path.
+///
+/// # Errors
+/// When the database can't be read.
 pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
     headers(set, contents, folder, &mut |header| {

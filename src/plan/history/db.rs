@@ -28,6 +28,12 @@ pub struct History {
     db: Db,
 }
 
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("History").finish_non_exhaustive()
+    }
+}
+
 /// An image in the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Known {
@@ -64,16 +70,25 @@ pub struct Added {
 
 impl History {
     /// Opens a history for writing, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// When the folder holds something else, is damaged, or another process writes to it.
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self { db: Db::open(SCHEMA, dir)? })
     }
 
     /// Opens a history for reading, even while another process writes to it.
+    ///
+    /// # Errors
+    /// When it does not exist or is damaged.
     pub fn open_read(dir: &Path) -> Result<Self> {
         Ok(Self { db: Db::open_read(SCHEMA, dir)? })
     }
 
     /// Adds the next image of a sequence, read from `from`.
+    ///
+    /// # Errors
+    /// When the database can't be written.
     pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<Added> {
         let key = |rest: &[u8]| [sequence.as_bytes(), &[0], rest].concat();
         let identity = image.identity();
@@ -151,6 +166,9 @@ impl History {
     }
 
     /// What is known of every component, by name.
+    ///
+    /// # Errors
+    /// When the database can't be read.
     pub fn rates(&self) -> Result<Vec<Rate>> {
         let mut rates = Vec::new();
         for item in self.db.with_prefix("rates", b"")? {
@@ -160,12 +178,18 @@ impl History {
     }
 
     /// The same, for the planner: those of which anything was learned.
+    ///
+    /// # Errors
+    /// When the database can't be read.
     pub fn learned(&self) -> Result<Rates> {
         let known = self.rates()?.into_iter().filter(|r| r.learned.seen > 0);
         Ok(known.map(|r| (r.name, r.learned)).collect())
     }
 
     /// The names of sequences, and how many images each has.
+    ///
+    /// # Errors
+    /// When the database can't be read.
     pub fn sequences(&self) -> Result<Vec<(String, u64)>> {
         let mut found: Vec<(String, u64)> = Vec::new();
         for key in self.keys("images", b"")? {
@@ -180,6 +204,9 @@ impl History {
     }
 
     /// Files that have changed, in all sequences, most often changed first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
     pub fn changed_files(&self) -> Result<Vec<(Vec<u8>, Learned)>> {
         let mut found = Vec::new();
         for item in self.db.with_prefix("files", b"")? {

@@ -94,6 +94,9 @@ pub fn digest(rates: &Rates) -> String {
 }
 
 /// Where a history lies unless something else is said: in the user's data folder.
+///
+/// # Errors
+/// When the user has no home folder.
 pub fn default_dir() -> Result<PathBuf> {
     data_dir("history")
 }

@@ -60,6 +60,9 @@ pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
 
 /// Gives every inode the time that `policy` makes of its own, but for those that other files
 /// record.
+///
+/// # Errors
+/// When a file that records times can't be read, or the spool can't be written.
 pub fn apply(
     policy: MtimePolicy,
     files: &mut FileSet,
@@ -72,6 +75,9 @@ pub fn apply(
 
 /// Gives inodes the times in `after`, but for those that other files record. Files that have to
 /// hold another time are added to `contents`, and have the time in `after` where there is no `restamp`.
+///
+/// # Errors
+/// When a file that records times can't be read, or the spool can't be written.
 pub fn retime(
     files: &mut FileSet,
     contents: &mut Contents,

@@ -54,6 +54,7 @@ impl Default for Options {
 }
 
 /// A layer of the previous image.
+#[derive(Debug)]
 pub struct OldLayer {
     /// Its name in messages.
     pub name: String,
@@ -66,7 +67,7 @@ pub struct OldLayer {
 }
 
 /// The new image.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct NewImage<'a> {
     /// Its file set.
     pub files: &'a FileSet,
@@ -116,6 +117,9 @@ pub enum Verdict {
 
 /// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest. `dead` are the
 /// [dead](dead_files) files in it, and `secret` the layers that are not to be seen again for one of those.
+///
+/// # Errors
+/// When the layers of the previous image can't be applied.
 pub fn update(
     new: NewImage<'_>,
     old: &FileSet,

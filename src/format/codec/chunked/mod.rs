@@ -50,6 +50,12 @@ pub struct Encoder<W> {
     thread: Option<Thread<W>>,
 }
 
+impl<W> std::fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
 struct Thread<W> {
     input: SyncSender<Vec<u8>>,
     handle: JoinHandle<Result<(W, Annotations)>>,
