@@ -30,6 +30,7 @@ mod page;
 mod pulls;
 mod recode;
 mod secrets;
+mod stale;
 mod step;
 #[cfg(feature = "store")]
 mod store;
