@@ -12,7 +12,7 @@ use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::inspect::{FailOn, Inspection, LayerFacts, Options, Severity, Warning, inspect};
-use crate::layers::flatten::How;
+use crate::layers::hidden::How;
 use crate::model::oci::Platform;
 use crate::secrets::Secret;
 use crate::simulate::Client;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::path;
-use crate::layers::flatten::{HiddenFile, How};
+use crate::layers::hidden::{HiddenFile, How};
 use crate::model::fileset::{FileSet, Kind};
 
 /// Bytes that the image could do without.

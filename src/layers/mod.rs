@@ -7,7 +7,9 @@
 pub mod changeset;
 pub mod encode;
 pub mod flatten;
+pub mod hidden;
 pub mod read;
+pub mod tree;
 
 pub(crate) mod driver;
 mod limits;

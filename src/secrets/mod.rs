@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::base::read::read_some;
-use crate::layers::flatten::{HiddenFile, How};
+use crate::layers::hidden::{HiddenFile, How};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, Kind, display, parent, parts};
 use crate::plan::analyze::{Analysis, ComponentKind};

@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use crate::layers::encode::EncodedLayer;
-use crate::layers::flatten::{Hidden, LayerStats};
+use crate::layers::flatten::LayerStats;
+use crate::layers::hidden::Hidden;
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::plan::analyze::{Analysis, ComponentKind};

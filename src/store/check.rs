@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::files::{self, State};
-use super::gc::{Gone, Marks};
+use super::gc::Gone;
+use super::marks::Marks;
 use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of};
 use super::repair;
 use super::table::{SCHEMA, Store};

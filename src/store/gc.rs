@@ -6,7 +6,7 @@
 //! left of files with large gaps is moved to new ones. Where damage is in the way it ends, and
 //! leaves no more behind than there was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use serde::Serialize;
 
 use super::entry::{self, Entry};
 use super::files::{self, End, Folder, RecordWriter};
+use super::marks::Marks;
 use super::pack::Packing;
-use super::record::{LayerRecord, PackHeader, Runs, key, number_of, take_step};
+use super::record::{PackHeader, Runs, key, number_of};
 use super::stats::disk_bytes;
 use super::table::Store;
 use crate::base::error::{Context, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::model::content::Budget;
-use crate::model::digest::Digest;
 
 /// A pack or file of which less than this share is used is written anew.
 const SPARSE: (u64, u64) = (3, 4);
@@ -57,92 +57,7 @@ fn entry_size(first: u64, header: &PackHeader) -> u64 {
 /// A table and a key that is to go.
 pub(super) type Gone = (&'static str, Box<[u8]>);
 
-/// A set of chunks.
-pub(super) struct Marks(Vec<u64>);
-
-impl Marks {
-    pub(super) fn new(chunks: u64) -> Self {
-        Self(vec![0; chunks.div_ceil(64) as usize])
-    }
-
-    pub(super) fn has(&self, number: u64) -> bool {
-        self.0.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
-    }
-
-    /// Adds a chunk; whether it is new. One that can't be is none.
-    pub(super) fn add(&mut self, number: u64) -> bool {
-        let Some(word) = self.0.get_mut((number / 64) as usize) else { return false };
-        let bit = 1 << (number % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
-    }
-
-    pub(super) fn add_all(&mut self, chunks: &Runs) {
-        chunks.numbers().for_each(|number| {
-            self.add(number);
-        });
-    }
-}
-
-/// The number that no chunk has yet.
-pub(super) fn count(packs: &[(u64, PackHeader)]) -> u64 {
-    packs.last().map_or(0, |(first, header)| first + header.chunks.len() as u64)
-}
-
-/// Digests of blobs, diff IDs of layers, and chunks that images use.
-pub(super) struct Used {
-    pub(super) blobs: BTreeSet<[u8; 32]>,
-    pub(super) layers: BTreeSet<[u8; 32]>,
-    pub(super) chunks: Marks,
-}
-
 impl Store {
-    /// Everything that `images` use, of `chunks` that there are.
-    pub(super) fn used<'a>(
-        &self,
-        images: impl Iterator<Item = &'a [Digest]>,
-        chunks: u64,
-    ) -> Result<Used> {
-        let mut used =
-            Used { blobs: BTreeSet::new(), layers: BTreeSet::new(), chunks: Marks::new(chunks) };
-        for digest in images.flatten() {
-            if !used.blobs.insert(*digest.as_bytes()) {
-                continue;
-            }
-            // One that is missing was damaged, and is to be added again.
-            let Some(record) = self.known_blob(digest)? else { continue };
-            let made = record.made;
-            if let Some(chunks) = made.chunks() {
-                used.chunks.add_all(chunks);
-            }
-            if let Some(diff_id) = made.diff_id()
-                && used.layers.insert(*diff_id.as_bytes())
-            {
-                self.layer_chunks(&self.layer(diff_id)?, &mut |c| used.chunks.add_all(c))?;
-            }
-        }
-        Ok(used)
-    }
-
-    /// Shows all chunks of a layer: its steps, headers, and each file.
-    pub(super) fn layer_chunks(
-        &self,
-        layer: &LayerRecord,
-        each: &mut dyn FnMut(&Runs),
-    ) -> Result<()> {
-        each(&layer.steps);
-        each(&layer.heads);
-        let bytes = self.packs.all(&self.db, &layer.steps, super::read::MAX_STEPS)?;
-        let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit());
-        while !rest.is_empty() {
-            let step = take_step(&mut rest, &mut end, limit)
-                .ok_or_else(|| self.db.damaged("a layer's steps make no sense"))?;
-            each(&step.file);
-        }
-        Ok(())
-    }
-
     /// Takes out of the store in `dir` what no image uses; `packing` says how packs are compressed
     /// again. What is read is kept on `budget`. Runs on the current rayon pool.
     pub fn collect(

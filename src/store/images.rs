@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::record::{ImageRecord, key, number_of};
+use super::record::{ImageRecord, digest_key, index_keys, key, name_key, number_of};
 use super::table::Store;
 use crate::base::error::{Error, Result};
 use crate::model::digest::Digest;
@@ -203,20 +203,6 @@ impl Store {
             ))),
         }
     }
-}
-
-/// What an image is found by without a look at all others.
-pub(super) fn index_keys(image: &ImageRecord) -> Vec<Vec<u8>> {
-    let names = image.names.iter().map(|name| name_key(name));
-    names.chain([digest_key(&image.root.digest)]).collect()
-}
-
-fn name_key(name: &str) -> Vec<u8> {
-    format!("name {}", name::full(name).as_deref().unwrap_or(name)).into_bytes()
-}
-
-fn digest_key(digest: &Digest) -> Vec<u8> {
-    digest.to_string().into_bytes()
 }
 
 fn labels(images: &[(u64, ImageRecord)]) -> String {

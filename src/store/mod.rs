@@ -33,6 +33,8 @@ mod gc;
 #[cfg(feature = "store")]
 mod images;
 #[cfg(feature = "store")]
+mod marks;
+#[cfg(feature = "store")]
 mod pack;
 #[cfg(feature = "store")]
 mod packer;

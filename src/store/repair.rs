@@ -6,8 +6,7 @@ use std::path::Path;
 
 use super::entry;
 use super::files::{self, End, Folder, RecordWriter, State};
-use super::images;
-use super::record::{ImageRecord, PackHeader, Place, key};
+use super::record::{ImageRecord, PackHeader, Place, index_keys, key};
 use super::table::SCHEMA;
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};
@@ -74,7 +73,7 @@ fn fill(
         recorded.put(table, key, value)?;
         if *table == "images" {
             let image: ImageRecord = db.parse(value)?;
-            for name in images::index_keys(&image) {
+            for name in index_keys(&image) {
                 batch.put("names", &name, key)?;
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::gc::{Marks, count};
+use super::marks::{Marks, chunk_count};
 use super::record::{Made, PackHeader, Runs};
 use super::table::Store;
 use crate::base::error::{Context, Result};
@@ -70,7 +70,7 @@ impl Store {
     /// Adds up the store that lies in `dir`.
     pub fn stats(&self, dir: &Path) -> Result<Stats> {
         let packs = self.headers()?;
-        let count = count(&packs);
+        let count = chunk_count(&packs);
         let sizes = sizes(&packs, count);
         let mut stats = Stats { disk_bytes: disk_bytes(dir)?, ..Stats::default() };
         stats.pack_bytes = packs.iter().map(|(_, header)| header.frame).sum();

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::files::{self, Changes, MAX_NUMBER, State, Tails};
-use super::images;
 use super::pack::{self, Packs};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
-use super::record::{ImageRecord, key, number_of};
+use super::record::{ImageRecord, index_keys, key, number_of};
 use crate::base::database::{Batch, Db, Schema};
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Budget;
@@ -193,7 +192,7 @@ impl StoreBatch<'_> {
 
     /// Puts an image, and what it is found by.
     pub(super) fn put_image(&mut self, number: u64, image: &ImageRecord) -> Result<()> {
-        for name in images::index_keys(image) {
+        for name in index_keys(image) {
             self.put("names", &name, &key(number))?;
         }
         self.put_json("images", &key(number), image)

@@ -16,7 +16,7 @@ pub use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_ma
 
 use crate::base::error::Result;
 use crate::layers::changeset::{Change, ChangeKind};
-use crate::layers::flatten;
+use crate::layers::tree;
 use crate::model::fileset::{FileSet, parent};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::Analysis;
@@ -219,7 +219,7 @@ fn choose(
 fn base(new: &FileSet, previous: &[OldLayer], keep: Layers) -> Result<(Layers, Remainder)> {
     let apply = |keep: Layers| {
         let kept = previous.iter().enumerate().filter(|(i, _)| keep & bit(*i) != 0);
-        flatten::apply(kept.map(|(_, l)| (l.name.as_str(), l.changes.clone())))
+        tree::apply(kept.map(|(_, l)| (l.name.as_str(), l.changes.clone())))
     };
     if let Ok((base, _)) = apply(keep) {
         return Ok((keep, remainder::remainder(&base, new)));

@@ -207,7 +207,7 @@ proptest! {
             let many = next.len() as u32;
             prop_assert!(update.plan.layers.is_empty() || many <= options.cost_model.max_layers);
             let layers = next.iter().map(|l| (l.name.as_str(), l.changes.clone()));
-            let (got, _) = flatten::apply(layers).unwrap();
+            let (got, _) = crate::layers::tree::apply(layers).unwrap();
             let differences = compare(&files, &got);
             prop_assert!(differences.is_empty(), "{}", differences[0]);
             // An image on top of itself is itself.
