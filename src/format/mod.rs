@@ -1,4 +1,4 @@
-//! Bytes of layers: tar archives, their compressions, and how to make a foreign compression again.
+//! Formats of layers: tar archives, compression, and reproduction of other tools' compression.
 //!
 //! Imports `base` and `model`. To know: [`tar::Entry`], one member of an archive with its PAX records
 //! applied; [`codec::Compression`], a codec with all of its settings.

@@ -1,10 +1,12 @@
-//! Likely secrets in an image: in files that it shows, in files that lower layers still hold, and
-//! in its config and history. What is found is named by its place, never by its value.
+//! Detection of likely secrets in an image: in its files, in hidden files of lower layers, and in its
+//! config and history. A finding is reported by its place, never by its value.
 //!
-//! A file is looked at in two ways: by its name (`names`: logins where clients keep them), and,
-//! if it is text, by what is in it (`patterns`). What everybody can download is no secret: files
-//! of packages are passed over. Keys for tests and examples are none either: below folders of that
-//! name only logins where clients keep them count.
+//! A file is checked by its name (`names`: credentials where clients store them) and, if it is text, by
+//! its content (`patterns`). Files of packages are ignored, since everybody can download them. So are
+//! keys below folders for tests and examples; there only credentials where clients store them count.
+//!
+//! Imports `base`, `model`, `layers` and `plan`. To know: [`Patterns`], the compiled rules; `Item`, a
+//! content to scan.
 
 mod config;
 mod names;

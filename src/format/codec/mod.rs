@@ -1,5 +1,5 @@
-//! Compression of layers and archives: telling formats apart, decoding, and encoding in a form
-//! that every client reads and that does not depend on the machine.
+//! Compression of layers and archives: detection of formats, decoding, and encoding in a form that every
+//! client can read and that does not depend on the machine.
 
 pub(crate) mod chunked;
 mod gzip;

@@ -1,4 +1,4 @@
-//! Tar as layers have it: ustar with PAX and GNU extensions.
+//! The tar format of layers: ustar with PAX and GNU extensions.
 //!
 //! The header's layout comes from the `tar` crate. The reader's loop, PAX, sparse files and the
 //! writer are ours: the crate drops extended attributes whose value holds a newline, with every

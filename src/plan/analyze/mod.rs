@@ -1,11 +1,10 @@
-//! Which files change together, and how often: the evidence a plan is made from.
+//! Analysis: which files change together, and how often.
 //!
-//! Given a file set and its contents, every inode is given to one component. Claims are made in
-//! a fixed order and the first wins: what is written on every build, what a package database
-//! lists, then what a folder's shape tells. The same file set always gives the same components,
-//! wherever its bytes lie.
+//! Every inode is assigned to one component. Claims are made in a fixed order and the first wins: files
+//! that every build writes, files that a package database lists, then files in folders of a known shape.
+//! The same file set always gives the same components, wherever its bytes are.
 //!
-//! A database that can't be read claims nothing and leaves a note; it never stops a split.
+//! A database that can't be parsed claims nothing and adds a note; it never stops a split.
 
 mod alpm;
 mod apk;
