@@ -21,6 +21,7 @@ mod fidelity;
 mod headers;
 #[cfg(feature = "store")]
 mod history;
+mod hostile_names;
 mod image;
 mod inspect;
 mod model;

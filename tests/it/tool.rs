@@ -36,6 +36,11 @@ pub fn output(command: &mut Command) -> Output {
     })
 }
 
+/// Everything that a terminal could get.
+pub fn said(out: &Output) -> String {
+    [&out.stdout[..], &out.stderr].map(String::from_utf8_lossy).concat()
+}
+
 /// Runs relayer, which must succeed.
 pub fn split(args: &[&str]) -> String {
     ok(relayer().arg("split").args(args))
