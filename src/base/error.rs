@@ -167,7 +167,12 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    /// Returns the system error that caused this, whose text is also in the message.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|e| e as _)
+    }
+}
 
 /// Adds context to an error on its way up.
 pub trait Context<T> {
@@ -202,6 +207,14 @@ mod tests {
         let text = e.to_string();
         assert!(text.len() <= 2 * MAX_MESSAGE + 2, "{}", text.len());
         assert!(!text.chars().any(char::is_control), "{text}");
+    }
+
+    #[test]
+    fn the_cause_of_a_failure_stays_at_hand() {
+        let e = Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("writing img.tar");
+        let cause = std::error::Error::source(&e).and_then(|e| e.downcast_ref::<io::Error>());
+        assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+        assert!(std::error::Error::source(&Error::limit("too big")).is_none());
     }
 
     #[test]

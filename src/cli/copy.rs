@@ -3,13 +3,14 @@
 use clap::Args;
 use serde_json::json;
 
-use super::load::{place, tag};
+use super::load::place;
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
+use crate::store::open::tag;
 use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]

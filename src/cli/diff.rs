@@ -38,8 +38,8 @@ impl DiffArgs {
         let mut old: Option<(String, ComparedImage, Limits)> = None;
         for image in &self.images {
             let name = image.to_string();
-            let one = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
-            let Flattened { files, contents, layers, limits, .. } = one.flat;
+            let (flat, _) = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
+            let Flattened { files, contents, layers, limits, .. } = flat;
             let analysis = analyze(&files, &contents, &[])?;
             let new = ComparedImage { files, analysis, layers };
             if let Some((from, before, _)) = &old {

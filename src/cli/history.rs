@@ -59,10 +59,10 @@ pub(super) use run::learned;
 mod run {
     use std::path::Path;
 
-    use super::super::load::without_database;
     use super::{Global, HistoryArgs, Outcome, Terminal};
     use crate::base::error::Result;
     use crate::plan::history::Rates;
+    use crate::store::open::without_database;
 
     pub(in crate::cli) fn learned(_: &Path) -> Result<Rates> {
         Err(without_database())
@@ -80,11 +80,12 @@ mod run {
 
     use serde_json::json;
 
-    use super::super::load::{Loaded, load_one};
+    use super::super::load::load_one;
     use super::super::output;
     use super::super::table::{lines, number, share, table};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::base::error::{Error, Result};
+    use crate::layers::flatten::Flattened;
     use crate::model::fileset::display;
     use crate::plan::analyze::{Component, Learned, analyze};
     use crate::plan::chance_of_change;
@@ -114,8 +115,8 @@ mod run {
         let mut all = Vec::new();
         for image in &args.images {
             let (name, loaded) = read(args, image, global, terminal)?;
-            let analysis = analyze(&loaded.flat.files, &loaded.flat.contents, &[])?;
-            let snapshot = Snapshot::new(&loaded.flat.files, &analysis);
+            let analysis = analyze(&loaded.files, &loaded.contents, &[])?;
+            let snapshot = Snapshot::new(&loaded.files, &analysis);
             let added = history.add(&name, &image.to_string(), &snapshot)?;
             output::print_step(global, || {
                 if added.known {
@@ -140,15 +141,16 @@ mod run {
         image: &Reference,
         global: &Global,
         terminal: &Terminal,
-    ) -> Result<(String, Loaded)> {
-        let one = load_one(image, args.platform.as_ref(), &global.budget(), global, terminal)?;
-        let name = args.name.clone().or_else(|| one.names.iter().find_map(|n| name::repository(n)));
+    ) -> Result<(String, Flattened)> {
+        let (flat, names) =
+            load_one(image, args.platform.as_ref(), &global.budget(), global, terminal)?;
+        let name = args.name.clone().or_else(|| names.iter().find_map(|n| name::repository(n)));
         let name = name.filter(|n| !n.is_empty() && !n.contains('\0')).ok_or_else(|| {
             Error::refused(format!(
                 "{image} has no name; use --name to name the sequence that it continues"
             ))
         })?;
-        Ok((name, one))
+        Ok((name, flat))
     }
 
     fn show(args: &Show, dir: &Path, global: &Global) -> Result<Outcome> {

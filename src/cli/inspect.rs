@@ -17,6 +17,7 @@ use crate::model::oci::Platform;
 use crate::secrets::Secret;
 use crate::simulate::Client;
 use crate::split::report::SCHEMA;
+use crate::store::open::tag;
 use crate::transport::Reference;
 use crate::transport::outline::Outline;
 
@@ -56,7 +57,7 @@ impl InspectArgs {
         }
         let budget = global.budget();
         let place = load::place(&self.image, &budget, global)?;
-        let (tag, platform) = (load::tag(&self.image), self.platform.as_ref());
+        let (tag, platform) = (tag(&self.image), self.platform.as_ref());
         let opened = match place.images(tag, platform, global.max_size.0) {
             Err(e) if e.kind() == ErrorKind::Unsupported && self.fail_on.is_none() => {
                 let outlines = place.outline(tag, platform).unwrap_or_default();

@@ -71,6 +71,7 @@ pub(super) fn print_result<T: serde::Serialize>(
 ///
 /// # Errors
 /// If it can't be written.
+#[cfg(feature = "store")]
 pub(super) fn print_step(global: &Global, text: impl FnOnce() -> String) -> Result<()> {
     if !global.json {
         print_result(global, false, || (), text)?;

@@ -115,9 +115,9 @@ impl StoreArgs {
 
 #[cfg(not(feature = "store"))]
 mod run {
-    use super::super::load::without_database;
     use super::{Global, Outcome, StoreArgs, Terminal};
     use crate::base::error::Result;
+    use crate::store::open::without_database;
 
     pub(super) fn store(_: &StoreArgs, _: &Global, _: &Terminal) -> Result<Outcome> {
         Err(without_database())
@@ -286,18 +286,16 @@ mod run {
     ) -> Result<Outcome> {
         let (at, tag) = (Some(dir.to_owned()), Some(name.to_owned()));
         let image = Reference { transport: Some(Transport::Store), path: at, tag };
-        let loaded = load_one(&image, platform, &global.budget(), global, terminal)?;
+        let (flat, _) = load_one(&image, platform, &global.budget(), global, terminal)?;
         let wanted = path.as_bytes();
         let relative: Vec<&[u8]> = parts(wanted).collect();
-        let file = loaded.flat.files.resolve(&relative.join(&b'/'));
-        let inode = file.as_ref().and_then(|path| loaded.flat.files.get(path));
+        let file = flat.files.resolve(&relative.join(&b'/'));
+        let inode = file.as_ref().and_then(|path| flat.files.get(path));
         let place = || format!("{} of {image}", display(wanted));
         match inode.map(|inode| &inode.kind) {
             Some(Kind::File(file)) => {
                 let copy = |out: &mut dyn io::Write| {
-                    io::copy(&mut loaded.flat.contents.open(file), out)
-                        .with_context(place)
-                        .map(drop)
+                    io::copy(&mut flat.contents.open(file), out).with_context(place).map(drop)
                 };
                 output::write(Path::new("-"), copy)?;
                 Ok(Outcome::Done)

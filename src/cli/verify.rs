@@ -5,16 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{Loaded, load};
+use super::load::load;
 use super::{Global, Outcome, output, terminal::Terminal};
-use crate::base::error::{Error, Result};
-use crate::compare::verify::compare;
-use crate::layers::flatten::Flattened;
-use crate::model::content::Budget;
-use crate::model::mtime::MtimePolicy;
+use crate::base::error::{Context, Result};
+use crate::compare::verify::{Verification, verify};
+use crate::layers::flatten::Keep;
 use crate::model::oci::Platform;
-use crate::plan::recorded_times::Held;
-use crate::plan::update::{CarriedOver, carry_over};
+use crate::plan::update::CarriedOver;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
@@ -41,65 +38,28 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let budget = global.budget();
-        let read = |image, contents| {
-            load(image, self.platform.as_ref(), contents, &budget, global, terminal)
-        };
-        let mut first = read(&self.first, self.allow.is_some())?;
-        let second = read(&self.second, false)?;
-        let mut differences = Vec::new();
-        let names = |images: &[Loaded]| {
-            images.iter().map(|i| i.platform.to_string()).collect::<Vec<_>>().join(", ")
-        };
-        if first.len() != second.len() {
-            return Err(Error::not_found(format!(
-                "{} has {}, {} has {}; choose one with --platform",
-                self.first,
-                names(&first),
-                self.second,
-                names(&second)
-            )));
-        }
-        let mut paths = 0;
-        let mut carried_over = CarriedOver::default();
-        let mut held = Held::default();
-        // Files that are rewritten for the comparison go to disk: memory is for the two images.
-        let on_disk = Budget::new(0, None);
-        let platforms =
-            |images: &[Loaded]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
-        let (here, there) = (platforms(&first), platforms(&second));
-        for (at, Loaded { platform, flat, .. }) in first.iter_mut().enumerate() {
-            let b =
-                Platform::counterpart(&here, at, &there).map(|b| &second[b]).ok_or_else(|| {
-                    Error::not_found(format!("{} has fewer images for {platform}", self.second))
-                })?;
-            if self.allow.is_some() {
-                // What B carried over from its previous image is what A would carry over from B.
-                let policy = MtimePolicy::Preserve;
-                let Flattened { files, contents, .. } = flat;
-                let (one, kept) = carry_over(files, contents, &on_disk, &b.flat.files, policy)?;
-                held.add(&kept);
-                carried_over.files += one.files;
-                carried_over.bytes += one.bytes;
-                carried_over.directories += one.directories;
-                carried_over.bytecode += one.bytecode;
-            }
-            paths += flat.files.entries().len();
-            differences.extend(compare(&flat.files, &b.flat.files));
-        }
-        let same = differences.is_empty();
+        let read =
+            |image, keep| load(image, self.platform.as_ref(), keep, &budget, global, terminal);
+        let allowed = self.allow.is_some();
+        let mut first = read(&self.first, if allowed { Keep::Contents } else { Keep::Index })?;
+        let second = read(&self.second, Keep::Index)?;
+        let found = verify(&mut first, &second, allowed)
+            .with_context(|| format!("comparing {} and {}", self.first, self.second))?;
         let value = || {
             json!({
-                "schema": SCHEMA, "same": same, "paths": paths, "carried_over": carried_over, "held": held,
-                "differences": differences,
+                "schema": SCHEMA, "same": found.same, "paths": found.paths,
+                "carried_over": found.carried_over, "held": found.held,
+                "differences": found.differences,
             })
         };
+        let Verification { same, paths, carried_over, held, differences } = &found;
         output::print_result(global, false, value, || {
             let mut text = String::new();
             for d in differences.iter().take(SHOWN) {
                 let _ = writeln!(text, "{d}");
             }
             let _ = match differences.len() {
-                0 if carried_over == CarriedOver::default() => {
+                0 if *carried_over == CarriedOver::default() => {
                     writeln!(text, "same: {paths} paths")
                 }
                 0 => writeln!(
@@ -111,14 +71,14 @@ impl Verify {
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),
             };
-            if let Some(note) = held.note().filter(|_| !same) {
+            if let Some(note) = held.note().filter(|_| !*same) {
                 let _ = writeln!(text, "{note}");
             }
-            if !same && self.allow.is_none() && differences.iter().all(|d| d.what == "mtime") {
+            if !*same && !allowed && differences.iter().all(|d| d.what == "mtime") {
                 text.push_str("only times differ; --allow carried-mtimes ignores those that --previous carried over\n");
             }
             text
         })?;
-        Ok(if same { Outcome::Done } else { Outcome::Differs })
+        Ok(if found.same { Outcome::Done } else { Outcome::Differs })
     }
 }

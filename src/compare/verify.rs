@@ -5,7 +5,15 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::ReadImage;
+use crate::base::error::{Error, Result};
+use crate::layers::flatten::Flattened;
+use crate::model::content::Budget;
 use crate::model::fileset::{Entry, FileSet, InodeId, Kind, display};
+use crate::model::mtime::MtimePolicy;
+use crate::model::oci::Platform;
+use crate::plan::recorded_times::Held;
+use crate::plan::update::{CarriedOver, carry_over};
 
 /// A difference between two file sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,6 +36,68 @@ impl fmt::Display for Difference {
         }
         write!(f, ": {} / {}", self.first, self.second)
     }
+}
+
+/// What a comparison of two images, or of two indexes, came to.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verification {
+    /// Whether nothing differs.
+    pub same: bool,
+    /// Number of paths in the first.
+    pub paths: usize,
+    /// The times that were allowed to differ.
+    pub carried_over: CarriedOver,
+    /// Times that would have been carried over if other files did not record them.
+    pub held: Held,
+    /// All differences, by platform and path.
+    pub differences: Vec<Difference>,
+}
+
+/// Compares images platform by platform. With `allow_carried` times may differ that a split carries
+/// over from its previous image; the files of `first` then take those of `second`.
+///
+/// # Errors
+/// If they are not for the same platforms, or a file can't be read.
+pub fn verify(
+    first: &mut [ReadImage],
+    second: &[ReadImage],
+    allow_carried: bool,
+) -> Result<Verification> {
+    let platforms =
+        |images: &[ReadImage]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
+    let (here, there) = (platforms(first), platforms(second));
+    let unlike = || {
+        let names =
+            |all: &[Platform]| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Error::not_found(format!(
+            "the first has {}, the second {}; choose one with --platform",
+            names(&here),
+            names(&there)
+        ))
+    };
+    if first.len() != second.len() {
+        return Err(unlike());
+    }
+    let mut all = Verification::default();
+    // Files that are rewritten for the comparison go to disk: memory is for the two images.
+    let on_disk = Budget::new(0, None);
+    for (at, ReadImage { flat, .. }) in first.iter_mut().enumerate() {
+        let counterpart = Platform::counterpart(&here, at, &there).ok_or_else(unlike)?;
+        let other = &second[counterpart].flat.files;
+        if allow_carried {
+            // What the second carried over from its previous image is what the first would carry over
+            // from the second.
+            let Flattened { files, contents, .. } = flat;
+            let policy = MtimePolicy::Preserve;
+            let (carried_over, held) = carry_over(files, contents, &on_disk, other, policy)?;
+            all.held.add(&held);
+            all.carried_over.add(carried_over);
+        }
+        all.paths += flat.files.entries().len();
+        all.differences.extend(compare(&flat.files, other));
+    }
+    all.same = all.differences.is_empty();
+    Ok(all)
 }
 
 /// Returns all differences, in path order.

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::record::{ImageRecord, digest_key, index_keys, key, name_key, number_of};
-use super::table::Store;
+use super::record::{ImageRecord, key, number_of};
+use super::table::{Store, digest_key, index_keys, name_key};
 use crate::base::error::{Error, Result};
 use crate::model::digest::Digest;
 use crate::transport::name;

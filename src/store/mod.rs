@@ -34,6 +34,7 @@ mod gc;
 mod images;
 #[cfg(feature = "store")]
 mod marks;
+pub mod open;
 #[cfg(feature = "store")]
 mod pack;
 #[cfg(feature = "store")]
@@ -62,7 +63,6 @@ pub use {
     gc::Collected,
     images::{Listed, Removal},
     pack::Packing,
-    read::place,
     stats::{ImageStats, Stats},
     table::Store,
 };

@@ -20,7 +20,7 @@ use crate::transport::{Transport, name};
 
 /// Finds an image of the store in `dir`: `wanted` is its name, tag or digest, which may be left
 /// out where there is only one. Its blobs go to spools on `budget` when they are read.
-pub fn place(
+pub(super) fn place(
     dir: &Path,
     wanted: Option<&str>,
     workers: u32,

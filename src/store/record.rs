@@ -336,20 +336,6 @@ pub fn number_of(key: &[u8]) -> Result<u64> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// What an image is found by without a look at all others.
-pub(super) fn index_keys(image: &ImageRecord) -> Vec<Vec<u8>> {
-    let names = image.names.iter().map(|name| name_key(name));
-    names.chain([digest_key(&image.root.digest)]).collect()
-}
-
-pub(super) fn name_key(name: &str) -> Vec<u8> {
-    format!("name {}", name::full(name).as_deref().unwrap_or(name)).into_bytes()
-}
-
-pub(super) fn digest_key(digest: &Digest) -> Vec<u8> {
-    digest.to_string().into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::entry;
 use super::files::{self, End, Folder, RecordWriter, State};
-use super::record::{ImageRecord, PackHeader, Place, index_keys, key};
-use super::table::SCHEMA;
+use super::record::{ImageRecord, PackHeader, Place, key};
+use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};
 

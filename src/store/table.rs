@@ -8,11 +8,12 @@ use serde::Serialize;
 use super::files::{self, Changes, MAX_NUMBER, State, Tails};
 use super::pack::{self, Packs};
 use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
-use super::record::{ImageRecord, index_keys, key, number_of};
+use super::record::{ImageRecord, key, number_of};
 use crate::base::database::{Batch, Db, Schema};
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Budget;
 use crate::model::digest::Digest;
+use crate::transport::name;
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "store",
@@ -214,4 +215,18 @@ impl StoreBatch<'_> {
         self.batch.put_json("state", b"", &writing.state)?;
         self.batch.write(sync)
     }
+}
+
+/// What an image is found by without a look at all others.
+pub(super) fn index_keys(image: &ImageRecord) -> Vec<Vec<u8>> {
+    let names = image.names.iter().map(|name| name_key(name));
+    names.chain([digest_key(&image.root.digest)]).collect()
+}
+
+pub(super) fn name_key(name: &str) -> Vec<u8> {
+    format!("name {}", name::full(name).as_deref().unwrap_or(name)).into_bytes()
+}
+
+pub(super) fn digest_key(digest: &Digest) -> Vec<u8> {
+    digest.to_string().into_bytes()
 }

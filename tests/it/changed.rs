@@ -13,6 +13,7 @@ use relayer::layers::flatten::{self, Keep};
 use relayer::layers::read::LayerContent;
 use relayer::model::content::{Budget, ReadAt, Source};
 use relayer::split::{self, Options};
+use relayer::transport::Reference;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::image::Opened;
 use relayer::transport::open::open_archive;
@@ -217,7 +218,8 @@ fn what_a_store_has_is_right_or_an_error() {
         let store = Store::open(dir.path(), &budget)?;
         store.add(&bundle, &opened.images, options, &budget, &Silent)?;
         drop(store);
-        let place = store::place(dir.path(), None, 1, &budget)?;
+        let image: Reference = format!("store:{}", dir.path().display()).parse()?;
+        let place = store::open::place(&image, 1, u64::MAX, &budget)?;
         bytes(&Bundle::unchanged(&place.images(None, None, 1 << 30)?)?)
     };
     for codec in [Codec::Plain, Codec::Gzip, Codec::ZstdFrames] {

@@ -16,6 +16,7 @@ use crate::base::threads;
 use crate::model::content::Budget;
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
+use crate::store::open;
 use crate::store::{Added, Options, Packing, Store};
 use crate::transport::bundle::Bundle;
 use crate::transport::image::Image;
@@ -43,7 +44,7 @@ pub(super) fn add(
     for image in &args.images {
         let place = load::place(image, &budget, global)?;
         // Without a tag it is all images that are there.
-        let tags = match load::tag(image) {
+        let tags = match open::tag(image) {
             None if args.platform.is_none() => place.each().with_context(|| reading(image))?,
             tag => vec![tag.map(str::to_owned)],
         };

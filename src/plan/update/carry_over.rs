@@ -27,6 +27,16 @@ pub struct CarriedOver {
     pub bytecode: u64,
 }
 
+impl CarriedOver {
+    /// Adds the numbers of another image.
+    pub fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.directories += other.directories;
+        self.bytecode += other.bytecode;
+    }
+}
+
 /// Carries times over from `old` to `new`, except those that `policy` would change and those that other
 /// files record. Compiled Python files that change are added to `contents`.
 ///
