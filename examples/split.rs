@@ -1,0 +1,27 @@
+//! Splits an image file into eight layers: `cargo run --example split IMAGE.tar OUT.tar`.
+
+#![expect(clippy::print_stdout, reason = "the result goes there")]
+
+use relayer::base::error::{Error, Result};
+use relayer::base::progress::Silent;
+use relayer::split::{Options, split};
+use relayer::transport::open::open;
+use relayer::transport::write::Target;
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [input, output] = &args[..] else {
+        return Err(Error::refused("usage: split IMAGE OUTPUT"));
+    };
+    let (input, options) = (input.parse()?, Options::default());
+    let budget = options.budget();
+    // Checked before the work begins: nothing is overwritten.
+    let target = Target::new(output.parse()?, false, &[&input])?;
+    let opened = open(&input, None, &budget, options.max_size)?;
+    let (bundle, reports) = split(&opened, None, &options, &budget, &Silent)?;
+    target.write(&bundle, &Silent)?;
+    for report in &reports {
+        println!("{}: {} layers", report.platform, report.layers.len());
+    }
+    Ok(())
+}
