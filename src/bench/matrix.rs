@@ -157,12 +157,12 @@ pub fn measure(
     let passes = options.rows.iter().map(|(_, layers)| layers.len() as u64).sum::<u64>();
     progress.begin("measure", passes * sample.bytes);
     for count in counts {
-        let planned = plan::Options { target: Target::Layers(count), only };
+        let planned = plan::PlanOptions { target: Target::Layers(count), only };
         let plan = plan::plan(files, analysis, estimates, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
-        let encoding = encode::Options {
+        let encoding = encode::EncodeOptions {
             compression: Compression::None,
             threads: rayon::current_num_threads(),
         };

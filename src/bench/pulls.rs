@@ -33,7 +33,7 @@ pub struct ColdPulls {
 pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
     let Subject { files, analysis, estimates, built, .. } = subject;
     let split = |count: &u32| {
-        let target = plan::Options { target: Target::Layers(*count), only: None };
+        let target = plan::PlanOptions { target: Target::Layers(*count), only: None };
         let plan = plan::plan(files, analysis, estimates, &target);
         let layers = report::layers(&plan, analysis, None);
         let layers = layers.iter().map(|l| l.pulled(Compression::Zstd)).collect();

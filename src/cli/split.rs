@@ -127,7 +127,7 @@ impl std::fmt::Display for Percent {
 }
 
 impl Update {
-    fn options(&self) -> update::Options {
+    fn options(&self) -> update::UpdateOptions {
         let cost_model = CostModel {
             clients: match self.client.map(|client| client.reuse) {
                 None => TargetClients::Any,
@@ -139,7 +139,12 @@ impl Update {
             max_layers: self.max_layers,
         };
         let purge = self.purge.clone();
-        update::Options { cost_model, purge, keep_secrets: self.keep_secrets, exact: self.exact }
+        update::UpdateOptions {
+            cost_model,
+            purge,
+            keep_secrets: self.keep_secrets,
+            exact: self.exact,
+        }
     }
 }
 

@@ -208,7 +208,7 @@ fn inspect_one(
     };
     let analysis = analyze::analyze(&files, &contents, &[])?;
     let estimates = analyze::estimate(&files, &contents, &analysis)?;
-    let target = plan::Options { target: Target::Layers(options.target), only: None };
+    let target = plan::PlanOptions { target: Target::Layers(options.target), only: None };
     let plan = plan::plan(&files, &analysis, &estimates, &target);
     let mut found = secrets::scan_config(&image.config, &patterns);
     let (in_files, scanned) =

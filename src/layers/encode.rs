@@ -47,7 +47,7 @@ impl std::fmt::Debug for EncodedLayer {
 
 /// Options of [`encode()`].
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct EncodeOptions {
     /// Codec and level.
     pub compression: Compression,
     /// Total number of threads.
@@ -87,7 +87,7 @@ pub fn encode(
     files: &FileSet,
     contents: &Contents,
     layers: &[LayerSpec<'_>],
-    options: Options,
+    options: EncodeOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<EncodedLayer>> {

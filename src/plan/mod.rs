@@ -60,7 +60,7 @@ pub enum Target {
 
 /// Options of [`plan()`].
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct PlanOptions<'a> {
     /// The wanted number or size of layers.
     pub target: Target,
     /// For each inode whether to place it; all by default.
@@ -111,7 +111,12 @@ pub struct Plan {
 }
 
 /// Returns the plan of a file set. `estimates` has the expected compressed bytes of each inode.
-pub fn plan(set: &FileSet, analysis: &Analysis, estimates: &[u64], options: &Options<'_>) -> Plan {
+pub fn plan(
+    set: &FileSet,
+    analysis: &Analysis,
+    estimates: &[u64],
+    options: &PlanOptions<'_>,
+) -> Plan {
     let sequence = Sequence::new(set, analysis, estimates, options.only);
     let mut groups = match options.target {
         Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize, SLACK),

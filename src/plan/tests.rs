@@ -55,7 +55,7 @@ impl Shape {
 
     fn plan(&self, target: Target) -> (FileSet, Analysis, Plan) {
         let (set, analysis, estimates) = self.build();
-        let plan = plan(&set, &analysis, &estimates, &Options { target, only: None });
+        let plan = plan(&set, &analysis, &estimates, &PlanOptions { target, only: None });
         (set, analysis, plan)
     }
 }
@@ -137,7 +137,7 @@ proptest! {
     #[test]
     fn names_decide_and_not_numbers(shape in shapes(20), n in 1u32..20) {
         let (set, analysis, estimates) = shape.build();
-        let one = plan(&set, &analysis, &estimates, &Options { target: Target::Layers(n), only: None });
+        let one = plan(&set, &analysis, &estimates, &PlanOptions { target: Target::Layers(n), only: None });
         // The same set with its inodes counted from the other end, and its components too.
         let last_inode = set.inodes().len() - 1;
         let last = analysis.components.len() - 1;
@@ -151,7 +151,7 @@ proptest! {
             notes: Vec::new(),
         };
         let estimates2: Vec<u64> = estimates.iter().rev().copied().collect();
-        let two = plan(&back, &analysis2, &estimates2, &Options { target: Target::Layers(n), only: None });
+        let two = plan(&back, &analysis2, &estimates2, &PlanOptions { target: Target::Layers(n), only: None });
         let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
         prop_assert_eq!(lists(&one), lists(&two));
     }
@@ -215,7 +215,7 @@ fn an_empty_file_set_is_one_layer() {
         &FileSet::default(),
         &Analysis::default(),
         &[],
-        &Options { target: Target::Layers(8), only: None },
+        &PlanOptions { target: Target::Layers(8), only: None },
     );
     assert_eq!(plan.layers.len(), 1);
     assert!(plan.layers[0].entries.is_empty());

@@ -132,7 +132,7 @@ impl Job<'_> {
                 &flat.files,
                 &analysis,
                 &estimates,
-                &plan::Options { target: options.target, only: None },
+                &plan::PlanOptions { target: options.target, only: None },
             )),
             Some((previous, carried_over)) => {
                 let new = secrets::NewContents::of(&flat, &analysis);
@@ -214,7 +214,7 @@ impl Job<'_> {
         }
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let threads = options.encoding_threads(budget.remaining_after_index());
-        let encoding = encode::Options { compression: options.compression, threads };
+        let encoding = encode::EncodeOptions { compression: options.compression, threads };
         let (files, contents) = (&flat.files, &flat.contents);
         encode::encode(files, contents, &layers, encoding, budget, self.progress).map(Some)
     }

@@ -46,7 +46,7 @@ pub struct Options {
     /// What earlier images tell.
     pub history: Rates,
     /// How to update a previous image.
-    pub update: update::Options,
+    pub update: update::UpdateOptions,
     /// Leave out logs and caches.
     pub drop_noise: bool,
     /// Plan only: nothing is encoded, and the bundle is empty.
@@ -69,7 +69,7 @@ impl Default for Options {
             mtime: MtimePolicy::Preserve,
             churn: Vec::new(),
             history: Rates::new(),
-            update: update::Options::default(),
+            update: update::UpdateOptions::default(),
             drop_noise: false,
             dry_run: false,
             threads: threads::cores(),

@@ -33,7 +33,7 @@ const MIN_PIECE: u64 = 1 << 20;
 
 /// Options of [`update`].
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct UpdateOptions {
     /// The cost model.
     pub cost_model: CostModel,
     /// Layers with a dead file that one of these matches are dropped.
@@ -44,7 +44,7 @@ pub struct Options {
     pub exact: bool,
 }
 
-impl Default for Options {
+impl Default for UpdateOptions {
     /// Any client, 0.6 cold pulls per update, 19 % dead bytes, 64 layers.
     fn default() -> Self {
         let cost_model =
@@ -126,7 +126,7 @@ pub fn update(
     previous: &[OldLayer],
     dead: Vec<DeadFile>,
     secret: impl IntoIterator<Item = usize>,
-    options: &Options,
+    options: &UpdateOptions,
 ) -> Result<Update> {
     let old_content = providers::old_content(new.files, new.estimates, previous);
     let purge = |d: &&DeadFile| options.purge.iter().any(|p| p.matches(&d.path));
@@ -168,7 +168,7 @@ pub fn update(
         options.cost_model.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
     let layers = if keep == 0 {
         let from_scratch = |target| {
-            let options = plan::Options { target, only: None };
+            let options = plan::PlanOptions { target, only: None };
             plan(new.files, new.analysis, new.estimates, &options).layers
         };
         let layers = from_scratch(new.target);
@@ -251,7 +251,7 @@ fn new_layers(
     let mut layers = Vec::new();
     let mut place = |mask: &[bool], count: u32| {
         if mask.contains(&true) {
-            let options = plan::Options { target: Target::Layers(count), only: Some(mask) };
+            let options = plan::PlanOptions { target: Target::Layers(count), only: Some(mask) };
             layers.extend(plan(new.files, new.analysis, new.estimates, &options).layers);
         }
     };

@@ -156,15 +156,15 @@ fn written(files: &FileSet, layer: &PlannedLayer) -> OldLayer {
     OldLayer { name, changes, blob_bytes, must_drop: false }
 }
 
-fn options() -> impl Strategy<Value = Options> {
+fn options() -> impl Strategy<Value = UpdateOptions> {
     let client =
         prop_oneof![Just(TargetClients::Any), Just(TargetClients::Chain), Just(TargetClients::Set)];
     let purge = prop::option::of(prop::sample::select(vec!["/a", "/b/c", "**/d"]));
     (client, 0.0..1.0f64, 0.0..0.6f64, 2u32..20, purge).prop_map(
-        |(clients, beta, max_dead, max_layers, purge)| Options {
+        |(clients, beta, max_dead, max_layers, purge)| UpdateOptions {
             cost_model: CostModel { clients, beta, max_dead, max_layers },
             purge: purge.iter().map(|p| p.parse().unwrap()).collect(),
-            ..Options::default()
+            ..UpdateOptions::default()
         },
     )
 }
@@ -180,7 +180,7 @@ proptest! {
         let mut tree = start;
         let mut old = build(&tree);
         let target = Target::Layers(target);
-        let first = plan(&old, &analysis(&old), &estimates(&old), &plan::Options { target, only: None });
+        let first = plan(&old, &analysis(&old), &estimates(&old), &plan::PlanOptions { target, only: None });
         let mut stack: Vec<OldLayer> = first.layers.iter().map(|l| written(&old, l)).collect();
         for step in steps {
             tree = evolve(tree, step);
@@ -211,7 +211,7 @@ proptest! {
             let differences = compare(&files, &got);
             prop_assert!(differences.is_empty(), "{}", differences[0]);
             // An image on top of itself is itself.
-            let options = Options { purge: Vec::new(), ..options.clone() };
+            let options = UpdateOptions { purge: Vec::new(), ..options.clone() };
             let dead = dead_files(&files, &next);
             let again = super::update(new, &files, &next, dead, [], &options).unwrap();
             prop_assert!(again.plan.layers.is_empty());

@@ -63,7 +63,7 @@ fn options(random: &mut Random) -> split::Options {
         Target::Layers(8),
         Target::Size(2000),
     ];
-    let mut update = relayer::plan::update::Options::default();
+    let mut update = relayer::plan::update::UpdateOptions::default();
     update.cost_model.max_dead = *random.of(&[0.0, 0.19, 1.0]);
     update.exact = random.one_in(4);
     split::Options {
