@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Subject;
 use crate::plan::{self, Target};
-use crate::simulate::{Client, ClientModel, Compression, Layer, Link, Machine, Pull, simulate};
+use crate::simulate::{Client, ClientModel, CompressionKind, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
 
 /// An image, either as built or as split.
@@ -36,7 +36,7 @@ pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
         let target = plan::PlanOptions { target: Target::Layers(*count), only: None };
         let plan = plan::plan(files, analysis, estimates, &target);
         let layers = report::layers(&plan, analysis, None);
-        let layers = layers.iter().map(|l| l.pulled(Compression::Zstd)).collect();
+        let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
         Form { target: Some(*count), layers }
     };
     let built = Form { target: None, layers: built.clone() };

@@ -199,7 +199,7 @@ fn built(image: &Image, report: &ImageReport) -> Result<Vec<Held>> {
 fn stack(report: &ImageReport) -> Vec<Held> {
     let held = report.layers.iter().filter_map(|l| {
         let identity = Identity { digest: l.digest?, diff_id: l.diff_id? };
-        Some(Held { identity, layer: l.pulled(simulate::Compression::Zstd) })
+        Some(Held { identity, layer: l.pulled(simulate::CompressionKind::Zstd) })
     });
     held.collect()
 }

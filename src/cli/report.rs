@@ -14,7 +14,7 @@ use crate::bench::{self, Form, Options, Sequence, Subject};
 use crate::inspect;
 use crate::model::oci::Platform;
 use crate::page::Page;
-use crate::simulate::{Client, Compression, LINKS, NODE};
+use crate::simulate::{Client, CompressionKind, LINKS, NODE};
 use crate::split;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
@@ -69,7 +69,7 @@ impl ReportArgs {
             Some(report) => report,
             None => split::split(last, None, &splitting, &budget, terminal)?.1.swap_remove(0),
         };
-        let pulled = report.layers.iter().map(|l| l.pulled(Compression::Zstd)).collect();
+        let pulled = report.layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
         let forms = [
             Form { target: None, layers: report.input.clone() },
             Form { target: Some(report.layers.len() as u32), layers: pulled },

@@ -207,7 +207,7 @@ impl Split {
             (Some(size), _) => Target::Size(size.0),
             (None, None) => Target::Layers(self.target.unwrap_or(8)),
             (None, Some(profile)) => {
-                let compression = simulate::Compression::of(compression.media_type());
+                let compression = simulate::CompressionKind::of(compression.media_type());
                 Target::Pull { profile, compression, layers: self.target }
             }
         };

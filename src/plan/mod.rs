@@ -32,7 +32,7 @@ use serde::Serialize;
 use crate::layers::encode;
 use crate::model::fileset::FileSet;
 use crate::plan::analyze::Analysis;
-use crate::simulate::{Compression, Profile};
+use crate::simulate::{CompressionKind, Profile};
 use sequence::Sequence;
 
 /// dockerd refuses more layers than this (moby, `layer/layer_store.go`: maxLayerDepth).
@@ -52,7 +52,7 @@ pub enum Target {
         /// The client, its link and machine.
         profile: &'static Profile,
         /// How the layers will be compressed.
-        compression: Compression,
+        compression: CompressionKind,
         /// Number of layers; by default the best number.
         layers: Option<u32>,
     },

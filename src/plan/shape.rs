@@ -7,7 +7,7 @@ use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
 use super::{MAX_LAYERS, SLACK, by_count};
 use crate::model::fileset::{FileSet, Kind};
-use crate::simulate::{self, Compression, Profile, Reuse};
+use crate::simulate::{self, CompressionKind, Profile, Reuse};
 
 /// Maximum number of layers to try; more cost more than they save.
 const MAX_TRIED: u32 = 40;
@@ -32,7 +32,7 @@ pub(super) fn best(
     set: &FileSet,
     sequence: &Sequence,
     profile: &Profile,
-    compression: Compression,
+    compression: CompressionKind,
     layers: Option<u32>,
 ) -> Vec<Vec<usize>> {
     let counts = match layers {
@@ -100,7 +100,7 @@ fn by_work(
     set: &FileSet,
     sequence: &Sequence,
     profile: &Profile,
-    compression: Compression,
+    compression: CompressionKind,
 ) -> Sequence {
     let work = |group: &[usize]| {
         simulate::unpacking(
@@ -125,7 +125,7 @@ fn layer(
     set: &FileSet,
     sequence: &Sequence,
     group: &[usize],
-    compression: Compression,
+    compression: CompressionKind,
 ) -> simulate::Layer {
     let mut layer = simulate::Layer { blob_bytes: 0, tar_bytes: 0, entries: 0, compression };
     for at in group {
@@ -142,11 +142,11 @@ fn layer(
 }
 
 /// Converts the size that a blob has with zstd to that with `compression`.
-pub(crate) fn stored(estimate: u64, unpacked: u64, compression: Compression) -> u64 {
+pub(crate) fn stored(estimate: u64, unpacked: u64, compression: CompressionKind) -> u64 {
     match compression {
-        Compression::None => unpacked,
-        Compression::Gzip => (estimate as f64 * GZIP_FOR_ZSTD) as u64,
-        Compression::Zstd => estimate,
+        CompressionKind::None => unpacked,
+        CompressionKind::Gzip => (estimate as f64 * GZIP_FOR_ZSTD) as u64,
+        CompressionKind::Zstd => estimate,
     }
 }
 

@@ -163,14 +163,14 @@ fn pull(plan: &Plan, profile: &Profile) -> simulate::Pull {
         blob_bytes: l.estimate,
         tar_bytes: l.shares.iter().map(|s| s.bytes).sum::<u64>() + HEADER * l.entries.len() as u64,
         entries: l.entries.len() as u64,
-        compression: Compression::Zstd,
+        compression: CompressionKind::Zstd,
     };
     let layers: Vec<simulate::Layer> = plan.layers.iter().map(layer).collect();
     simulate::simulate(&layers, &profile.client, &profile.link, &profile.machine)
 }
 
 fn for_profile(profile: &'static Profile, layers: Option<u32>) -> Target {
-    Target::Pull { profile, compression: Compression::Zstd, layers }
+    Target::Pull { profile, compression: CompressionKind::Zstd, layers }
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 //! evenly, up to the number that each can use. Both are fluid: the state is how much is left of each,
 //! and time advances to the next end.
 
-use super::{ClientModel, Compression, Interval, Layer, Link, Machine, Need, Span};
+use super::{ClientModel, CompressionKind, Interval, Layer, Link, Machine, Need, Span};
 
 /// The work of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,9 +28,9 @@ impl Job {
     pub(super) fn new(layer: &Layer, need: Need, client: &ClientModel, machine: &Machine) -> Self {
         let costs = &client.costs;
         let decode = match layer.compression {
-            Compression::None => 0.0,
-            Compression::Gzip => costs.gzip,
-            Compression::Zstd => costs.zstd,
+            CompressionKind::None => 0.0,
+            CompressionKind::Gzip => costs.gzip,
+            CompressionKind::Zstd => costs.zstd,
         };
         let tar_bytes = layer.tar_bytes as f64;
         let decoding = decode * tar_bytes * NANO;

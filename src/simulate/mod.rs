@@ -12,9 +12,9 @@
 //! order: results are the same on every machine.
 //!
 //! ```
-//! use relayer::simulate::{Client, Compression, LINKS, Layer, MACHINE, simulate};
+//! use relayer::simulate::{Client, CompressionKind, LINKS, Layer, MACHINE, simulate};
 //!
-//! let layer = Layer { blob_bytes: 30_000_000, tar_bytes: 100_000_000, entries: 2_000, compression: Compression::Zstd };
+//! let layer = Layer { blob_bytes: 30_000_000, tar_bytes: 100_000_000, entries: 2_000, compression: CompressionKind::Zstd };
 //! let docker = Client::Docker.model().unwrap();
 //! let pull = simulate(&[layer; 8], docker, &LINKS[0].link, &MACHINE);
 //! assert!(pull.makespan >= pull.bound);
@@ -36,7 +36,7 @@ use events::Job;
 /// Compression of a layer, as far as it affects time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Compression {
+pub enum CompressionKind {
     /// Uncompressed.
     None,
     /// gzip.
@@ -45,7 +45,7 @@ pub enum Compression {
     Zstd,
 }
 
-impl Compression {
+impl CompressionKind {
     /// Returns the compression of a layer with this media type.
     pub fn of(media_type: &str) -> Self {
         if media_type.ends_with("zstd") {
@@ -68,7 +68,7 @@ pub struct Layer {
     /// Number of entries of the tar, each of which is created.
     pub entries: u64,
     /// Compression of the blob.
-    pub compression: Compression,
+    pub compression: CompressionKind,
 }
 
 /// The network link from the registry to the client.

@@ -13,12 +13,16 @@ fn layer(stored: u64) -> Layer {
         blob_bytes: stored,
         tar_bytes: stored * 3,
         entries: stored / 10_000,
-        compression: Compression::Gzip,
+        compression: CompressionKind::Gzip,
     }
 }
 
 fn layers() -> impl Strategy<Value = Vec<Layer>> {
-    let codec = prop::sample::select(vec![Compression::None, Compression::Gzip, Compression::Zstd]);
+    let codec = prop::sample::select(vec![
+        CompressionKind::None,
+        CompressionKind::Gzip,
+        CompressionKind::Zstd,
+    ]);
     let one = (0u64..60_000_000, 1u64..6, 0u64..9_000, codec).prop_map(
         |(stored, ratio, files, compression)| Layer {
             blob_bytes: stored,

@@ -151,7 +151,7 @@ impl Job<'_> {
         flat.contents = Contents::default();
         let layers = decision.layers(&analysis, encoded.as_deref());
         let pull = options.profile.map(|profile| {
-            let compression = simulate::Compression::of(options.compression.media_type());
+            let compression = simulate::CompressionKind::of(options.compression.media_type());
             PullReport::new(profile, &input, &decision.pulled(&layers, compression))
         });
         notes.extend(pull.and_then(PullReport::note));
@@ -226,10 +226,10 @@ pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<simulat
     let compressed: u64 = estimates.iter().sum();
     let bytes = Counts::of(&flat.files).bytes.max(1);
     let one = |(layer, read): (&LayerBlob, &LayerStats)| {
-        let mut compression = simulate::Compression::of(&layer.media_type);
+        let mut compression = simulate::CompressionKind::of(&layer.media_type);
         let mut stored = layer.source.size();
-        if compression == simulate::Compression::None {
-            compression = simulate::Compression::Gzip;
+        if compression == simulate::CompressionKind::None {
+            compression = simulate::CompressionKind::Gzip;
             let share = compressed as f64 / bytes as f64;
             let estimate = (read.tar_bytes as f64 * share) as u64;
             stored = plan::stored(estimate, read.tar_bytes, compression).min(read.tar_bytes);

@@ -197,10 +197,10 @@ impl Decision {
     pub(super) fn pulled(
         &self,
         layers: &[LayerReport],
-        compression: simulate::Compression,
+        compression: simulate::CompressionKind,
     ) -> Vec<simulate::Layer> {
         let of = |i: usize| match self.kept.get(i) {
-            Some(kept) => simulate::Compression::of(&kept.descriptor.media_type),
+            Some(kept) => simulate::CompressionKind::of(&kept.descriptor.media_type),
             None => compression,
         };
         layers.iter().enumerate().map(|(i, layer)| layer.pulled(of(i))).collect()

@@ -271,7 +271,7 @@ impl LayerReport {
     }
 
     /// As a pull sees it. When it was not encoded, estimates stand for its bytes.
-    pub fn pulled(&self, compression: simulate::Compression) -> simulate::Layer {
+    pub fn pulled(&self, compression: simulate::CompressionKind) -> simulate::Layer {
         let tar_bytes = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
         let blob_bytes =
             self.blob_bytes.unwrap_or_else(|| plan::stored(self.estimate, tar_bytes, compression));
