@@ -6,7 +6,7 @@ use relayer::base::error::{Error, Result};
 use relayer::base::progress::Silent;
 use relayer::layers::flatten::{Keep, read};
 use relayer::model::content::Budget;
-use relayer::model::fileset::{Kind, display};
+use relayer::model::fileset::{InodeKind, display};
 use relayer::transport::open::open;
 
 const MAX_SIZE: u64 = 256 << 30;
@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     let mut out = std::io::stdout().lock();
     for entry in files.entries() {
         let inode = &files.inodes()[entry.inode as usize];
-        let bytes = if let Kind::File(file) = &inode.kind { file.size } else { 0 };
+        let bytes = if let InodeKind::File(file) = &inode.kind { file.size } else { 0 };
         writeln!(out, "{:04o} {bytes:>12} {}", inode.mode, display(&entry.path))?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Selection of a sample of an image's files.
 
-use crate::model::fileset::{FileSet, Kind};
+use crate::model::fileset::{FileSet, InodeKind};
 
 /// Bytes of adjacent files that are taken together: up to this size, compression windows see what they
 /// would see in the whole image.
@@ -21,7 +21,7 @@ impl Sample {
     /// no more bytes than that.
     pub(super) fn new(files: &FileSet, wanted: u64) -> Self {
         let size = |inode: u32| match &files.inodes()[inode as usize].kind {
-            Kind::File(file) => Some(file.size),
+            InodeKind::File(file) => Some(file.size),
             _ => None,
         };
         let all_bytes = (0..files.inodes().len() as u32).filter_map(size).sum::<u64>();

@@ -142,7 +142,7 @@ mod run {
     use super::{Command, Extract, Global, LEVEL, Outcome, Platform, StoreArgs, Terminal};
     use crate::base::byte_size::ByteSize;
     use crate::base::error::{Context, Error, Result};
-    use crate::model::fileset::{Kind, display, parts};
+    use crate::model::fileset::{InodeKind, display, parts};
     use crate::model::mtime::time;
     use crate::split::report::SCHEMA;
     use crate::store::{CheckOptions, Listed, Packing, Removal, Store, default_dir};
@@ -293,7 +293,7 @@ mod run {
         let inode = file.as_ref().and_then(|path| flat.files.get(path));
         let place = || format!("{} of {image}", display(wanted));
         match inode.map(|inode| &inode.kind) {
-            Some(Kind::File(file)) => {
+            Some(InodeKind::File(file)) => {
                 let copy = |out: &mut dyn io::Write| {
                     io::copy(&mut flat.contents.open(file), out).with_context(place).map(drop)
                 };

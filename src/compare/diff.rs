@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::layers::flatten::LayerStats;
-use crate::model::fileset::{Entry, FileSet, Inode, Kind};
+use crate::model::fileset::{Entry, FileSet, Inode, InodeKind};
 use crate::plan::analyze::Analysis;
 use crate::simulate::{Identity, Reuse, needs};
 
@@ -33,7 +33,7 @@ pub struct Tally {
 impl Tally {
     fn add(&mut self, inode: &Inode) {
         self.files += 1;
-        if let Kind::File(file) = &inode.kind {
+        if let InodeKind::File(file) = &inode.kind {
             self.bytes += file.size;
         }
     }
@@ -108,7 +108,7 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
     let (old_leaders, new_leaders) = (leaders(&old.files), leaders(&new.files));
     for (i, entry) in new.files.entries().iter().enumerate() {
         let inode = new.files.inode(entry);
-        if new_leaders[entry.inode as usize] != i || matches!(inode.kind, Kind::Dir) {
+        if new_leaders[entry.inode as usize] != i || matches!(inode.kind, InodeKind::Dir) {
             continue;
         }
         let before = old.files.position(&entry.path);
@@ -135,7 +135,7 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
     }
     for (i, entry) in old.files.entries().iter().enumerate() {
         let inode = old.files.inode(entry);
-        let leads = old_leaders[entry.inode as usize] == i && !matches!(inode.kind, Kind::Dir);
+        let leads = old_leaders[entry.inode as usize] == i && !matches!(inode.kind, InodeKind::Dir);
         if leads && new.files.position(&entry.path).is_none() {
             all.removed.add(inode);
             components.entry(component(old, entry)).or_default().removed.add(inode);

@@ -9,7 +9,7 @@ use super::ReadImage;
 use crate::base::error::{Error, Result};
 use crate::layers::flatten::Flattened;
 use crate::model::content::Budget;
-use crate::model::fileset::{Entry, FileSet, InodeId, Kind, display};
+use crate::model::fileset::{Entry, FileSet, InodeId, InodeKind, display};
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Platform;
 use crate::plan::recorded_times::Held;
@@ -156,7 +156,7 @@ fn compare_entries(first: Side<'_>, second: Side<'_>, out: &mut Vec<Difference>)
         return;
     }
     match (&a.kind, &b.kind) {
-        (Kind::File(x), Kind::File(y)) => {
+        (InodeKind::File(x), InodeKind::File(y)) => {
             differ("size", x.size.to_string(), y.size.to_string());
             if x.size == y.size {
                 let short =
@@ -164,12 +164,13 @@ fn compare_entries(first: Side<'_>, second: Side<'_>, out: &mut Vec<Difference>)
                 differ("content", short(&x.hash), short(&y.hash));
             }
         }
-        (Kind::Symlink { target: x }, Kind::Symlink { target: y }) => {
+        (InodeKind::Symlink { target: x }, InodeKind::Symlink { target: y }) => {
             differ("link target", x.escape_ascii().to_string(), y.escape_ascii().to_string());
         }
         (x, y) => {
-            let numbers = |kind: &Kind| match kind {
-                Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            let numbers = |kind: &InodeKind| match kind {
+                InodeKind::CharDevice { major, minor }
+                | InodeKind::BlockDevice { major, minor } => {
                     format!("{major},{minor}")
                 }
                 _ => String::new(),
@@ -204,7 +205,7 @@ mod tests {
         let count = names.iter().map(|n| n.1 + 1).max().unwrap_or(0);
         let location = Location::Span { source: 0, offset: 0 };
         let mut inode = Inode {
-            kind: Kind::File(FileData { size: 1, hash: [0; 32], location }),
+            kind: InodeKind::File(FileData { size: 1, hash: [0; 32], location }),
             mode: 0o644,
             uid: 0,
             gid: 0,
@@ -241,14 +242,14 @@ mod tests {
             ("xattrs", |i| {
                 i.xattrs = Some(Box::new(vec![(b"user.a"[..].into(), b"1"[..].into())]));
             }),
-            ("type", |i| i.kind = Kind::Fifo),
+            ("type", |i| i.kind = InodeKind::Fifo),
             ("size", |i| {
-                if let Kind::File(f) = &mut i.kind {
+                if let InodeKind::File(f) = &mut i.kind {
                     f.size = 2;
                 }
             }),
             ("content", |i| {
-                if let Kind::File(f) = &mut i.kind {
+                if let InodeKind::File(f) = &mut i.kind {
                     f.hash[0] = 2;
                 }
             }),

@@ -25,7 +25,7 @@ use crate::layers::read::LayerContent;
 use crate::model::content::Budget;
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
-use crate::model::fileset::{FileSet, Kind};
+use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::oci::{self, Manifest};
 use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
@@ -329,7 +329,7 @@ fn components(
     for (id, inode) in set.inodes().iter().enumerate() {
         let component = &mut components[analysis.owner[id] as usize];
         component.estimate += estimates[id];
-        if let Kind::File(file) = &inode.kind {
+        if let InodeKind::File(file) = &inode.kind {
             component.files += 1;
             component.bytes += file.size;
         }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::path;
 use crate::layers::hidden::{HiddenFile, How};
-use crate::model::fileset::{FileSet, Kind};
+use crate::model::fileset::{FileSet, InodeKind};
 
 /// Bytes that the image could do without.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -82,7 +82,7 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
         .inodes()
         .iter()
         .filter_map(|inode| match &inode.kind {
-            Kind::File(file) => Some(&file.hash),
+            InodeKind::File(file) => Some(&file.hash),
             _ => None,
         })
         .collect();
@@ -108,7 +108,7 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
         (sum(false), sum(true));
     let duplicate_bytes = duplicates.iter().map(|d| d.bytes).sum();
     let sizes = set.inodes().iter().map(|inode| match &inode.kind {
-        Kind::File(file) => file.size,
+        InodeKind::File(file) => file.size,
         _ => 0,
     });
     let bytes = hidden_bytes + duplicate_bytes;
@@ -131,7 +131,7 @@ fn duplicates(set: &FileSet) -> Vec<Duplicate> {
     let mut by_content: BTreeMap<&[u8; 32], Vec<u32>> = BTreeMap::new();
     let mut seen = vec![false; set.inodes().len()];
     for (i, entry) in set.entries().iter().enumerate() {
-        if let Kind::File(file) = &set.inode(entry).kind
+        if let InodeKind::File(file) = &set.inode(entry).kind
             && file.size > 0
             && !std::mem::replace(&mut seen[entry.inode as usize], true)
         {
@@ -144,7 +144,7 @@ fn duplicates(set: &FileSet) -> Vec<Duplicate> {
             let (mut size, mut places) = (0, Vec::new());
             for i in files {
                 let entry = &set.entries()[i as usize];
-                if let Kind::File(file) = &set.inode(entry).kind {
+                if let InodeKind::File(file) = &set.inode(entry).kind {
                     size = file.size;
                     let layer = file.location.source() as usize + 1;
                     places.push(FileLocation { layer, path: path(&entry.path) });

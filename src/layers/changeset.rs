@@ -1,6 +1,6 @@
 //! The changeset of a layer: what it does, entry by entry.
 
-use crate::model::fileset::{Inode, Kind};
+use crate::model::fileset::{Inode, InodeKind};
 
 /// One change of a layer. Paths have no leading slash and no empty, `.` or `..` part; that of the root
 /// is empty.
@@ -41,7 +41,7 @@ pub(crate) fn set_by_link(inode: &mut Inode, like: &Inode) {
     let own = |new: u32, old: u32| if new == NO_ID { old } else { new };
     let owner = (own(like.uid, inode.uid), own(like.gid, inode.gid));
     let mut xattrs = inode.xattrs.take().map(|x| *x).unwrap_or_default();
-    if !matches!(inode.kind, Kind::Symlink { .. }) {
+    if !matches!(inode.kind, InodeKind::Symlink { .. }) {
         (inode.mode, inode.mtime) = (like.mode, like.mtime);
     }
     if owner != (inode.uid, inode.gid) {

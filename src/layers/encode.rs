@@ -18,7 +18,7 @@ use crate::format::codec::{Compression, Encoder};
 use crate::format::tar::{self, EntryKind};
 use crate::model::content::{Budget, Contents, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
-use crate::model::fileset::{Entry, FileSet, Inode, Kind, Mtime, Xattrs, base_name, display};
+use crate::model::fileset::{Entry, FileSet, Inode, InodeKind, Mtime, Xattrs, base_name, display};
 use crate::model::oci::Annotations;
 
 /// An encoded layer.
@@ -188,7 +188,7 @@ impl Job<'_> {
     ) -> Result<()> {
         let inode = self.files.inode(entry);
         let header = metadata(entry, inode, link);
-        let (Kind::File(file), None) = (&inode.kind, link) else { return tar.entry(&header) };
+        let (InodeKind::File(file), None) = (&inode.kind, link) else { return tar.entry(&header) };
         let mut out = tar.file(&header)?;
         let mut data = self.contents.open(file);
         loop {
@@ -232,14 +232,14 @@ const NO_XATTRS: &Xattrs = &Xattrs::new();
 fn metadata<'a>(entry: &'a Entry, inode: &'a Inode, link: Option<&Entry>) -> tar::Metadata<'a> {
     let kind = match (link, &inode.kind) {
         (Some(first), _) => EntryKind::HardLink { target: first.path.clone() },
-        (None, Kind::File(file)) => EntryKind::File { size: file.size, sparse: None },
-        (None, Kind::Dir) => EntryKind::Dir,
-        (None, Kind::Symlink { target }) => EntryKind::Symlink { target: target.clone() },
-        (None, Kind::Fifo) => EntryKind::Fifo,
-        (None, Kind::CharDevice { major, minor }) => {
+        (None, InodeKind::File(file)) => EntryKind::File { size: file.size, sparse: None },
+        (None, InodeKind::Dir) => EntryKind::Dir,
+        (None, InodeKind::Symlink { target }) => EntryKind::Symlink { target: target.clone() },
+        (None, InodeKind::Fifo) => EntryKind::Fifo,
+        (None, InodeKind::CharDevice { major, minor }) => {
             EntryKind::CharDevice { major: *major, minor: *minor }
         }
-        (None, Kind::BlockDevice { major, minor }) => {
+        (None, InodeKind::BlockDevice { major, minor }) => {
             EntryKind::BlockDevice { major: *major, minor: *minor }
         }
     };

@@ -9,7 +9,7 @@ use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{ENTRY_BYTES, MAX_ENTRIES};
 use crate::model::content::{Budget, WindowBudget};
-use crate::model::fileset::{FileData, Inode, Kind, Location, parent};
+use crate::model::fileset::{FileData, Inode, InodeKind, Location, parent};
 use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
 
 /// Limits on the expanded size of an image and the memory of its index, shared by all of its layers. The
@@ -84,8 +84,8 @@ impl Drop for Limits {
 pub(super) fn index_bytes(change: &Change) -> u64 {
     let (more, inode) = match &change.kind {
         ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
-            Kind::Symlink { target } => (2 * target.len(), Some(inode)),
-            Kind::File(FileData { location: Location::Sparse(map), .. }) => {
+            InodeKind::Symlink { target } => (2 * target.len(), Some(inode)),
+            InodeKind::File(FileData { location: Location::Sparse(map), .. }) => {
                 (48 + 16 * map.len(), Some(inode))
             }
             _ => (0, Some(inode)),
@@ -112,7 +112,7 @@ impl Implied {
             hasher.write(path);
             hasher.finish()
         };
-        if let ChangeKind::Add(Inode { kind: Kind::Dir, .. }) = &change.kind {
+        if let ChangeKind::Add(Inode { kind: InodeKind::Dir, .. }) = &change.kind {
             self.0.insert(number(&change.path));
         }
         let mut bytes = 0;

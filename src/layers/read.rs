@@ -19,7 +19,7 @@ use crate::format::codec::{self, Format};
 use crate::format::tar::{self, EntryKind, Streaming};
 use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
-use crate::model::fileset::{FileData, Inode, Kind, Location, SparseMap, display};
+use crate::model::fileset::{FileData, Inode, InodeKind, Location, SparseMap, display};
 use crate::transport::image::LayerBlob;
 
 /// A layer's entries, and its bytes.
@@ -61,7 +61,7 @@ impl LayerContent {
     pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
         self.changes.iter().filter_map(|c| match &c.kind {
             ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
-                Kind::File(file) => Some((&*c.path, file)),
+                InodeKind::File(file) => Some((&*c.path, file)),
                 _ => None,
             },
             _ => None,
@@ -200,7 +200,7 @@ impl Found<'_> {
         let own = |id| if id == super::changeset::NO_ID { 0 } else { id };
         let inode = |kind| Inode {
             // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
-            mode: if matches!(kind, Kind::Symlink { .. }) { 0o777 } else { entry.mode },
+            mode: if matches!(kind, InodeKind::Symlink { .. }) { 0o777 } else { entry.mode },
             kind,
             uid: own(entry.uid),
             gid: own(entry.gid),
@@ -210,12 +210,12 @@ impl Found<'_> {
         let what = match &entry.kind {
             EntryKind::File { size, sparse } => {
                 let inode =
-                    inode(Kind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
+                    inode(InodeKind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
                 if unnamed { ChangeKind::Unnamed(inode) } else { ChangeKind::Add(inode) }
             }
             EntryKind::HardLink { target } => ChangeKind::Link {
                 target: clean(target).with_context(|| "hard link target")?,
-                metadata: Inode { uid: entry.uid, gid: entry.gid, ..inode(Kind::Fifo) },
+                metadata: Inode { uid: entry.uid, gid: entry.gid, ..inode(InodeKind::Fifo) },
             },
             EntryKind::Symlink { target } if target.is_empty() => {
                 return Err(Error::malformed("a symlink without a target"));
@@ -226,15 +226,15 @@ impl Found<'_> {
                 ));
             }
             EntryKind::Symlink { target } => {
-                ChangeKind::Add(inode(Kind::Symlink { target: target.clone() }))
+                ChangeKind::Add(inode(InodeKind::Symlink { target: target.clone() }))
             }
-            EntryKind::Dir => ChangeKind::Add(inode(Kind::Dir)),
-            EntryKind::Fifo => ChangeKind::Add(inode(Kind::Fifo)),
+            EntryKind::Dir => ChangeKind::Add(inode(InodeKind::Dir)),
+            EntryKind::Fifo => ChangeKind::Add(inode(InodeKind::Fifo)),
             EntryKind::CharDevice { major, minor } => {
-                ChangeKind::Add(inode(Kind::CharDevice { major: *major, minor: *minor }))
+                ChangeKind::Add(inode(InodeKind::CharDevice { major: *major, minor: *minor }))
             }
             EntryKind::BlockDevice { major, minor } => {
-                ChangeKind::Add(inode(Kind::BlockDevice { major: *major, minor: *minor }))
+                ChangeKind::Add(inode(InodeKind::BlockDevice { major: *major, minor: *minor }))
             }
         };
         self.changes.push(Change { path, kind: what });

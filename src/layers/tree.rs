@@ -20,7 +20,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_IMPLIED, MAX_PATH};
 use crate::layers::changeset::{Change, ChangeKind, set_by_link};
 use crate::model::fileset::{
-    Entry, FileSet, Inode, InodeId, Kind, Mtime, display, join, parent, parts,
+    Entry, FileSet, Inode, InodeId, InodeKind, Mtime, display, join, parent, parts,
 };
 
 /// More symlinks in one path than this are a loop, as for Linux.
@@ -156,14 +156,14 @@ impl Tree {
     }
 
     fn put(&mut self, path: &[u8], inode: Inode) -> Result<()> {
-        if path.is_empty() && !matches!(inode.kind, Kind::Dir) {
+        if path.is_empty() && !matches!(inode.kind, InodeKind::Dir) {
             return Err(Error::malformed("the root must be a directory"));
         }
         let at = self.place_of(path)?;
         self.imply(at.len().saturating_sub(path.len()))?;
         self.make_parents(&at)?;
         // Children stay only when a directory comes upon a directory.
-        let keep = matches!(inode.kind, Kind::Dir) && self.is_dir(&at);
+        let keep = matches!(inode.kind, InodeKind::Dir) && self.is_dir(&at);
         if !keep {
             self.remove_below(&at, How::Overwritten);
         }
@@ -189,7 +189,7 @@ impl Tree {
             Error::malformed(format!("a hard link to {}, which is not there", display(target)))
         })?;
         let inode = &mut self.inodes[id as usize];
-        if matches!(inode.kind, Kind::Dir) {
+        if matches!(inode.kind, InodeKind::Dir) {
             return Err(Error::malformed(format!("a hard link to directory {}", display(target))));
         }
         set_by_link(inode, like);
@@ -209,7 +209,7 @@ impl Tree {
 
     fn lose(&mut self, path: &[u8], inode: InodeId, how: How) {
         if let Some(losses) = &mut self.losses
-            && matches!(self.inodes[inode as usize].kind, Kind::File(_))
+            && matches!(self.inodes[inode as usize].kind, InodeKind::File(_))
         {
             losses.push(Loss { path: path.into(), inode, by: self.layer - 1, how });
         }
@@ -235,7 +235,7 @@ impl Tree {
     }
 
     fn add(&mut self, inode: Inode) -> InodeId {
-        if let Kind::File(file) = &inode.kind {
+        if let InodeKind::File(file) = &inode.kind {
             self.seen.0 += 1;
             self.seen.1 += file.size;
         }
@@ -245,7 +245,7 @@ impl Tree {
     }
 
     fn is_dir(&self, path: &[u8]) -> bool {
-        path.is_empty() || self.get(path).is_some_and(|inode| matches!(inode.kind, Kind::Dir))
+        path.is_empty() || self.get(path).is_some_and(|inode| matches!(inode.kind, InodeKind::Dir))
     }
 
     fn get(&self, path: &[u8]) -> Option<&Inode> {
@@ -282,7 +282,7 @@ impl Tree {
         let mut up = parent(path);
         while let Some(dir) = up.filter(|dir| !dir.is_empty()) {
             match self.names.get(dir) {
-                Some(id) if matches!(self.inodes[*id as usize].kind, Kind::Dir) => break,
+                Some(id) if matches!(self.inodes[*id as usize].kind, InodeKind::Dir) => break,
                 Some(id) if self.made_in[*id as usize] == self.layer => {
                     return Err(Error::malformed(format!(
                         "it lies below {}, which the same layer makes a {}",
@@ -299,7 +299,8 @@ impl Tree {
             self.hidden.implied_directories += 1;
             self.imply(dir.len())?;
             let mtime = Mtime::default();
-            let made = Inode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
+            let made =
+                Inode { kind: InodeKind::Dir, mode: 0o755, uid: 0, gid: 0, mtime, xattrs: None };
             let id = self.add(made);
             self.name(dir.into(), id);
         }
@@ -340,7 +341,7 @@ impl Tree {
                 continue;
             }
             let next = follow(&done, part)?;
-            let Some(Inode { kind: Kind::Symlink { target }, .. }) = self.get(&next) else {
+            let Some(Inode { kind: InodeKind::Symlink { target }, .. }) = self.get(&next) else {
                 done = next;
                 continue;
             };
@@ -380,7 +381,7 @@ impl Tree {
         losses.dedup_by_key(|loss| loss.inode);
         let list = losses.into_iter().filter_map(|Loss { path, inode, by, how }| {
             match &self.inodes[inode as usize].kind {
-                Kind::File(file) => Some(HiddenFile { path, file: file.clone(), by, how }),
+                InodeKind::File(file) => Some(HiddenFile { path, file: file.clone(), by, how }),
                 _ => None,
             }
         });
@@ -389,7 +390,7 @@ impl Tree {
         let (mut files, mut bytes) = self.seen;
         for (inode, new) in self.inodes.into_iter().zip(new_id) {
             let Some(new) = new else { continue };
-            if let Kind::File(file) = &inode.kind {
+            if let InodeKind::File(file) = &inode.kind {
                 files -= 1;
                 bytes -= file.size;
             }

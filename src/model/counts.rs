@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::fileset::{FileSet, Kind};
+use super::fileset::{FileSet, InodeKind};
 
 /// The number of paths of each kind.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -27,12 +27,12 @@ impl Counts {
         let mut counts = Self::default();
         for inode in files.inodes() {
             match &inode.kind {
-                Kind::File(file) => {
+                InodeKind::File(file) => {
                     counts.files += 1;
                     counts.bytes += file.size;
                 }
-                Kind::Dir => counts.directories += 1,
-                Kind::Symlink { .. } => counts.symlinks += 1,
+                InodeKind::Dir => counts.directories += 1,
+                InodeKind::Symlink { .. } => counts.symlinks += 1,
                 _ => counts.special += 1,
             }
         }

@@ -120,7 +120,7 @@ pub struct FileData {
 
 /// What an inode is, with what only this type has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum InodeKind {
     /// A regular file.
     File(FileData),
     /// A directory.
@@ -148,25 +148,25 @@ pub enum Kind {
     },
 }
 
-impl Kind {
+impl InodeKind {
     /// The word for it in messages and tables.
     pub fn word(&self) -> &'static str {
         match self {
-            Kind::File(_) => "file",
-            Kind::Dir => "directory",
-            Kind::Symlink { .. } => "symlink",
-            Kind::Fifo => "fifo",
-            Kind::CharDevice { .. } => "character device",
-            Kind::BlockDevice { .. } => "block device",
+            InodeKind::File(_) => "file",
+            InodeKind::Dir => "directory",
+            InodeKind::Symlink { .. } => "symlink",
+            InodeKind::Fifo => "fifo",
+            InodeKind::CharDevice { .. } => "character device",
+            InodeKind::BlockDevice { .. } => "block device",
         }
     }
 }
 
-impl Kind {
+impl InodeKind {
     /// The same type and content, wherever the bytes lie.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Kind::File(a), Kind::File(b)) => a.size == b.size && a.hash == b.hash,
+            (InodeKind::File(a), InodeKind::File(b)) => a.size == b.size && a.hash == b.hash,
             (a, b) => a == b,
         }
     }
@@ -176,7 +176,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     /// Type and content.
-    pub kind: Kind,
+    pub kind: InodeKind,
     /// Permission bits with set-user-ID, set-group-ID and sticky: 0 to 0o7777.
     pub mode: u32,
     /// Owner.
@@ -238,14 +238,14 @@ impl FileSet {
                 .inodes
                 .get(e.inode as usize)
                 .ok_or_else(|| Error::malformed(format!("{} has no inode", show())))?;
-            if matches!(inode.kind, Kind::Dir)
+            if matches!(inode.kind, InodeKind::Dir)
                 && std::mem::replace(&mut dir_seen[e.inode as usize], true)
             {
                 return Err(Error::malformed(format!("directory {} has two names", show())));
             }
             match parent(&e.path) {
                 Some(p) if !p.is_empty() => match set.get(p) {
-                    Some(inode) if matches!(inode.kind, Kind::Dir) => {}
+                    Some(inode) if matches!(inode.kind, InodeKind::Dir) => {}
                     _ => return Err(Error::malformed(format!("{} has no directory", show()))),
                 },
                 _ => {}
@@ -314,7 +314,7 @@ impl FileSet {
             let next = join(&done, &part);
             *lookups = lookups.checked_sub(1)?;
             match &self.get(&next)?.kind {
-                Kind::Symlink { target } => {
+                InodeKind::Symlink { target } => {
                     links += 1;
                     if links > 40 {
                         return None;
@@ -324,7 +324,7 @@ impl FileSet {
                     }
                     todo.extend(parts(target).rev().map(<[u8]>::to_vec));
                 }
-                Kind::Dir => done = next,
+                InodeKind::Dir => done = next,
                 _ if todo.is_empty() => done = next,
                 _ => return None,
             }
@@ -429,7 +429,8 @@ mod tests {
         let mut entries = Vec::new();
         let mut inodes = Vec::new();
         for (path, link) in items {
-            let kind = link.map_or(Kind::Dir, |t| Kind::Symlink { target: t.as_bytes().into() });
+            let kind =
+                link.map_or(InodeKind::Dir, |t| InodeKind::Symlink { target: t.as_bytes().into() });
             entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });
             inodes.push(Inode {
                 kind,
@@ -469,7 +470,7 @@ mod tests {
     fn a_set_that_cannot_be_written_is_refused() {
         let dir = |path: &[u8], inode| Entry { path: path.into(), inode };
         let inode = Inode {
-            kind: Kind::Dir,
+            kind: InodeKind::Dir,
             mode: 0,
             uid: 0,
             gid: 0,

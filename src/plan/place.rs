@@ -6,7 +6,7 @@ use super::churn::{Chances, Hazard};
 use super::label::label;
 use super::sequence::Sequence;
 use super::{PlannedLayer, Share};
-use crate::model::fileset::{FileSet, Kind, parent};
+use crate::model::fileset::{FileSet, InodeKind, parent};
 use crate::plan::analyze::Analysis;
 
 /// Lists the entries of each group of positions in the sequence.
@@ -32,7 +32,7 @@ pub(super) fn place(
                 estimate: 0,
             });
             share.estimate += atom.estimate;
-            if let Kind::File(file) = &set.inodes()[atom.inode as usize].kind {
+            if let InodeKind::File(file) = &set.inodes()[atom.inode as usize].kind {
                 share.files += 1;
                 share.bytes += file.size;
             }

@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 
 use super::churn::{Hazard, tier};
-use crate::model::fileset::{FileSet, InodeId, Kind};
+use crate::model::fileset::{FileSet, InodeId, InodeKind};
 use crate::plan::analyze::Analysis;
 
 /// An indivisible unit: a file with all of its names, or an empty directory.
@@ -55,7 +55,7 @@ impl Sequence {
         let mut sizes = vec![0u64; analysis.components.len()];
         for (i, entry) in set.entries().iter().enumerate() {
             let inode = entry.inode as usize;
-            let dir = matches!(set.inode(entry).kind, Kind::Dir);
+            let dir = matches!(set.inode(entry).kind, InodeKind::Dir);
             let wanted = match only {
                 Some(only) => only[inode],
                 None => !dir || !(has_children[i] || entry.path.is_empty()),

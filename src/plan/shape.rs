@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
 use super::{MAX_LAYERS, SLACK, by_count};
-use crate::model::fileset::{FileSet, Kind};
+use crate::model::fileset::{FileSet, InodeKind};
 use crate::simulate::{self, CompressionKind, Profile, Reuse};
 
 /// Maximum number of layers to try; more cost more than they save.
@@ -133,7 +133,7 @@ fn layer(
         layer.blob_bytes += atom.estimate;
         layer.tar_bytes += HEADER;
         layer.entries += 1;
-        if let Kind::File(file) = &set.inodes()[atom.inode as usize].kind {
+        if let InodeKind::File(file) = &set.inodes()[atom.inode as usize].kind {
             layer.tar_bytes += file.size;
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::fileset::{Entry, FileData, Inode, Kind, Location, Mtime, parent};
+use crate::model::fileset::{Entry, FileData, Inode, InodeKind, Location, Mtime, parent};
 use crate::plan::analyze::{Component, ComponentKind, Learned};
 use crate::simulate::{self, PROFILES};
 
@@ -24,23 +24,26 @@ struct Shape(BTreeMap<String, (ComponentKind, Vec<u64>)>);
 
 impl Shape {
     fn build(&self) -> (FileSet, Analysis, Vec<u64>) {
-        let mut paths: BTreeMap<Vec<u8>, (Kind, u32, u64)> = BTreeMap::new();
+        let mut paths: BTreeMap<Vec<u8>, (InodeKind, u32, u64)> = BTreeMap::new();
         let mut components = Vec::new();
         for (i, (name, (kind, files))) in self.0.iter().enumerate() {
             let owner = i as u32;
             let learned = Learned::default();
             components.push(Component { name: name.clone(), kind: *kind, churn: None, learned });
             let dir = format!("top{}/{name}", i % 3);
-            paths.insert(dir.clone().into(), (Kind::Dir, owner, 0));
-            paths.entry(format!("top{}", i % 3).into()).or_insert((Kind::Dir, owner, 0));
-            paths.insert(format!("{dir}/empty").into(), (Kind::Dir, owner, 44));
+            paths.insert(dir.clone().into(), (InodeKind::Dir, owner, 0));
+            paths.entry(format!("top{}", i % 3).into()).or_insert((InodeKind::Dir, owner, 0));
+            paths.insert(format!("{dir}/empty").into(), (InodeKind::Dir, owner, 44));
             for (f, estimate) in files.iter().enumerate() {
                 let location = Location::Span { source: 0, offset: 0 };
                 let file = FileData { size: estimate * 3, hash: [0; 32], location };
-                paths.insert(format!("{dir}/{f:05}").into(), (Kind::File(file), owner, *estimate));
+                paths.insert(
+                    format!("{dir}/{f:05}").into(),
+                    (InodeKind::File(file), owner, *estimate),
+                );
             }
         }
-        paths.insert(Vec::new(), (Kind::Dir, 0, 0));
+        paths.insert(Vec::new(), (InodeKind::Dir, 0, 0));
         let (mut entries, mut inodes, mut owner, mut estimates) = (vec![], vec![], vec![], vec![]);
         for (path, (kind, component, estimate)) in paths {
             entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
@@ -88,13 +91,13 @@ fn check(set: &FileSet, plan: &Plan) {
         for i in &layer.entries {
             let entry = &set.entries()[*i as usize];
             let childless = set.below(&entry.path).is_empty();
-            if !matches!(set.inode(entry).kind, Kind::Dir) || childless {
+            if !matches!(set.inode(entry).kind, InodeKind::Dir) || childless {
                 assert!(seen.insert(*i), "in one layer only");
             }
         }
     }
     for (i, entry) in set.entries().iter().enumerate() {
-        if !matches!(set.inode(entry).kind, Kind::Dir) || set.below(&entry.path).is_empty() {
+        if !matches!(set.inode(entry).kind, InodeKind::Dir) || set.below(&entry.path).is_empty() {
             assert!(seen.contains(&(i as u32)), "everything is somewhere");
         }
     }

@@ -25,7 +25,7 @@ use crate::base::progress::Progress;
 use crate::base::read::read_some;
 use crate::layers::hidden::{HiddenFile, How};
 use crate::model::content::Contents;
-use crate::model::fileset::{FileData, FileSet, Kind, display, parent, parts};
+use crate::model::fileset::{FileData, FileSet, InodeKind, display, parent, parts};
 use crate::plan::analyze::{Analysis, ComponentKind};
 use patterns::{Hit, REACH};
 
@@ -145,7 +145,7 @@ fn items<'a>(
     };
     let entries = set.entries();
     for (id, names) in set.names().into_iter().enumerate() {
-        if let Kind::File(file) = &set.inodes()[id].kind
+        if let InodeKind::File(file) = &set.inodes()[id].kind
             && file.size > 0
         {
             let names = names.iter().map(|i| &*entries[*i as usize].path).collect();

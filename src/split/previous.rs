@@ -15,7 +15,7 @@ use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
 use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, Contents, Source};
 use crate::model::digest::Digest;
-use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::model::fileset::{FileSet, Inode, InodeKind};
 use crate::model::oci::{self, Descriptor, Manifest};
 use crate::plan::Plan;
 use crate::plan::analyze::Analysis;
@@ -257,7 +257,7 @@ impl KeptLayer {
 /// Regular files in a layer, and their bytes.
 fn count(changes: &[Change]) -> (u64, u64) {
     let sizes = changes.iter().filter_map(|c| match &c.kind {
-        ChangeKind::Add(Inode { kind: Kind::File(file), .. }) => Some(file.size),
+        ChangeKind::Add(Inode { kind: InodeKind::File(file), .. }) => Some(file.size),
         _ => None,
     });
     sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))

@@ -9,7 +9,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::layers::flatten::Flattened;
 use crate::model::content::Contents;
-use crate::model::fileset::{FileData, FileSet, Kind};
+use crate::model::fileset::{FileData, FileSet, InodeKind};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent, purge_match};
@@ -82,7 +82,7 @@ pub(super) fn lost(
     progress: &dyn Progress,
 ) -> Result<Vec<LostSecret>> {
     let shown = new.files.inodes().iter().filter_map(|inode| match &inode.kind {
-        Kind::File(file) => Some(&file.hash),
+        InodeKind::File(file) => Some(&file.hash),
         _ => None,
     });
     let shown: BTreeSet<&[u8; 32]> = shown.collect();
@@ -104,7 +104,7 @@ pub(super) fn lost(
     let before = rules(before, old, &patterns, progress)?;
     let rules_of = |d: &DeadFile| d.file.as_ref().and_then(|file| before.get(&file.hash));
     let now = |d: &DeadFile| match &find_following_parent(new.files, &d.path)?.kind {
-        Kind::File(file) => Some(file),
+        InodeKind::File(file) => Some(file),
         _ => None,
     };
     let mut after = ByContent::new();

@@ -3,29 +3,30 @@
 use super::*;
 use crate::model::fileset::{FileData, Location};
 
-fn inode(kind: Kind) -> Inode {
+fn inode(kind: InodeKind) -> Inode {
     Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None }
 }
 
-fn put(path: &str, kind: Kind) -> Change {
+fn put(path: &str, kind: InodeKind) -> Change {
     Change { path: path.as_bytes().into(), kind: ChangeKind::Add(inode(kind)) }
 }
 
 fn dir(path: &str) -> Change {
-    put(path, Kind::Dir)
+    put(path, InodeKind::Dir)
 }
 
 fn file(path: &str, size: u64) -> Change {
     let location = Location::Span { source: 0, offset: 0 };
-    put(path, Kind::File(FileData { size, hash: [0; 32], location }))
+    put(path, InodeKind::File(FileData { size, hash: [0; 32], location }))
 }
 
 fn symlink(path: &str, target: &str) -> Change {
-    put(path, Kind::Symlink { target: target.as_bytes().into() })
+    put(path, InodeKind::Symlink { target: target.as_bytes().into() })
 }
 
 fn link(path: &str, target: &str) -> Change {
-    let what = ChangeKind::Link { target: target.as_bytes().into(), metadata: inode(Kind::Fifo) };
+    let what =
+        ChangeKind::Link { target: target.as_bytes().into(), metadata: inode(InodeKind::Fifo) };
     Change { path: path.as_bytes().into(), kind: what }
 }
 
@@ -58,7 +59,7 @@ fn show(layers: Vec<Vec<Change>>) -> String {
     let counts = set.link_counts();
     let word = |e: &Entry| {
         let word = match &set.inode(e).kind {
-            Kind::File(f) => f.size.to_string(),
+            InodeKind::File(f) => f.size.to_string(),
             kind => kind.word()[..1].to_owned(),
         };
         let group = if counts[e.inode as usize] > 1 { "+" } else { "" };
@@ -121,7 +122,7 @@ fn a_link_to_a_lower_name_joins_its_group() {
 #[test]
 fn a_links_own_header_only_ever_sets() {
     const CAP: &str = "security.capability";
-    let linked = |kind: Kind, xattrs: &[(&str, &str)], uid: u32, like: &[(&str, &str)]| {
+    let linked = |kind: InodeKind, xattrs: &[(&str, &str)], uid: u32, like: &[(&str, &str)]| {
         let list = |xattrs: &[(&str, &str)]| {
             let xattr = |(k, v): &(&str, &str)| (k.as_bytes().into(), v.as_bytes().into());
             Some(Box::new(xattrs.iter().map(xattr).collect::<Vec<_>>())).filter(|x| !x.is_empty())
@@ -141,7 +142,7 @@ fn a_links_own_header_only_ever_sets() {
     };
     let file = || {
         let location = Location::Span { source: 0, offset: 0 };
-        Kind::File(FileData { size: 1, hash: [0; 32], location })
+        InodeKind::File(FileData { size: 1, hash: [0; 32], location })
     };
     let both = [(CAP, "c"), ("user.a", "1")];
     // GNU tar writes no attributes on links; the file's stay.
@@ -155,7 +156,7 @@ fn a_links_own_header_only_ever_sets() {
     assert_eq!(set, (5, 0o600, 2000, format!("{CAP}=c user.a=2 user.b=")));
     assert_eq!(linked(file(), &[], 5, &[]).3, "");
     // Of a symlink mode and time stay; chown(2) drops its capabilities, too.
-    let symlink = Kind::Symlink { target: b"t"[..].into() };
+    let symlink = InodeKind::Symlink { target: b"t"[..].into() };
     assert_eq!(linked(symlink, &both, 7, &[]), (7, 0o644, 1000, "user.a=1".into()));
 }
 

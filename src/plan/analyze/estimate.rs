@@ -13,7 +13,7 @@ use zstd::bulk::Compressor;
 use super::Analysis;
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Contents;
-use crate::model::fileset::{FileData, FileSet, InodeId, Kind, display};
+use crate::model::fileset::{FileData, FileSet, InodeId, InodeKind, display};
 
 /// There is one sample for so many bytes.
 const STRIDE: u64 = 1 << 20;
@@ -74,7 +74,7 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
     let mut seen = vec![false; set.inodes().len()];
     let mut order: Vec<(u32, InodeId, &FileData)> = Vec::new();
     for entry in set.entries() {
-        if let Kind::File(file) = &set.inode(entry).kind
+        if let InodeKind::File(file) = &set.inode(entry).kind
             && file.size > 0
             && !std::mem::replace(&mut seen[entry.inode as usize], true)
         {

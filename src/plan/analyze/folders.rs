@@ -1,7 +1,7 @@
 //! What no package owns: big files one by one, the rest by the top of their path.
 
 use super::{Claims, ComponentKind};
-use crate::model::fileset::{Kind, parent, parts};
+use crate::model::fileset::{InodeKind, parent, parts};
 
 /// A file of this size is worth looking at alone.
 const BIG: u64 = 1 << 20;
@@ -19,13 +19,13 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             continue;
         }
         let component = match &set.inode(entry).kind {
-            Kind::File(file) if file.size >= BIG => {
+            InodeKind::File(file) if file.size >= BIG => {
                 let name = format!("file:{}", String::from_utf8_lossy(&entry.path));
                 claims.component(name, ComponentKind::BigFile)
             }
             kind => {
                 let dir = match kind {
-                    Kind::Dir => &entry.path,
+                    InodeKind::Dir => &entry.path,
                     _ => parent(&entry.path).unwrap_or_default(),
                 };
                 let (top, system) = top(dir);

@@ -29,7 +29,7 @@ use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
 use crate::model::content::Contents;
 use crate::model::fileset::{
-    Entry, FileSet, Inode, Kind, base_name, display, join, parent, parts, printable,
+    Entry, FileSet, Inode, InodeKind, base_name, display, join, parent, parts, printable,
 };
 
 /// What sort of thing a component is. The order is that of stability, steadiest first.
@@ -242,7 +242,7 @@ impl<'a> Claims<'a> {
     fn read(&mut self, path: &[u8], limit: u64) -> Option<Vec<u8>> {
         let set = self.set;
         let path = set.resolve(path)?;
-        let Inode { kind: Kind::File(file), .. } = set.get(&path)? else { return None };
+        let Inode { kind: InodeKind::File(file), .. } = set.get(&path)? else { return None };
         self.contents.read(file, limit).map_err(|e| self.broken(&path, "is passed over", e)).ok()
     }
 
@@ -338,7 +338,7 @@ pub(crate) mod fixture {
     /// Builds a file set in memory; missing parents are made.
     #[derive(Default)]
     pub(crate) struct Fixture {
-        items: BTreeMap<Vec<u8>, (Kind, Option<Xattrs>)>,
+        items: BTreeMap<Vec<u8>, (InodeKind, Option<Xattrs>)>,
         bytes: Vec<u8>,
     }
 
@@ -356,19 +356,21 @@ pub(crate) mod fixture {
             let location = Location::Span { source: 0, offset: self.bytes.len() as u64 };
             self.bytes.extend_from_slice(bytes);
             let hash = *blake3::hash(bytes).as_bytes();
-            let kind = Kind::File(FileData { size: bytes.len() as u64, hash, location });
+            let kind = InodeKind::File(FileData { size: bytes.len() as u64, hash, location });
             self.items.insert(path.to_vec(), (kind, xattrs));
             self
         }
 
         pub(crate) fn dir(mut self, path: &str) -> Self {
-            self.items.insert(path.into(), (Kind::Dir, None));
+            self.items.insert(path.into(), (InodeKind::Dir, None));
             self
         }
 
         pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
-            self.items
-                .insert(path.into(), (Kind::Symlink { target: target.as_bytes().into() }, None));
+            self.items.insert(
+                path.into(),
+                (InodeKind::Symlink { target: target.as_bytes().into() }, None),
+            );
             self
         }
 
@@ -377,7 +379,7 @@ pub(crate) mod fixture {
             for path in paths {
                 let mut dir = parent(&path);
                 while let Some(d) = dir.filter(|d| !d.is_empty()) {
-                    self.items.entry(d.to_vec()).or_insert((Kind::Dir, None));
+                    self.items.entry(d.to_vec()).or_insert((InodeKind::Dir, None));
                     dir = parent(d);
                 }
             }
@@ -401,7 +403,8 @@ pub(crate) mod fixture {
                 let name = &analysis.components[analysis.owner[e.inode as usize] as usize].name;
                 format!("{}={name}", e.path.escape_ascii())
             };
-            let files = set.entries().iter().filter(|e| !matches!(set.inode(e).kind, Kind::Dir));
+            let files =
+                set.entries().iter().filter(|e| !matches!(set.inode(e).kind, InodeKind::Dir));
             (files.map(line).collect(), analysis.notes)
         }
     }

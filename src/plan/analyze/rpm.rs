@@ -17,7 +17,7 @@ use crate::base::limits::{
 };
 use crate::base::temporary::TemporaryFolder;
 use crate::model::content::Contents;
-use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::model::fileset::{FileSet, Inode, InodeKind};
 
 /// Where its database lies.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
@@ -74,7 +74,7 @@ fn headers(
     let mut size = 0;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
         let found = set.get(format!("{folder}/{name}").as_bytes());
-        let Some(Inode { kind: Kind::File(file), .. }) = found else { continue };
+        let Some(Inode { kind: InodeKind::File(file), .. }) = found else { continue };
         if file.size > MAX_RPM_DATABASE {
             return Err(Error::limit(format!("{} bytes are too many", file.size)));
         }

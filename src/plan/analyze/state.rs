@@ -5,7 +5,7 @@
 
 use super::{Claims, ComponentKind};
 use crate::base::error::Result;
-use crate::model::fileset::{Entry, FileSet, Kind, base_name, parent};
+use crate::model::fileset::{Entry, FileSet, InodeKind, base_name, parent};
 
 /// Folders, and what they are.
 const FOLDERS: [(&[u8], &str); 10] = [
@@ -58,7 +58,7 @@ pub fn drop_noise(set: &mut FileSet) -> Result<u64> {
     };
     let before = set.entries().len();
     let set_now = std::mem::take(set);
-    *set = set_now.without(|e, inode| matches!(inode.kind, Kind::File(_)) && noise(e))?;
+    *set = set_now.without(|e, inode| matches!(inode.kind, InodeKind::File(_)) && noise(e))?;
     Ok((before - set.entries().len()) as u64)
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::error::{Error, Result};
-use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::model::fileset::{FileSet, Inode, InodeKind};
 use crate::plan::analyze::{Analysis, ComponentKind, Learned};
 
 /// What was learned of components, by name.
@@ -40,7 +40,7 @@ impl Snapshot {
             let hasher = &mut hashers[analysis.owner[entry.inode as usize] as usize];
             hasher.update(&(entry.path.len() as u64).to_le_bytes());
             hasher.update(&entry.path).update(&identity);
-            if !matches!(inode.kind, Kind::Dir) {
+            if !matches!(inode.kind, InodeKind::Dir) {
                 list.insert(entry.path.clone(), identity);
             }
         }
@@ -73,12 +73,12 @@ fn identity(inode: &Inode) -> [u8; 32] {
         }
     }
     match &inode.kind {
-        Kind::File(file) => hasher.update(&file.hash),
-        Kind::Symlink { target } => hasher.update(target),
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+        InodeKind::File(file) => hasher.update(&file.hash),
+        InodeKind::Symlink { target } => hasher.update(target),
+        InodeKind::CharDevice { major, minor } | InodeKind::BlockDevice { major, minor } => {
             hasher.update(&major.to_le_bytes()).update(&minor.to_le_bytes())
         }
-        Kind::Dir | Kind::Fifo => &mut hasher,
+        InodeKind::Dir | InodeKind::Fifo => &mut hasher,
     };
     hasher.finalize().into()
 }

@@ -360,7 +360,7 @@ fn any_file(relations: &Relations<'_>, entry: &Entry) -> bool {
 }
 
 fn any_dir(relations: &Relations<'_>, entry: &Entry) -> bool {
-    matches!(relations.inode(entry.inode).kind, crate::model::fileset::Kind::Dir)
+    matches!(relations.inode(entry.inode).kind, crate::model::fileset::InodeKind::Dir)
 }
 
 fn is_apt_cache(path: &[u8], _: u64) -> bool {

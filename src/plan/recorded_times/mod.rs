@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::base::error::Result;
 use crate::model::content::{Budget, Contents, SpoolWriter};
-use crate::model::fileset::{FileSet, Inode, InodeId, Kind, Location, Mtime};
+use crate::model::fileset::{FileSet, Inode, InodeId, InodeKind, Location, Mtime};
 use crate::model::mtime::MtimePolicy;
 use relations::Relations;
 
@@ -99,7 +99,7 @@ pub fn retime(
     let mut spool = SpoolWriter::new(budget);
     let mut exchanged = Vec::new();
     for (id, stamp) in &stamps {
-        let Kind::File(file) = &files.inodes()[*id as usize].kind else { continue };
+        let InodeKind::File(file) = &files.inodes()[*id as usize].kind else { continue };
         let bytes = stamp.apply(contents.read(file, python::LARGEST)?);
         let place = Location::Span { source: 0, offset: spool.size() };
         exchanged.push((*id, place, *blake3::hash(&bytes).as_bytes()));
@@ -111,7 +111,7 @@ pub fn retime(
             if let Location::Span { source, .. } = &mut place {
                 *source += first;
             }
-            if let Kind::File(file) = &mut files.inode_mut(id).kind {
+            if let InodeKind::File(file) = &mut files.inode_mut(id).kind {
                 file.hash = new_hash;
                 file.location = place;
             }

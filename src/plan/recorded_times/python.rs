@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::relations::Relations;
 use super::{Restamp, seconds};
 use crate::base::error::{Context, Result};
-use crate::model::fileset::{InodeId, Kind, Mtime, base_name, display, parent};
+use crate::model::fileset::{InodeId, InodeKind, Mtime, base_name, display, parent};
 
 /// What summaries call it.
 const BY: &str = "compiled Python";
@@ -158,7 +158,7 @@ impl Compiled {
             return Ok(self);
         }
         let time = match (restamp, &r.inode(self.id).kind) {
-            (Some(restamp), Kind::File(file)) => {
+            (Some(restamp), InodeKind::File(file)) => {
                 let stamp = NewStamp { at: self.at, secs };
                 let bytes = stamp.apply(r.contents.read(file, LARGEST)?);
                 restamp(self.id, r.inode(self.id), blake3::hash(&bytes).as_bytes())

@@ -8,7 +8,7 @@ use crate::base::error::{Context, Result};
 use crate::base::limits::MAX_LOOKUPS;
 use crate::model::content::Contents;
 use crate::model::fileset::{
-    Entry, FileData, FileSet, Inode, InodeId, Kind, Mtime, base_name, display, join, parent,
+    Entry, FileData, FileSet, Inode, InodeId, InodeKind, Mtime, base_name, display, join, parent,
 };
 
 /// There may be so many pairs for each file; what would make more of them is held instead.
@@ -57,14 +57,14 @@ impl<'a> Relations<'a> {
     /// The inode that a path leads to, with symlinks followed as a process would.
     pub(super) fn at(&self, path: &[u8]) -> Option<InodeId> {
         let direct = self.position(path).map(|at| self.files.entries()[at].inode);
-        let is = |kind: fn(&Kind) -> bool| move |id: &InodeId| kind(&self.inode(*id).kind);
-        if direct.as_ref().is_some_and(is(|kind| !matches!(kind, Kind::Symlink { .. }))) {
+        let is = |kind: fn(&InodeKind) -> bool| move |id: &InodeId| kind(&self.inode(*id).kind);
+        if direct.as_ref().is_some_and(is(|kind| !matches!(kind, InodeKind::Symlink { .. }))) {
             return direct;
         }
         // Without a symlink on the way what is not there by this name is not there.
         let dir = parent(path).filter(|_| direct.is_none() && base_name(path) != b"..");
         let dir = dir.and_then(|dir| self.position(dir)).map(|at| self.files.entries()[at].inode);
-        if dir.as_ref().is_some_and(is(|kind| matches!(kind, Kind::Dir))) {
+        if dir.as_ref().is_some_and(is(|kind| matches!(kind, InodeKind::Dir))) {
             return None;
         }
         let at = self.position(&self.resolve(path)?)?;
@@ -125,7 +125,7 @@ impl<'a> Relations<'a> {
     /// The regular file that an entry names.
     pub(super) fn file(&self, entry: &Entry) -> Option<&'a FileData> {
         match &self.inode(entry.inode).kind {
-            Kind::File(file) => Some(file),
+            InodeKind::File(file) => Some(file),
             _ => None,
         }
     }

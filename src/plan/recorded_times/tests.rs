@@ -37,11 +37,15 @@ impl Fixture {
     fn build(&self) -> (FileSet, Contents) {
         let (mut entries, mut inodes, mut data) = (Vec::new(), Vec::new(), Vec::new());
         for (path, (content, secs)) in &self.items {
-            let kind = content.as_ref().map_or(Kind::Dir, |content| {
+            let kind = content.as_ref().map_or(InodeKind::Dir, |content| {
                 let offset = data.len() as u64;
                 data.extend_from_slice(content);
                 let (size, hash) = (content.len() as u64, *blake3::hash(content).as_bytes());
-                Kind::File(FileData { size, hash, location: Location::Span { source: 0, offset } })
+                InodeKind::File(FileData {
+                    size,
+                    hash,
+                    location: Location::Span { source: 0, offset },
+                })
             });
             entries.push(Entry { path: path.clone().into(), inode: inodes.len() as u32 });
             let mtime = Mtime { secs: *secs, nanos: 0 };
@@ -418,7 +422,7 @@ fn compiled_python_holds_the_new_time_of_its_source() {
     };
     for name in ["a/__pycache__/x.cpython-311.pyc", "a/__pycache__/x.cpython-311.opt-1.pyc"] {
         let inode = files.get(name.as_bytes()).unwrap();
-        let Kind::File(file) = &inode.kind else { panic!() };
+        let InodeKind::File(file) = &inode.kind else { panic!() };
         assert_eq!(contents.read(file, 100).unwrap(), compiled(77));
         assert_eq!(file.hash, *blake3::hash(&compiled(77)).as_bytes());
         assert_eq!(inode.mtime.secs, 77);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::base::read::read_some;
-use crate::model::fileset::{FileSet, InodeId, Kind, Mtime};
+use crate::model::fileset::{FileSet, InodeId, InodeKind, Mtime};
 
 /// How a file holds a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Candidates {
                 continue;
             }
             let size = match (&inode.kind, form) {
-                (Kind::File(file), Form::Sized(_)) => file.size,
+                (InodeKind::File(file), Form::Sized(_)) => file.size,
                 _ => 0,
             };
             // No time is often 0, which says that nobody looks.
@@ -228,7 +228,7 @@ mod tests {
     /// Files of 712 bytes with this time each; all times are to be 5.
     fn candidates(times: &[i64], form: Form) -> Candidates {
         let location = Location::Span { source: 0, offset: 0 };
-        let kind = Kind::File(FileData { size: 712, hash: [0; 32], location });
+        let kind = InodeKind::File(FileData { size: 712, hash: [0; 32], location });
         let inode = |secs: &i64| {
             let mtime = Mtime { secs: *secs, nanos: 0 };
             Inode { kind: kind.clone(), mode: 0, uid: 0, gid: 0, mtime, xattrs: None }

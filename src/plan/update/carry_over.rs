@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::base::error::Result;
 use crate::model::content::{Budget, Contents};
-use crate::model::fileset::{FileSet, Inode, InodeId, Kind, Mtime};
+use crate::model::fileset::{FileSet, Inode, InodeId, InodeKind, Mtime};
 use crate::model::mtime::MtimePolicy;
 use crate::plan::recorded_times::{Held, retime};
 
@@ -51,7 +51,7 @@ pub fn carry_over(
 ) -> Result<(CarriedOver, Held)> {
     let counterparts = counterparts(new, old);
     // The time of the counterpart, if an inode may have it.
-    let carried = |id: InodeId, kind: &Kind, now: &Inode| {
+    let carried = |id: InodeId, kind: &InodeKind, now: &Inode| {
         let counterpart = &old.inodes()[counterparts[id as usize]? as usize];
         let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
         (same && policy.apply(counterpart.mtime) == counterpart.mtime).then_some(counterpart.mtime)
@@ -65,7 +65,7 @@ pub fn carry_over(
     let after = after.collect();
     let restamp = |id: InodeId, inode: &Inode, hash: &[u8; 32]| {
         let mut kind = inode.kind.clone();
-        if let Kind::File(file) = &mut kind {
+        if let InodeKind::File(file) = &mut kind {
             file.hash = *hash;
         }
         carried(id, &kind, inode)
@@ -76,8 +76,8 @@ pub fn carry_over(
     let mut carried = CarriedOver { bytecode, ..CarriedOver::default() };
     for (inode, _) in new.inodes().iter().zip(before).filter(|(i, before)| i.mtime != *before) {
         match &inode.kind {
-            Kind::Dir => carried.directories += 1,
-            Kind::File(file) => {
+            InodeKind::Dir => carried.directories += 1,
+            InodeKind::File(file) => {
                 carried.files += 1;
                 carried.bytes += file.size;
             }

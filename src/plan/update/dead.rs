@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::OldLayer;
 use crate::layers::changeset::{Change, ChangeKind};
-use crate::model::fileset::{FileData, FileSet, Inode, Kind, base_name, display, join, parent};
+use crate::model::fileset::{
+    FileData, FileSet, Inode, InodeKind, base_name, display, join, parent,
+};
 use crate::model::path_pattern::PathPattern;
 
 /// A file in an old layer that the new image has deleted or replaced.
@@ -32,11 +34,11 @@ pub fn dead_files(new: &FileSet, previous: &[OldLayer]) -> Vec<DeadFile> {
             let now = find_following_parent(new, path);
             let shown = |file: &FileData| {
                 now.is_some_and(|now| {
-                    matches!(&now.kind, Kind::File(f) if f.hash == file.hash && f.size == file.size)
+                    matches!(&now.kind, InodeKind::File(f) if f.hash == file.hash && f.size == file.size)
                 })
             };
             let (bytes, file) = match what {
-                ChangeKind::Add(Inode { kind: Kind::File(file), .. }) => {
+                ChangeKind::Add(Inode { kind: InodeKind::File(file), .. }) => {
                     (file.size, Some((file, layer, !shown(file))))
                 }
                 // The bytes count under the first name, but a user may know the file by this one.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::OldLayer;
 use super::choose::{Layers, MAX_OLD_LAYERS, NeedGroup, OldContent};
 use crate::layers::changeset::{Change, ChangeKind, set_by_link};
-use crate::model::fileset::{FileSet, Inode, Kind};
+use crate::model::fileset::{FileSet, Inode, InodeKind};
 use crate::plan::analyze::HEADER_BYTES;
 
 /// Finds for every inode of the new file set which old layers touch it, and which of them have it as it
@@ -22,8 +22,7 @@ pub(super) fn old_content(set: &FileSet, estimates: &[u64], old: &[OldLayer]) ->
         // A layer may have many entries for the same directory.
         let mut seen = BTreeSet::new();
         for change in &layer.changes {
-            let keeps =
-                matches!(&change.kind, ChangeKind::Add(inode) if matches!(inode.kind, Kind::Dir));
+            let keeps = matches!(&change.kind, ChangeKind::Add(inode) if matches!(inode.kind, InodeKind::Dir));
             let below = set.below(&change.path);
             if !keeps && !below.is_empty() && seen.insert(&change.path) {
                 for entry in below {
@@ -50,7 +49,7 @@ pub(super) fn old_content(set: &FileSet, estimates: &[u64], old: &[OldLayer]) ->
     let mut needs: BTreeMap<(Layers, Layers), NeedGroup> = BTreeMap::new();
     for (id, inode) in set.inodes().iter().enumerate() {
         // A directory is written with whatever is in it.
-        if matches!(inode.kind, Kind::Dir) {
+        if matches!(inode.kind, InodeKind::Dir) {
             continue;
         }
         let need = needs.entry((touched_by[id], provided_by[id])).or_insert(NeedGroup {
@@ -77,8 +76,8 @@ fn weight(set: &FileSet, estimates: &[u64], changes: &[Change]) -> u64 {
     let (mut known, mut known_bytes, mut unknown_bytes) = (0.0, 0, 0);
     for change in changes {
         let size = match &change.kind {
-            ChangeKind::Add(Inode { kind: Kind::File(file), .. }) => file.size,
-            ChangeKind::Add(Inode { kind: Kind::Dir, .. })
+            ChangeKind::Add(Inode { kind: InodeKind::File(file), .. }) => file.size,
+            ChangeKind::Add(Inode { kind: InodeKind::Dir, .. })
             | ChangeKind::Whiteout
             | ChangeKind::Opaque => continue,
             _ => 0,
@@ -86,7 +85,7 @@ fn weight(set: &FileSet, estimates: &[u64], changes: &[Change]) -> u64 {
         known += HEADER_BYTES as f64;
         let successor = set.position(&change.path).map(|at| set.entries()[at].inode);
         match successor.map(|id| (&set.inodes()[id as usize].kind, estimates[id as usize])) {
-            Some((Kind::File(file), estimate)) if file.size > 0 => {
+            Some((InodeKind::File(file), estimate)) if file.size > 0 => {
                 let data = estimate.saturating_sub(HEADER_BYTES) as f64;
                 known += data / file.size as f64 * size as f64;
                 known_bytes += size;

@@ -1,6 +1,6 @@
 //! Computes what new layers must contain on top of the kept ones.
 
-use crate::model::fileset::{FileSet, InodeId, Kind, parent};
+use crate::model::fileset::{FileSet, InodeId, InodeKind, parent};
 
 /// The difference between two file sets, in terms of layer entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
         }
     }
     let is_dir = |path: &[u8]| {
-        path.is_empty() || new.get(path).is_some_and(|inode| matches!(inode.kind, Kind::Dir))
+        path.is_empty() || new.get(path).is_some_and(|inode| matches!(inode.kind, InodeKind::Dir))
     };
     let gone = base.entries().iter().filter(|e| {
         // Nothing more is needed below something that is removed or becomes a file.
@@ -74,9 +74,9 @@ mod tests {
         for item in items {
             let (path, what) = item.split_once('=').unwrap();
             let kind = match what.as_bytes()[0] {
-                b'd' => Kind::Dir,
-                b'l' => Kind::Symlink { target: b"x"[..].into() },
-                _ => Kind::Fifo,
+                b'd' => InodeKind::Dir,
+                b'l' => InodeKind::Symlink { target: b"x"[..].into() },
+                _ => InodeKind::Fifo,
             };
             let mode = what[1..].parse().unwrap_or(0);
             entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });

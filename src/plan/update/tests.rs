@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compare::verify::compare;
 use crate::model::content::{Budget, Contents, ReadAt};
-use crate::model::fileset::{Entry, FileData, Inode, InodeId, Kind, Location, Mtime, display};
+use crate::model::fileset::{Entry, FileData, Inode, InodeId, InodeKind, Location, Mtime, display};
 use crate::model::mtime::MtimePolicy;
 use crate::plan::analyze::{Component, ComponentKind, Learned};
 
@@ -89,15 +89,15 @@ fn build(tree: &Tree) -> FileSet {
     sorted.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
     for (path, thing) in sorted {
         let kind = match thing.kind {
-            0 | 1 => Kind::Dir,
-            2 => Kind::Symlink { target: b"a"[..].into() },
-            n => Kind::File(FileData {
+            0 | 1 => InodeKind::Dir,
+            2 => InodeKind::Symlink { target: b"a"[..].into() },
+            n => InodeKind::File(FileData {
                 size: u64::from(n) * 100_000,
                 hash: [n; 32],
                 location: Location::Span { source: 0, offset: 0 },
             }),
         };
-        let file = matches!(kind, Kind::File(_));
+        let file = matches!(kind, InodeKind::File(_));
         let linked = last_file.filter(|_| file && thing.linked);
         let inode = linked.unwrap_or_else(|| {
             let mtime = Mtime { secs: i64::from(thing.time), nanos: 0 };
@@ -129,7 +129,7 @@ fn analysis(files: &FileSet) -> Analysis {
 
 fn estimates(files: &FileSet) -> Vec<u64> {
     let estimate = |inode: &Inode| match &inode.kind {
-        Kind::File(file) => file.size / 3 + 44,
+        InodeKind::File(file) => file.size / 3 + 44,
         _ => 44,
     };
     files.inodes().iter().map(estimate).collect()
@@ -196,9 +196,9 @@ proptest! {
             for layer in &next {
                 for change in &layer.changes {
                     let now = files.resolve(&change.path).and_then(|path| files.get(&path));
-                    let dead = !matches!(&change.kind, ChangeKind::Add(Inode { kind: Kind::File(f), .. })
-                        if matches!(now.map(|i| &i.kind), Some(Kind::File(g)) if f.hash == g.hash));
-                    let file = matches!(&change.kind, ChangeKind::Add(Inode { kind: Kind::File(_), .. }));
+                    let dead = !matches!(&change.kind, ChangeKind::Add(Inode { kind: InodeKind::File(f), .. })
+                        if matches!(now.map(|i| &i.kind), Some(InodeKind::File(g)) if f.hash == g.hash));
+                    let file = matches!(&change.kind, ChangeKind::Add(Inode { kind: InodeKind::File(_), .. }));
                     let purged = options.purge.iter().any(|p| p.matches(&change.path));
                     prop_assert!(!(file && dead && purged), "{} is to be purged", display(&change.path));
                 }

@@ -34,7 +34,7 @@ fn a_chain_of_compiled_files_is_held_whole() {
     let file = |bytes: &[u8], offset| {
         let location = Location::Span { source: 0, offset };
         let hash = *blake3::hash(bytes).as_bytes();
-        Kind::File(FileData { size: bytes.len() as u64, hash, location })
+        InodeKind::File(FileData { size: bytes.len() as u64, hash, location })
     };
     let inode = |kind| Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: time(T), xattrs: None };
     // The compiled files come last first, so that one pass goes one step along the chain.
