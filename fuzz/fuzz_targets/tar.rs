@@ -6,10 +6,10 @@
 use std::io::{Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use relayer::format::tar::{Entry, EntryKind, Metadata, Reader, Streaming, Writer};
+use relayer::format::tar::{TarEntry, EntryKind, Metadata, Reader, Streaming, Writer};
 
 /// Entries with their dense data; `None` where the archive ends in an error.
-fn read(bytes: &[u8]) -> Option<Vec<(Entry, Vec<u8>)>> {
+fn read(bytes: &[u8]) -> Option<Vec<(TarEntry, Vec<u8>)>> {
     let mut reader = Reader::new(Streaming::new(bytes));
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry().ok()? {

@@ -1,6 +1,6 @@
 //! Formats of layers: tar archives, compression, and reproduction of other tools' compression.
 //!
-//! Imports `base` and `model`. To know: [`tar::Entry`], one member of an archive with its PAX records
+//! Imports `base` and `model`. To know: [`tar::TarEntry`], one member of an archive with its PAX records
 //! applied; [`codec::Compression`], a codec with all of its settings.
 
 pub mod codec;

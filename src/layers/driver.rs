@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::error::{Error, Result};
-use crate::format::tar::{Entry, EntryKind};
+use crate::format::tar::{EntryKind, TarEntry};
 use crate::model::fileset::Xattrs;
 
 /// What overlayfs makes of an entry with its attributes
@@ -43,7 +43,7 @@ impl Attributes {
     ///
     /// # Errors
     /// When one is too long for Linux.
-    pub(super) fn take(&mut self, entry: &Entry) -> Result<(Xattrs, Meaning)> {
+    pub(super) fn take(&mut self, entry: &TarEntry) -> Result<(Xattrs, Meaning)> {
         let mut meaning = Meaning::None;
         let mut kept = Xattrs::new();
         for (name, value) in &entry.xattrs {
@@ -111,12 +111,12 @@ mod tests {
     use super::*;
     use crate::model::fileset::Mtime;
 
-    fn entry(kind: EntryKind, xattrs: &[(&str, &[u8])]) -> Entry {
+    fn entry(kind: EntryKind, xattrs: &[(&str, &[u8])]) -> TarEntry {
         let xattr = |(k, v): &(&str, &[u8])| (k.as_bytes().into(), (*v).into());
         let xattrs = xattrs.iter().map(xattr).collect();
         let path = b"d".to_vec();
         let mtime = Mtime::default();
-        Entry {
+        TarEntry {
             path,
             kind,
             mode: 0,

@@ -173,7 +173,7 @@ impl Found<'_> {
     /// Adds what a tar entry stands for, which is nothing for what clients pass over.
     fn add<R: tar::Forward>(
         &mut self,
-        entry: &tar::Entry,
+        entry: &tar::TarEntry,
         reader: &mut tar::Reader<R>,
     ) -> Result<()> {
         let path = clean(&entry.path)?;
@@ -244,7 +244,7 @@ impl Found<'_> {
     /// Hashes a file, and tells where its bytes are.
     fn file<R: tar::Forward>(
         &mut self,
-        entry: &tar::Entry,
+        entry: &tar::TarEntry,
         size: u64,
         sparse: Option<&[(u64, u64)]>,
         reader: &mut tar::Reader<R>,

@@ -1,7 +1,7 @@
 //! What only a description of an archive repeats: fields of a header that unpacking does not need.
 
 use super::header::{Block, Fields};
-use super::read::Entry;
+use super::read::TarEntry;
 use super::{BLOCK, EntryKind, padding, pax};
 use crate::model::fileset::Mtime;
 
@@ -21,7 +21,7 @@ pub struct Detail {
 /// The details of `entry`, whose headers are `head`. `None` where Go's `archive/tar` and clients
 /// that build on it would see something else than this entry: sparse files, global headers, sizes
 /// of what has no data, formats of their own.
-pub fn detail(head: &[u8], entry: &Entry) -> Option<Detail> {
+pub fn detail(head: &[u8], entry: &TarEntry) -> Option<Detail> {
     let mut records = pax::Records::new();
     let mut rest = head;
     let fields = loop {

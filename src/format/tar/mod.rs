@@ -14,7 +14,7 @@ mod sparse;
 mod write;
 
 pub use detail::{Detail, detail};
-pub use read::{Data, Entry, Forward, Reader, Streaming};
+pub use read::{Data, Forward, Reader, Streaming, TarEntry};
 pub use write::{FileWriter, Metadata, Writer, entry_size};
 
 /// Everything is laid out in blocks of this size.

@@ -71,7 +71,7 @@ impl<R: Read> Forward for Streaming<R> {
 
 /// One entry, with what extended headers say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TarEntry {
     /// As it came: `./`, trailing slashes and all.
     pub path: Vec<u8>,
     /// What it is.
@@ -148,7 +148,7 @@ impl<R: Forward> Reader<R> {
     ///
     /// # Errors
     /// When the archive is cut off or breaks its format; the message has the entry's offset.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
         let place = |at| move || format!("tar entry at byte {at}");
         self.pass_data()?;
         let mut start = self.at;
@@ -187,7 +187,7 @@ impl<R: Forward> Reader<R> {
         fields: &Fields,
         start: u64,
         special: Special,
-    ) -> Result<Entry> {
+    ) -> Result<TarEntry> {
         let pax = Pax::of(&special.pax)?;
         let said = |text: Vec<u8>| Some(text).filter(|text| !text.is_empty());
         let path = said(special.name).or(pax.path).unwrap_or_else(|| fields.path.clone());
@@ -206,7 +206,7 @@ impl<R: Forward> Reader<R> {
         }
         let (kind, stored, name) =
             self.sparse(block, &special.pax, kind, stored).with_context(place)?;
-        Ok(Entry {
+        Ok(TarEntry {
             mode: (fields.mode & 0o7777) as u32,
             uid: pax.uid.unwrap_or(fields.uid) as u32,
             gid: pax.gid.unwrap_or(fields.gid) as u32,

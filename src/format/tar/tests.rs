@@ -31,7 +31,7 @@ fn archive(entries: &[(Metadata<'_>, &[u8])]) -> Vec<u8> {
     w.finish().unwrap()
 }
 
-fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
+fn read_all(bytes: &[u8]) -> Result<Vec<(TarEntry, Vec<u8>)>> {
     let mut reader = Reader::new(Streaming::new(bytes));
     let mut all = Vec::new();
     while let Some(entry) = reader.next_entry()? {
@@ -55,7 +55,7 @@ fn signals_do_not_matter() {
     assert_eq!(paths, [b"a", b"b"]);
 }
 
-fn only(bytes: &[u8]) -> Entry {
+fn only(bytes: &[u8]) -> TarEntry {
     let mut all = read_all(bytes).unwrap();
     assert_eq!(all.len(), 1);
     all.remove(0).0
@@ -124,7 +124,7 @@ prop_compose! {
         xattrs in prop::collection::btree_map(
             prop::collection::vec(b'a'..=b'z', 1..9), prop::collection::vec(any::<u8>(), 0..40), 0..3),
         device in (0..0o7_777_777u32, 0..0o7_777_777u32),
-    ) -> (Entry, Vec<u8>) {
+    ) -> (TarEntry, Vec<u8>) {
         let target = target.into_boxed_slice();
         let (major, minor) = device;
         let kind = match kind {
@@ -140,7 +140,7 @@ prop_compose! {
         let xattrs = xattrs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         let mtime = Mtime { secs, nanos };
         let stored = data.len() as u64;
-        (Entry { path, kind, mode, uid, gid, mtime, xattrs, header_offset: 0, data_offset: 0, stored }, data)
+        (TarEntry { path, kind, mode, uid, gid, mtime, xattrs, header_offset: 0, data_offset: 0, stored }, data)
     }
 }
 
@@ -166,7 +166,7 @@ proptest! {
             if want.kind == EntryKind::Dir {
                 path.push(b'/');
             }
-            let expected = Entry {
+            let expected = TarEntry {
                 path, header_offset: found.header_offset, data_offset: found.data_offset, ..want.clone()
             };
             prop_assert_eq!(&found, &expected);

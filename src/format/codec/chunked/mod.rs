@@ -239,7 +239,7 @@ impl<W: Write> Layer<W> {
     }
 
     /// The headers of an entry, and the padding before them.
-    fn head(&mut self, head: &[u8], padding: usize, entry: &tar::Entry) -> Result<Option<Row>> {
+    fn head(&mut self, head: &[u8], padding: usize, entry: &tar::TarEntry) -> Result<Option<Row>> {
         self.add_gap(head)?;
         let Some(index) = &mut self.index else { return Ok(None) };
         let row = head.get(padding..).and_then(|head| index.toc.entry(entry, head));
@@ -272,7 +272,7 @@ impl<W: Write> Layer<W> {
     }
 
     /// The data of an entry.
-    fn data(&mut self, entry: &tar::Entry, row: Option<Row>, data: impl Read) -> Result<()> {
+    fn data(&mut self, entry: &tar::TarEntry, row: Option<Row>, data: impl Read) -> Result<()> {
         let mut chunks = Vec::new();
         let mut hash = Hashing::new(io::sink());
         let mut sum = Crc::new();

@@ -95,7 +95,7 @@ impl Toc {
     /// The row of an entry without its data. `None` where clients would not find in it what they
     /// find in the headers: text that is not UTF-8, times that JSON can't have, names that are the
     /// same file (tar-split takes each only once).
-    pub(super) fn entry(&mut self, entry: &tar::Entry, head: &[u8]) -> Option<Row> {
+    pub(super) fn entry(&mut self, entry: &tar::TarEntry, head: &[u8]) -> Option<Row> {
         let detail = tar::detail(head, entry)?;
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let name = text(&entry.path)?;
