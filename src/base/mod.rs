@@ -9,8 +9,9 @@ pub mod byte_size;
 pub mod chunker;
 #[cfg(feature = "store")]
 pub(crate) mod database;
+pub mod defaults;
 pub mod error;
-pub mod limits;
+pub(crate) mod limits;
 pub mod progress;
 pub(crate) mod range_coder;
 pub(crate) mod read;

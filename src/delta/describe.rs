@@ -9,8 +9,9 @@ use super::index::OldIndex;
 use super::ops::{Op, OpWriter};
 use super::patch::{Patches, can_patch, write_patches};
 use super::{Blobs, DeltaStats, LEVEL, PART, Packing, Part, Place, Recipe};
-use super::{MAX_PACKED, MAX_REFERENCE, MAX_REFERENCE_RATIO, compress};
+use super::{MAX_REFERENCE, compress};
 use crate::base::error::{Error, Result};
+use crate::base::limits::{MAX_DELTA_PACKED, MAX_REFERENCE_RATIO};
 use crate::base::progress::Progress;
 use crate::layers::read::{self, LayerContent};
 use crate::model::content::{ReadAt as _, Region, Source, SourceReader};
@@ -164,9 +165,9 @@ pub(super) fn describe_layer(
     let mut numbers = Vec::new();
     let mut file_literals = Vec::new();
     for (_, Patches { bytes, literals }) in patches {
-        if bytes.len() as u64 > MAX_PACKED {
+        if bytes.len() as u64 > MAX_DELTA_PACKED {
             return Err(Error::limit(format!(
-                "the patches of some files have {} bytes, more than the limit of {MAX_PACKED}",
+                "the patches of some files have {} bytes, more than the limit of {MAX_DELTA_PACKED}",
                 bytes.len()
             )));
         }

@@ -9,6 +9,7 @@ mod fields;
 
 use std::io;
 
+use crate::base::limits::{MAX_ELF_BASES, MAX_ELF_SECTIONS};
 use crate::model::content::ReadAt;
 
 /// A part of the file that is loaded.
@@ -136,10 +137,6 @@ fn scan(test: impl Fn(usize) -> u8) -> u64 {
     bits
 }
 
-/// Maximum number of addresses of constants that are remembered.
-const MAX_BASES: usize = 1 << 21;
-/// Maximum number of sections that are read.
-const MAX_SECTIONS: u64 = 1 << 12;
 /// Bytes of code that are read together.
 const CHUNK: u64 = 1 << 20;
 
@@ -174,7 +171,7 @@ impl Elf {
         let n = |at| u16_at(&head, at).unwrap_or(0);
         let table = |at| u64_at(&head, at).unwrap_or(0);
         let loads = part(file, table(32), n(56).min(64) * 56)?;
-        let sections = part(file, table(40), n(60).min(MAX_SECTIONS) * 64)?;
+        let sections = part(file, table(40), n(60).min(MAX_ELF_SECTIONS) * 64)?;
         let strings = sections.get(n(62) as usize * 64..).unwrap_or_default();
         let place = |at| u64_at(strings, at).unwrap_or(0);
         let text = part(file, place(24), place(32).min(1 << 20))?;
@@ -268,10 +265,10 @@ impl Elf {
                         }
                     }
                 }
-                if found.len() > MAX_BASES {
+                if found.len() > MAX_ELF_BASES {
                     found.sort_unstable();
                     found.dedup();
-                    found.truncate(MAX_BASES / 2);
+                    found.truncate(MAX_ELF_BASES / 2);
                 }
             }
         }

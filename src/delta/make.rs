@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::describe::{OldImage, Streams, describe_layer, finish_recipe};
 use super::index::{ImageContents, OldIndex};
 use super::ops::{Op, OpWriter};
-use super::{Blobs, Delta, DeltaStats, Header, LEVEL, LayerHeader, MAX_PLAIN, Packing, Recipe};
+use super::{Blobs, Delta, DeltaStats, Header, LEVEL, LayerHeader, Packing, Recipe};
 use super::{apply, compress, tars, write};
 use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_DELTA_PLAIN;
 use crate::base::progress::{Progress, Silent};
 use crate::format::codec::{Compression, Encoder, Format, chunked};
 use crate::format::recode;
@@ -160,7 +161,7 @@ fn choose_packing(
         let mut bytes = Hashing::new(SourceReader::all(blob.source.as_ref()));
         let found = recode::analyze(&mut bytes, &mut corrections, &Silent)?;
         // Of an unknown encoder corrections can be large; then another blob is the better choice.
-        let max = (blob.source.size() / MIN_BLOB_RATIO).clamp(SMALL_CORRECTIONS, MAX_PLAIN);
+        let max = (blob.source.size() / MIN_BLOB_RATIO).clamp(SMALL_CORRECTIONS, MAX_DELTA_PLAIN);
         if found.is_some_and(|f| f.plain == blob.diff_id && f.corrections <= max) {
             if bytes.finish().1 != read.digest {
                 return Err(changed());

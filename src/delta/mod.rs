@@ -37,6 +37,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::{MAX_DELTA_PACKED, MAX_DELTA_PLAIN};
 use crate::format::codec::zstd_prefix;
 use crate::layers::read::LayerContent;
 use crate::model::content::{Source, SourceReader};
@@ -44,18 +45,10 @@ use crate::model::digest::{Digest, hex};
 
 /// The first bytes of a delta; the last of them is the version.
 const MAGIC: &[u8; 8] = b"RLDELTA\x01";
-/// Maximum size of an uncompressed header, and of an uncompressed blob; the header for an image of
-/// 125 layers has about 100 kB.
-const MAX_PLAIN: u64 = 64 << 20;
-/// Maximum size of a blob as it is stored in the delta.
-const MAX_PACKED: u64 = 256 << 20;
 /// Uncompressed bytes that are compressed as one part of a stream.
 const PART: u64 = 16 << 20;
 /// Maximum size of the reference prefix of a part.
 const MAX_REFERENCE: u64 = 32 << 20;
-/// Maximum size of all references of a layer, as a multiple of its tar's size: a small delta cannot
-/// make `apply` read much.
-const MAX_REFERENCE_RATIO: u64 = 16;
 /// Log2 of a zstd window that covers a part and its reference.
 const WINDOW_LOG: u32 = 26;
 /// The zstd level of the header, instructions and corrections, which are small.
@@ -239,7 +232,7 @@ impl Delta {
         let size =
             |at: usize| sizes[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (packed, plain) = (size(0), size(8));
-        if packed > source.size() || plain > MAX_PLAIN {
+        if packed > source.size() || plain > MAX_DELTA_PLAIN {
             return Err(Error::malformed(format!(
                 "the delta's header states an invalid size: {packed} bytes for {plain}; download the \
                  delta again"
@@ -292,8 +285,9 @@ impl Delta {
             )));
         };
         let place = || format!("blob {number} of the delta");
-        if blob.bytes > MAX_PACKED {
-            let what = format!("it has {} bytes, more than the limit of {MAX_PACKED}", blob.bytes);
+        if blob.bytes > MAX_DELTA_PACKED {
+            let what =
+                format!("it has {} bytes, more than the limit of {MAX_DELTA_PACKED}", blob.bytes);
             return Err(Error::limit(what).context(place()));
         }
         let mut packed = vec![0; blob.bytes as usize];
@@ -309,7 +303,7 @@ impl Delta {
         let packed = self.packed(number)?;
         let place = || format!("blob {number} of the delta");
         let plain = self.header.blobs[number as usize].plain;
-        if plain > MAX_PLAIN {
+        if plain > MAX_DELTA_PLAIN {
             let what = format!("it states an invalid size of {plain} bytes");
             return Err(Error::malformed(what).context(place()));
         }

@@ -9,6 +9,7 @@ use super::matches::{MIN_MATCH, Match};
 use super::symbols::{Byte, Nibble, Number, Prob};
 use super::words::WordModel;
 use crate::base::error::{Error, Result};
+use crate::base::limits::{BYTES_PER_MATCH, MAX_ELF_LOADS, MIN_MATCHES};
 use crate::base::range_coder::Coder;
 
 /// Bytes that share one flag for being as predicted.
@@ -17,17 +18,10 @@ const LINE: usize = 32;
 const GROUP: usize = 8;
 /// Bytes of a match that are coded together. Addresses across the ends of a piece are not found.
 pub(super) const PIECE: usize = 1 << 16;
-/// A file has at most one match for this many bytes, because each match takes time when the delta is
-/// applied.
-const BYTES_PER_MATCH: u64 = 3 << 9;
-/// But any file may have this many.
-const ALLOWED_MATCHES: u64 = 1 << 8;
-/// Maximum number of loaded parts of a file.
-const MAX_LOADS: u64 = 64;
 
 /// Returns the maximum number of matches of a file of `size` bytes.
 pub(super) fn max_matches(size: u64) -> u64 {
-    (size / BYTES_PER_MATCH).max(ALLOWED_MATCHES)
+    (size / BYTES_PER_MATCH).max(MIN_MATCHES)
 }
 
 /// A piece of a match.
@@ -103,7 +97,7 @@ impl PatchModel {
     /// Codes the loaded parts of the new file.
     pub(super) fn loads(&mut self, coder: &mut impl Coder, old: &Elf, new: &Elf) -> Result<Elf> {
         let count = self.loads.code(coder, new.loads.len() as u64);
-        if count > MAX_LOADS {
+        if count > MAX_ELF_LOADS {
             return Err(invalid());
         }
         let mut loads = Vec::new();

@@ -11,20 +11,18 @@ use super::model::{MatchPiece, PIECE, PatchModel, max_matches, put};
 use super::stream::StreamReader;
 use super::{Delta, Place};
 use crate::base::error::{Error, Result};
+use crate::base::limits::{MAX_PATCH_RATIO, MAX_PATCHED_FILE};
 use crate::base::range_coder::{Coder, Decoder, Encoder};
 use crate::model::content::{ReadAt, Region, Source};
 
 /// Minimum size of a patched file: smaller ones are not worth the tables.
 const MIN_FILE: u64 = 4 << 10;
-/// Maximum size of a patched file and of its old one: larger ones would take too much memory.
-const MAX_FILE: u64 = 512 << 20;
-/// Maximum size of the old file, as a multiple of the new one's: a small delta cannot make `apply`
-/// read much.
-const MAX_SHRINK: u64 = 4;
 
 /// Whether a file of `new` bytes can be patched against one of `old` bytes.
 pub(super) fn can_patch(new: u64, old: u64) -> bool {
-    (MIN_FILE..=MAX_FILE).contains(&new) && old <= MAX_FILE && old / MAX_SHRINK <= new
+    (MIN_FILE..=MAX_PATCHED_FILE).contains(&new)
+        && old <= MAX_PATCHED_FILE
+        && old / MAX_PATCH_RATIO <= new
 }
 
 /// Reads a file, and replaces each field that looks like an address by `replace` of the address. Code that only moved is then equal in both versions.

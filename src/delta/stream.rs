@@ -1,7 +1,8 @@
 //! Reads the streams of a layer.
 
-use super::{Delta, MAX_REFERENCE, MAX_REFERENCE_RATIO, PART, Part, reference};
+use super::{Delta, MAX_REFERENCE, PART, Part, reference};
 use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_REFERENCE_RATIO;
 use crate::model::content::Source;
 
 /// The error for a stream that ends early.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::base::defaults;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
@@ -47,13 +48,13 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// All clients with rules of their own, eight layers, one thread per core.
+    /// All clients with rules of their own, one thread per core, and the values of [`defaults`].
     fn default() -> Self {
         Self {
             clients: clients::JUDGED.to_vec(),
-            target: 8,
+            target: defaults::LAYERS,
             threads: threads::cores(),
-            max_size: 256 << 30,
+            max_size: defaults::MAX_SIZE,
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::error::{Error, Result};
+use crate::base::limits::{MAX_XATTR_NAME, MAX_XATTR_VALUE};
 use crate::format::tar::{EntryKind, TarEntry};
 use crate::model::fileset::Xattrs;
 
@@ -47,10 +48,10 @@ impl Attributes {
         let mut meaning = Meaning::None;
         let mut kept = Xattrs::new();
         for (name, value) in &entry.xattrs {
-            if name.is_empty() || name.len() > 255 || value.len() > 1 << 16 {
+            if name.is_empty() || name.len() > MAX_XATTR_NAME || value.len() > MAX_XATTR_VALUE {
                 return Err(Error::malformed(format!(
                     "an extended attribute whose name has {} bytes and its value {}; Linux allows \
-                     names of 1 to 255 and values up to 65,536",
+                     names of 1 to {MAX_XATTR_NAME} and values up to {MAX_XATTR_VALUE}",
                     name.len(),
                     value.len()
                 )));

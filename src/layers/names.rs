@@ -2,7 +2,7 @@
 
 use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
-use crate::base::limits::MAX_PATH;
+use crate::base::limits::{MAX_NAME, MAX_PATH};
 use crate::model::fileset::{base_name, join, parent, parts};
 
 /// Normalises a path as clients do: `./`, double and leading slashes are ignored, and `..` is resolved
@@ -22,13 +22,15 @@ pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
             continue;
         }
         let name = part.strip_prefix(b".wh.").unwrap_or(part);
-        if name.len() > 255 {
-            return Err(Error::malformed("a name is longer than the 255 bytes that Linux allows"));
+        if name.len() > MAX_NAME {
+            return Err(Error::malformed(format!(
+                "a name is longer than the {MAX_NAME} bytes that Linux allows"
+            )));
         }
         if kept.len() + usize::from(!kept.is_empty()) + name.len() > MAX_PATH {
-            return Err(Error::malformed(
-                "a path is longer than the 4,095 bytes that Linux allows",
-            ));
+            return Err(Error::malformed(format!(
+                "a path is longer than the {MAX_PATH} bytes that Linux allows"
+            )));
         }
         if !kept.is_empty() {
             kept.push(b'/');

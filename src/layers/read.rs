@@ -221,9 +221,9 @@ impl Found<'_> {
                 return Err(Error::malformed("a symlink without a target"));
             }
             EntryKind::Symlink { target } if target.len() > MAX_PATH => {
-                return Err(Error::malformed(
-                    "a symlink's target is longer than the 4,095 bytes that Linux allows",
-                ));
+                return Err(Error::malformed(format!(
+                    "a symlink's target is longer than the {MAX_PATH} bytes that Linux allows"
+                )));
             }
             EntryKind::Symlink { target } => {
                 ChangeKind::Add(inode(InodeKind::Symlink { target: target.clone() }))

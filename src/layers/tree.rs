@@ -17,14 +17,11 @@ use std::ops::Bound;
 
 use super::hidden::{Hidden, HiddenFile, How};
 use crate::base::error::{Context, Error, Result};
-use crate::base::limits::{MAX_IMPLIED, MAX_PATH};
+use crate::base::limits::{MAX_IMPLIED, MAX_PATH, MAX_SYMLINKS};
 use crate::layers::changeset::{Change, ChangeKind, set_by_link};
 use crate::model::fileset::{
     Entry, FileSet, Inode, InodeId, InodeKind, Mtime, display, join, parent, parts,
 };
-
-/// More symlinks in one path than this are a loop, as for Linux.
-const MAX_SYMLINKS: usize = 40;
 
 /// A list of changes is made smaller whenever so many are done.
 const FREED: usize = 1 << 14;
@@ -407,9 +404,9 @@ impl Tree {
 fn follow(dir: &[u8], name: &[u8]) -> Result<Vec<u8>> {
     let path = join(dir, name);
     if path.len() > MAX_PATH {
-        return Err(Error::malformed(
-            "symlinks make a path longer than the 4,095 bytes that Linux allows",
-        ));
+        return Err(Error::malformed(format!(
+            "symlinks make a path longer than the {MAX_PATH} bytes that Linux allows"
+        )));
     }
     Ok(path)
 }

@@ -11,11 +11,10 @@
 
 use super::churn::{Chances, Hazard};
 use super::sequence::Sequence;
+use crate::base::limits::MAX_CUT_BLOCKS;
 
 /// Maximum number of blocks by size; the work grows with its square.
 const MOST_BLOCKS: u64 = 768;
-/// Maximum number of blocks with those that begin by name. Images of 10,000 components reach it.
-const MOST_NAMED: usize = 4096;
 /// One in this many names begins a block.
 const BEGINS: u64 = 4;
 /// Minimum number of blocks per layer, so that layers can have similar sizes.
@@ -55,7 +54,7 @@ impl<'a> Cuts<'a> {
         let mut limit = 1 << (total / pieces).max(1).ilog2();
         let mut blocks = blocks(sequence, rest, limit, BEGINS);
         let mut begins = BEGINS;
-        while blocks.len() > MOST_NAMED && begins < 1 << 40 {
+        while blocks.len() > MAX_CUT_BLOCKS && begins < 1 << 40 {
             begins *= 2;
             blocks = self::blocks(sequence, rest, limit, begins);
         }

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::base::error::{Context, Result};
+use crate::base::limits::{MAX_LOGIN_FILE, MAX_SCANNED, MAX_SECRET_PLACES};
 use crate::base::progress::Progress;
 use crate::base::read::read_some;
 use crate::layers::hidden::{HiddenFile, How};
@@ -63,15 +64,10 @@ pub struct Scanned {
     pub public: u64,
     /// Files in folders of tests and examples; only their names were looked at.
     pub samples: u64,
-    /// Files larger than [`MOST_OF_A_FILE`], read so far and no further.
+    /// Files larger than docs/LIMITS.md allows, read so far and no further.
     pub cut: u64,
 }
 
-/// No more of one file is read, in bytes: what people or tools write logins into is far smaller,
-/// and gigabytes of JSON or CSV, which are data, would take most of the time.
-pub const MOST_OF_A_FILE: u64 = 64 << 20;
-/// Nor are more places counted: one is enough to act on, and a list of keys must not fill memory.
-const MOST_PLACES: usize = 1000;
 /// Bytes that are looked at together.
 const WINDOW: usize = 1 << 20;
 /// A file with a NUL in as many first bytes is binary, as git and grep have it.
@@ -237,12 +233,12 @@ impl Item<'_> {
     fn find(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
         let mut hits: Vec<(Hit, u64)> = Vec::new();
         let mut unread = None;
-        if self.file.size <= names::MOST {
+        if self.file.size <= MAX_LOGIN_FILE {
             let mut rules: Vec<_> = self.names.iter().flat_map(|n| names::rules_for(n)).collect();
             rules.sort_unstable();
             rules.dedup();
             if !rules.is_empty() {
-                let text = contents.read(self.file, names::MOST)?;
+                let text = contents.read(self.file, MAX_LOGIN_FILE)?;
                 for rule in &rules {
                     hits.extend(names::look(*rule, &text).into_iter().map(|hit| (hit, 0)));
                 }
@@ -310,7 +306,7 @@ impl Item<'_> {
             (scanned.binary, scanned.bytes) = (1, 0);
             return Ok(false);
         }
-        let size = self.file.size.min(MOST_OF_A_FILE);
+        let size = self.file.size.min(MAX_SCANNED);
         (scanned.cut, scanned.bytes) = (u64::from(self.file.size > size), size);
         let mut window = vec![0; size.min(WINDOW as u64) as usize];
         let mut at = 0;
@@ -323,8 +319,8 @@ impl Item<'_> {
             let end = if last { n } else { n - REACH };
             let found = patterns.find(&window[..n]).into_iter();
             hits.extend(found.filter(|hit| hit.at.start < end).map(|hit| (hit, at)));
-            if last || hits.len() >= MOST_PLACES {
-                hits.truncate(MOST_PLACES);
+            if last || hits.len() >= MAX_SECRET_PLACES {
+                hits.truncate(MAX_SECRET_PLACES);
                 return Ok(true);
             }
             at += end as u64 - 1;
@@ -391,7 +387,7 @@ mod tests {
         assert_eq!(scan_one("app/heads", heads.into_bytes()).0, []);
         let tokens = format!("AKIA{}\n", "Z3MPLEKEY4TEST5Q").repeat(1 << 17);
         let (found, _) = scan_one("app/tokens", tokens.into_bytes());
-        assert_eq!((found.len(), found[0].places), (1, MOST_PLACES as u64));
+        assert_eq!((found.len(), found[0].places), (1, MAX_SECRET_PLACES as u64));
     }
 
     #[test]

@@ -125,9 +125,6 @@ const RULES: [Rule; 25] = {
     ]
 };
 
-/// Files of these names larger than this are something else, in bytes.
-pub(super) const MOST: u64 = 1 << 20;
-
 /// What a file of this path is read for; an index for [`look`]. A file may be of several sorts.
 pub(super) fn rules_for(path: &[u8]) -> Vec<usize> {
     let name = base_name(path);

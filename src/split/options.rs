@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::base::limits::DEFAULT_MEMORY;
+use crate::base::defaults;
+use crate::base::limits::ENCODERS_SHARE;
 use crate::base::threads;
 use crate::format::codec::Compression;
 use crate::layers::encode;
@@ -60,10 +61,10 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Eight zstd layers, times preserved, one thread a core, 512 MiB.
+    /// zstd layers, times preserved, one thread per core, and the values of [`defaults`].
     fn default() -> Self {
         Self {
-            target: Target::Layers(8),
+            target: Target::Layers(defaults::LAYERS),
             profile: None,
             compression: Compression::Zstd { level: 3, window_log: None },
             mtime: MtimePolicy::Preserve,
@@ -73,16 +74,17 @@ impl Default for Options {
             drop_noise: false,
             dry_run: false,
             threads: threads::cores(),
-            memory: DEFAULT_MEMORY,
-            max_size: 256 << 30,
+            memory: defaults::MEMORY,
+            max_size: defaults::MAX_SIZE,
         }
     }
 }
 
 impl Options {
-    /// Threads for encoding: what they hold must leave half of the memory to the spools.
+    /// Threads for encoding: what they hold must leave the rest of the memory to the spools.
     pub(super) fn encoding_threads(&self, memory: u64) -> usize {
-        let affordable = memory / 2 / (2 * encode::MEMORY_PER_WORKER);
+        let affordable =
+            memory / ENCODERS_SHARE.1 * ENCODERS_SHARE.0 / (2 * encode::MEMORY_PER_WORKER);
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 

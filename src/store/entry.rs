@@ -17,13 +17,12 @@ use std::path::Path;
 use memchr::memmem;
 
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::limits::MAX_STORE_ENTRY;
 
 /// How each begins; text that has gone through a terminal or an editor has it no more.
 const MAGIC: [u8; 8] = *b"\x93relay\r\n";
 /// Bytes before the head.
 const FIXED: usize = 52;
-/// More than any head or body has.
-const MAX: u64 = 1 << 30;
 
 type Sum = [u8; 16];
 
@@ -82,7 +81,7 @@ impl Entry {
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (head, body) = (number(&lengths[..4]), number(&lengths[4..12]));
         let damaged = || Error::malformed(format!("the entry at byte {offset} is damaged"));
-        if fixed[..8] != MAGIC || head > MAX || body > MAX {
+        if fixed[..8] != MAGIC || head > MAX_STORE_ENTRY || body > MAX_STORE_ENTRY {
             return Err(damaged());
         }
         // What is stated is only believed as far as there are bytes.

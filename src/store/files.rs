@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{self, Entry};
 use super::record::{PackHeader, Place};
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_STORE_RECORD;
 use crate::base::varint;
 use crate::format::codec::zstd_prefix;
 
@@ -23,8 +24,6 @@ pub(super) const MAX_NUMBER: u64 = 1 << 34;
 const FILE: u64 = 256 << 20;
 /// Tables whose changes are recorded. Their places are in every record.
 const RECORDED: [&str; 3] = ["images", "blobs", "layers"];
-/// Changes that are recorded together.
-const MAX_RECORD: u64 = 1 << 30;
 /// Bytes of them where all are written anew.
 const RECORD: usize = 1 << 20;
 /// Files have numbers up to this, which nobody reaches.
@@ -307,7 +306,7 @@ pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<
             return Ok(None);
         };
         next = next.max(limit);
-        if size > MAX_RECORD {
+        if size > MAX_STORE_RECORD {
             return Ok(None);
         }
         let changes = zstd_prefix::decompress(&body, b"", size, WINDOW)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::record::{LayerRecord, PackHeader, Runs, take_step};
 use super::table::Store;
 use crate::base::error::Result;
+use crate::base::limits::MAX_STORE_STEPS;
 use crate::model::digest::Digest;
 
 /// A set of chunks.
@@ -83,7 +84,7 @@ impl Store {
     ) -> Result<()> {
         each(&layer.steps);
         each(&layer.heads);
-        let bytes = self.packs.all(&self.db, &layer.steps, super::read::MAX_STEPS)?;
+        let bytes = self.packs.all(&self.db, &layer.steps, MAX_STORE_STEPS)?;
         let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit());
         while !rest.is_empty() {
             let step = take_step(&mut rest, &mut end, limit)

@@ -9,6 +9,7 @@ use super::pack::ChunkReader;
 use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, Runs, take_step};
 use super::table::Store;
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_STORE_STEPS;
 use crate::format::codec::Encoder;
 use crate::format::recode;
 use crate::model::content::{Budget, ReadAt, Source, SpoolWriter};
@@ -173,16 +174,13 @@ impl Store {
 
     /// A layer's tar, as a stream.
     pub(super) fn tar(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
-        let steps = self.packs.all(&self.db, &layer.steps, MAX_STEPS)?;
+        let steps = self.packs.all(&self.db, &layer.steps, MAX_STORE_STEPS)?;
         let heads = ChunkReader::new(&self.packs, &self.db, layer.heads.clone());
         let limit = self.limit();
         Ok(Tar { store: self, steps, at: 0, end: 0, limit, heads: heads.take(0), file: None }
             .take(layer.tar_bytes.saturating_add(1)))
     }
 }
-
-/// Steps take some four bytes a file.
-pub(super) const MAX_STEPS: u64 = 1 << 28;
 
 fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64> {
     Ok(io::copy(&mut buffered(from), to)?)

@@ -6,13 +6,10 @@ use std::sync::Arc;
 
 use super::files::{Documents, Files};
 use crate::base::error::{Error, Result};
-use crate::base::limits::{MAX_MEMBER_NAMES, MAX_MEMBERS};
+use crate::base::limits::{MAX_MEMBER_NAMES, MAX_MEMBERS, MAX_SYMLINKS};
 use crate::format::tar::{EntryKind, Reader};
 use crate::model::content::{Region, Source, SourceReader};
 use crate::model::fileset::{self, display};
-
-/// Maximum depth of links to links.
-const MAX_LINKS: usize = 40;
 
 enum Member {
     File {
@@ -95,7 +92,7 @@ impl Archive {
 impl Files for Archive {
     fn get(&self, name: &str) -> Result<Option<Source>> {
         let mut at = clean(name.as_bytes(), b"");
-        for _ in 0..MAX_LINKS {
+        for _ in 0..MAX_SYMLINKS {
             match self.members.get(&at) {
                 None => match self.behind_link(&at) {
                     Some(path) => at = path,

@@ -9,12 +9,8 @@ use serde_json::Value;
 use super::files::{Files, document_blob};
 use super::name;
 use crate::base::error::{Error, Result, if_valid};
+use crate::base::limits::{MAX_IMAGES, MAX_INDEX_DEPTH};
 use crate::model::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
-
-/// Maximum depth of indexes inside indexes.
-pub(super) const MAX_DEPTH: usize = 8;
-/// Maximum number of images in one index: more are a mistake or an attack.
-pub(super) const MAX_IMAGES: usize = 1000;
 
 /// The entries that a name refers to.
 pub(super) struct Selection {
@@ -185,7 +181,7 @@ fn search(
     depth: usize,
     found: &mut Vec<Descriptor>,
 ) -> Result<()> {
-    if depth >= MAX_DEPTH || !found.is_empty() || !media_type::is_index(&d.media_type) {
+    if depth >= MAX_INDEX_DEPTH || !found.is_empty() || !media_type::is_index(&d.media_type) {
         return Ok(());
     }
     let Some(index) = if_valid(read_index(files, d))? else { return Ok(()) };

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::error::{Context, Error, Result};
-use crate::base::limits::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_VALUES};
+use crate::base::limits::{MAX_ALL_DOCUMENT_BYTES, MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, MAX_VALUES};
 use crate::model::content::{DiskFile, Source, SourceReader};
 use crate::model::digest::Digest;
-use crate::model::oci::{Descriptor, MAX_DOCUMENT};
+use crate::model::oci::Descriptor;
 
 /// Files by name, with `/` as the separator.
 pub trait Files {
@@ -91,7 +91,7 @@ impl Documents {
             )))
         };
         add(&self.count, 1, MAX_DOCUMENTS, "documents")?;
-        add(&self.bytes, document.len() as u64, MAX_DOCUMENT_BYTES, "bytes")?;
+        add(&self.bytes, document.len() as u64, MAX_ALL_DOCUMENT_BYTES, "bytes")?;
         add(&self.values, values(document), MAX_VALUES, "JSON values")
     }
 }
@@ -152,9 +152,9 @@ pub(crate) fn blob(files: &dyn Files, d: &Descriptor) -> Result<Source> {
 }
 
 fn read_document(files: &dyn Files, source: &Source) -> Result<Vec<u8>> {
-    if source.size() > MAX_DOCUMENT {
+    if source.size() > MAX_DOCUMENT_BYTES {
         return Err(Error::limit(format!(
-            "a document of {} bytes is larger than the limit of {MAX_DOCUMENT}",
+            "a document of {} bytes is larger than the limit of {MAX_DOCUMENT_BYTES}",
             source.size()
         )));
     }

@@ -4,12 +4,11 @@
 use serde_json::Value;
 
 use super::Transport;
-use super::choose::{
-    self, MAX_DEPTH, MAX_IMAGES, Selection, entry, is_attestation, is_for_another, read_index,
-};
+use super::choose::{self, Selection, entry, is_attestation, is_for_another, read_index};
 use super::files::{Files, blob, document, document_blob};
 use super::image::{Image, LayerBlob, Opened};
 use crate::base::error::{Context, Error, ErrorKind, Result, if_valid};
+use crate::base::limits::{MAX_IMAGES, MAX_INDEX_DEPTH};
 use crate::model::oci::{self, Config, Descriptor, Index, Manifest, Platform, media_type};
 
 /// The content of `oci-layout`.
@@ -130,8 +129,10 @@ impl ImageCollector<'_> {
     }
 
     fn walk_index(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
-        if depth >= MAX_DEPTH {
-            return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
+        if depth >= MAX_INDEX_DEPTH {
+            return Err(Error::limit(format!(
+                "indexes are nested more than {MAX_INDEX_DEPTH} deep"
+            )));
         }
         for value in &read_index(self.files, d)?.manifests {
             match entry(value) {

@@ -1,5 +1,6 @@
 //! Names of images inside archives and layouts.
 
+use crate::base::limits::MAX_IMAGE_NAME;
 use crate::model::digest::Digest;
 use crate::model::oci::{CONTAINERD_NAME, Descriptor, REF_NAME};
 
@@ -61,9 +62,8 @@ pub(crate) fn tag(name: &str) -> &str {
 /// Returns whether a name from an image is safe to write. Clients print it and use it as a file name,
 /// so it may only have the characters of references, and no `..`.
 pub(crate) fn is_safe(name: &str) -> bool {
-    const MAX_LENGTH: usize = 512;
     let part = |part: &str| !matches!(part, "" | "." | "..");
-    name.len() <= MAX_LENGTH
+    name.len() <= MAX_IMAGE_NAME
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+/:@".contains(&b))
         && name.split('/').all(part)
 }

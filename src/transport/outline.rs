@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 
-use super::choose::{self, MAX_DEPTH, Selection, entry, is_for_another, read_index};
+use super::choose::{self, Selection, entry, is_for_another, read_index};
 use super::files::{Files, blob};
 use super::layout::{is_unusable, read_manifest, read_root};
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_INDEX_DEPTH;
 use crate::model::digest::Digest;
 use crate::model::oci::{Descriptor, Platform, media_type};
 
@@ -64,8 +65,8 @@ fn walk(
         found.push(of_manifest(files, d).with_context(|| format!("manifest {}", d.digest))?);
         return Ok(());
     }
-    if depth >= MAX_DEPTH {
-        return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
+    if depth >= MAX_INDEX_DEPTH {
+        return Err(Error::limit(format!("indexes are nested more than {MAX_INDEX_DEPTH} deep")));
     }
     let index = read_index(files, d).with_context(|| format!("index {}", d.digest))?;
     for d in index.manifests.iter().filter_map(|value| entry(value).ok()) {

@@ -1,10 +1,11 @@
 //! Copying everything in a layout that a name leads to, byte for byte, whether or not it is an image.
 
 use super::bundle::{Blob, Bundle, ManifestEntry};
-use super::choose::{self, MAX_DEPTH, Selection, entry, is_attestation, read_index};
+use super::choose::{self, Selection, entry, is_attestation, read_index};
 use super::files::{Files, blob, document_blob};
 use super::layout::{entry_label, is_unusable, read_manifest, read_root};
 use crate::base::error::{Context, Error, ErrorKind, Result};
+use crate::base::limits::MAX_INDEX_DEPTH;
 use crate::model::oci::{
     CONTAINERD_NAME, Config, Descriptor, Manifest, Platform, REF_NAME, media_type,
 };
@@ -81,7 +82,7 @@ fn platforms(
     depth: usize,
     found: &mut Vec<(Descriptor, Platform)>,
 ) -> Result<()> {
-    if is_attestation(d) || depth > MAX_DEPTH {
+    if is_attestation(d) || depth > MAX_INDEX_DEPTH {
         return Ok(());
     }
     if media_type::is_index(&d.media_type) {
@@ -138,8 +139,10 @@ impl BlobCollector<'_> {
     }
 
     fn index(&mut self, d: &Descriptor, depth: usize) -> Result<()> {
-        if depth >= MAX_DEPTH {
-            return Err(Error::limit(format!("indexes are nested more than {MAX_DEPTH} deep")));
+        if depth >= MAX_INDEX_DEPTH {
+            return Err(Error::limit(format!(
+                "indexes are nested more than {MAX_INDEX_DEPTH} deep"
+            )));
         }
         let index = read_index(self.files, d)?;
         self.blob(d)?;

@@ -1,5 +1,5 @@
 //! Inputs that ask for more than there is: each ends in bounded memory and time with one clear message,
-//! and leaves nothing behind. docs/SECURITY.md has the bounds.
+//! and leaves nothing behind. docs/LIMITS.md has the bounds.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -96,8 +96,8 @@ fn layers_that_lie_are_refused() {
         ),
         ("a root that is a file", layer(&[Item::file("./", "x")]), "root"),
         ("a name that is too long", with_pax(&pax_record(b"path", &[b'n'; 256])), "255"),
-        ("a path that is too long", layer(&[Item::file(deep(20_000), "")]), "4,095"),
-        ("a symlink that is too long", layer(&[Item::symlink("a", deep(2049))]), "4,095"),
+        ("a path that is too long", layer(&[Item::file(deep(20_000), "")]), "4095"),
+        ("a symlink that is too long", layer(&[Item::symlink("a", deep(2049))]), "4095"),
         (
             "a path that symlinks make too long",
             layer(&[
@@ -107,7 +107,7 @@ fn layers_that_lie_are_refused() {
                 Item::symlink("u", ["t", &deep(500)].join("/")),
                 Item::file("u/x", ""),
             ]),
-            "4,095",
+            "4095",
         ),
         (
             "a sparse map of exabytes",

@@ -24,6 +24,7 @@ mod history;
 mod hostile_names;
 mod image;
 mod inspect;
+mod limits;
 mod model;
 mod names;
 mod overlay;

@@ -20,7 +20,7 @@ const LEVELS: [&[&str]; 12] = [
     &["main"],
 ];
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -15,6 +15,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
 use crate::base::read::read_some;
 use crate::model::content::{ReadAt, SourceReader, WindowBudget};
 use crate::model::oci::{Annotations, media_type};
@@ -205,11 +206,12 @@ impl Compression {
             "none" => Ok(Self::None),
             "gzip" => Ok(Self::Gzip { level: range(level.unwrap_or(6), 1..=9)?.unsigned_abs() }),
             "zstd" => {
-                if let Some(log) = window_log.filter(|log| !(10..=zstd::MAX_WINDOW).contains(log)) {
+                if let Some(log) =
+                    window_log.filter(|log| !(10..=MAX_ZSTD_WINDOW_LOG).contains(log))
+                {
                     return Err(Error::malformed(format!(
-                        "a window of 2^{log} bytes is not from 2^10 to 2^{}, the most that \
-                         clients decode",
-                        zstd::MAX_WINDOW
+                        "a window of 2^{log} bytes is not from 2^10 to 2^{MAX_ZSTD_WINDOW_LOG}, the most \
+                         that clients decode"
                     )));
                 }
                 Ok(Self::Zstd { level: range(level.unwrap_or(3), 1..=22)?, window_log })

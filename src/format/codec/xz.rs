@@ -7,12 +7,11 @@ use lzma_rust2::XzReader;
 
 use super::decoding_error;
 use crate::base::error::Result;
+use crate::base::limits::MAX_XZ_MEMORY;
 use crate::model::content::{WindowBudget, WindowReservation};
 
 /// What xz data begins with.
 pub(super) const MAGIC: &[u8] = b"\xfd7zXZ\0";
-/// Bytes that a decoder may take. The highest level of xz needs half of that.
-const MEMORY: u64 = 128 << 20;
 
 pub(super) struct Decoder<R: Read> {
     inner: XzReader<R>,
@@ -21,7 +20,7 @@ pub(super) struct Decoder<R: Read> {
 
 impl<R: Read> Decoder<R> {
     pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
-        let memory = windows.max_window().min(MEMORY);
+        let memory = windows.max_window().min(MAX_XZ_MEMORY);
         let inner = XzReader::new_mem_limit(inner, true, (memory >> 10) as u32);
         Ok(Self { inner, _window: windows.reserve(memory)? })
     }

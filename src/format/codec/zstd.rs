@@ -11,10 +11,9 @@ use zstd::zstd_safe::{
 use super::zstd_headers::Head;
 use super::{Format, decoding_error};
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
 use crate::model::content::{WindowBudget, WindowReservation};
 
-/// Clients decode windows up to 2²⁷ bytes (libzstd's default limit).
-pub(super) const MAX_WINDOW: u32 = 27;
 /// 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support. Levels up to 19 stay within.
 const DEFAULT_WINDOW: u32 = 23;
 /// The lowest level whose own window is larger.
@@ -92,7 +91,7 @@ pub(super) struct Decoder<R> {
 impl<R: BufRead> Decoder<R> {
     pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
         let mut context = DCtx::create();
-        let limit = DParameter::WindowLogMax(MAX_WINDOW);
+        let limit = DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG);
         context.set_parameter(limit).map_err(|code| Error::malformed(get_error_name(code)))?;
         let (windows, head) = (Arc::clone(windows), Vec::new());
         Ok(Self { inner, context, windows, window: None, head, within: false })
@@ -111,7 +110,7 @@ impl<R: BufRead> Decoder<R> {
         }
         if let Some(Head::Content { window, .. }) = Head::parse(&self.head)
             // What is larger is refused by the decoder.
-            && window <= 1 << MAX_WINDOW
+            && window <= 1 << MAX_ZSTD_WINDOW_LOG
             && self.window.as_ref().is_none_or(|w| w.bytes() < window)
         {
             // Nobody waits for room and holds some. The context's buffers are made anew anyway.

@@ -36,6 +36,7 @@ use std::io::{Read, Write};
 use rayon::prelude::*;
 
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_CORRECTIONS;
 use crate::base::progress::Progress;
 use crate::base::varint;
 use crate::model::digest::{Digest, Hashing};
@@ -53,8 +54,6 @@ const BATCH: usize = 8;
 const GOOD_RATIO: usize = 400;
 /// Maximum number of times a model is chosen for a blob.
 const MAX_CHOICES: u32 = 8;
-/// Maximum size of a segment's corrections.
-const MAX_PAYLOAD: u64 = 16 << 20;
 /// Size of corrections that is accepted for any blob.
 const ALLOWED_CORRECTIONS: u64 = 256;
 /// Compressed bytes after which corrections that are too large end the analysis.
@@ -326,7 +325,7 @@ impl Record {
         let plain = read_varint(from).with_context(failed)?;
         let size = read_varint(from).with_context(failed)?;
         // A segment ends with the token that exceeds its limit.
-        if plain > MAX_PLAIN as u64 + 300 || size > MAX_PAYLOAD {
+        if plain > MAX_PLAIN as u64 + 300 || size > MAX_CORRECTIONS {
             return Err(Error::malformed(format!(
                 "a segment of the corrections states {plain} and {size} bytes, which is too large"
             )));

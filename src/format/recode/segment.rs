@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::deflate::{BitWriter, Header, Lengths, Token};
 use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_CORRECTED;
 
 /// Uncompressed bytes after which a segment ends with the next block. Encoders that compress in
 /// parallel begin a new run every MiB (pgzip) or a power of two below that (pigz).
@@ -17,8 +18,6 @@ pub(super) const AFTER: usize = 1 << 16;
 pub(super) const MAX_BLOCKS: usize = 1 << 13;
 /// Maximum number of bytes between two streams of blocks.
 pub(super) const MAX_GAP: usize = 1 << 18;
-/// Maximum compressed size of a segment, more than the parser allows.
-const MAX_PACKED: usize = 16 << 20;
 
 /// The type of a block.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -127,9 +126,9 @@ impl Segment {
                     writer.tokens(&lengths, tokens, block.ended)?;
                 }
             }
-            if writer.size() > MAX_PACKED {
+            if writer.size() > MAX_CORRECTED {
                 return Err(Error::limit(format!(
-                    "a segment of the corrections expands to more than {MAX_PACKED} bytes"
+                    "a segment of the corrections expands to more than {MAX_CORRECTED} bytes"
                 )));
             }
         }

@@ -6,12 +6,10 @@ use super::header::{self, Block, Fields, until_nul};
 use super::pax::{self, Pax, Records};
 use super::{BLOCK, EntryKind, padding, sparse};
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_EXTENDED_HEADER;
 use crate::base::read::read_some;
 use crate::model::content::SourceReader;
 use crate::model::fileset::{Mtime, Xattrs, display};
-
-/// Extended headers and long names may have so many bytes; Go's limit.
-const MAX_SPECIAL: u64 = 1 << 20;
 
 /// Something read front to back that can pass over bytes.
 pub trait Forward: Read {
@@ -278,9 +276,9 @@ impl<R: Forward> Reader<R> {
     /// The data of a special header, all of it.
     fn special(&mut self, fields: &Fields) -> Result<Vec<u8>> {
         let size = size_of(fields.size)?;
-        if size > MAX_SPECIAL {
+        if size > MAX_EXTENDED_HEADER {
             return Err(Error::limit(format!(
-                "an extended header of {size} bytes; {MAX_SPECIAL} is the limit"
+                "an extended header of {size} bytes; {MAX_EXTENDED_HEADER} is the limit"
             )));
         }
         (self.left, self.pad) = (size, padding(size));

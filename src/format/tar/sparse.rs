@@ -6,9 +6,7 @@ use super::header::Block;
 use super::pax::{self, Records};
 use super::{BLOCK, number};
 use crate::base::error::{Error, Result};
-
-/// More runs than this in one file would take memory without end.
-const MAX_RUNS: usize = 1 << 20;
+use crate::base::limits::MAX_SPARSE_RUNS;
 
 /// Runs of stored bytes: `(offset, length)`.
 pub(super) type Runs = Vec<(u64, u64)>;
@@ -95,9 +93,9 @@ pub(super) fn data_map(reader: &mut impl Read, stored: u64) -> Result<(Runs, u64
         value.ok_or_else(wrong)
     };
     let count = number()?;
-    if count > MAX_RUNS as u64 {
+    if count > MAX_SPARSE_RUNS as u64 {
         return Err(Error::limit(format!(
-            "a sparse file of {count} runs; {MAX_RUNS} is the limit"
+            "a sparse file of {count} runs; {MAX_SPARSE_RUNS} is the limit"
         )));
     }
     let runs = (0..count).map(|_| Ok((number()?, number()?))).collect::<Result<_>>()?;
@@ -119,8 +117,8 @@ pub(super) fn gnu_extension(runs: &mut Runs, block: &Block) -> Result<bool> {
     let mut extension = ::tar::GnuExtSparseHeader::new();
     extension.as_mut_bytes().copy_from_slice(block);
     push_runs(runs, &extension.sparse)?;
-    if runs.len() > MAX_RUNS {
-        return Err(Error::limit(format!("a sparse file of more than {MAX_RUNS} runs")));
+    if runs.len() > MAX_SPARSE_RUNS {
+        return Err(Error::limit(format!("a sparse file of more than {MAX_SPARSE_RUNS} runs")));
     }
     Ok(extension.isextended[0] != 0)
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use super::WindowBudget;
 use super::spool::{SEGMENT, STEP, Segment, Slot};
 use crate::base::error::{Context, Error, Result};
-use crate::base::limits::{INDEX_SHARE, MIN_INDEX};
+use crate::base::limits::{CONTENTS_SHARE, INDEX_SHARE, MIN_INDEX};
 use crate::base::temporary;
 
 /// The memory of a run, shared by file indexes, decoder windows and spools. Spools can move to the
@@ -52,8 +52,7 @@ impl Budget {
     /// Creates a budget of which the caller uses `reserved` bytes itself while no decoder runs.
     pub fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
         let reserved = reserved.max(WindowBudget::capacity(memory));
-        // An eighth is for buffers and overhead of the allocator.
-        let spools = memory.saturating_sub(reserved) / 8 * 7;
+        let spools = memory.saturating_sub(reserved) / CONTENTS_SHARE.1 * CONTENTS_SHARE.0;
         Arc::new(Self {
             memory,
             windows: WindowBudget::new(memory),

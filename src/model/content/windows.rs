@@ -28,7 +28,7 @@ impl WindowBudget {
 
     /// Returns the bytes for windows of `memory` bytes in all.
     pub(super) fn capacity(memory: u64) -> u64 {
-        (memory / WINDOWS_SHARE).max(MIN_WINDOWS)
+        (memory / WINDOWS_SHARE.1 * WINDOWS_SHARE.0).max(MIN_WINDOWS)
     }
 
     /// Returns the size of the largest possible window.
@@ -44,7 +44,7 @@ impl WindowBudget {
         if bytes > Self::capacity(self.memory) {
             return Err(Error::limit(format!(
                 "its zstd frames need {bytes} bytes of memory to decompress; --memory {}MiB allows it",
-                bytes.saturating_mul(WINDOWS_SHARE).div_ceil(1 << 20)
+                bytes.saturating_mul(WINDOWS_SHARE.1).div_ceil(WINDOWS_SHARE.0 << 20)
             )));
         }
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,10 +19,6 @@ use serde::de::{DeserializeOwned, Deserializer};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::model::digest::Digest;
 
-/// No document may be larger, in bytes. Clients refuse manifests over 4 MiB
-/// (containers/image, containerd); configs have no stated limit and stay far below this.
-pub const MAX_DOCUMENT: u64 = 8 << 20;
-
 /// The tag in an OCI layout's index
 /// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";

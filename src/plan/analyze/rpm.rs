@@ -12,8 +12,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::{Claims, ComponentKind, Owner};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{
-    MAX_PACKAGES, MAX_PATH, MAX_RPM_DATABASE, MAX_RPM_HEADER, MAX_SQLITE_HEAP, MAX_SQLITE_STEPS,
-    MAX_TEXT,
+    MAX_PACKAGES, MAX_PATH, MAX_RPM_DATABASE, MAX_RPM_FOLDERS, MAX_RPM_HEADER, MAX_SQLITE_HEAP,
+    MAX_SQLITE_PROGRAM, MAX_SQLITE_STEPS, MAX_TEXT,
 };
 use crate::base::temporary::TemporaryFolder;
 use crate::model::content::Contents;
@@ -21,9 +21,6 @@ use crate::model::fileset::{FileSet, Inode, InodeKind};
 
 /// Where its database lies.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
-
-/// Folders of one package.
-const MAX_FOLDERS: usize = 1 << 20;
 
 const NAME: u32 = 1000;
 const FILE_MTIMES: u32 = 1034;
@@ -125,7 +122,7 @@ fn connect(path: &std::path::Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RPM_HEADER as i32)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, 10_000)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_VDBE_OP, MAX_SQLITE_PROGRAM)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     connection.pragma_update(None, "hard_heap_limit", MAX_SQLITE_HEAP)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -215,7 +212,7 @@ impl<'a> Header<'a> {
     /// not there.
     fn paths(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
         let dirs = self.strings(DIR_NAMES).into_iter().flatten();
-        let dirs: Vec<&[u8]> = dirs.take(MAX_FOLDERS).collect();
+        let dirs: Vec<&[u8]> = dirs.take(MAX_RPM_FOLDERS).collect();
         let indexes = self.numbers(DIR_INDEXES).into_iter().flatten();
         let names = self.strings(BASE_NAMES).into_iter().flatten();
         names.zip(indexes).map(move |(name, index)| {

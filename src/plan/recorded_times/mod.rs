@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::error::Result;
+use crate::base::limits::MAX_COMPILED_PYTHON;
 use crate::model::content::{Budget, Contents, SpoolWriter};
 use crate::model::fileset::{FileSet, Inode, InodeId, InodeKind, Location, Mtime};
 use crate::model::mtime::MtimePolicy;
@@ -100,7 +101,7 @@ pub fn retime(
     let mut exchanged = Vec::new();
     for (id, stamp) in &stamps {
         let InodeKind::File(file) = &files.inodes()[*id as usize].kind else { continue };
-        let bytes = stamp.apply(contents.read(file, python::LARGEST)?);
+        let bytes = stamp.apply(contents.read(file, MAX_COMPILED_PYTHON)?);
         let place = Location::Span { source: 0, offset: spool.size() };
         exchanged.push((*id, place, *blake3::hash(&bytes).as_bytes()));
         spool.write_all(&bytes)?;

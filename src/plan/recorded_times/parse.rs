@@ -4,11 +4,9 @@ use std::io::Read;
 
 use super::relations::Relations;
 use crate::base::error::Result;
+use crate::base::limits::{MAX_LISP_SOURCES, MAX_TIMES_LOG, MAX_TIMES_TEXT};
 use crate::model::fileset::{Entry, InodeId, base_name, join, parent, parts};
 use crate::plan::analyze;
-
-/// Text that is read whole; what is larger was not written by the tool.
-const TEXT: u64 = 16 << 20;
 
 /// `…-le64.cache-9`
 pub(super) fn is_font_cache(name: &[u8]) -> bool {
@@ -78,7 +76,7 @@ pub(super) fn opcache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Res
 
 /// The last line is `/**PATH /app/resources/views/x.blade.php ENDPATH**/`.
 pub(super) fn blade_view(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
-    let text = r.head(e, TEXT)?;
+    let text = r.head(e, MAX_TIMES_TEXT)?;
     let from = find_last(&text, b"/**PATH ").map(|at| at + 8);
     let path =
         from.and_then(|from| Some(&text[from..from + find_last(&text[from..], b" ENDPATH")?]));
@@ -126,10 +124,11 @@ fn recorded(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
 
 /// `./usr/bin/x time=1700000000.0 size=…`, compressed with gzip.
 pub(super) fn mtree(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
-    let packed = r.head(e, TEXT)?;
+    let packed = r.head(e, MAX_TIMES_TEXT)?;
     let mut text = Vec::new();
     // What is damaged says nothing beyond the damage; pacman can't read it either.
-    let _ = flate2::read::MultiGzDecoder::new(&packed[..]).take(8 * TEXT).read_to_end(&mut text);
+    let _ =
+        flate2::read::MultiGzDecoder::new(&packed[..]).take(MAX_TIMES_LOG).read_to_end(&mut text);
     r.count_text(text.len());
     let time = |words: &[&[u8]]| -> Option<u32> {
         let time = words.iter().find_map(|w| w.strip_prefix(b"time="))?;
@@ -203,7 +202,7 @@ pub(super) fn ninja(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
         }
         return Ok(());
     };
-    let log = r.head(&files.entries()[deps], 8 * TEXT)?;
+    let log = r.head(&files.entries()[deps], MAX_TIMES_LOG)?;
     let Some(mut rest) = log.strip_prefix(b"# ninjadeps\n").and_then(|b| b.get(4..)) else {
         return Ok(());
     };
@@ -260,7 +259,7 @@ pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
 
 /// `target: source header …`, as compilers write it for make.
 pub(super) fn dependencies(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
-    let text = r.head(e, TEXT)?;
+    let text = r.head(e, MAX_TIMES_TEXT)?;
     let lines = text.split(|b| *b == b'\n');
     let (mut target, mut base): (Option<InodeId>, &[u8]) = (None, b"");
     let mut goes_on = false;
@@ -291,13 +290,11 @@ pub(super) fn dependencies(r: &mut Relations<'_>, e: &Entry, by: &'static str) -
 /// `native-lisp/…/NAME-<hash of its path>-<hash of its content>.eln` is not taken when it is older
 /// than `NAME.elc`.
 pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
-    /// More files of one name are held.
-    const MOST: usize = 64;
     let name = base_name(&e.path);
     let mut dashes = name.iter().enumerate().rev().filter(|(_, b)| **b == b'-');
     let Some((end, _)) = dashes.nth(1) else { return };
     let sources = r.lisp(&name[..end]);
-    if sources.len() <= MOST {
+    if sources.len() <= MAX_LISP_SOURCES {
         r.older_than_any(e, by, sources);
         return;
     }

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use super::relations::Relations;
 use super::{Restamp, seconds};
 use crate::base::error::{Context, Result};
+use crate::base::limits::MAX_COMPILED_PYTHON;
 use crate::model::fileset::{InodeId, InodeKind, Mtime, base_name, display, parent};
 
 /// What summaries call it.
 const BY: &str = "compiled Python";
 /// Bytes of the longest header.
 const HEADER: usize = 16;
-/// No compiled file is larger.
-pub(super) const LARGEST: u64 = 64 << 20;
 
 /// What a compiled file says of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +118,7 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
         }
         let entry = &r.files.entries()[at];
         let stamp = match r.file(entry) {
-            Some(file) if file.size <= LARGEST && !is_signed(r, id) => {
+            Some(file) if file.size <= MAX_COMPILED_PYTHON && !is_signed(r, id) => {
                 Stamp::read(&r.head(entry, HEADER as u64)?)
             }
             _ => Stamp::Unknown,
@@ -160,7 +159,7 @@ impl Compiled {
         let time = match (restamp, &r.inode(self.id).kind) {
             (Some(restamp), InodeKind::File(file)) => {
                 let stamp = NewStamp { at: self.at, secs };
-                let bytes = stamp.apply(r.contents.read(file, LARGEST)?);
+                let bytes = stamp.apply(r.contents.read(file, MAX_COMPILED_PYTHON)?);
                 restamp(self.id, r.inode(self.id), blake3::hash(&bytes).as_bytes())
             }
             _ => Some(self.plain),

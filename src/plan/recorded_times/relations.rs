@@ -5,17 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::values::{Candidates, Form};
 use crate::base::error::{Context, Result};
-use crate::base::limits::MAX_LOOKUPS;
+use crate::base::limits::{MAX_LOOKUPS, MAX_TIME_PAIRS, MAX_TIME_STEPS, TEXT_PER_LOOKUP};
 use crate::model::content::Contents;
 use crate::model::fileset::{
     Entry, FileData, FileSet, Inode, InodeId, InodeKind, Mtime, base_name, display, join, parent,
 };
-
-/// There may be so many pairs for each file; what would make more of them is held instead.
-const PAIRS: usize = 16;
-/// Holding one time back may ask for another to be held. Chains of more steps than this are held
-/// whole.
-const ROUNDS: u32 = 64;
 
 /// A change of times, and what stands against it.
 pub(super) struct Relations<'a> {
@@ -96,9 +90,7 @@ impl<'a> Relations<'a> {
     /// Counts text that is read as lookups: a file may have many names, and unpack to many times its
     /// bytes.
     pub(super) fn count_text(&self, bytes: usize) {
-        /// A path with what stands beside it.
-        const LINE: usize = 64;
-        self.lookups.set(self.lookups.get().saturating_sub((bytes / LINE) as u64));
+        self.lookups.set(self.lookups.get().saturating_sub((bytes / TEXT_PER_LOOKUP) as u64));
     }
 
     /// Whether nothing more is looked for, since files name too many paths.
@@ -233,7 +225,7 @@ impl<'a> Relations<'a> {
         if made == of || !(self.moves(made) || self.moves(of)) {
             return;
         }
-        if self.pairs.len() < PAIRS * self.files.entries().len() {
+        if self.pairs.len() < MAX_TIME_PAIRS * self.files.entries().len() {
             self.pairs.push((made, of, by));
         } else {
             self.hold(made, by);
@@ -267,7 +259,7 @@ impl<'a> Relations<'a> {
 
     /// Whether chains have become too long to go along them step by step.
     pub(super) fn is_long(&self) -> bool {
-        self.rounds > ROUNDS
+        self.rounds > MAX_TIME_STEPS
     }
 
     /// Holds what would come out of order; whether there was something.

@@ -20,6 +20,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::base::error::{Context, Error, NO_THREAD, Result};
+use crate::base::limits::MAX_ENTRY_HEADERS;
 use crate::format::tar::{self, Forward, Reader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::Annotations;
@@ -40,8 +41,6 @@ const PIECES: usize = 4;
 /// Headers between two files are at most so many bytes a frame; what follows the end of a tar is
 /// read in such pieces.
 const GAP: usize = 1 << 20;
-/// All headers of one entry.
-const MOST_HEAD: usize = 16 << 20;
 
 /// Writes one layer.
 pub struct Encoder<W> {
@@ -146,8 +145,8 @@ impl<R: Read> Read for Tap<R> {
         let n = self.inner.read(buf)?;
         if let Some(kept) = &mut self.kept {
             kept.extend_from_slice(&buf[..n]);
-            if kept.len() > MOST_HEAD {
-                let what = format!("headers of more than {MOST_HEAD} bytes for one entry");
+            if kept.len() > MAX_ENTRY_HEADERS {
+                let what = format!("headers of more than {MAX_ENTRY_HEADERS} bytes for one entry");
                 return Err(Error::limit(what).into());
             }
         }
