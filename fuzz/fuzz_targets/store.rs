@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relayer::store::record::{PackHeader, Runs, put_step, take_step};
+use relayer::store::record::{ChunkRuns, PackHeader, put_step, take_step};
 
 const LIMIT: u64 = 1 << 40;
 
@@ -11,11 +11,11 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(header) = PackHeader::parse(bytes, LIMIT) {
         assert_eq!(PackHeader::parse(&header.to_value(), LIMIT).as_ref(), Some(&header));
         let head = header.to_head(LIMIT);
-        assert_eq!(PackHeader::parse_head(&head, header.place), Some((LIMIT, header)));
+        assert_eq!(PackHeader::parse_head(&head, header.location), Some((LIMIT, header)));
     }
-    if let Some(runs) = Runs::parse(bytes, LIMIT) {
-        assert!(runs.below(LIMIT));
-        assert_eq!(Runs::parse(&runs.to_bytes(), LIMIT), Some(runs));
+    if let Some(runs) = ChunkRuns::parse(bytes, LIMIT) {
+        assert!(runs.all_below(LIMIT));
+        assert_eq!(ChunkRuns::parse(&runs.to_bytes(), LIMIT), Some(runs));
     }
     let (mut rest, mut end) = (bytes, 0);
     let (mut again, mut put, mut taken) = (Vec::new(), 0, 0);

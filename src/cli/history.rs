@@ -89,7 +89,7 @@ mod run {
     use crate::model::fileset::display;
     use crate::plan::analyze::{Component, Learned, analyze};
     use crate::plan::chance_of_change;
-    use crate::plan::history::{History, Rate, Rates, Snapshot, default_dir};
+    use crate::plan::history::{ComponentRate, History, Rates, Snapshot, default_dir};
     use crate::split::report::SCHEMA;
     use crate::transport::{Reference, name};
 
@@ -156,7 +156,7 @@ mod run {
     fn show(args: &Show, dir: &Path, global: &Global) -> Result<Outcome> {
         let history = History::open_read(dir)?;
         let sequences = history.sequences()?;
-        let mut rates: Vec<(Rate, f64)> = history
+        let mut rates: Vec<(ComponentRate, f64)> = history
             .rates()?
             .into_iter()
             .filter(|r| r.learned.seen > 0)
@@ -195,7 +195,7 @@ mod run {
     /// most often, `top` of each.
     fn summary(
         sequences: &[(String, u64)],
-        rates: &[(Rate, f64)],
+        rates: &[(ComponentRate, f64)],
         files: &[(Vec<u8>, Learned)],
         top: usize,
     ) -> String {
@@ -203,7 +203,7 @@ mod run {
         for (name, images) in sequences {
             let _ = writeln!(text, "{name}: {} images", number(*images));
         }
-        let rows = |title: &str, rates: &mut dyn Iterator<Item = &(Rate, f64)>| {
+        let rows = |title: &str, rates: &mut dyn Iterator<Item = &(ComponentRate, f64)>| {
             let mut rows = table(&[title, "changed", "of", "chance per release"], 1);
             for (rate, chance) in rates {
                 rows.add_row([

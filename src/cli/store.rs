@@ -145,7 +145,7 @@ mod run {
     use crate::model::fileset::{InodeKind, display, parts};
     use crate::model::mtime::time;
     use crate::split::report::SCHEMA;
-    use crate::store::{CheckOptions, Listed, Packing, Removal, Store, default_dir};
+    use crate::store::{CheckOptions, ImageSummary, Packing, RemoveOptions, Store, default_dir};
     use crate::transport::{Reference, Transport};
 
     pub(super) fn store(args: &StoreArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
@@ -163,7 +163,7 @@ mod run {
             }
             Command::Rm { names, keep_last, dry_run } => {
                 let (names, keep_last, dry_run) = (names.clone(), *keep_last, *dry_run);
-                remove(&Removal { names, keep_last, dry_run }, &dir, global)
+                remove(&RemoveOptions { names, keep_last, dry_run }, &dir, global)
             }
             Command::Gc { level } => collect(*level, &dir, global, terminal),
             Command::Check { blobs, repair } => {
@@ -258,7 +258,7 @@ mod run {
         })
     }
 
-    fn remove(removal: &Removal, dir: &Path, global: &Global) -> Result<Outcome> {
+    fn remove(removal: &RemoveOptions, dir: &Path, global: &Global) -> Result<Outcome> {
         let budget = global.budget();
         let store = if removal.dry_run { Store::open_read } else { Store::open_existing };
         let removed = store(dir, &budget)?.remove(removal)?;
@@ -311,7 +311,7 @@ mod run {
     fn collect(level: i32, dir: &Path, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let packing = Packing::new(level, global.memory.0, global.threads());
         let (budget, pool) = room(packing)?;
-        let collected = pool.install(|| Store::collect(dir, packing, &budget, terminal))?;
+        let collected = pool.install(|| Store::collect_garbage(dir, packing, &budget, terminal))?;
         finish(global, json!({ "collected": collected }), || {
             format!(
                 "freed {}: {} chunks of {} unpacked; {} left\n",
@@ -364,7 +364,7 @@ mod run {
         Ok(if fine { Outcome::Done } else { Outcome::Differs })
     }
 
-    fn all_names(image: &Listed) -> String {
+    fn all_names(image: &ImageSummary) -> String {
         let escape = |name: &String| name.escape_debug().to_string();
         let names = image.names.iter().map(escape);
         let former = image.former.iter().map(|name| format!("(was {})", escape(name)));

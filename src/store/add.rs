@@ -11,11 +11,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::check::is_damage;
-use super::gaps::Gaps;
+use super::gaps::GapReader;
 use super::pack::{Packing, header_of};
-use super::packer::{Older, OlderChunk, Packer};
+use super::packer::{OlderChunk, OlderFile, Packer};
 use super::record::{
-    BlobRecord, Hash, ImageRecord, LayerRecord, Made, PackHeader, Runs, Step, put_step,
+    BlobRecipe, BlobRecord, ChunkRuns, Hash, ImageRecord, LayerRecord, PackHeader, TarStep,
+    put_step,
 };
 use super::table::Store;
 use crate::base::chunker::{self, chunks};
@@ -36,7 +37,7 @@ use crate::transport::name;
 
 /// How to add.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct AddOptions {
     /// How packs are compressed.
     pub packing: Packing,
     /// The image may expand to so many bytes.
@@ -47,7 +48,7 @@ pub struct Options {
 
 /// What adding an image came to. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Added {
+pub struct AddedImage {
     /// Digest of the manifest, or of the index of several.
     pub digest: Digest,
     /// The names it goes by now.
@@ -73,19 +74,19 @@ impl Store {
         &self,
         bundle: &Bundle,
         images: &[Image],
-        options: Options,
+        options: AddOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
-    ) -> Result<Added> {
+    ) -> Result<AddedImage> {
         let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image"))?;
         let names = bundle.names.clone();
-        let known = self.of_digest(&root.digest)?;
+        let known = self.find_by_digest(&root.digest)?;
         let mut whole = known.is_some();
         for digest in known.iter().flat_map(|(_, image)| &image.blobs) {
             whole &= self.known_blob(digest)?.is_some();
         }
-        let mut writer = Writer::new(self, options.packing);
-        let mut added = Added {
+        let mut writer = ImageWriter::new(self, options.packing);
+        let mut added = AddedImage {
             digest: root.digest,
             names,
             known: whole,
@@ -106,13 +107,15 @@ impl Store {
         if !whole {
             for image in images {
                 record.diff_ids.extend(image.layers.iter().map(|l| l.diff_id));
-                added.kept += writer.image(image, options, budget, progress)?;
+                added.kept += writer.add_image(image, options, budget, progress)?;
             }
             for (digest, blob) in &bundle.blobs {
-                if writer.known(digest)?.is_none() {
-                    let chunks = writer.whole(digest, &blob.source)?;
-                    let record =
-                        BlobRecord { bytes: blob.source.size(), made: Made::Document(chunks) };
+                if writer.find_blob(digest)?.is_none() {
+                    let chunks = writer.add_verbatim(digest, &blob.source)?;
+                    let record = BlobRecord {
+                        bytes: blob.source.size(),
+                        recipe: BlobRecipe::Document(chunks),
+                    };
                     writer.blobs.insert(*digest, record);
                 }
             }
@@ -125,22 +128,22 @@ impl Store {
 }
 
 /// What is to be written once its chunks are.
-struct Writer<'a> {
+struct ImageWriter<'a> {
     store: &'a Store,
     /// What was in the store before has numbers below this.
     limit: u64,
     /// The header that was looked at last: neighbours in an image mostly lie in one pack.
     header: Option<(u64, PackHeader)>,
     packer: Packer<'a>,
-    files: BTreeMap<Hash, Runs>,
-    paths: BTreeMap<[u8; 16], Runs>,
+    files: BTreeMap<Hash, ChunkRuns>,
+    paths: BTreeMap<[u8; 16], ChunkRuns>,
     layers: BTreeMap<Digest, LayerRecord>,
     blobs: BTreeMap<Digest, BlobRecord>,
     /// What was put in as it is, and so must come out.
-    streams: Vec<(Digest, Runs)>,
+    streams: Vec<(Digest, ChunkRuns)>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> ImageWriter<'a> {
     fn new(store: &'a Store, packing: Packing) -> Self {
         let limit = store.limit();
         Self {
@@ -157,10 +160,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds an image's layers. Gives how many blobs can't be made again and were kept.
-    fn image(
+    fn add_image(
         &mut self,
         image: &Image,
-        options: Options,
+        options: AddOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<u64> {
@@ -169,8 +172,8 @@ impl<'a> Writer<'a> {
         for (i, layer) in image.layers.iter().enumerate() {
             let digest = layer.digest()?;
             // A relayer of before may have put the bytes of one blob under the digest of another.
-            let document = |record: &BlobRecord| matches!(record.made, Made::Document(_));
-            if seen.insert(digest) && self.known(&digest)?.is_none_or(|r| document(&r)) {
+            let document = |record: &BlobRecord| matches!(record.recipe, BlobRecipe::Document(_));
+            if seen.insert(digest) && self.find_blob(&digest)?.is_none_or(|r| document(&r)) {
                 fresh.push((i, layer.clone()));
             }
         }
@@ -180,10 +183,10 @@ impl<'a> Writer<'a> {
         progress.begin("store", read.iter().map(|l| l.tar_bytes).sum());
         let mut kept = 0;
         for ((position, layer), read) in fresh.iter().zip(&read) {
-            let made = self.layer(*position, image, layer, read, budget, progress);
-            let made = made.with_context(|| layer.name.clone())?;
-            kept += u64::from(matches!(made, Made::Kept(_)));
-            let record = BlobRecord { bytes: layer.source.size(), made };
+            let recipe = self.add_layer(*position, image, layer, read, budget, progress);
+            let recipe = recipe.with_context(|| layer.name.clone())?;
+            kept += u64::from(matches!(recipe, BlobRecipe::Verbatim(_)));
+            let record = BlobRecord { bytes: layer.source.size(), recipe };
             self.blobs.insert(read.digest, record);
         }
         progress.end();
@@ -191,7 +194,7 @@ impl<'a> Writer<'a> {
     }
 
     /// How a blob is made, if it is there.
-    fn known(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
+    fn find_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
         match self.blobs.get(digest) {
             Some(record) => Ok(Some(record.clone())),
             None => self.store.db.json("blobs", digest.as_bytes()),
@@ -199,7 +202,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds a layer's tar, unless its blob can't be made of that: then the blob.
-    fn layer(
+    fn add_layer(
         &mut self,
         position: usize,
         image: &Image,
@@ -207,40 +210,42 @@ impl<'a> Writer<'a> {
         read: &LayerContent,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
-    ) -> Result<Made> {
+    ) -> Result<BlobRecipe> {
         let format = Format::of(layer.source.as_ref())?;
         let noted = noted_compression(&image.annotations);
         let workers = rayon::current_num_threads() as u32;
         let tar = read.source.as_ref();
         let diff_id = layer.diff_id;
         let found = recompress::find(noted, format, &layer.source, tar, read.tar_bytes, workers)?;
-        let made = if let Some(compression) = found {
-            Made::Compressed { diff_id, compression: compression.parts() }
-        } else if let Some(corrections) = self.corrections(layer, &read.digest, format, budget)? {
-            Made::Recoded { diff_id, corrections }
+        let recipe = if let Some(compression) = found {
+            BlobRecipe::Compressed { diff_id, compression: compression.parts() }
+        } else if let Some(corrections) =
+            self.find_corrections(layer, &read.digest, format, budget)?
+        {
+            BlobRecipe::Recoded { diff_id, corrections }
         } else {
             progress.advance(read.tar_bytes);
-            return Ok(Made::Kept(self.whole(&read.digest, &layer.source)?));
+            return Ok(BlobRecipe::Verbatim(self.add_verbatim(&read.digest, &layer.source)?));
         };
         let known = self.layers.contains_key(&diff_id)
             || self.store.db.get("layers", diff_id.as_bytes())?.is_some();
         if known {
             progress.advance(read.tar_bytes);
         } else {
-            let record = self.tar(position, read, progress)?;
+            let record = self.add_tar(position, read, progress)?;
             self.layers.insert(diff_id, record);
         }
-        Ok(made)
+        Ok(recipe)
     }
 
     /// What it takes to compress a layer as another tool did, if that can be had.
-    fn corrections(
+    fn find_corrections(
         &mut self,
         layer: &LayerBlob,
         digest: &Digest,
         format: Format,
         budget: &Arc<Budget>,
-    ) -> Result<Option<Runs>> {
+    ) -> Result<Option<ChunkRuns>> {
         if format != Format::Gzip {
             return Ok(None);
         }
@@ -254,16 +259,16 @@ impl<'a> Writer<'a> {
                     )));
                 }
                 let (out, digest, _) = out.finish();
-                self.whole(&digest, &(Arc::new(out.finish()?) as Source)).map(Some)
+                self.add_verbatim(&digest, &(Arc::new(out.finish()?) as Source)).map(Some)
             }
             _ => Ok(None),
         }
     }
 
     /// Adds bytes as they are. They have `digest`.
-    fn whole(&mut self, digest: &Digest, source: &Source) -> Result<Runs> {
+    fn add_verbatim(&mut self, digest: &Digest, source: &Source) -> Result<ChunkRuns> {
         let mut bytes = Hashing::new(SourceReader::all(source.as_ref()));
-        let chunks = self.stream(b"", &mut bytes)?;
+        let chunks = self.add_stream(b"", &mut bytes)?;
         let (_, found, _) = bytes.finish();
         if found != *digest {
             return Err(Error::mismatch(format!(
@@ -275,7 +280,7 @@ impl<'a> Writer<'a> {
         Ok(chunks)
     }
 
-    fn tar(
+    fn add_tar(
         &mut self,
         position: usize,
         read: &LayerContent,
@@ -289,35 +294,45 @@ impl<'a> Writer<'a> {
             gaps.push((at, heads));
             at = span.offset + span.file.size;
             let data = SourceReader::new(tar, span.offset, span.file.size);
-            let file = self.file(span.path, span.file.hash, span.file.size, data)?;
-            put_step(&mut steps, &Step { heads, file }, &mut end);
+            let file = self.add_file(span.path, span.file.hash, span.file.size, data)?;
+            put_step(&mut steps, &TarStep { header_bytes: heads, file }, &mut end);
             progress.advance(heads + span.file.size);
         }
         let heads = read.tar_bytes - at;
         gaps.push((at, heads));
-        put_step(&mut steps, &Step { heads, file: Runs::default() }, &mut end);
+        put_step(
+            &mut steps,
+            &TarStep { header_bytes: heads, file: ChunkRuns::default() },
+            &mut end,
+        );
         progress.advance(heads);
         // What layers of one position have in common is no matter of paths.
         let name = |what: &str| format!("\0{what} {position}").into_bytes();
         Ok(LayerRecord {
             tar_bytes: read.tar_bytes,
-            steps: self.stream(&name("steps"), &steps[..])?,
-            heads: self.stream(&name("heads"), Gaps::new(tar, gaps))?,
+            steps: self.add_stream(&name("steps"), &steps[..])?,
+            headers: self.add_stream(&name("heads"), GapReader::new(tar, gaps))?,
         })
     }
 
     /// Adds a file, unless it is there.
-    fn file(&mut self, path: &[u8], hash: Hash, size: u64, data: impl Read) -> Result<Runs> {
+    fn add_file(
+        &mut self,
+        path: &[u8],
+        hash: Hash,
+        size: u64,
+        data: impl Read,
+    ) -> Result<ChunkRuns> {
         if size <= chunker::MIN as u64 {
-            if let Some(number) = self.packer.known(&hash)? {
-                return Ok(Runs(vec![(number, 1)]));
+            if let Some(number) = self.packer.find(&hash)? {
+                return Ok(ChunkRuns(vec![(number, 1)]));
             }
         } else if let Some(chunks) = self.files.get(&hash) {
             return Ok(chunks.clone());
         } else if let Some(chunks) = self.store.runs("files", &hash, self.limit)? {
             return Ok(chunks);
         }
-        let chunks = self.cut(path, size, data)?;
+        let chunks = self.add_chunks(path, size, data)?;
         if size > chunker::MIN as u64 {
             self.files.insert(hash, chunks.clone());
         }
@@ -325,22 +340,22 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds bytes of unknown size; `name` tells what they may be like.
-    fn stream(&mut self, name: &[u8], mut data: impl Read) -> Result<Runs> {
+    fn add_stream(&mut self, name: &[u8], mut data: impl Read) -> Result<ChunkRuns> {
         let mut small = Vec::new();
         (&mut data).take(chunker::MAX as u64).read_to_end(&mut small)?;
         let size = small.len() as u64;
-        self.cut(name, size, small.as_slice().chain(data))
+        self.add_chunks(name, size, small.as_slice().chain(data))
     }
 
-    fn cut(&mut self, path: &[u8], size: u64, data: impl Read) -> Result<Runs> {
-        let keys = like(path);
-        let older = self.older(&keys)?;
-        let (mut runs, mut at) = (Runs::default(), 0);
+    fn add_chunks(&mut self, path: &[u8], size: u64, data: impl Read) -> Result<ChunkRuns> {
+        let keys = similarity_keys(path);
+        let older = self.find_older(&keys)?;
+        let (mut runs, mut at) = (ChunkRuns::default(), 0);
         for chunk in chunks(data) {
             let chunk = chunk?;
             let end = at + chunk.len() as u64;
-            let sight = older.as_ref().map(|o| (o, at..end, size.max(end)));
-            runs.push(self.packer.chunk(&chunk, sight)?);
+            let reference = older.as_ref().map(|o| (o, at..end, size.max(end)));
+            runs.push(self.packer.add_chunk(&chunk, reference)?);
             at = end;
         }
         if !path.is_empty() {
@@ -352,7 +367,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The newest file of this name, or else of a name that differs in digits only.
-    fn older(&mut self, keys: &[[u8; 16]]) -> Result<Option<Older>> {
+    fn find_older(&mut self, keys: &[[u8; 16]]) -> Result<Option<OlderFile>> {
         for key in keys {
             // Not one of this image: its chunks may be in no pack yet.
             let Some(runs) = self.store.runs("paths", key, self.limit)? else { continue };
@@ -364,7 +379,7 @@ impl<'a> Writer<'a> {
                 bytes += size;
             }
             if !chunks.is_empty() {
-                return Ok(Some(Older { chunks, bytes }));
+                return Ok(Some(OlderFile { chunks, bytes }));
             }
         }
         Ok(None)
@@ -392,7 +407,7 @@ impl<'a> Writer<'a> {
     fn verify(&self, image: &ImageRecord) -> Result<()> {
         let mut tars: BTreeMap<Digest, LayerRecord> = self.layers.clone();
         for record in self.blobs.values() {
-            if let Some(diff_id) = record.made.diff_id().filter(|d| !tars.contains_key(d)) {
+            if let Some(diff_id) = record.recipe.diff_id().filter(|d| !tars.contains_key(d)) {
                 tars.insert(*diff_id, self.store.layer(diff_id)?);
             }
         }
@@ -407,7 +422,7 @@ impl<'a> Writer<'a> {
             .collect::<Result<()>>()
             .with_context(|| "reading what was stored, of which nothing counts")?;
         for digest in &image.blobs {
-            if self.known(digest)?.is_none() {
+            if self.find_blob(digest)?.is_none() {
                 return Err(self.store.db.damaged(&format!("blob {digest} was not stored")));
             }
         }
@@ -432,8 +447,8 @@ impl<'a> Writer<'a> {
         for (digest, blob) in &self.blobs {
             batch.put_json("blobs", digest.as_bytes(), blob)?;
         }
-        let (mut number, mut image) = (self.store.next_image()?, image.clone());
-        if let Some((at, old)) = self.store.of_digest(&image.root.digest)? {
+        let (mut number, mut image) = (self.store.next_image_number()?, image.clone());
+        if let Some((at, old)) = self.store.find_by_digest(&image.root.digest)? {
             // It keeps the names and times it had, and its layers.
             number = at;
             image.absorb(old);
@@ -441,7 +456,8 @@ impl<'a> Writer<'a> {
         let mut moved = Vec::new();
         let mut changed: BTreeMap<u64, ImageRecord> = BTreeMap::new();
         for name in &image.names {
-            let Some((at, old)) = self.store.of_name(name)?.filter(|(at, _)| *at != number) else {
+            let Some((at, old)) = self.store.find_by_name(name)?.filter(|(at, _)| *at != number)
+            else {
                 continue;
             };
             let old = changed.entry(at).or_insert(old);
@@ -464,7 +480,7 @@ impl<'a> Writer<'a> {
 
 /// Keys under which a file is found when another one is like it: its path, and its path without
 /// digits, as versions in names change.
-fn like(path: &[u8]) -> Vec<[u8; 16]> {
+fn similarity_keys(path: &[u8]) -> Vec<[u8; 16]> {
     let key = |kind: &[u8], bytes: &[u8]| {
         let mut hasher = blake3::Hasher::new();
         hasher.update(kind).update(bytes);

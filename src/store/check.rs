@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::files::{self, State};
-use super::gc::Gone;
-use super::marks::Marks;
-use super::record::{BlobRecord, LayerRecord, PackHeader, Runs, key, number_of};
+use super::gc::TableKey;
+use super::marks::ChunkSet;
+use super::record::{BlobRecord, ChunkRuns, LayerRecord, PackHeader, key, number_of};
 use super::repair;
 use super::table::{SCHEMA, Store};
 use crate::base::error::{Context, Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ pub struct CheckOptions {
 
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
-pub struct Checked {
+pub struct CheckReport {
     /// Chunks that were read and hashed.
     pub chunks: u64,
     /// Their bytes, before compression.
@@ -55,9 +55,9 @@ struct Damage {
     /// Packs, by their first number.
     packs: BTreeSet<u64>,
     /// Chunks that are there and good.
-    whole: Marks,
+    intact: ChunkSet,
     records: bool,
-    names: Vec<Gone>,
+    names: Vec<TableKey>,
     layers: BTreeSet<Digest>,
     /// With what is wrong.
     blobs: BTreeMap<Digest, String>,
@@ -71,21 +71,21 @@ impl Store {
         options: CheckOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
-    ) -> Result<Checked> {
+    ) -> Result<CheckReport> {
         let open = || -> Result<Self> {
             let store = if options.repair { Self::open_existing } else { Self::open_read };
             let store = store(dir, budget)?;
             store.db.verify()?;
             Ok(store)
         };
-        let mut checked = Checked::default();
+        let mut checked = CheckReport::default();
         let store = match open() {
             Err(e) if e.kind() == ErrorKind::Malformed => {
-                checked.problems.push(found(&e));
+                checked.problems.push(finding(&e));
                 if !options.repair {
                     return Ok(checked);
                 }
-                checked.repaired.push(repair::remake_index(dir)?);
+                checked.repaired.push(repair::rebuild_index(dir)?);
                 open()?
             }
             store => store?,
@@ -97,13 +97,13 @@ impl Store {
     pub(super) fn check_all(
         &self,
         options: CheckOptions,
-        checked: &mut Checked,
+        checked: &mut CheckReport,
         progress: &dyn Progress,
     ) -> Result<()> {
         let packs = self.headers()?;
         let mut damage = Damage {
             packs: BTreeSet::new(),
-            whole: Marks::new(self.limit()),
+            intact: ChunkSet::new(self.limit()),
             records: false,
             names: Vec::new(),
             layers: BTreeSet::new(),
@@ -127,16 +127,16 @@ impl Store {
         self.check_packs(&packs, checked, &mut damage, progress)?;
         self.check_names(&packs, checked, &mut damage)?;
         self.check_blobs(options.blobs, checked, &mut damage, progress)?;
-        let (mut marks, mut used) = (Marks::new(self.limit()), BTreeSet::new());
-        for (_, image) in self.images()? {
+        let (mut marks, mut used) = (ChunkSet::new(self.limit()), BTreeSet::new());
+        for (_, image) in self.image_records()? {
             checked.images += 1;
             used.extend(image.blobs.iter().copied());
             let mut bad = Vec::new();
             for digest in &image.blobs {
                 match self.known_blob(digest) {
                     Ok(Some(record)) if !damage.blobs.contains_key(digest) => {
-                        record.made.chunks().into_iter().for_each(|c| marks.add_all(c));
-                        if let Some(diff_id) = record.made.diff_id() {
+                        record.recipe.chunks().into_iter().for_each(|c| marks.add_all(c));
+                        if let Some(diff_id) = record.recipe.diff_id() {
                             let layer = self.layer(diff_id)?;
                             self.layer_chunks(&layer, &mut |c| marks.add_all(c))?;
                         }
@@ -166,7 +166,8 @@ impl Store {
             checked.problems.extend(unused.map(|(_, why)| format!("{why}; no image uses it")));
         }
         for (first, header) in &packs {
-            let unused = (*first..).zip(&header.chunks).filter(|(number, _)| !marks.has(*number));
+            let unused =
+                (*first..).zip(&header.chunks).filter(|(number, _)| !marks.contains(*number));
             checked.unused_bytes += unused.map(|(_, (bytes, _))| u64::from(*bytes)).sum::<u64>();
         }
         if options.repair {
@@ -178,11 +179,11 @@ impl Store {
     fn check_packs(
         &self,
         packs: &[(u64, PackHeader)],
-        checked: &mut Checked,
+        checked: &mut CheckReport,
         damage: &mut Damage,
         progress: &dyn Progress,
     ) -> Result<()> {
-        progress.begin("check", packs.iter().map(|(_, header)| header.frame).sum());
+        progress.begin("check", packs.iter().map(|(_, header)| header.frame_bytes).sum());
         // Batches keep the packs that the next ones refer to in memory.
         for some in packs.chunks(4 * rayon::current_num_threads()) {
             let read: Vec<Result<()>> = some
@@ -191,7 +192,7 @@ impl Store {
                 .map(|(first, header)| self.check_pack(*first, header))
                 .collect();
             for ((first, header), result) in some.iter().zip(read) {
-                progress.advance(header.frame);
+                progress.advance(header.frame_bytes);
                 if let Err(e) = result {
                     if !is_damage(&e) {
                         return Err(e);
@@ -205,13 +206,13 @@ impl Store {
                         Some(other) => {
                             format!("pack {first}: it was compressed against pack {other}")
                         }
-                        None => found(&e),
+                        None => finding(&e),
                     });
                     continue;
                 }
                 for (number, (bytes, _)) in (*first..).zip(&header.chunks) {
                     if *bytes > 0 {
-                        damage.whole.add(number);
+                        damage.intact.add(number);
                         checked.chunks += 1;
                         checked.chunk_bytes += u64::from(*bytes);
                     }
@@ -225,7 +226,7 @@ impl Store {
     /// Decodes a pack, which verifies its hashes.
     fn check_pack(&self, first: u64, header: &PackHeader) -> Result<()> {
         let live = (first..).zip(&header.chunks).find(|(_, c)| c.0 > 0);
-        live.map_or(Ok(()), |(number, _)| self.packs.of(&self.db, number).map(drop))
+        live.map_or(Ok(()), |(number, _)| self.packs.get(&self.db, number).map(drop))
     }
 
     /// Whatever names chunks must name whole ones, and a hash the chunk that has it. What names
@@ -233,7 +234,7 @@ impl Store {
     fn check_names(
         &self,
         packs: &[(u64, PackHeader)],
-        checked: &mut Checked,
+        checked: &mut CheckReport,
         damage: &mut Damage,
     ) -> Result<()> {
         let known = |number: u64| {
@@ -248,16 +249,16 @@ impl Store {
                 let chunks = if table == "chunks" {
                     let number = number_of(&value).ok();
                     let same = |n: &u64| known(*n).is_some_and(|(_, hash)| hash[..] == *key);
-                    number.filter(same).map(|number| Runs(vec![(number, 1)]))
+                    number.filter(same).map(|number| ChunkRuns(vec![(number, 1)]))
                 } else {
-                    Runs::parse(&value, self.limit())
+                    ChunkRuns::parse(&value, self.limit())
                 };
                 let Some(chunks) = chunks else {
                     wrong += 1;
                     damage.names.push((table, key));
                     continue;
                 };
-                let mut lost = chunks.numbers().filter(|n| !damage.whole.has(*n)).peekable();
+                let mut lost = chunks.numbers().filter(|n| !damage.intact.contains(*n)).peekable();
                 if lost.peek().is_some() {
                     let in_damaged = |n| known(n).is_some_and(|(p, _)| damage.packs.contains(&p));
                     wrong += u64::from(!lost.all(in_damaged));
@@ -278,7 +279,7 @@ impl Store {
     fn check_blobs(
         &self,
         make: bool,
-        checked: &mut Checked,
+        checked: &mut CheckReport,
         damage: &mut Damage,
         progress: &dyn Progress,
     ) -> Result<()> {
@@ -287,10 +288,10 @@ impl Store {
             let Some(diff_id) = digest_of(&key) else { continue };
             let layer: Result<LayerRecord> = self.db.parse(&value);
             let mut whole = true;
-            let mut each = |chunks: &Runs| whole &= all_whole(chunks, &damage.whole);
+            let mut each = |chunks: &ChunkRuns| whole &= all_intact(chunks, &damage.intact);
             let read = layer.and_then(|layer| {
                 each(&layer.steps);
-                each(&layer.heads);
+                each(&layer.headers);
                 self.layer_chunks(&layer, &mut each)
             });
             match read {
@@ -307,7 +308,7 @@ impl Store {
             match self.check_blob(&digest, damage) {
                 Ok(record) => whole.push((digest, record)),
                 Err(e) if !is_damage(&e) => return Err(e),
-                Err(e) => drop(damage.blobs.insert(digest, found(&e))),
+                Err(e) => drop(damage.blobs.insert(digest, finding(&e))),
             }
         }
         progress.begin("verify", whole.iter().map(|(_, record)| record.bytes).sum());
@@ -327,7 +328,7 @@ impl Store {
             match result {
                 Ok(()) => checked.blobs += u64::from(make),
                 Err(e) if !is_damage(&e) => return Err(e),
-                Err(e) => drop(damage.blobs.insert(digest, found(&e))),
+                Err(e) => drop(damage.blobs.insert(digest, finding(&e))),
             }
         }
         Ok(())
@@ -337,10 +338,10 @@ impl Store {
     fn check_blob(&self, digest: &Digest, damage: &Damage) -> Result<BlobRecord> {
         let record = self.blob(digest)?;
         let lost = |what: String| Err(Error::malformed(format!("blob {digest}: {what}")));
-        if record.made.chunks().is_some_and(|c| !all_whole(c, &damage.whole)) {
+        if record.recipe.chunks().is_some_and(|c| !all_intact(c, &damage.intact)) {
             return lost("some of it was in a damaged pack".into());
         }
-        if let Some(diff_id) = record.made.diff_id() {
+        if let Some(diff_id) = record.recipe.diff_id() {
             if damage.layers.contains(diff_id) {
                 return lost(format!("some of layer {diff_id} was in a damaged pack"));
             }
@@ -351,13 +352,13 @@ impl Store {
 
     /// Makes a blob, or only what it is compressed from unless `make` is set.
     fn check_contents(&self, digest: &Digest, record: &BlobRecord, make: bool) -> Result<()> {
-        match record.made.diff_id() {
+        match record.recipe.diff_id() {
             Some(diff_id) if !make => self
                 .verify_tar(diff_id, &self.layer(diff_id)?)
                 .with_context(|| format!("blob {digest}")),
             _ => {
                 let workers = rayon::current_num_threads() as u32;
-                self.make(digest, record, workers, std::io::sink()).map(drop)
+                self.build_blob(digest, record, workers, std::io::sink()).map(drop)
             }
         }
     }
@@ -367,14 +368,14 @@ impl Store {
         &self,
         packs: &[(u64, PackHeader)],
         damage: &Damage,
-        checked: &mut Checked,
+        checked: &mut CheckReport,
     ) -> Result<()> {
         let boxed = |d: &Digest| -> Box<[u8]> { d.as_bytes()[..].into() };
         let blobs = damage.blobs.keys().map(|d| ("blobs", boxed(d)));
         let layers = damage.layers.iter().map(|d| ("layers", boxed(d)));
         let names = damage.names.iter().cloned();
         self.delete(&blobs.chain(layers).chain(names).collect::<Vec<_>>())?;
-        let bad: Vec<Gone> =
+        let bad: Vec<TableKey> =
             damage.packs.iter().map(|first| ("packs", key(*first)[..].into())).collect();
         self.delete(&bad)?;
         let mut done: BTreeMap<&str, usize> = BTreeMap::new();
@@ -408,12 +409,12 @@ fn pack_of(packs: &[(u64, PackHeader)], number: u64) -> Option<usize> {
     packs.partition_point(|pack| pack.0 <= number).checked_sub(1)
 }
 
-fn all_whole(chunks: &Runs, whole: &Marks) -> bool {
-    chunks.numbers().all(|number| whole.has(number))
+fn all_intact(chunks: &ChunkRuns, whole: &ChunkSet) -> bool {
+    chunks.numbers().all(|number| whole.contains(number))
 }
 
 /// What an error found; what is to be done is said once for all.
-fn found(e: &Error) -> String {
+fn finding(e: &Error) -> String {
     e.to_string().replace(&format!("; {}", SCHEMA.repair_hint), "")
 }
 

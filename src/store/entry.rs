@@ -22,7 +22,7 @@ use crate::base::limits::MAX_STORE_ENTRY;
 /// How each begins; text that has gone through a terminal or an editor has it no more.
 const MAGIC: [u8; 8] = *b"\x93relay\r\n";
 /// Bytes before the head.
-const FIXED: usize = 52;
+const PREFIX_BYTES: usize = 52;
 
 type Sum = [u8; 16];
 
@@ -38,12 +38,12 @@ fn sum(parts: &[&[u8]]) -> Sum {
 
 /// Bytes of an entry with so much in it.
 pub(super) fn size(head: u64, body: u64) -> u64 {
-    FIXED as u64 + head + body
+    PREFIX_BYTES as u64 + head + body
 }
 
 /// An entry, but for the body that goes behind it.
-pub(super) fn begin(head: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(FIXED + head.len());
+pub(super) fn encode_start(head: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(PREFIX_BYTES + head.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&(head.len() as u32).to_le_bytes());
     out.extend_from_slice(&(body.len() as u64).to_le_bytes());
@@ -59,7 +59,7 @@ pub(super) struct Entry {
     pub(super) offset: u64,
     pub(super) head: Vec<u8>,
     /// Bytes of the body, which follows the head.
-    pub(super) body: u64,
+    pub(super) body_bytes: u64,
     sum: Sum,
 }
 
@@ -75,8 +75,8 @@ impl Entry {
 
     /// Reads the entry if its head has no more bytes than are spared; a head that is damaged costs them.
     fn read_within(file: &File, offset: u64, spare: &mut u64) -> Result<Self> {
-        let mut fixed = [0; FIXED];
-        exact(file, &mut fixed, offset)?;
+        let mut fixed = [0; PREFIX_BYTES];
+        read_exact(file, &mut fixed, offset)?;
         let (lengths, wanted) = fixed[8..].split_at(28);
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         let (head, body) = (number(&lengths[..4]), number(&lengths[4..12]));
@@ -90,20 +90,20 @@ impl Entry {
             return Err(damaged());
         }
         let mut bytes = vec![0; head as usize];
-        exact(file, &mut bytes, offset + FIXED as u64)?;
+        read_exact(file, &mut bytes, offset + PREFIX_BYTES as u64)?;
         if sum(&[lengths, &bytes]) != *wanted {
             *spare -= head;
             return Err(damaged());
         }
         let mut sum = Sum::default();
         sum.copy_from_slice(&lengths[12..]);
-        Ok(Self { offset, head: bytes, body, sum })
+        Ok(Self { offset, head: bytes, body_bytes: body, sum })
     }
 
     /// Reads the body.
-    pub(super) fn body(&self, file: &File) -> Result<Vec<u8>> {
-        let mut body = vec![0; self.body as usize];
-        exact(file, &mut body, self.offset + size(self.head.len() as u64, 0))?;
+    pub(super) fn read_body(&self, file: &File) -> Result<Vec<u8>> {
+        let mut body = vec![0; self.body_bytes as usize];
+        read_exact(file, &mut body, self.offset + size(self.head.len() as u64, 0))?;
         if sum(&[&body]) != self.sum {
             let at = self.offset;
             return Err(Error::malformed(format!("the entry at byte {at} has other bytes")));
@@ -113,12 +113,12 @@ impl Entry {
 
     /// Where the next one begins.
     pub(super) fn end(&self) -> u64 {
-        self.offset + size(self.head.len() as u64, self.body)
+        self.offset + size(self.head.len() as u64, self.body_bytes)
     }
 }
 
 /// What ends too early is malformed.
-fn exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
+fn read_exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
     #[cfg(test)]
     tests::READ.set(tests::READ.get() + buf.len() as u64);
     match file.read_exact_at(buf, offset) {
@@ -131,16 +131,16 @@ fn exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
 
 /// Heads that are damaged may have so many times the bytes of the file: they can overlap, if somebody
 /// wrote them so, and each is read and hashed.
-const SPARE: u64 = 4;
+const SPARE_FACTOR: u64 = 4;
 /// Bytes that are searched at once.
-const PIECE: u64 = 1 << 20;
+const SEARCH_PIECE: u64 = 1 << 20;
 
 /// All entries of a file, up to `end`, in order. What is damaged is passed over, and counted.
 pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) -> Result<u64> {
     let file = File::open(path)?;
     let end = end.min(file.metadata()?.len());
     let mut search = Search { file: &file, end, start: 0, piece: Vec::new() };
-    let (mut at, mut damaged, mut spare) = (0, 0, end.saturating_mul(SPARE));
+    let (mut at, mut damaged, mut spare) = (0, 0, end.saturating_mul(SPARE_FACTOR));
     while at < end {
         match Entry::read_within(&file, at, &mut spare) {
             Ok(entry) => {
@@ -178,8 +178,8 @@ impl Search<'_> {
             let searched = self.start + self.piece.len() as u64;
             at = at.max(searched.saturating_sub(MAGIC.len() as u64 - 1));
             self.start = at;
-            self.piece.resize((self.end - at).min(PIECE) as usize, 0);
-            exact(self.file, &mut self.piece, at)?;
+            self.piece.resize((self.end - at).min(SEARCH_PIECE) as usize, 0);
+            read_exact(self.file, &mut self.piece, at)?;
         }
         Ok(self.end)
     }
@@ -208,7 +208,7 @@ mod tests {
                 one.resize(apart, 0);
                 let mut all = one.repeat(bytes / apart);
                 let last = all.len();
-                all.extend_from_slice(&begin(b"head", b""));
+                all.extend_from_slice(&encode_start(b"head", b""));
                 std::fs::write(&path, &all).unwrap();
                 READ.set(0);
                 let mut found = Vec::new();
@@ -227,7 +227,7 @@ mod tests {
         let mut whole = Vec::new();
         for i in 0..4u8 {
             let body = vec![i; 100];
-            whole.extend_from_slice(&begin(&[i], &body));
+            whole.extend_from_slice(&encode_start(&[i], &body));
             whole.extend_from_slice(&body);
         }
         for at in 0..whole.len() {
@@ -235,7 +235,7 @@ mod tests {
             bytes[at] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
             let (mut fine, mut bad) = (Vec::new(), 0);
-            let damaged = scan(&path, u64::MAX, &mut |file, entry| match entry.body(file) {
+            let damaged = scan(&path, u64::MAX, &mut |file, entry| match entry.read_body(file) {
                 Ok(body) if body == vec![entry.head[0]; 100] => fine.push(entry.head[0]),
                 _ => bad += 1,
             });

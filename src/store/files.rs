@@ -12,22 +12,22 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::entry::{self, Entry};
-use super::record::{PackHeader, Place};
+use super::record::{PackHeader, PackLocation};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_RECORD;
 use crate::base::varint;
 use crate::format::codec::zstd_prefix;
 
 /// Chunks have numbers up to this; of the usual size, so many are a petabyte.
-pub(super) const MAX_NUMBER: u64 = 1 << 34;
+pub(super) const MAX_CHUNK_NUMBER: u64 = 1 << 34;
 /// A pack begins a new file where one has so many bytes.
-const FILE: u64 = 256 << 20;
+const MAX_PACK_FILE: u64 = 256 << 20;
 /// Tables whose changes are recorded. Their places are in every record.
 const RECORDED: [&str; 3] = ["images", "blobs", "layers"];
 /// Bytes of them where all are written anew.
-const RECORD: usize = 1 << 20;
+const RECORD_SIZE: usize = 1 << 20;
 /// Files have numbers up to this, which nobody reaches.
-const MAX_FILE: u64 = 1 << 40;
+const MAX_FILE_NUMBER: u64 = 1 << 40;
 /// Level of zstd of records.
 const LEVEL: i32 = 3;
 /// Log2 of their window.
@@ -39,14 +39,14 @@ pub(super) struct State {
     /// The number that no chunk ever had.
     pub(super) next: u64,
     /// The file that packs are written to.
-    pub(super) packs: End,
+    pub(super) packs: FileEnd,
     /// The one of records.
-    pub(super) records: End,
+    pub(super) records: FileEnd,
 }
 
 /// Where a file that grows ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct End {
+pub(super) struct FileEnd {
     /// Its number.
     pub(super) file: u64,
     /// Its bytes.
@@ -56,12 +56,12 @@ pub(super) struct End {
 impl State {
     /// Of an empty store.
     pub(super) const EMPTY: Self =
-        Self { next: 0, packs: End { file: 1, end: 0 }, records: End { file: 1, end: 0 } };
+        Self { next: 0, packs: FileEnd { file: 1, end: 0 }, records: FileEnd { file: 1, end: 0 } };
 
     /// Whether there can be chunks and files of such numbers.
-    pub(super) fn is_possible(&self) -> bool {
-        let end = |end: End| end.file <= MAX_FILE && i64::try_from(end.end).is_ok();
-        self.next <= MAX_NUMBER && end(self.packs) && end(self.records)
+    pub(super) fn is_valid(&self) -> bool {
+        let end = |end: FileEnd| end.file <= MAX_FILE_NUMBER && i64::try_from(end.end).is_ok();
+        self.next <= MAX_CHUNK_NUMBER && end(self.packs) && end(self.records)
     }
 }
 
@@ -99,7 +99,7 @@ impl Folder {
             let file = file.with_context(|| format!("reading {}", folder.display()))?;
             let number = file.file_name().to_str().and_then(|name| name.parse().ok());
             // What has another name than a number of the store's is not of the store.
-            let ours = |n: &u64| *n <= MAX_FILE && self.path(dir, *n) == file.path();
+            let ours = |n: &u64| *n <= MAX_FILE_NUMBER && self.path(dir, *n) == file.path();
             let Some(number) = number.filter(ours) else { continue };
             let metadata = file.metadata();
             let metadata =
@@ -112,20 +112,20 @@ impl Folder {
 }
 
 /// The end of a file, to be written on.
-struct Tail {
+struct OpenFile {
     file: File,
     number: u64,
 }
 
 /// The files of a store that is written to.
 #[derive(Default)]
-pub(super) struct Tails {
-    packs: Option<Tail>,
-    records: Option<Tail>,
+pub(super) struct OpenFiles {
+    packs: Option<OpenFile>,
+    records: Option<OpenFile>,
 }
 
-impl Tails {
-    fn of(&mut self, folder: Folder, dir: &Path, end: End) -> Result<&mut File> {
+impl OpenFiles {
+    fn of(&mut self, folder: Folder, dir: &Path, end: FileEnd) -> Result<&mut File> {
         let tail = match folder {
             Folder::Packs => &mut self.packs,
             Folder::Records => &mut self.records,
@@ -140,7 +140,7 @@ impl Tails {
             for folder in [above, dir] {
                 File::open(folder)?.sync_all()?;
             }
-            *tail = Some(Tail { file, number: end.file });
+            *tail = Some(OpenFile { file, number: end.file });
         }
         tail.as_mut().map(|tail| &mut tail.file).ok_or_else(|| Error::malformed("no file"))
     }
@@ -150,10 +150,10 @@ impl Tails {
         &mut self,
         folder: Folder,
         dir: &Path,
-        end: &mut End,
+        end: &mut FileEnd,
         (head, body): (&[u8], &[u8]),
     ) -> Result<()> {
-        let begin = entry::begin(head, body);
+        let begin = entry::encode_start(head, body);
         let file = self.of(folder, dir, *end)?;
         let done = file.write_all(&begin).and_then(|()| file.write_all(body));
         if let Err(e) = done {
@@ -173,12 +173,12 @@ impl Tails {
         state: &mut State,
         (first, header): (u64, &PackHeader),
         frame: &[u8],
-    ) -> Result<Place> {
-        if state.packs.end >= FILE {
+    ) -> Result<PackLocation> {
+        if state.packs.end >= MAX_PACK_FILE {
             self.sync()?;
-            state.packs = End { file: state.packs.file + 1, end: 0 };
+            state.packs = FileEnd { file: state.packs.file + 1, end: 0 };
         }
-        let place = Place { file: state.packs.file, offset: state.packs.end };
+        let place = PackLocation { file: state.packs.file, offset: state.packs.end };
         self.append(Folder::Packs, dir, &mut state.packs, (&header.to_head(first), frame))?;
         Ok(place)
     }
@@ -202,7 +202,7 @@ impl Tails {
 
 /// Cuts off what lies behind the ends, and takes away files that the index does not know: somebody
 /// wrote them and did not come to an end.
-pub(super) fn tidy(dir: &Path, state: &State) -> Result<()> {
+pub(super) fn remove_unfinished(dir: &Path, state: &State) -> Result<()> {
     for (folder, end) in [(Folder::Packs, state.packs), (Folder::Records, state.records)] {
         for (number, bytes) in folder.list(dir)? {
             let path = folder.path(dir, number);
@@ -223,19 +223,19 @@ pub(super) fn tidy(dir: &Path, state: &State) -> Result<()> {
 pub(super) struct RecordWriter<'a> {
     dir: &'a Path,
     state: &'a mut State,
-    tails: Tails,
+    tails: OpenFiles,
     changes: Changes,
 }
 
 impl<'a> RecordWriter<'a> {
     /// Writes from where the records of `state` end, and moves that.
     pub(super) fn new(dir: &'a Path, state: &'a mut State) -> Self {
-        Self { dir, state, tails: Tails::default(), changes: Changes::default() }
+        Self { dir, state, tails: OpenFiles::default(), changes: Changes::default() }
     }
 
     pub(super) fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
         self.changes.add(table, key, Some(value));
-        if self.changes.0.len() >= RECORD { self.write() } else { Ok(()) }
+        if self.changes.0.len() >= RECORD_SIZE { self.write() } else { Ok(()) }
     }
 
     fn write(&mut self) -> Result<()> {
@@ -293,14 +293,14 @@ pub(super) fn recorded() -> impl Iterator<Item = &'static str> {
 
 /// Reads records up to an end: `each` is shown every change. Gives the number that no chunk had by
 /// then, and how many records are damaged.
-pub(super) fn replay(dir: &Path, end: End, each: &mut EachChange<'_>) -> Result<(u64, u64)> {
+pub(super) fn replay(dir: &Path, end: FileEnd, each: &mut EachChange<'_>) -> Result<(u64, u64)> {
     let path = Folder::Records.path(dir, end.file);
     if end.end == 0 {
         return Ok((0, 0));
     }
     let (mut next, mut bad, mut failed) = (0, 0, None);
     let mut one = |file: &File, entry: &Entry| -> Result<Option<()>> {
-        let body = entry.body(file)?;
+        let body = entry.read_body(file)?;
         let mut head = &entry.head[..];
         let (Some(limit), Some(size)) = (varint::take(&mut head), varint::take(&mut head)) else {
             return Ok(None);

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::entry::{self, Entry};
-use super::files::{self, End, Folder, RecordWriter};
-use super::marks::Marks;
+use super::files::{self, FileEnd, Folder, RecordWriter};
+use super::marks::ChunkSet;
 use super::pack::Packing;
-use super::record::{PackHeader, Runs, key, number_of};
+use super::record::{ChunkRuns, PackHeader, key, number_of};
 use super::stats::disk_bytes;
 use super::table::Store;
 use crate::base::error::{Context, ErrorKind, Result};
@@ -25,13 +25,13 @@ use crate::base::progress::Progress;
 use crate::model::content::Budget;
 
 /// A pack or file of which less than this share is used is written anew.
-const SPARSE: (u64, u64) = (3, 4);
+const MIN_USED_SHARE: (u64, u64) = (3, 4);
 /// Changes that are made together.
 const BATCH: usize = 10_000;
 
 /// What was taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Collected {
+pub struct GcStats {
     /// Chunks.
     pub chunks: u64,
     /// Their bytes, before compression.
@@ -47,59 +47,62 @@ pub struct Collected {
 }
 
 /// Bytes of packs that are moved together.
-const MOVED: usize = 16 << 20;
+const MOVE_BATCH: usize = 16 << 20;
 
 /// Bytes of a pack on disk.
 fn entry_size(first: u64, header: &PackHeader) -> u64 {
-    entry::size(header.to_head(first).len() as u64, header.frame)
+    entry::size(header.to_head(first).len() as u64, header.frame_bytes)
 }
 
 /// A table and a key that is to go.
-pub(super) type Gone = (&'static str, Box<[u8]>);
+pub(super) type TableKey = (&'static str, Box<[u8]>);
 
 impl Store {
     /// Takes out of the store in `dir` what no image uses; `packing` says how packs are compressed
     /// again. What is read is kept on `budget`. Runs on the current rayon pool.
-    pub fn collect(
+    pub fn collect_garbage(
         dir: &Path,
         packing: Packing,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
-    ) -> Result<Collected> {
+    ) -> Result<GcStats> {
         let store = Self::open_existing(dir, budget)?;
         let before_bytes = disk_bytes(dir)?;
         let before = store.state();
-        let collected = store.collect_all(packing, progress).inspect_err(|_| {
+        let collected = store.collect(packing, progress).inspect_err(|_| {
             // What was written for nothing goes again; if that fails, with the next who writes.
             if let Ok(told) = store.db.json("state", b"") {
-                let _ = files::tidy(dir, &told.unwrap_or(before));
+                let _ = files::remove_unfinished(dir, &told.unwrap_or(before));
             }
         })?;
         // Files go for good when they are closed.
         drop(store);
-        Ok(Collected { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
+        Ok(GcStats { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
     }
 
-    fn collect_all(&self, packing: Packing, progress: &dyn Progress) -> Result<Collected> {
-        let images: Vec<_> = self.images()?.into_iter().map(|(_, image)| image.blobs).collect();
+    fn collect(&self, packing: Packing, progress: &dyn Progress) -> Result<GcStats> {
+        let images: Vec<_> =
+            self.image_records()?.into_iter().map(|(_, image)| image.blobs).collect();
         let packs = self.headers()?;
         let used = self.used(images.iter().map(Vec::as_slice), self.limit())?;
-        let mut gone = self.sweep("blobs", |key, _| Ok(!used.blobs.contains(key)))?;
-        gone.extend(self.sweep("layers", |key, _| Ok(!used.layers.contains(key)))?);
+        let mut gone = self.find_dead("blobs", |key, _| Ok(!used.blobs.contains(key)))?;
+        gone.extend(self.find_dead("layers", |key, _| Ok(!used.layers.contains(key)))?);
         for table in ["files", "paths"] {
-            gone.extend(self.sweep(table, |_, value| {
-                let chunks = Runs::parse(value, self.limit()).unwrap_or_default();
-                Ok(!chunks.numbers().all(|number| used.chunks.has(number)))
+            gone.extend(self.find_dead(table, |_, value| {
+                let chunks = ChunkRuns::parse(value, self.limit()).unwrap_or_default();
+                Ok(!chunks.numbers().all(|number| used.chunks.contains(number)))
             })?);
         }
         self.delete(&gone)?;
-        self.delete(&self.sweep("chunks", |_, value| Ok(!used.chunks.has(number_of(value)?)))?)?;
-        let mut collected = Collected::default();
-        progress.begin("collect", packs.iter().map(|(_, header)| header.frame).sum());
+        self.delete(
+            &self.find_dead("chunks", |_, value| Ok(!used.chunks.contains(number_of(value)?)))?,
+        )?;
+        let mut collected = GcStats::default();
+        progress.begin("collect", packs.iter().map(|(_, header)| header.frame_bytes).sum());
         // A pack is written anew while what it refers to, in earlier ones, is still there.
         for (first, header) in packs.iter().rev() {
-            self.sift(*first, header, &used.chunks, packing, &mut collected)?;
-            progress.advance(header.frame);
+            self.rewrite_pack(*first, header, &used.chunks, packing, &mut collected)?;
+            progress.advance(header.frame_bytes);
         }
         self.close_gaps()?;
         self.rewrite_records()?;
@@ -113,17 +116,17 @@ impl Store {
     fn close_gaps(&self) -> Result<()> {
         let mut left: BTreeMap<u64, Vec<(u64, PackHeader)>> = BTreeMap::new();
         for (first, header) in self.headers()? {
-            left.entry(header.place.file).or_default().push((first, header));
+            left.entry(header.location.file).or_default().push((first, header));
         }
         let mut files = Folder::Packs.list(&self.dir)?;
         files.retain(|(number, bytes)| {
             let packs = left.get(number).map_or(&[][..], Vec::as_slice);
             let used: u64 = packs.iter().map(|(first, header)| entry_size(*first, header)).sum();
-            used * SPARSE.1 < bytes * SPARSE.0
+            used * MIN_USED_SHARE.1 < bytes * MIN_USED_SHARE.0
         });
         let mut state = self.state();
         if files.iter().any(|(number, _)| *number == state.packs.file) {
-            state.packs = End { file: state.packs.file + 1, end: 0 };
+            state.packs = FileEnd { file: state.packs.file + 1, end: 0 };
             self.set_state(state);
         }
         for (number, _) in files {
@@ -142,11 +145,11 @@ impl Store {
         while packs.peek().is_some() {
             // So many at a time are put on disk together.
             let (mut some, mut bytes) = (Vec::new(), 0);
-            while bytes < MOVED
+            while bytes < MOVE_BATCH
                 && let Some((first, header)) = packs.next()
             {
-                let entry = Entry::read(&file, header.place.offset);
-                let frame = entry.and_then(|entry| entry.body(&file));
+                let entry = Entry::read(&file, header.location.offset);
+                let frame = entry.and_then(|entry| entry.read_body(&file));
                 let frame = frame.map_err(|e| match e.kind() {
                     ErrorKind::Malformed => self.db.damaged(&e.to_string()),
                     _ => e,
@@ -157,7 +160,7 @@ impl Store {
             let written = some.iter().map(|(first, header, frame)| (*first, header, &frame[..]));
             let places = self.write_packs(&written.collect::<Vec<_>>())?;
             for ((first, mut header, _), place) in some.into_iter().zip(places) {
-                header.place = place;
+                header.location = place;
                 batch.put("packs", &key(first), &header.to_value())?;
                 self.packs.forget(first);
             }
@@ -169,7 +172,7 @@ impl Store {
     pub(super) fn rewrite_records(&self) -> Result<()> {
         let mut state = self.state();
         let old = state.records;
-        state.records = End { file: old.file + 1, end: 0 };
+        state.records = FileEnd { file: old.file + 1, end: 0 };
         let mut records = RecordWriter::new(&self.dir, &mut state);
         for table in files::recorded() {
             for item in self.db.with_prefix(table, b"")? {
@@ -190,41 +193,41 @@ impl Store {
     }
 
     /// Takes the dead chunks of a pack out.
-    fn sift(
+    fn rewrite_pack(
         &self,
         first: u64,
         header: &PackHeader,
-        used: &Marks,
+        used: &ChunkSet,
         packing: Packing,
-        collected: &mut Collected,
+        collected: &mut GcStats,
     ) -> Result<()> {
         let mut after = header.clone();
-        let mut dead = Collected::default();
+        let mut dead = GcStats::default();
         for (number, chunk) in (first..).zip(&mut after.chunks) {
-            if chunk.0 > 0 && !used.has(number) {
+            if chunk.0 > 0 && !used.contains(number) {
                 dead.chunks += 1;
                 dead.chunk_bytes += u64::from(chunk.0);
                 *chunk = (0, [0; 32]);
             }
         }
-        after.references = header.references.numbers().filter(|n| used.has(*n)).collect();
+        after.references = header.references.numbers().filter(|n| used.contains(*n)).collect();
         let mut batch = self.batch();
-        if after.plain() == 0 {
+        if after.chunk_bytes() == 0 {
             dead.packs = 1;
             batch.delete("packs", &key(first))?;
         } else if after.references != header.references
-            || after.plain() * SPARSE.1 < header.plain() * SPARSE.0
+            || after.chunk_bytes() * MIN_USED_SHARE.1 < header.chunk_bytes() * MIN_USED_SHARE.0
         {
             dead.rewritten = 1;
-            let read = |chunks: &Runs| self.packs.all(&self.db, chunks, u64::MAX);
+            let read = |chunks: &ChunkRuns| self.packs.read_chunks(&self.db, chunks, u64::MAX);
             let live = (first..).zip(&after.chunks).filter(|(_, chunk)| chunk.0 > 0);
             let bytes = read(&live.map(|(number, _)| number).collect())?;
             let frame = packing.encode(&bytes, &read(&after.references)?)?;
             if after.references.is_empty() {
                 after.depth = 0;
             }
-            after.frame = frame.len() as u64;
-            after.place = self.write_packs(&[(first, &after, &frame)])?[0];
+            after.frame_bytes = frame.len() as u64;
+            after.location = self.write_packs(&[(first, &after, &frame)])?[0];
             batch.put("packs", &key(first), &after.to_value())?;
         } else {
             return Ok(());
@@ -239,11 +242,11 @@ impl Store {
     }
 
     /// Keys of a table that are to go.
-    pub(super) fn sweep(
+    pub(super) fn find_dead(
         &self,
         table: &'static str,
         dead: impl Fn(&[u8], &[u8]) -> Result<bool>,
-    ) -> Result<Vec<Gone>> {
+    ) -> Result<Vec<TableKey>> {
         let mut keys = Vec::new();
         for entry in self.db.with_prefix(table, b"")? {
             let (key, value) = entry?;
@@ -254,7 +257,7 @@ impl Store {
         Ok(keys)
     }
 
-    pub(super) fn delete(&self, keys: &[Gone]) -> Result<()> {
+    pub(super) fn delete(&self, keys: &[TableKey]) -> Result<()> {
         for keys in keys.chunks(BATCH) {
             let mut batch = self.batch();
             for (table, key) in keys {

@@ -13,7 +13,7 @@ use crate::transport::name;
 
 /// An image of a store.
 #[derive(Debug, Clone, Serialize)]
-pub struct Listed {
+pub struct ImageSummary {
     /// Digest of its manifest, or of the index of several.
     pub digest: Digest,
     /// Names it goes by.
@@ -32,7 +32,7 @@ pub struct Listed {
 
 /// Which images to take out.
 #[derive(Debug, Clone, Default)]
-pub struct Removal {
+pub struct RemoveOptions {
     /// Names, tags or digests; with `keep_last`, repositories, all of them if there is none.
     pub names: Vec<String>,
     /// Of each repository, keep so many: those that were added last.
@@ -43,12 +43,12 @@ pub struct Removal {
 
 impl Store {
     /// Its images, in the order they were added.
-    pub fn list(&self) -> Result<Vec<Listed>> {
-        let images = self.images()?.into_iter();
-        images.map(|(_, image)| self.listed(image)).collect()
+    pub fn list(&self) -> Result<Vec<ImageSummary>> {
+        let images = self.image_records()?.into_iter();
+        images.map(|(_, image)| self.summary(image)).collect()
     }
 
-    fn listed(&self, image: ImageRecord) -> Result<Listed> {
+    fn summary(&self, image: ImageRecord) -> Result<ImageSummary> {
         let (mut bytes, mut missing) = (0, 0);
         for digest in &image.blobs {
             match self.known_blob(digest)? {
@@ -56,7 +56,7 @@ impl Store {
                 None => missing += 1,
             }
         }
-        Ok(Listed {
+        Ok(ImageSummary {
             digest: image.root.digest,
             names: image.names,
             former: image.former,
@@ -67,23 +67,23 @@ impl Store {
         })
     }
 
-    /// Takes images out. What only they use stays until [`collect`](Self::collect).
-    pub fn remove(&self, removal: &Removal) -> Result<Vec<Listed>> {
+    /// Takes images out. What only they use stays until [`collect_garbage`](Self::collect_garbage).
+    pub fn remove(&self, removal: &RemoveOptions) -> Result<Vec<ImageSummary>> {
         let images = if let Some(keep) = removal.keep_last {
-            self.older(&removal.names, keep)?
+            self.outdated(&removal.names, keep)?
         } else {
             let named = removal.names.iter().map(|name| self.find(Some(name)));
             named.collect::<Result<Vec<_>>>()?
         };
         let mut batch = self.batch();
-        let mut removed: Vec<Listed> = Vec::new();
+        let mut removed: Vec<ImageSummary> = Vec::new();
         for (number, image) in images {
             batch.delete("images", &key(number))?;
             for name in index_keys(&image) {
                 batch.delete("names", &name)?;
             }
-            if removed.iter().all(|listed| listed.digest != image.root.digest) {
-                removed.push(self.listed(image)?);
+            if removed.iter().all(|summary| summary.digest != image.root.digest) {
+                removed.push(self.summary(image)?);
             }
         }
         if !removal.dry_run && !removed.is_empty() {
@@ -95,8 +95,8 @@ impl Store {
 
     /// Images of repositories, of all if none is named, but for those that are among the last `keep`
     /// of one. An image whose name went to another is still of that repository.
-    fn older(&self, repositories: &[String], keep: usize) -> Result<Vec<(u64, ImageRecord)>> {
-        let mut images = self.images()?;
+    fn outdated(&self, repositories: &[String], keep: usize) -> Result<Vec<(u64, ImageRecord)>> {
+        let mut images = self.image_records()?;
         images.sort_by_key(|(number, image)| (image.added.iter().max().copied(), *number));
         let mut groups: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (number, image) in &images {
@@ -131,16 +131,16 @@ impl Store {
     }
 
     /// The image of a digest, with its number.
-    pub(super) fn of_digest(&self, digest: &Digest) -> Result<Option<(u64, ImageRecord)>> {
-        self.indexed(&digest_key(digest))
+    pub(super) fn find_by_digest(&self, digest: &Digest) -> Result<Option<(u64, ImageRecord)>> {
+        self.lookup(&digest_key(digest))
     }
 
     /// The image that has a name, with its number.
-    pub(super) fn of_name(&self, name: &str) -> Result<Option<(u64, ImageRecord)>> {
-        self.indexed(&name_key(name))
+    pub(super) fn find_by_name(&self, name: &str) -> Result<Option<(u64, ImageRecord)>> {
+        self.lookup(&name_key(name))
     }
 
-    fn indexed(&self, name: &[u8]) -> Result<Option<(u64, ImageRecord)>> {
+    fn lookup(&self, name: &[u8]) -> Result<Option<(u64, ImageRecord)>> {
         let Some(number) = self.db.get("names", name)? else { return Ok(None) };
         let number = number_of(&number)?;
         let image: Option<ImageRecord> = self.db.json("images", &key(number))?;
@@ -148,12 +148,12 @@ impl Store {
     }
 
     /// The number of the next image.
-    pub(super) fn next_image(&self) -> Result<u64> {
+    pub(super) fn next_image_number(&self) -> Result<u64> {
         let last = self.db.at_or_before("images", &[0xff; 8])?;
         last.map_or(Ok(0), |(key, _)| Ok(number_of(&key)? + 1))
     }
 
-    pub(super) fn images(&self) -> Result<Vec<(u64, ImageRecord)>> {
+    pub(super) fn image_records(&self) -> Result<Vec<(u64, ImageRecord)>> {
         let entries = self.db.with_prefix("images", b"")?;
         entries
             .map(|entry| {
@@ -165,7 +165,7 @@ impl Store {
 
     /// An image by name, tag, digest, or the first digits of that; the only one there is without.
     pub(super) fn find(&self, wanted: Option<&str>) -> Result<(u64, ImageRecord)> {
-        let images = self.images()?;
+        let images = self.image_records()?;
         let Some(wanted) = wanted else {
             return match &images[..] {
                 [one] => Ok(one.clone()),
@@ -206,13 +206,13 @@ impl Store {
 }
 
 fn labels(images: &[(u64, ImageRecord)]) -> String {
-    let some = images.iter().take(MOST_LABELS).map(|(_, image)| image.label());
+    let some = images.iter().take(MAX_LABELS).map(|(_, image)| image.label());
     let mut text = some.collect::<Vec<_>>().join(", ");
-    if images.len() > MOST_LABELS {
-        let _ = write!(text, " and {} more", images.len() - MOST_LABELS);
+    if images.len() > MAX_LABELS {
+        let _ = write!(text, " and {} more", images.len() - MAX_LABELS);
     }
     text
 }
 
 /// A message names no more images than this.
-const MOST_LABELS: usize = 20;
+const MAX_LABELS: usize = 20;

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::record::{LayerRecord, PackHeader, Runs, take_step};
+use super::record::{ChunkRuns, LayerRecord, PackHeader, take_step};
 use super::table::Store;
 use crate::base::error::Result;
 use crate::base::limits::MAX_STORE_STEPS;
 use crate::model::digest::Digest;
 
 /// A set of chunks.
-pub(super) struct Marks(Vec<u64>);
+pub(super) struct ChunkSet(Vec<u64>);
 
-impl Marks {
+impl ChunkSet {
     pub(super) fn new(chunks: u64) -> Self {
         Self(vec![0; chunks.div_ceil(64) as usize])
     }
 
-    pub(super) fn has(&self, number: u64) -> bool {
+    pub(super) fn contains(&self, number: u64) -> bool {
         self.0.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
@@ -29,7 +29,7 @@ impl Marks {
         new
     }
 
-    pub(super) fn add_all(&mut self, chunks: &Runs) {
+    pub(super) fn add_all(&mut self, chunks: &ChunkRuns) {
         chunks.numbers().for_each(|number| {
             self.add(number);
         });
@@ -42,10 +42,10 @@ pub(super) fn chunk_count(packs: &[(u64, PackHeader)]) -> u64 {
 }
 
 /// Digests of blobs, diff IDs of layers, and chunks that images use.
-pub(super) struct Used {
+pub(super) struct UsedObjects {
     pub(super) blobs: BTreeSet<[u8; 32]>,
     pub(super) layers: BTreeSet<[u8; 32]>,
-    pub(super) chunks: Marks,
+    pub(super) chunks: ChunkSet,
 }
 
 impl Store {
@@ -54,16 +54,19 @@ impl Store {
         &self,
         images: impl Iterator<Item = &'a [Digest]>,
         chunks: u64,
-    ) -> Result<Used> {
-        let mut used =
-            Used { blobs: BTreeSet::new(), layers: BTreeSet::new(), chunks: Marks::new(chunks) };
+    ) -> Result<UsedObjects> {
+        let mut used = UsedObjects {
+            blobs: BTreeSet::new(),
+            layers: BTreeSet::new(),
+            chunks: ChunkSet::new(chunks),
+        };
         for digest in images.flatten() {
             if !used.blobs.insert(*digest.as_bytes()) {
                 continue;
             }
             // One that is missing was damaged, and is to be added again.
             let Some(record) = self.known_blob(digest)? else { continue };
-            let made = record.made;
+            let made = record.recipe;
             if let Some(chunks) = made.chunks() {
                 used.chunks.add_all(chunks);
             }
@@ -80,11 +83,11 @@ impl Store {
     pub(super) fn layer_chunks(
         &self,
         layer: &LayerRecord,
-        each: &mut dyn FnMut(&Runs),
+        each: &mut dyn FnMut(&ChunkRuns),
     ) -> Result<()> {
         each(&layer.steps);
-        each(&layer.heads);
-        let bytes = self.packs.all(&self.db, &layer.steps, MAX_STORE_STEPS)?;
+        each(&layer.headers);
+        let bytes = self.packs.read_chunks(&self.db, &layer.steps, MAX_STORE_STEPS)?;
         let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit());
         while !rest.is_empty() {
             let step = take_step(&mut rest, &mut end, limit)

@@ -58,10 +58,10 @@ use crate::base::error::Result;
 
 #[cfg(feature = "store")]
 pub use {
-    add::{Added, Options},
-    check::{CheckOptions, Checked},
-    gc::Collected,
-    images::{Listed, Removal},
+    add::{AddOptions, AddedImage},
+    check::{CheckOptions, CheckReport},
+    gc::GcStats,
+    images::{ImageSummary, RemoveOptions},
     pack::Packing,
     stats::{ImageStats, Stats},
     table::Store,

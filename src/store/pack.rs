@@ -13,22 +13,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::entry::Entry;
 use super::files::Folder;
-use super::record::{Hash, PackHeader, Runs, key, number_of};
+use super::record::{ChunkRuns, PackHeader, key, number_of};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::format::codec::zstd_prefix;
 use crate::model::content::{Budget, Source, SpoolWriter};
 
 /// Bytes that a pack may have in sight.
-pub(super) const REFERENCE: u64 = 16 << 20;
+pub(super) const MAX_REFERENCE: u64 = 16 << 20;
 /// Log2 of the window that holds both.
 const WINDOW: u32 = 25;
 /// Packs refer to packs that refer to packs, so deep: reading one may mean reading so many.
-pub(super) const DEPTH: u64 = 6;
+pub(super) const MAX_DEPTH: u64 = 6;
 /// Bytes of packs that are kept once they were read, in memory or in a temporary file. Files of a
 /// layer lie all over the store, and each pack stands on others: were few kept, one would be read
 /// again for every few files.
-const KEPT: u64 = 8 << 30;
+const MAX_CACHED: u64 = 8 << 30;
 
 /// A pack whose chunks are read and verified when they are first asked for.
 pub(super) struct Pack {
@@ -51,7 +51,7 @@ impl Pack {
         Self { first, header, ends, bytes: OnceLock::new(), reading: Mutex::new(()) }
     }
 
-    fn has(&self, number: u64) -> bool {
+    fn contains(&self, number: u64) -> bool {
         (self.first..self.first + self.ends.len() as u64).contains(&number)
     }
 
@@ -60,7 +60,7 @@ impl Pack {
     }
 
     /// Where a chunk lies in it, which is one of its own.
-    fn place(&self, number: u64) -> Range<u64> {
+    fn range_of(&self, number: u64) -> Range<u64> {
         let at = (number - self.first) as usize;
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
         start.into()..self.ends[at].into()
@@ -73,36 +73,36 @@ impl Pack {
 }
 
 /// Reads packs, and keeps those that were used last.
-pub(super) struct Packs {
+pub(super) struct PackReader {
     dir: PathBuf,
     budget: Arc<Budget>,
-    kept: Mutex<VecDeque<Arc<Pack>>>,
+    cached: Mutex<VecDeque<Arc<Pack>>>,
     /// How often a pack was read.
     #[cfg(test)]
     pub(super) reads: std::sync::atomic::AtomicUsize,
 }
 
-impl Packs {
+impl PackReader {
     /// What is read takes memory of `budget`.
     pub(super) fn new(dir: &Path, budget: &Arc<Budget>) -> Self {
         Self {
             dir: dir.to_owned(),
             budget: Arc::clone(budget),
-            kept: Mutex::default(),
+            cached: Mutex::default(),
             #[cfg(test)]
             reads: 0.into(),
         }
     }
 
     /// The pack that a chunk is in.
-    pub(super) fn of(&self, db: &Db, number: u64) -> Result<Arc<Pack>> {
-        self.at_depth(db, number, 2 * DEPTH)
+    pub(super) fn get(&self, db: &Db, number: u64) -> Result<Arc<Pack>> {
+        self.get_at_depth(db, number, 2 * MAX_DEPTH)
     }
 
-    fn at_depth(&self, db: &Db, number: u64, depth: u64) -> Result<Arc<Pack>> {
-        let pack = match self.known(number) {
+    fn get_at_depth(&self, db: &Db, number: u64, depth: u64) -> Result<Arc<Pack>> {
+        let pack = match self.cached(number) {
             Some(pack) => pack,
-            None => self.keep(header_of(db, number)?),
+            None => self.cache(header_of(db, number)?),
         };
         // Who comes second waits for the first. Packs refer to earlier ones only, so that nobody
         // waits in a circle.
@@ -118,25 +118,25 @@ impl Packs {
     }
 
     /// A pack that is kept, from now on as the one that was used last.
-    fn known(&self, number: u64) -> Option<Arc<Pack>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().rposition(|pack| pack.has(number))?;
-        let pack = kept.remove(at)?;
-        kept.push_back(Arc::clone(&pack));
+    fn cached(&self, number: u64) -> Option<Arc<Pack>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cached.iter().rposition(|pack| pack.contains(number))?;
+        let pack = cached.remove(at)?;
+        cached.push_back(Arc::clone(&pack));
         Some(pack)
     }
 
-    fn keep(&self, (first, header): (u64, PackHeader)) -> Arc<Pack> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn cache(&self, (first, header): (u64, PackHeader)) -> Arc<Pack> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been first.
-        if let Some(pack) = kept.iter().find(|pack| pack.first == first) {
+        if let Some(pack) = cached.iter().find(|pack| pack.first == first) {
             return Arc::clone(pack);
         }
         let pack = Arc::new(Pack::new(first, header));
-        kept.push_back(Arc::clone(&pack));
-        let mut held: u64 = kept.iter().map(|pack| pack.size()).sum();
-        while held > KEPT && kept.len() > 1 {
-            held -= kept.pop_front().map_or(0, |pack| pack.size());
+        cached.push_back(Arc::clone(&pack));
+        let mut held: u64 = cached.iter().map(|pack| pack.size()).sum();
+        while held > MAX_CACHED && cached.len() > 1 {
+            held -= cached.pop_front().map_or(0, |pack| pack.size());
         }
         pack
     }
@@ -146,11 +146,11 @@ impl Packs {
         self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let header = &pack.header;
         let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
-        let reference = self.join(db, &header.references, REFERENCE, depth)?;
+        let reference = self.join(db, &header.references, MAX_REFERENCE, depth)?;
         let frame = self.frame(db, pack.first, header)?;
-        let bytes = zstd_prefix::decompress(&frame, &reference, header.plain(), WINDOW)?;
+        let bytes = zstd_prefix::decompress(&frame, &reference, header.chunk_bytes(), WINDOW)?;
         for (number, (size, hash)) in (pack.first..).zip(&header.chunks) {
-            let place = pack.place(number);
+            let place = pack.range_of(number);
             let chunk = &bytes[place.start as usize..place.end as usize];
             if *size > 0 && *blake3::hash(chunk).as_bytes() != *hash {
                 return Err(db.damaged(&format!("chunk {number} is not what it was")));
@@ -163,52 +163,52 @@ impl Packs {
             return Ok(Arc::new(spool));
         }
         // There is no room to keep it. That is no damage, but the others must go.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(Arc::new(bytes))
     }
 
     /// A pack's frame, which is verified.
     fn frame(&self, db: &Db, first: u64, header: &PackHeader) -> Result<Vec<u8>> {
-        let name = Folder::Packs.name(header.place.file);
+        let name = Folder::Packs.name(header.location.file);
         let read = || -> Result<Vec<u8>> {
             let file = File::open(self.dir.join(&name))?;
-            let entry = Entry::read(&file, header.place.offset)?;
-            let head = PackHeader::parse_head(&entry.head, header.place);
+            let entry = Entry::read(&file, header.location.offset)?;
+            let head = PackHeader::parse_head(&entry.head, header.location);
             if head.is_none_or(|(at, found)| at != first || found != *header) {
                 return Err(Error::malformed("there is another pack"));
             }
-            entry.body(&file)
+            entry.read_body(&file)
         };
         read().map_err(|e| match (e.kind(), e.io_kind()) {
             (ErrorKind::Malformed, _) => db.damaged(&format!("{name}: {e}")),
-            (_, Some(io::ErrorKind::NotFound)) => missing(db, &name, first, header),
+            (_, Some(io::ErrorKind::NotFound)) => missing_file(db, &name, first, header),
             _ => e.context(format!("reading {name}")),
         })
     }
 
     /// Drops a pack that has changed.
     pub(super) fn forget(&self, first: u64) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|pack| pack.first != first);
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.retain(|pack| pack.first != first);
     }
 
     #[cfg(test)]
     pub(super) fn forget_all(&self) {
-        self.kept.lock().unwrap().clear();
+        self.cached.lock().unwrap().clear();
     }
 
     /// The bytes of chunks.
-    pub(super) fn all(&self, db: &Db, chunks: &Runs, limit: u64) -> Result<Vec<u8>> {
-        self.join(db, chunks, limit, 2 * DEPTH)
+    pub(super) fn read_chunks(&self, db: &Db, chunks: &ChunkRuns, limit: u64) -> Result<Vec<u8>> {
+        self.join(db, chunks, limit, 2 * MAX_DEPTH)
     }
 
-    fn join(&self, db: &Db, chunks: &Runs, limit: u64, depth: u64) -> Result<Vec<u8>> {
+    fn join(&self, db: &Db, chunks: &ChunkRuns, limit: u64, depth: u64) -> Result<Vec<u8>> {
         let chunks = ChunkReader { depth, ..ChunkReader::new(self, db, chunks.clone()) };
         if chunks.runs.as_slice().is_empty() {
             return Ok(Vec::new());
         }
         // Room that is not written to is no memory; a list that grows is twice that for a while.
-        let mut bytes = Vec::with_capacity(limit.min(REFERENCE) as usize + 1);
+        let mut bytes = Vec::with_capacity(limit.min(MAX_REFERENCE) as usize + 1);
         chunks.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
             return Err(db.damaged(&format!("more than {limit} bytes are named together")));
@@ -219,19 +219,20 @@ impl Packs {
 
 /// A pack's header by one of its chunks, which must be there.
 pub(super) fn header_of(db: &Db, number: u64) -> Result<(u64, PackHeader)> {
-    let (at, value) = db.at_or_before("packs", &key(number))?.ok_or_else(|| gone(db, number))?;
+    let (at, value) =
+        db.at_or_before("packs", &key(number))?.ok_or_else(|| missing_chunk(db, number))?;
     let first = number_of(&at)?;
     let header = parse(db, first, &value)?;
     let chunk = usize::try_from(number - first).ok().and_then(|i| header.chunks.get(i));
     if chunk.is_none_or(|(bytes, _)| *bytes == 0) {
-        return Err(gone(db, number));
+        return Err(missing_chunk(db, number));
     }
     Ok((first, header))
 }
 
 /// Says that the file of a pack is lost, unless the pack was moved or taken out since the index was
 /// opened.
-fn missing(db: &Db, name: &str, first: u64, header: &PackHeader) -> Error {
+fn missing_file(db: &Db, name: &str, first: u64, header: &PackHeader) -> Error {
     let moved = |now: Db| -> Result<bool> {
         let value = now.get("packs", &key(first))?;
         Ok(value.and_then(|value| PackHeader::parse(&value, first)).as_ref() != Some(header))
@@ -249,7 +250,7 @@ pub(super) fn parse(db: &Db, first: u64, value: &[u8]) -> Result<PackHeader> {
         .ok_or_else(|| db.damaged(&format!("the header of pack {first} makes no sense")))
 }
 
-fn gone(db: &Db, number: u64) -> Error {
+fn missing_chunk(db: &Db, number: u64) -> Error {
     db.damaged(&format!("chunk {number} is missing"))
 }
 
@@ -268,16 +269,16 @@ pub struct Packing {
 
 /// Memory of a thread that compresses a pack: the pack, what it is compressed against, what comes
 /// out, and zstd's tables at level 12.
-const THREAD: u64 = 96 << 20;
+const MEMORY_PER_THREAD: u64 = 96 << 20;
 /// Entries that zstd's tables have where there is less.
 const SMALL_TABLES: u32 = 20;
 
 impl Packing {
     /// Divides `memory` between at most `threads` and what is read.
     pub fn new(level: i32, memory: u64, threads: usize) -> Self {
-        let threads = ((memory / 4 * 3 / THREAD) as usize).clamp(1, threads);
-        let spool = memory.saturating_sub(threads as u64 * THREAD).max(memory / 4);
-        let table_log = (memory < 2 * THREAD).then_some(SMALL_TABLES);
+        let threads = ((memory / 4 * 3 / MEMORY_PER_THREAD) as usize).clamp(1, threads);
+        let spool = memory.saturating_sub(threads as u64 * MEMORY_PER_THREAD).max(memory / 4);
+        let table_log = (memory < 2 * MEMORY_PER_THREAD).then_some(SMALL_TABLES);
         Self { level, threads, spool, table_log }
     }
 
@@ -289,7 +290,7 @@ impl Packing {
 
 /// Reads chunks one after the other.
 pub(super) struct ChunkReader<'a> {
-    packs: &'a Packs,
+    packs: &'a PackReader,
     db: &'a Db,
     /// How many packs deep references may go.
     depth: u64,
@@ -301,11 +302,11 @@ pub(super) struct ChunkReader<'a> {
 }
 
 impl<'a> ChunkReader<'a> {
-    pub(super) fn new(packs: &'a Packs, db: &'a Db, chunks: Runs) -> Self {
-        Self { packs, db, depth: 2 * DEPTH, runs: chunks.0.into_iter(), left: 0..0, now: None }
+    pub(super) fn new(packs: &'a PackReader, db: &'a Db, chunks: ChunkRuns) -> Self {
+        Self { packs, db, depth: 2 * MAX_DEPTH, runs: chunks.0.into_iter(), left: 0..0, now: None }
     }
 
-    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+    fn read_next(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
             if let Some((pack, rest)) = &mut self.now
                 && !rest.is_empty()
@@ -320,12 +321,12 @@ impl<'a> ChunkReader<'a> {
                 self.left = first..first.saturating_add(count);
                 continue;
             };
-            let known = self.now.take().map(|(pack, _)| pack).filter(|p| p.has(number));
+            let known = self.now.take().map(|(pack, _)| pack).filter(|p| p.contains(number));
             let pack = match known {
                 Some(pack) => pack,
-                None => self.packs.at_depth(self.db, number, self.depth)?,
+                None => self.packs.get_at_depth(self.db, number, self.depth)?,
             };
-            let place = pack.place(number);
+            let place = pack.range_of(number);
             self.now = Some((pack, place));
         }
     }
@@ -336,9 +337,6 @@ impl Read for ChunkReader<'_> {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.next(buf).map_err(io::Error::from)
+        self.read_next(buf).map_err(io::Error::from)
     }
 }
-
-/// Chunks of a pack that is being filled, with their hashes.
-pub(super) type Filled = Vec<(u32, Hash)>;

@@ -5,14 +5,14 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::pack::{DEPTH, Filled, Packing, REFERENCE};
-use super::record::{Hash, PACK, PackHeader, key, number_of};
+use super::pack::{MAX_DEPTH, MAX_REFERENCE, Packing};
+use super::record::{FULL_PACK, Hash, PackHeader, key, number_of};
 use super::table::Store;
 use crate::base::chunker;
 use crate::base::error::Result;
 
 /// An older file that is much like a new one.
-pub(super) struct Older {
+pub(super) struct OlderFile {
     pub(super) chunks: Vec<OlderChunk>,
     pub(super) bytes: u64,
 }
@@ -34,13 +34,13 @@ pub(super) struct Packer<'a> {
     /// The pack being filled: number of its first chunk, its bytes, its chunks.
     first: u64,
     bytes: Vec<u8>,
-    filled: Filled,
+    filled: Vec<(u32, Hash)>,
     /// What it is to have in sight.
     references: Vec<u64>,
-    referred: u64,
+    reference_bytes: u64,
     depth: u64,
     /// Packs that are full.
-    full: Vec<Full>,
+    full: Vec<FullPack>,
     /// Chunks that are in no pack yet that was written.
     pending: BTreeMap<Hash, u64>,
     /// Bytes that were new, before compression.
@@ -50,7 +50,7 @@ pub(super) struct Packer<'a> {
 }
 
 /// A pack that waits to be compressed.
-struct Full {
+struct FullPack {
     first: u64,
     bytes: Vec<u8>,
     header: PackHeader,
@@ -64,9 +64,9 @@ impl<'a> Packer<'a> {
             packing,
             first,
             bytes: Vec::new(),
-            filled: Filled::new(),
+            filled: Vec::new(),
             references: Vec::new(),
-            referred: 0,
+            reference_bytes: 0,
             depth: 0,
             full: Vec::new(),
             pending: BTreeMap::new(),
@@ -76,7 +76,7 @@ impl<'a> Packer<'a> {
     }
 
     /// The number of a chunk that is there.
-    pub(super) fn known(&self, hash: &Hash) -> Result<Option<u64>> {
+    pub(super) fn find(&self, hash: &Hash) -> Result<Option<u64>> {
         if let Some(number) = self.pending.get(hash) {
             return Ok(Some(*number));
         }
@@ -85,16 +85,16 @@ impl<'a> Packer<'a> {
 
     /// Adds a chunk, unless it is there. `sight` is what it is like, where it lies in its file and
     /// that file's size.
-    pub(super) fn chunk(
+    pub(super) fn add_chunk(
         &mut self,
         bytes: &[u8],
-        sight: Option<(&Older, Range<u64>, u64)>,
+        reference: Option<(&OlderFile, Range<u64>, u64)>,
     ) -> Result<u64> {
         let hash = *blake3::hash(bytes).as_bytes();
-        if let Some(number) = self.known(&hash)? {
+        if let Some(number) = self.find(&hash)? {
             return Ok(number);
         }
-        if let Some((older, range, size)) = sight {
+        if let Some((older, range, size)) = reference {
             self.refer(older, &range, size);
         }
         let number = self.first + self.filled.len() as u64;
@@ -102,7 +102,7 @@ impl<'a> Packer<'a> {
         self.filled.push((bytes.len() as u32, hash));
         self.bytes.extend_from_slice(bytes);
         self.new_bytes += bytes.len() as u64;
-        if self.bytes.len() >= PACK {
+        if self.bytes.len() >= FULL_PACK {
             self.seal();
             if self.full.len() >= self.packing.threads {
                 self.flush()?;
@@ -112,16 +112,17 @@ impl<'a> Packer<'a> {
     }
 
     /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
-    fn refer(&mut self, older: &Older, range: &Range<u64>, size: u64) {
+    fn refer(&mut self, older: &OlderFile, range: &Range<u64>, size: u64) {
         let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
         let around = chunker::MAX as u64;
         let (from, to) = (scale(range.start).saturating_sub(around), scale(range.end) + around);
         let start = older.chunks.partition_point(|c| c.at < from).saturating_sub(1);
         for chunk in older.chunks[start..].iter().take_while(|c| c.at < to) {
-            let fits = chunk.depth < DEPTH && self.referred + chunk.bytes <= REFERENCE;
+            let fits =
+                chunk.depth < MAX_DEPTH && self.reference_bytes + chunk.bytes <= MAX_REFERENCE;
             if fits && !self.references.contains(&chunk.number) {
                 self.references.push(chunk.number);
-                self.referred += chunk.bytes;
+                self.reference_bytes += chunk.bytes;
                 self.depth = self.depth.max(chunk.depth + 1);
             }
         }
@@ -136,8 +137,8 @@ impl<'a> Packer<'a> {
         let next = self.first + chunks.len() as u64;
         let header = PackHeader { chunks, references, depth: self.depth, ..PackHeader::default() };
         let bytes = std::mem::take(&mut self.bytes);
-        self.full.push(Full { first: self.first, bytes, header });
-        (self.first, self.referred, self.depth) = (next, 0, 0);
+        self.full.push(FullPack { first: self.first, bytes, header });
+        (self.first, self.reference_bytes, self.depth) = (next, 0, 0);
     }
 
     /// Compresses the packs that are full, and writes them.
@@ -148,20 +149,21 @@ impl<'a> Packer<'a> {
             .par_iter()
             .with_max_len(1)
             .map(|pack| {
-                let limit = REFERENCE + 1;
-                let reference = store.packs.all(&store.db, &pack.header.references, limit)?;
+                let limit = MAX_REFERENCE + 1;
+                let reference =
+                    store.packs.read_chunks(&store.db, &pack.header.references, limit)?;
                 packing.encode(&pack.bytes, &reference)
             })
             .collect();
         let frames: Vec<Vec<u8>> = frames.into_iter().collect::<Result<_>>()?;
         for (pack, frame) in self.full.iter_mut().zip(&frames) {
-            pack.header.frame = frame.len() as u64;
-            self.stored_bytes += pack.header.frame;
+            pack.header.frame_bytes = frame.len() as u64;
+            self.stored_bytes += pack.header.frame_bytes;
         }
         let packs = self.full.iter().zip(&frames).map(|(p, f)| (p.first, &p.header, &f[..]));
         let places = store.write_packs(&packs.collect::<Vec<_>>())?;
         for (mut pack, place) in self.full.drain(..).zip(places) {
-            pack.header.place = place;
+            pack.header.location = place;
             let mut batch = store.batch();
             batch.put("packs", &key(pack.first), &pack.header.to_value())?;
             for (i, (_, hash)) in pack.header.chunks.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pack::ChunkReader;
-use super::record::{BlobRecord, ImageRecord, LayerRecord, Made, Runs, take_step};
+use super::record::{BlobRecipe, BlobRecord, ChunkRuns, ImageRecord, LayerRecord, take_step};
 use super::table::Store;
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_STEPS;
@@ -29,19 +29,19 @@ pub(super) fn place(
 ) -> Result<Place> {
     let store = Arc::new(Store::open_read(dir, budget)?);
     let (_, image) = store.find(wanted)?;
-    let stored = Stored { store, image, workers, budget: Arc::clone(budget) };
+    let stored = StoredImage { store, image, workers, budget: Arc::clone(budget) };
     Ok(Place::new(stored, Transport::Store, budget))
 }
 
 /// One image of a store.
-struct Stored {
+struct StoredImage {
     store: Arc<Store>,
     image: ImageRecord,
     workers: u32,
     budget: Arc<Budget>,
 }
 
-impl Files for Stored {
+impl Files for StoredImage {
     fn get(&self, path: &str) -> Result<Option<Source>> {
         if path == "index.json" {
             return Ok(Some(Arc::new(self.index()?)));
@@ -49,7 +49,7 @@ impl Files for Stored {
         let Some(digest) = self.image.blobs.iter().find(|d| blob_path(d) == path) else {
             return Ok(None);
         };
-        Ok(Some(Arc::new(Lazy {
+        Ok(Some(Arc::new(LazyBlob {
             store: Arc::clone(&self.store),
             digest: *digest,
             record: self.store.blob(digest)?,
@@ -60,7 +60,7 @@ impl Files for Stored {
     }
 }
 
-impl Stored {
+impl StoredImage {
     fn index(&self) -> Result<Vec<u8>> {
         let named = |full: &String| {
             let mut root = self.image.root.clone();
@@ -83,7 +83,7 @@ impl Stored {
 /// A blob that is made when it is first read. Making it runs on rayon with `made` locked, so one
 /// must not be shared by several tasks: a thread that waits inside may take up another task, which
 /// would then wait for its own lock.
-struct Lazy {
+struct LazyBlob {
     store: Arc<Store>,
     digest: Digest,
     record: BlobRecord,
@@ -92,7 +92,7 @@ struct Lazy {
     made: Mutex<Option<Source>>,
 }
 
-impl ReadAt for Lazy {
+impl ReadAt for LazyBlob {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         // Who comes second waits for the first.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +100,7 @@ impl ReadAt for Lazy {
             Arc::clone(source)
         } else {
             let out = SpoolWriter::new(&self.budget);
-            let spool = self.store.make(&self.digest, &self.record, self.workers, out)?;
+            let spool = self.store.build_blob(&self.digest, &self.record, self.workers, out)?;
             Arc::clone(made.insert(Arc::new(spool.finish()?)))
         };
         drop(made);
@@ -114,7 +114,7 @@ impl ReadAt for Lazy {
 
 impl Store {
     /// Makes a blob, and verifies its digest.
-    pub(super) fn make<W: io::Write + Send + 'static>(
+    pub(super) fn build_blob<W: io::Write + Send + 'static>(
         &self,
         digest: &Digest,
         record: &BlobRecord,
@@ -123,24 +123,24 @@ impl Store {
     ) -> Result<W> {
         let place = || format!("making blob {digest} from the store");
         let mut out = Hashing::new(out);
-        match &record.made {
-            Made::Document(chunks) | Made::Kept(chunks) => {
+        match &record.recipe {
+            BlobRecipe::Document(chunks) | BlobRecipe::Verbatim(chunks) => {
                 let mut chunks = ChunkReader::new(&self.packs, &self.db, chunks.clone());
                 copy(&mut chunks, &mut out).with_context(place)?;
             }
-            Made::Recoded { diff_id, corrections } => {
+            BlobRecipe::Recoded { diff_id, corrections } => {
                 let layer = self.layer(diff_id).with_context(place)?;
                 let corrections = corrections.clone();
                 let mut corrections = ChunkReader::new(&self.packs, &self.db, corrections);
-                let mut tar = buffered(self.tar(&layer)?);
+                let mut tar = buffered(self.tar_reader(&layer)?);
                 recode::rebuild(&mut tar, &mut corrections, record.bytes, &mut out)
                     .with_context(place)?;
             }
-            Made::Compressed { diff_id, compression } => {
+            BlobRecipe::Compressed { diff_id, compression } => {
                 let layer = self.layer(diff_id).with_context(place)?;
-                let compression = Made::compression(compression).with_context(place)?;
+                let compression = BlobRecipe::compression(compression).with_context(place)?;
                 let mut encoder = Encoder::new(out, &compression, workers, layer.tar_bytes)?;
-                copy(&mut self.tar(&layer)?, &mut encoder).with_context(place)?;
+                copy(&mut self.tar_reader(&layer)?, &mut encoder).with_context(place)?;
                 (out, _) = encoder.finish()?;
             }
         }
@@ -153,13 +153,14 @@ impl Store {
     }
 
     /// Reads chunks, and verifies that they have `digest`.
-    pub(super) fn verify_chunks(&self, digest: &Digest, chunks: &Runs) -> Result<()> {
+    pub(super) fn verify_chunks(&self, digest: &Digest, chunks: &ChunkRuns) -> Result<()> {
         self.verify(digest, &mut ChunkReader::new(&self.packs, &self.db, chunks.clone()))
     }
 
     /// Reads a layer's tar, and verifies its diff ID.
     pub(super) fn verify_tar(&self, diff_id: &Digest, layer: &LayerRecord) -> Result<()> {
-        self.verify(diff_id, &mut self.tar(layer)?).with_context(|| format!("layer {diff_id}"))
+        self.verify(diff_id, &mut self.tar_reader(layer)?)
+            .with_context(|| format!("layer {diff_id}"))
     }
 
     fn verify(&self, digest: &Digest, bytes: &mut impl Read) -> Result<()> {
@@ -173,11 +174,11 @@ impl Store {
     }
 
     /// A layer's tar, as a stream.
-    pub(super) fn tar(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
-        let steps = self.packs.all(&self.db, &layer.steps, MAX_STORE_STEPS)?;
-        let heads = ChunkReader::new(&self.packs, &self.db, layer.heads.clone());
+    pub(super) fn tar_reader(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
+        let steps = self.packs.read_chunks(&self.db, &layer.steps, MAX_STORE_STEPS)?;
+        let heads = ChunkReader::new(&self.packs, &self.db, layer.headers.clone());
         let limit = self.limit();
-        Ok(Tar { store: self, steps, at: 0, end: 0, limit, heads: heads.take(0), file: None }
+        Ok(TarReader { store: self, steps, at: 0, end: 0, limit, heads: heads.take(0), file: None }
             .take(layer.tar_bytes.saturating_add(1)))
     }
 }
@@ -190,7 +191,7 @@ fn buffered<R: Read>(from: R) -> io::BufReader<R> {
     io::BufReader::with_capacity(1 << 17, from)
 }
 
-struct Tar<'a> {
+struct TarReader<'a> {
     store: &'a Store,
     steps: Vec<u8>,
     at: usize,
@@ -200,7 +201,7 @@ struct Tar<'a> {
     file: Option<ChunkReader<'a>>,
 }
 
-impl Read for Tar<'_> {
+impl Read for TarReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             let n = self.heads.read(buf)?;
@@ -221,7 +222,7 @@ impl Read for Tar<'_> {
             let step = take_step(&mut rest, &mut self.end, self.limit)
                 .ok_or_else(|| Error::malformed("a layer of the store is damaged"))?;
             self.at = self.steps.len() - rest.len();
-            self.heads.set_limit(step.heads);
+            self.heads.set_limit(step.header_bytes);
             self.file = Some(ChunkReader::new(&self.store.packs, &self.store.db, step.file));
         }
     }

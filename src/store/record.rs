@@ -14,9 +14,9 @@ pub type Hash = [u8; 32];
 
 /// Numbers of chunks, in order: mostly runs of consecutive ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Runs(pub Vec<(u64, u64)>);
+pub struct ChunkRuns(pub Vec<(u64, u64)>);
 
-impl Runs {
+impl ChunkRuns {
     /// Adds a number at the end.
     pub fn push(&mut self, number: u64) {
         match self.0.last_mut() {
@@ -46,7 +46,7 @@ impl Runs {
     }
 
     /// Whether all chunks are below `limit`, the number that no chunk has yet.
-    pub fn below(&self, limit: u64) -> bool {
+    pub fn all_below(&self, limit: u64) -> bool {
         self.0.iter().all(|(first, count)| first.checked_add(*count).is_some_and(|n| n <= limit))
     }
 
@@ -81,7 +81,7 @@ impl Runs {
     }
 }
 
-impl FromIterator<u64> for Runs {
+impl FromIterator<u64> for ChunkRuns {
     fn from_iter<T: IntoIterator<Item = u64>>(numbers: T) -> Self {
         let mut runs = Self::default();
         numbers.into_iter().for_each(|number| runs.push(number));
@@ -91,7 +91,7 @@ impl FromIterator<u64> for Runs {
 
 /// Where a pack lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct PackLocation {
     /// Number of the file.
     pub file: u64,
     /// Where it begins there.
@@ -102,28 +102,28 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PackHeader {
     /// Where it lies, which its own file does not say.
-    pub place: Place,
+    pub location: PackLocation,
     /// Bytes and hash of each chunk; of one that is gone, 0 bytes.
     pub chunks: Vec<(u32, Hash)>,
     /// Chunks of earlier packs that it was compressed with in sight.
-    pub references: Runs,
+    pub references: ChunkRuns,
     /// How many packs deep the references go.
     pub depth: u64,
     /// Bytes of its frame.
-    pub frame: u64,
+    pub frame_bytes: u64,
 }
 
 /// Bytes of chunks in a full pack.
-pub const PACK: usize = 8 << 20;
-/// The most: it is full when it has reached [`PACK`].
-pub const MAX_PACK: u64 = (PACK + crate::base::chunker::MAX) as u64;
+pub const FULL_PACK: usize = 8 << 20;
+/// The most: it is full when it has reached [`FULL_PACK`].
+pub const MAX_PACK: u64 = (FULL_PACK + crate::base::chunker::MAX) as u64;
 
 impl PackHeader {
     /// As a value of the index.
     pub fn to_value(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
-        varint::put(&mut out, self.place.file);
-        varint::put(&mut out, self.place.offset);
+        varint::put(&mut out, self.location.file);
+        varint::put(&mut out, self.location.offset);
         self.put(&mut out);
         out
     }
@@ -146,22 +146,23 @@ impl PackHeader {
         }
         self.references.put(out, &mut 0);
         varint::put(out, self.depth);
-        varint::put(out, self.frame);
+        varint::put(out, self.frame_bytes);
     }
 
     /// The opposite of [`to_value`](Self::to_value).
     pub fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
-        let place = Place { file: varint::take(&mut bytes)?, offset: varint::take(&mut bytes)? };
-        Self::take(bytes, first, place)
+        let location =
+            PackLocation { file: varint::take(&mut bytes)?, offset: varint::take(&mut bytes)? };
+        Self::take(bytes, first, location)
     }
 
     /// The opposite of [`to_head`](Self::to_head), with the first number.
-    pub fn parse_head(mut bytes: &[u8], place: Place) -> Option<(u64, Self)> {
+    pub fn parse_head(mut bytes: &[u8], location: PackLocation) -> Option<(u64, Self)> {
         let first = varint::take(&mut bytes)?;
-        Some((first, Self::take(bytes, first, place)?))
+        Some((first, Self::take(bytes, first, location)?))
     }
 
-    fn take(mut bytes: &[u8], first: u64, place: Place) -> Option<Self> {
+    fn take(mut bytes: &[u8], first: u64, location: PackLocation) -> Option<Self> {
         let count = varint::take(&mut bytes)?;
         if count == 0 || count > bytes.len() as u64 || first.checked_add(count).is_none() {
             return None;
@@ -178,19 +179,19 @@ impl PackHeader {
             total += u64::from(size);
             chunks.push((size, hash));
         }
-        let references = Runs::take(&mut bytes, &mut 0, first)?;
-        let (depth, frame) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
+        let references = ChunkRuns::take(&mut bytes, &mut 0, first)?;
+        let (depth, frame_bytes) = (varint::take(&mut bytes)?, varint::take(&mut bytes)?);
         (bytes.is_empty() && total <= MAX_PACK).then_some(Self {
-            place,
+            location,
             chunks,
             references,
             depth,
-            frame,
+            frame_bytes,
         })
     }
 
     /// Bytes of its chunks.
-    pub fn plain(&self) -> u64 {
+    pub fn chunk_bytes(&self) -> u64 {
         self.chunks.iter().map(|(bytes, _)| u64::from(*bytes)).sum()
     }
 }
@@ -200,31 +201,32 @@ impl PackHeader {
 pub struct LayerRecord {
     /// Bytes of the tar.
     pub tar_bytes: u64,
-    /// The [`Step`]s.
-    pub steps: Runs,
+    /// The [`TarStep`]s.
+    pub steps: ChunkRuns,
     /// Everything that is not in a file: headers and padding.
-    pub heads: Runs,
+    #[serde(rename = "heads")]
+    pub headers: ChunkRuns,
 }
 
 /// A piece of a tar: headers, then a file's chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct TarStep {
     /// Bytes of headers and padding.
-    pub heads: u64,
+    pub header_bytes: u64,
     /// The file.
-    pub file: Runs,
+    pub file: ChunkRuns,
 }
 
 /// Appends a step.
-pub fn put_step(out: &mut Vec<u8>, step: &Step, end: &mut u64) {
-    varint::put(out, step.heads);
+pub fn put_step(out: &mut Vec<u8>, step: &TarStep, end: &mut u64) {
+    varint::put(out, step.header_bytes);
     step.file.put(out, end);
 }
 
 /// Takes a step from the front of `bytes`.
-pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Step> {
-    let heads = varint::take(bytes)?;
-    Some(Step { heads, file: Runs::take(bytes, end, limit)? })
+pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<TarStep> {
+    let header_bytes = varint::take(bytes)?;
+    Some(TarStep { header_bytes, file: ChunkRuns::take(bytes, end, limit)? })
 }
 
 /// How a blob is made again.
@@ -233,17 +235,19 @@ pub struct BlobRecord {
     /// Its size in bytes.
     pub bytes: u64,
     /// How.
-    pub made: Made,
+    #[serde(rename = "made")]
+    pub recipe: BlobRecipe,
 }
 
 /// What a blob is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Made {
+pub enum BlobRecipe {
     /// A manifest, a config or an index: these chunks, one after the other.
-    Document(Runs),
+    Document(ChunkRuns),
     /// A layer that can't be made of its tar: the chunks of its blob.
-    Kept(Runs),
+    #[serde(rename = "kept")]
+    Verbatim(ChunkRuns),
     /// The tar of this diff ID, compressed so.
     Compressed {
         /// The tar.
@@ -256,15 +260,15 @@ pub enum Made {
         /// The tar.
         diff_id: Digest,
         /// What [`recode`](crate::format::recode) needs beside it.
-        corrections: Runs,
+        corrections: ChunkRuns,
     },
 }
 
-impl Made {
+impl BlobRecipe {
     /// The chunks that it names itself.
-    pub fn chunks(&self) -> Option<&Runs> {
+    pub fn chunks(&self) -> Option<&ChunkRuns> {
         match self {
-            Self::Document(chunks) | Self::Kept(chunks) => Some(chunks),
+            Self::Document(chunks) | Self::Verbatim(chunks) => Some(chunks),
             Self::Recoded { corrections, .. } => Some(corrections),
             Self::Compressed { .. } => None,
         }
@@ -274,7 +278,7 @@ impl Made {
     pub fn diff_id(&self) -> Option<&Digest> {
         match self {
             Self::Compressed { diff_id, .. } | Self::Recoded { diff_id, .. } => Some(diff_id),
-            Self::Document(_) | Self::Kept(_) => None,
+            Self::Document(_) | Self::Verbatim(_) => None,
         }
     }
 
@@ -342,8 +346,8 @@ mod tests {
 
     use super::*;
 
-    fn runs() -> impl Strategy<Value = Runs> {
-        prop::collection::vec((0u64..1 << 40, 1u64..1000), 0..20).prop_map(Runs)
+    fn runs() -> impl Strategy<Value = ChunkRuns> {
+        prop::collection::vec((0u64..1 << 40, 1u64..1000), 0..20).prop_map(ChunkRuns)
     }
 
     proptest! {
@@ -352,12 +356,12 @@ mod tests {
             chunks in prop::collection::vec((1u32..1000, any::<Hash>()), 1..20),
             references in runs(), depth in 0u64..9, frame in any::<u64>(), file in any::<u64>(),
         ) {
-            let place = Place { file, offset: frame };
-            let header = PackHeader { place, chunks, references, depth, frame };
+            let location = PackLocation { file, offset: frame };
+            let header = PackHeader { location, chunks, references, depth, frame_bytes: frame };
             prop_assert_eq!(PackHeader::parse(&header.to_value(), 1 << 41), Some(header.clone()));
             let head = header.to_head(1 << 41);
             let want = Some((1 << 41, header.clone()));
-            prop_assert_eq!(PackHeader::parse_head(&head, place), want);
+            prop_assert_eq!(PackHeader::parse_head(&head, location), want);
             // No pack refers to itself or what comes after it.
             let refers = !header.references.0.is_empty();
             prop_assert_eq!(PackHeader::parse(&header.to_value(), 0).is_none(), refers);
@@ -367,12 +371,12 @@ mod tests {
         fn steps_come_back(list in prop::collection::vec((any::<u32>(), runs()), 0..20)) {
             let (mut bytes, mut end) = (Vec::new(), 0);
             for (heads, file) in &list {
-                let step = Step { heads: u64::from(*heads), file: file.clone() };
+                let step = TarStep { header_bytes: u64::from(*heads), file: file.clone() };
                 put_step(&mut bytes, &step, &mut end);
             }
             let (mut rest, mut end) = (&bytes[..], 0);
             for (heads, file) in list {
-                prop_assert_eq!(take_step(&mut rest, &mut end, 1 << 42), Some(Step { heads: heads.into(), file }));
+                prop_assert_eq!(take_step(&mut rest, &mut end, 1 << 42), Some(TarStep { header_bytes: heads.into(), file }));
             }
             prop_assert!(rest.is_empty());
         }
@@ -380,8 +384,8 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = PackHeader::parse(&bytes, 1000);
-            let _ = PackHeader::parse_head(&bytes, Place::default());
-            let _ = Runs::parse(&bytes, 1000);
+            let _ = PackHeader::parse_head(&bytes, PackLocation::default());
+            let _ = ChunkRuns::parse(&bytes, 1000);
             let (mut rest, mut end) = (&bytes[..], 0);
             while !rest.is_empty() && take_step(&mut rest, &mut end, 1 << 42).is_some() {}
         }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::entry;
-use super::files::{self, End, Folder, RecordWriter, State};
-use super::record::{ImageRecord, PackHeader, Place, key};
+use super::files::{self, FileEnd, Folder, RecordWriter, State};
+use super::record::{ImageRecord, PackHeader, PackLocation, key};
 use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};
@@ -15,7 +15,7 @@ use crate::base::error::{Context, Error, Result};
 const BATCH: usize = 10_000;
 
 /// Makes the index of the store in `dir` again; says what was found.
-pub(super) fn remake_index(dir: &Path) -> Result<String> {
+pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
     if Folder::Packs.list(dir)?.is_empty() && Folder::Records.list(dir)?.is_empty() {
         return Err(Error::malformed(format!(
             "there are neither packs nor records in {}, of which an index could be made",
@@ -35,7 +35,7 @@ pub(super) fn remake_index(dir: &Path) -> Result<String> {
             Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))
         };
         let ends = packs.iter().map(|(first, header)| first + header.chunks.len() as u64);
-        let new = |file: u64| End { file: file + 1, end: 0 };
+        let new = |file: u64| FileEnd { file: file + 1, end: 0 };
         let mut state = State {
             next: ends.max().unwrap_or(0).max(next),
             packs: new(last(Folder::Packs)?),
@@ -94,7 +94,7 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
         let path = Folder::Packs.path(dir, file);
         // What is damaged there was found out, or will be when it is used.
         entry::scan(&path, u64::MAX, &mut |_, entry| {
-            let place = Place { file, offset: entry.offset };
+            let place = PackLocation { file, offset: entry.offset };
             if let Some((first, header)) = PackHeader::parse_head(&entry.head, place) {
                 found.insert(first, header);
             }
@@ -124,7 +124,7 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
 fn records(dir: &Path) -> Result<(Records, u64, u64)> {
     let (mut records, mut next, mut damaged) = (Records::new(), 0, 0);
     for (file, end) in Folder::Records.list(dir)? {
-        let (limit, bad) = files::replay(dir, End { file, end }, &mut |table, key, value| {
+        let (limit, bad) = files::replay(dir, FileEnd { file, end }, &mut |table, key, value| {
             let key = (table, key.into());
             match value {
                 Some(value) => records.insert(key, value.into()),

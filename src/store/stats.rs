@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::marks::{Marks, chunk_count};
-use super::record::{Made, PackHeader, Runs};
+use super::marks::{ChunkSet, chunk_count};
+use super::record::{BlobRecipe, ChunkRuns, PackHeader};
 use super::table::Store;
 use crate::base::error::{Context, Result};
 use crate::model::digest::Digest;
@@ -73,12 +73,12 @@ impl Store {
         let count = chunk_count(&packs);
         let sizes = sizes(&packs, count);
         let mut stats = Stats { disk_bytes: disk_bytes(dir)?, ..Stats::default() };
-        stats.pack_bytes = packs.iter().map(|(_, header)| header.frame).sum();
+        stats.pack_bytes = packs.iter().map(|(_, header)| header.frame_bytes).sum();
         let (mut files, mut blobs) = (BTreeSet::new(), BTreeSet::new());
         // The last image that has each chunk, and those that several have.
         let mut last = vec![NONE; count as usize];
-        let mut shared = Marks::new(count);
-        for (at, (_, image)) in (0..NONE).zip(self.images()?) {
+        let mut shared = ChunkSet::new(count);
+        for (at, (_, image)) in (0..NONE).zip(self.image_records()?) {
             let mut part = ImageStats {
                 digest: image.root.digest,
                 names: image.names,
@@ -98,7 +98,7 @@ impl Store {
                 if blobs.insert(*digest) {
                     stats.unique_blob_bytes += record.bytes;
                 }
-                let mut each = |chunks: &Runs| {
+                let mut each = |chunks: &ChunkRuns| {
                     let bytes: u64 = chunks.numbers().map(|n| size(&sizes, n)).sum();
                     if !files.contains(chunks) {
                         files.insert(chunks.clone());
@@ -119,22 +119,22 @@ impl Store {
                         }
                     }
                 };
-                record.made.chunks().into_iter().for_each(&mut each);
-                if let Some(diff_id) = record.made.diff_id() {
+                record.recipe.chunks().into_iter().for_each(&mut each);
+                if let Some(diff_id) = record.recipe.diff_id() {
                     let layer = self.layer(diff_id)?;
                     self.layer_chunks(&layer, &mut each)?;
                     part.tar_bytes += layer.tar_bytes;
                 }
-                match &record.made {
-                    Made::Kept(_) => {
+                match &record.recipe {
+                    BlobRecipe::Verbatim(_) => {
                         part.kept += 1;
                         part.kept_bytes += record.bytes;
                     }
-                    Made::Recoded { corrections, .. } => {
+                    BlobRecipe::Recoded { corrections, .. } => {
                         let bytes = corrections.numbers().map(|n| size(&sizes, n));
                         part.correction_bytes += bytes.sum::<u64>();
                     }
-                    Made::Document(_) | Made::Compressed { .. } => {}
+                    BlobRecipe::Document(_) | BlobRecipe::Compressed { .. } => {}
                 }
             }
             stats.blob_bytes += part.blob_bytes;
@@ -149,7 +149,7 @@ impl Store {
             };
             stats.unique_chunk_bytes += bytes;
             stats.chunks += 1;
-            if !shared.has(number) {
+            if !shared.contains(number) {
                 image.own_chunk_bytes += bytes;
             }
         }

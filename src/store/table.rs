@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::files::{self, Changes, MAX_NUMBER, State, Tails};
-use super::pack::{self, Packs};
-use super::record::{BlobRecord, LayerRecord, PackHeader, Place, Runs};
+use super::files::{self, Changes, MAX_CHUNK_NUMBER, OpenFiles, State};
+use super::pack::{self, PackReader};
+use super::record::{BlobRecord, ChunkRuns, LayerRecord, PackHeader, PackLocation};
 use super::record::{ImageRecord, key, number_of};
 use crate::base::database::{Batch, Db, Schema};
 use crate::base::error::{Context, Error, Result};
@@ -25,7 +25,7 @@ pub(super) const SCHEMA: Schema = Schema {
 /// A store that is open.
 pub struct Store {
     pub(super) db: Db,
-    pub(super) packs: Packs,
+    pub(super) packs: PackReader,
     pub(super) dir: PathBuf,
     writing: Mutex<Writing>,
 }
@@ -33,7 +33,7 @@ pub struct Store {
 /// How far the store's files are good, and where they are written on.
 struct Writing {
     state: State,
-    tails: Tails,
+    tails: OpenFiles,
 }
 
 impl Store {
@@ -51,7 +51,7 @@ impl Store {
     fn writable(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let store = Self::with(db, dir, budget)?;
         let mut state = store.state();
-        files::tidy(dir, &state)?;
+        files::remove_unfinished(dir, &state)?;
         // Where the end of a file is lost, packs go where it ends now, which is what the index says then.
         let files = files::Folder::Packs.list(dir)?;
         let last = files.iter().find(|(number, _)| *number == state.packs.file);
@@ -67,15 +67,15 @@ impl Store {
 
     fn with(db: Db, dir: &Path, budget: &Arc<Budget>) -> Result<Self> {
         let state = match db.json::<State>("state", b"")? {
-            Some(state) if !state.is_possible() => {
+            Some(state) if !state.is_valid() => {
                 return Err(db.damaged("it has more chunks or files than there can be"));
             }
             Some(state) => state,
             None if db.with_prefix("packs", b"")?.next().is_none() => State::EMPTY,
             None => return Err(db.damaged("it does not say how far its files are good")),
         };
-        let writing = Mutex::new(Writing { state, tails: Tails::default() });
-        Ok(Self { db, packs: Packs::new(dir, budget), dir: dir.to_owned(), writing })
+        let writing = Mutex::new(Writing { state, tails: OpenFiles::default() });
+        Ok(Self { db, packs: PackReader::new(dir, budget), dir: dir.to_owned(), writing })
     }
 
     fn writing(&self) -> MutexGuard<'_, Writing> {
@@ -88,11 +88,14 @@ impl Store {
 
     /// Goes on in files of this state, which the index has yet to be told.
     pub(super) fn set_state(&self, state: State) {
-        *self.writing() = Writing { state, tails: Tails::default() };
+        *self.writing() = Writing { state, tails: OpenFiles::default() };
     }
 
     /// Writes packs behind the others, and puts them on disk. Gives where each lies.
-    pub(super) fn write_packs(&self, packs: &[(u64, &PackHeader, &[u8])]) -> Result<Vec<Place>> {
+    pub(super) fn write_packs(
+        &self,
+        packs: &[(u64, &PackHeader, &[u8])],
+    ) -> Result<Vec<PackLocation>> {
         let writing = &mut *self.writing();
         let mut places = Vec::new();
         for (first, header, frame) in packs {
@@ -123,7 +126,7 @@ impl Store {
     pub(super) fn known_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
         let record: Option<BlobRecord> = self.db.json("blobs", digest.as_bytes())?;
         let limit = self.limit();
-        if record.as_ref().and_then(|r| r.made.chunks()).is_some_and(|c| !c.below(limit)) {
+        if record.as_ref().and_then(|r| r.recipe.chunks()).is_some_and(|c| !c.all_below(limit)) {
             return Err(self.db.damaged(&format!("blob {digest} is of chunks that never were")));
         }
         Ok(record)
@@ -132,7 +135,8 @@ impl Store {
     pub(super) fn layer(&self, diff_id: &Digest) -> Result<LayerRecord> {
         let record: Option<LayerRecord> = self.db.json("layers", diff_id.as_bytes())?;
         let limit = self.limit();
-        let fine = |record: &LayerRecord| record.steps.below(limit) && record.heads.below(limit);
+        let fine =
+            |record: &LayerRecord| record.steps.all_below(limit) && record.headers.all_below(limit);
         let missing = || self.db.damaged(&format!("there is no layer {diff_id}"));
         record.filter(fine).ok_or_else(missing)
     }
@@ -151,7 +155,7 @@ impl Store {
                 let (key, value) = entry?;
                 let first = number_of(&key)?;
                 let header = pack::parse(&self.db, first, &value)?;
-                if first < next || first > MAX_NUMBER {
+                if first < next || first > MAX_CHUNK_NUMBER {
                     return Err(self.db.damaged(&format!("pack {first} is where none can be")));
                 }
                 next = first + header.chunks.len() as u64;
@@ -161,10 +165,10 @@ impl Store {
     }
 
     /// Numbers of chunks, from a table; `limit` is the number that no chunk has yet.
-    pub(super) fn runs(&self, table: &str, key: &[u8], limit: u64) -> Result<Option<Runs>> {
+    pub(super) fn runs(&self, table: &str, key: &[u8], limit: u64) -> Result<Option<ChunkRuns>> {
         let damaged = || self.db.damaged(&format!("an entry of {table} makes no sense"));
         let Some(value) = self.db.get(table, key)? else { return Ok(None) };
-        Runs::parse(&value, limit).ok_or_else(damaged).map(Some)
+        ChunkRuns::parse(&value, limit).ok_or_else(damaged).map(Some)
     }
 }
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::files::{End, State};
-use super::record::{BlobRecord, Made};
+use super::files::{FileEnd, State};
+use super::record::{BlobRecipe, BlobRecord};
 use super::table::SCHEMA;
-use super::{Added, CheckOptions, Checked, Options, Packing, Removal, Store};
+use super::{AddOptions, AddedImage, CheckOptions, CheckReport, Packing, RemoveOptions, Store};
 use crate::base::database::Db;
 use crate::base::error::{ErrorKind, Result};
 use crate::base::progress::{Progress, Silent};
@@ -74,8 +74,8 @@ fn image(version: u64) -> Opened {
 }
 
 /// Adds an image under its names.
-fn add(store: &Store, opened: &Opened, now: u64, progress: &dyn Progress) -> Result<Added> {
-    let options = Options { packing: packing(), max_size: 1 << 24, now };
+fn add(store: &Store, opened: &Opened, now: u64, progress: &dyn Progress) -> Result<AddedImage> {
+    let options = AddOptions { packing: packing(), max_size: 1 << 24, now };
     let bundle = Bundle::unchanged(opened)?;
     store.add(&bundle, &opened.images, options, &Budget::new(1 << 24, None), progress)
 }
@@ -90,19 +90,19 @@ fn filled(dir: &Path) -> Store {
 }
 
 /// Makes every blob of every image. What comes out is right, or nothing does.
-fn make_all(store: &Store) -> Result<()> {
-    for (_, image) in store.images()? {
+fn build_all(store: &Store) -> Result<()> {
+    for (_, image) in store.image_records()? {
         for digest in &image.blobs {
             let record = store.blob(digest)?;
-            let made = store.make(digest, &record, 1, Vec::new())?;
+            let made = store.build_blob(digest, &record, 1, Vec::new())?;
             assert_eq!(Digest::of(&made), *digest);
         }
     }
     Ok(())
 }
 
-fn check(store: &Store, blobs: bool) -> Result<Checked> {
-    let mut checked = Checked::default();
+fn check(store: &Store, blobs: bool) -> Result<CheckReport> {
+    let mut checked = CheckReport::default();
     let options = CheckOptions { blobs, repair: false };
     store.check_all(options, &mut checked, &Silent).map(|()| checked)
 }
@@ -112,28 +112,28 @@ fn packing() -> Packing {
 }
 
 fn remove(store: &Store, name: &str) {
-    store.remove(&Removal { names: vec![name.into()], ..Removal::default() }).unwrap();
+    store.remove(&RemoveOptions { names: vec![name.into()], ..RemoveOptions::default() }).unwrap();
 }
 
 #[test]
 fn a_later_version_is_stored_as_its_difference() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());
-    make_all(&store).unwrap();
+    build_all(&store).unwrap();
     let packs = store.headers().unwrap();
-    assert!(packs[0].1.frame > 900_000 && packs[0].1.depth == 0);
+    assert!(packs[0].1.frame_bytes > 900_000 && packs[0].1.depth == 0);
     // A chunk of noise is new but for a hundred bytes.
-    assert!(packs[1].1.frame < 3000 && packs[1].1.depth == 1, "{}", packs[1].1.frame);
-    let images = store.images().unwrap();
-    let made = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().made);
-    assert_eq!(made.filter(|m| matches!(m, Made::Compressed { .. })).count(), 1);
+    assert!(packs[1].1.frame_bytes < 3000 && packs[1].1.depth == 1, "{}", packs[1].1.frame_bytes);
+    let images = store.image_records().unwrap();
+    let made = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().recipe);
+    assert_eq!(made.filter(|m| matches!(m, BlobRecipe::Compressed { .. })).count(), 1);
     // And stands alone once what it was compressed with in sight is gone.
     remove(&store, "v0");
     drop(store);
     let budget = Budget::new(1 << 24, None);
-    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
+    Store::collect_garbage(dir.path(), packing(), &budget, &Silent).unwrap();
     let store = Store::open_read(dir.path(), &budget).unwrap();
-    make_all(&store).unwrap();
+    build_all(&store).unwrap();
     let checked = check(&store, true).unwrap();
     assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
@@ -148,7 +148,7 @@ fn each_pack_is_read_once_whatever_the_memory() {
         assert!(packs >= 3);
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| make_all(&store).unwrap());
+                scope.spawn(|| build_all(&store).unwrap());
             }
         });
         assert_eq!(store.packs.reads.into_inner(), packs);
@@ -161,7 +161,7 @@ fn no_room_to_keep_packs_is_no_damage() {
     drop(filled(dir.path()));
     let budget = Budget::new(0, Some(dir.path().join("not there")));
     let store = Store::open_read(dir.path(), &budget).unwrap();
-    make_all(&store).unwrap();
+    build_all(&store).unwrap();
     let checked = check(&store, true).unwrap();
     assert!(checked.problems.is_empty() && checked.blobs > 0, "{:?}", checked.problems);
 }
@@ -191,7 +191,7 @@ fn a_blob_of_other_bytes_is_found_and_replaced() {
     assert!(problems[0].ends_with("; no image uses it"), "{problems:?}");
     assert!(problems.len() == 1 && problems[0].contains(&layer.to_string()), "{problems:?}");
     add(&store, &opened, 9, &Silent).unwrap();
-    make_all(&store).unwrap();
+    build_all(&store).unwrap();
     assert!(check(&store, true).unwrap().problems.is_empty());
 }
 
@@ -242,10 +242,10 @@ fn what_reads_back_otherwise_is_not_added() {
         let store = Store::open(dir.path(), &budget).unwrap();
         let e = add(&store, &opened, 9, &*fickle).unwrap_err();
         assert!(e.to_string().contains("of which nothing counts"), "{at}: {e}");
-        assert!(store.images().unwrap().is_empty());
+        assert!(store.image_records().unwrap().is_empty());
         // What is left of the attempt does no harm to the next.
         add(&store, &image(1), 9, &Silent).unwrap();
-        make_all(&store).unwrap();
+        build_all(&store).unwrap();
         assert!(check(&store, true).unwrap().problems.is_empty());
     }
 }
@@ -264,7 +264,7 @@ fn an_interrupted_rewrite_of_the_records_loses_nothing() {
         let options = CheckOptions { blobs: true, repair: true };
         let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
         assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
-        make_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
+        build_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
     }
 }
 
@@ -273,8 +273,8 @@ fn a_state_that_can_not_be_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let budget = Budget::new(1 << 24, None);
     drop(filled(dir.path()));
-    let end = End { file: u64::MAX, end: 0 };
-    let far = End { file: 1, end: u64::MAX };
+    let end = FileEnd { file: u64::MAX, end: 0 };
+    let far = FileEnd { file: 1, end: u64::MAX };
     for state in [
         State { records: end, ..State::EMPTY },
         State { packs: end, ..State::EMPTY },
@@ -310,8 +310,8 @@ fn files_of_other_names_are_not_of_the_store() {
     let options = CheckOptions { blobs: true, repair: true };
     let checked = Store::check(dir.path(), options, &budget, &Silent).unwrap();
     assert_eq!((checked.images, checked.incomplete), (3, 0), "{checked:?}");
-    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
-    make_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
+    Store::collect_garbage(dir.path(), packing(), &budget, &Silent).unwrap();
+    build_all(&Store::open_read(dir.path(), &budget).unwrap()).unwrap();
     assert!(names.iter().all(|name| dir.path().join("packs").join(name).exists()));
 }
 
@@ -338,19 +338,19 @@ fn what_is_collected_while_it_is_read_is_no_damage() {
         remove(&store, name);
     }
     drop(store);
-    Store::collect(dir.path(), packing(), &budget, &Silent).unwrap();
+    Store::collect_garbage(dir.path(), packing(), &budget, &Silent).unwrap();
     drop(filled(dir.path()));
-    for e in [make_all(&reader).unwrap_err(), check(&reader, false).unwrap_err()] {
+    for e in [build_all(&reader).unwrap_err(), check(&reader, false).unwrap_err()] {
         let text = e.to_string();
-        assert!(e.kind() == ErrorKind::Refused && text.contains("run this again"), "{text}");
+        assert!(e.kind() == ErrorKind::Refused && text.contains("run the command again"), "{text}");
         assert!(!text.contains("damage"), "{text}");
     }
     let again = Store::open_read(dir.path(), &budget).unwrap();
-    make_all(&again).unwrap();
+    build_all(&again).unwrap();
     // What is lost is damage.
     again.packs.forget_all();
     std::fs::remove_dir_all(dir.path().join("packs")).unwrap();
-    let text = make_all(&again).unwrap_err().to_string();
+    let text = build_all(&again).unwrap_err().to_string();
     assert!(text.contains("the store is damaged: packs/"), "{text}");
     assert!(!check(&again, false).unwrap().problems.is_empty());
 }
@@ -373,7 +373,7 @@ fn a_file_of_packs_that_lost_its_end_is_repaired_and_written_on() {
         for version in 0..3 {
             add(&store, &image(version), version, &Silent).unwrap();
         }
-        make_all(&store).unwrap();
+        build_all(&store).unwrap();
         assert!(check(&store, true).unwrap().problems.is_empty());
     }
 }
@@ -384,7 +384,7 @@ fn what_fails_first_is_told_even_where_cleaning_up_fails_too() {
     drop(filled(dir.path()));
     let in_the_way = InTheWay(dir.path().join("records/000002"));
     let budget = Budget::new(1 << 24, None);
-    let e = Store::collect(dir.path(), packing(), &budget, &in_the_way).unwrap_err();
+    let e = Store::collect_garbage(dir.path(), packing(), &budget, &in_the_way).unwrap_err();
     assert!(e.to_string().contains("opening ") && e.io_kind().is_some(), "{e}");
 }
 
@@ -436,7 +436,7 @@ fn changed_values_are_found_or_do_no_harm() {
         };
         put(&value);
         store.packs.forget_all();
-        let made = make_all(&store);
+        let made = build_all(&store);
         let checked = check(&store, false);
         let _ = (store.list(), store.stats(dir.path()), store.find(Some("v1")));
         // Whatever keeps an image from coming out is named by a check.
@@ -446,5 +446,5 @@ fn changed_values_are_found_or_do_no_harm() {
         put(whole);
         store.packs.forget_all();
     }
-    make_all(&store).unwrap();
+    build_all(&store).unwrap();
 }

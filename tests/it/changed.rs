@@ -212,7 +212,7 @@ fn what_a_store_has_is_right_or_an_error() {
     let add = |image: Source| {
         let (dir, budget) = (tempfile::tempdir().unwrap(), budget());
         let packing = store::Packing::new(3, 256 << 20, 2);
-        let options = store::Options { packing, max_size: 1 << 30, now: 0 };
+        let options = store::AddOptions { packing, max_size: 1 << 30, now: 0 };
         let opened = opened(image)?;
         let bundle = Bundle::unchanged(&opened)?;
         let store = Store::open(dir.path(), &budget)?;

@@ -17,7 +17,7 @@ use crate::model::content::Budget;
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 use crate::store::open;
-use crate::store::{Added, Options, Packing, Store};
+use crate::store::{AddOptions, AddedImage, Packing, Store};
 use crate::transport::bundle::Bundle;
 use crate::transport::image::Image;
 use crate::transport::open::Place;
@@ -39,7 +39,7 @@ pub(super) fn add(
     let store = Store::open(dir, &budget)?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
-    let options = Options { packing, max_size: global.max_size.0, now };
+    let options = AddOptions { packing, max_size: global.max_size.0, now };
     let mut all = Vec::new();
     for image in &args.images {
         let place = load::place(image, &budget, global)?;
@@ -55,7 +55,7 @@ pub(super) fn add(
         for tag in tags {
             let start = Instant::now();
             let (tag, platform) = (tag.as_deref(), args.platform.as_ref());
-            let add = || -> Result<Added> {
+            let add = || -> Result<AddedImage> {
                 let max_size = options.max_size;
                 let (mut bundle, images, notes) = whole(&place, tag, platform, max_size)?;
                 for note in notes {
@@ -108,7 +108,12 @@ fn reading(image: &Reference) -> String {
     format!("reading {image}")
 }
 
-fn print_added(added: &Added, start: Instant, global: &Global, terminal: &Terminal) -> Result<()> {
+fn print_added(
+    added: &AddedImage,
+    start: Instant,
+    global: &Global,
+    terminal: &Terminal,
+) -> Result<()> {
     if added.kept > 0 {
         terminal.note(&format!(
             "{} layers can't be made again of their files, and are kept as they are",

@@ -2,9 +2,9 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `images` | sequence, NUL, identity | JSON of [`Known`] |
+//! | `images` | sequence, NUL, identity | JSON of [`ImageEntry`] |
 //! | `last` | sequence, NUL, component | identity of the newest one |
-//! | `rates` | component | JSON of [`Rate`] |
+//! | `rates` | component | JSON of [`ComponentRate`] |
 //! | `files` | sequence, NUL, path | identity, then seen and changed as little-endian u32 |
 
 use std::path::Path;
@@ -36,7 +36,7 @@ impl std::fmt::Debug for History {
 
 /// An image in the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Known {
+struct ImageEntry {
     /// Its place in its sequence, from 0.
     number: u64,
     /// Where it was read from.
@@ -45,7 +45,7 @@ struct Known {
 
 /// What is known of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
+pub struct ComponentRate {
     /// Its name.
     pub name: String,
     /// What it is.
@@ -57,7 +57,7 @@ pub struct Rate {
 
 /// What adding an image came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Added {
+pub struct AddedSnapshot {
     /// It was there before: nothing was added.
     pub known: bool,
     /// Its place in the sequence, from 0.
@@ -89,16 +89,18 @@ impl History {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<Added> {
+    pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<AddedSnapshot> {
         let key = |rest: &[u8]| [sequence.as_bytes(), &[0], rest].concat();
         let identity = image.identity();
-        if let Some(Known { number, .. }) = self.db.json("images", &key(&identity))? {
-            return Ok(Added { known: true, number, ..Added::default() });
+        if let Some(ImageEntry { number, .. }) = self.db.json("images", &key(&identity))? {
+            return Ok(AddedSnapshot { known: true, number, ..AddedSnapshot::default() });
         }
-        let mut added =
-            Added { number: self.keys("images", &key(b""))?.len() as u64, ..Added::default() };
+        let mut added = AddedSnapshot {
+            number: self.keys("images", &key(b""))?.len() as u64,
+            ..AddedSnapshot::default()
+        };
         let mut batch = self.db.batch();
-        let known = Known { number: added.number, from: from.to_owned() };
+        let known = ImageEntry { number: added.number, from: from.to_owned() };
         batch.put_json("images", &key(&identity), &known)?;
         self.components(image, &key, &mut batch, &mut added)?;
         self.files(image, &key, &mut batch)?;
@@ -112,12 +114,12 @@ impl History {
         image: &Snapshot,
         key: &dyn Fn(&[u8]) -> Vec<u8>,
         batch: &mut Batch<'_>,
-        added: &mut Added,
+        added: &mut AddedSnapshot,
     ) -> Result<()> {
         for (name, (kind, identity)) in &image.components {
             let before = self.db.get("last", &key(name.as_bytes()))?;
             batch.put("last", &key(name.as_bytes()), identity)?;
-            let rate: Option<Rate> = self.db.json("rates", name.as_bytes())?;
+            let rate: Option<ComponentRate> = self.db.json("rates", name.as_bytes())?;
             let mut learned = rate.map(|r| r.learned).unwrap_or_default();
             if let Some(before) = before {
                 let changed = u64::from(before != identity);
@@ -126,7 +128,7 @@ impl History {
                 added.seen += 1;
                 added.changed += changed;
             }
-            let rate = Rate { name: name.clone(), kind: *kind, learned };
+            let rate = ComponentRate { name: name.clone(), kind: *kind, learned };
             batch.put_json("rates", name.as_bytes(), &rate)?;
         }
         // What comes back one day is not compared with what it was long ago.
@@ -169,7 +171,7 @@ impl History {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn rates(&self) -> Result<Vec<Rate>> {
+    pub fn rates(&self) -> Result<Vec<ComponentRate>> {
         let mut rates = Vec::new();
         for item in self.db.with_prefix("rates", b"")? {
             rates.push(self.db.parse(&item?.1)?);

@@ -8,7 +8,7 @@
 mod db;
 
 #[cfg(feature = "store")]
-pub use db::{Added, History, Rate};
+pub use db::{AddedSnapshot, ComponentRate, History};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
