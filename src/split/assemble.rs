@@ -14,51 +14,51 @@ use crate::model::oci::{Annotations, Config, Descriptor, HistoryEntry, Manifest,
 use crate::transport::bundle::{Blob, Bundle};
 use crate::transport::image::Image;
 
-/// What a new image is made of.
+/// The inputs from which a new image is assembled.
 pub(super) struct Parts<'a> {
-    /// The input.
+    /// The input image.
     pub(super) image: &'a Image,
-    /// The image that it follows.
+    /// The previous image, if there is one.
     pub(super) before: Option<&'a Image>,
-    /// Its layers.
+    /// The kept and the planned layers.
     pub(super) decision: &'a Decision,
-    /// The same as they are reported.
+    /// The report of each of these layers, lowest first.
     pub(super) layers: &'a [LayerReport],
-    /// What was asked for.
+    /// The options of the split.
     pub(super) options: &'a Options,
 }
 
 impl Parts<'_> {
-    /// Adds the image to the bundle, its new layers `encoded`, and gives its descriptor in an index.
-    /// Of a dry run, which has none, there are the same notes.
+    /// Adds the image with its new layers `encoded` to the bundle, and returns its descriptor for an
+    /// index. A dry run has no encoded layers and returns `None`, but adds the same notes.
     pub(super) fn write(
         &self,
         encoded: Option<&[EncodedLayer]>,
         bundle: &mut Bundle,
         notes: &mut Vec<String>,
     ) -> Result<Option<Descriptor>> {
-        let same = self.before.filter(|before| self.is_unchanged(before));
-        let own = Own::of(self.image, self.layers);
-        notes.extend(note(&own.dropped).filter(|_| same.is_none()));
+        let unchanged = self.before.filter(|before| self.is_unchanged(before));
+        let kept = KeptMetadata::of(self.image, self.layers);
+        notes.extend(note(&kept.dropped).filter(|_| unchanged.is_none()));
         let annotations = index_annotations(self.image, self.layers, notes);
         let Some(encoded) = encoded else { return Ok(None) };
-        let mut descriptor = match same {
+        let mut descriptor = match unchanged {
             Some(before) => bundle.add_unchanged(before)?,
-            None => self.documents(own, self.layers(encoded), bundle)?,
+            None => self.add_documents(kept, self.layers(encoded), bundle)?,
         };
         descriptor.platform = Some(self.image.platform.clone());
         descriptor.annotations = annotations;
         Ok(Some(descriptor))
     }
 
-    /// Whether the new image is the previous one.
+    /// Whether the new image is identical to the previous one.
     fn is_unchanged(&self, before: &Image) -> bool {
         self.decision.plan.layers.is_empty()
             && self.decision.kept.len() == before.layers.len()
-            && same_but_layers(self.image, before)
+            && equal_except_layers(self.image, before)
     }
 
-    /// All layers, lowest first.
+    /// Returns all layers, lowest first.
     fn layers<'b>(&'b self, encoded: &'b [EncodedLayer]) -> Vec<Layer<'b>> {
         let kept = self.decision.kept.iter().map(|layer| Layer {
             descriptor: layer.descriptor.clone(),
@@ -79,16 +79,17 @@ impl Parts<'_> {
     }
 
     /// Adds layers, config and manifest to the bundle.
-    fn documents(
+    fn add_documents(
         &self,
-        own: Own,
+        kept: KeptMetadata,
         layers: Vec<Layer<'_>>,
         bundle: &mut Bundle,
     ) -> Result<Descriptor> {
         let image = self.image;
         let (mut descriptors, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
         for Layer { descriptor, diff_id, label, source } in layers {
-            // Its digest was verified when it was read, or is that of what was written.
+            // The digest of a kept layer was verified when the layer was read; that of a new layer
+            // was computed when it was written.
             let blob = Blob { source: Arc::clone(source), verified: true };
             bundle.blobs.insert(descriptor.digest, blob);
             descriptors.push(descriptor);
@@ -98,11 +99,11 @@ impl Parts<'_> {
                 created_by: Some(format!("{HISTORY}{label}")),
             });
         }
-        let Own { config, mut annotations, .. } = own;
+        let KeptMetadata { config, mut annotations, .. } = kept;
         let config = config.without_history(HISTORY).with_layers(&diff_ids, &history);
         let mut manifest = Manifest::new(Descriptor::of(media_type::CONFIG, b""), descriptors);
-        // An image that is split again keeps the name of what it once was, so that splitting a result
-        // with the same options gives that result.
+        // An image that is split again keeps the digest of its original source, so that splitting a
+        // result with the same options reproduces that result.
         let source = || Digest::of(&image.config_bytes).to_string();
         annotations.entry(SOURCE.into()).or_insert_with(source);
         annotations.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
@@ -112,16 +113,16 @@ impl Parts<'_> {
     }
 }
 
-/// What an image's own documents say that is still true of the new one.
-struct Own {
+/// The parts of an image's config and annotations that still hold for the new image.
+struct KeptMetadata {
     config: Config,
     annotations: Annotations,
-    /// What is not.
+    /// Names of the parts that no longer hold.
     dropped: Vec<String>,
 }
 
-impl Own {
-    /// Of an image whose layers become `layers`.
+impl KeptMetadata {
+    /// Returns the metadata of an image whose layers are replaced by `layers`.
     fn of(image: &Image, layers: &[LayerReport]) -> Self {
         let (config, mut dropped) = Stale::of_config(image, layers).config(&image.config);
         let stale = Stale::of_annotations(image, layers);
@@ -138,7 +139,8 @@ struct Layer<'a> {
     source: &'a Source,
 }
 
-/// What the index says of an image that has these layers now.
+/// Returns the annotations of the image's descriptor in the index, without those that are stale for
+/// these layers.
 fn index_annotations(
     image: &Image,
     layers: &[LayerReport],
@@ -151,11 +153,12 @@ fn index_annotations(
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Whether two images are the same but for their layers and what we wrote of them.
-fn same_but_layers(a: &Image, b: &Image) -> bool {
-    // What split leaves out is missing from an image that was split before.
+/// Whether two images are equal except for their layers and the metadata that relayer writes about
+/// layers.
+fn equal_except_layers(a: &Image, b: &Image) -> bool {
+    // An image that was split before lacks the metadata that split removes.
     let rest = |image: &Image| {
-        let Own { config, mut annotations, .. } = Own::of(image, &[]);
+        let KeptMetadata { config, mut annotations, .. } = KeptMetadata::of(image, &[]);
         annotations.retain(|key, _| ![SOURCE, VERSION, PLAN].contains(&key.as_str()));
         (config.without_history(HISTORY).with_layers(&[], &[]), annotations)
     };

@@ -1,11 +1,11 @@
-//! The main job, from an opened image to a bundle that can be written.
+//! The whole of `relayer split`: from an opened image to a bundle that can be written.
 //!
 //! ```text
 //! open → flatten → (previous: read → carry over → decide) → analyze → plan → encode → assemble → report
 //! ```
 //!
-//! Imports what lies below: `plan` decides, `layers` reads and encodes, `transport` has the images. To
-//! know: [`split`], the whole of it; [`Options`]; [`report::ImageReport`], what it came to.
+//! Uses the modules below it: `plan` decides, `layers` reads and encodes, `transport` provides the
+//! images. Start with [`split`], [`Options`] and [`report::ImageReport`], the result of one image.
 
 mod assemble;
 mod options;
@@ -40,12 +40,12 @@ use report::{ImageReport, PullReport};
 use secrets::Purge;
 use stale::Stale;
 
-/// Splits every image of `opened`, on top of the images of `previous` if there are. The reports
-/// are in the same order.
+/// Splits every image of `opened`, as updates of the images in `previous` if given. The reports are
+/// in the same order.
 ///
 /// # Errors
-/// When an image can't be read, is not valid or one that can't be split, when a bound of `options` is
-/// met, or when a pattern of `--purge` matches nothing.
+/// When an image can't be read, is not valid or can't be split, when it exceeds a limit of
+/// `options`, or when a pattern of `--purge` matches nothing.
 pub fn split(
     opened: &Opened,
     previous: Option<&Opened>,
@@ -66,7 +66,7 @@ pub fn split(
             .with_context(|| format!("image {}", image.platform))?;
         if previous.is_some() && before.is_none() {
             let platform = &image.platform;
-            report.notes.push(format!("the previous image has nothing for {platform}"));
+            report.notes.push(format!("the previous image has no image for {platform}"));
         }
         reports.push(report);
         descriptors.extend(descriptor);
@@ -81,7 +81,8 @@ pub fn split(
     Ok((bundle, reports))
 }
 
-/// The root of several images, without what it says of layers that are gone, and what that was.
+/// Returns the index of a multi-platform image without annotations about layers that are gone, and
+/// the names of the removed ones.
 fn index(opened: &Opened, reports: &[ImageReport]) -> (Option<Index<Value>>, Vec<String>) {
     let mut index = opened.index.clone();
     let mut dropped = Vec::new();
@@ -93,7 +94,7 @@ fn index(opened: &Opened, reports: &[ImageReport]) -> (Option<Index<Value>>, Vec
     (index, dropped)
 }
 
-/// What is the same for every platform.
+/// The parts of a split that all platforms share.
 struct Job<'a> {
     options: &'a Options,
     budget: &'a Arc<Budget>,
@@ -102,7 +103,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Splits one image, whose `before` clients have.
+    /// Splits one image, as an update of `before` if given.
     fn image(
         &self,
         image: &Image,
@@ -147,7 +148,7 @@ impl Job<'_> {
         let input = pulled(image, &flat, &estimates);
         drop(estimates);
         let encoded = self.encode(&flat, &decision.plan)?;
-        // The contents are no longer needed; their memory is the next platform's.
+        // The contents are no longer needed; the next platform gets their memory.
         flat.contents = Contents::default();
         let layers = decision.layers(&analysis, encoded.as_deref());
         let pull = options.profile.map(|profile| {
@@ -180,8 +181,8 @@ impl Job<'_> {
     fn flatten(&self, image: &Image) -> Result<Flattened> {
         if image.platform.os == "windows" {
             return Err(Error::unsupported(
-                "Windows layers hold registry hives and security descriptors that can't be moved \
-                 between layers",
+                "Windows images can't be split: their layers hold registry hives and security \
+                 descriptors that can't be moved between layers",
             ));
         }
         let max_size = self.options.max_size;
@@ -191,8 +192,8 @@ impl Job<'_> {
         })
     }
 
-    /// The components with the rates that were learned, and for each inode its expected compressed
-    /// bytes.
+    /// Returns the components with their learned rates of change, and the expected compressed bytes of
+    /// each inode.
     fn analyze(&self, flat: &Flattened) -> Result<(Analysis, Vec<u64>)> {
         let options = self.options;
         self.pool.install(|| {
@@ -206,7 +207,7 @@ impl Job<'_> {
         })
     }
 
-    /// The layers of a plan; `None` for a dry run.
+    /// Encodes the layers of a plan; returns `None` in a dry run.
     fn encode(&self, flat: &Flattened, plan: &Plan) -> Result<Option<Vec<EncodedLayer>>> {
         let Self { options, budget, .. } = *self;
         if options.dry_run {
@@ -220,8 +221,9 @@ impl Job<'_> {
     }
 }
 
-/// The input's layers as a pull sees them. What is not compressed a push would compress with gzip,
-/// to as much of its bytes as the `estimates` are of the image's.
+/// Returns the input's layers for the simulation of a pull. An uncompressed layer counts as gzip,
+/// since a push would compress it, with the compression ratio that `estimates` give for the whole
+/// image.
 pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<simulate::Layer> {
     let compressed: u64 = estimates.iter().sum();
     let bytes = Counts::of(&flat.files).bytes.max(1);

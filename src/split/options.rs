@@ -1,4 +1,4 @@
-//! What `split` is asked for, and how that is noted on an image.
+//! Options of `split`, and the annotations that record them on an image.
 
 use std::sync::Arc;
 
@@ -16,47 +16,49 @@ use crate::plan::history::{self, Rates};
 use crate::plan::update;
 use crate::simulate::Profile;
 
-/// Digest of the config of the image that was split: the same for every way to store it.
+/// Annotation with the digest of the source image's config, which does not depend on how that image
+/// is stored.
 pub const SOURCE: &str = "io.relayer.source";
-/// Version of relayer that wrote an image.
+/// Annotation with the version of relayer that wrote the image.
 pub const VERSION: &str = "io.relayer.version";
-/// The options that the plan was made with; on a layer, what is in it.
+/// Annotation with the options of the plan; on a layer, with the layer's label.
 pub const PLAN: &str = "io.relayer.plan";
-/// How our own lines in an image's history begin.
+/// Prefix of the history entries that relayer writes.
 pub(super) const HISTORY: &str = "relayer split: ";
 
-/// How relayer compressed an image's layers, from the manifest's annotations.
+/// Returns the compression that relayer used for an image's layers, according to the manifest's
+/// annotations.
 pub fn noted_compression(annotations: &Annotations) -> Option<Compression> {
     let mut words = annotations.get(PLAN)?.split(' ');
     Compression::parse(words.find_map(|word| word.strip_prefix("compression="))?).ok()
 }
 
-/// What to do with an image.
+/// Options of [`split`](super::split).
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many layers, or how large.
+    /// Number or size of the layers.
     pub target: Target,
-    /// Whose pulls are to be simulated.
+    /// Client, link and machine whose pulls are simulated.
     pub profile: Option<&'static Profile>,
     /// Codec and level.
     pub compression: Compression,
-    /// What becomes of modification times.
+    /// Rule for modification times.
     pub mtime: MtimePolicy,
-    /// Rates stated by hand.
+    /// Rates of change that the user states.
     pub churn: Vec<ChurnRule>,
-    /// What earlier images tell.
+    /// Rates of change learned from earlier images.
     pub history: Rates,
-    /// How to update a previous image.
+    /// Options for updating a previous image.
     pub update: update::UpdateOptions,
     /// Leave out logs and caches.
     pub drop_noise: bool,
     /// Plan only: nothing is encoded, and the bundle is empty.
     pub dry_run: bool,
-    /// Threads to use.
+    /// Number of threads.
     pub threads: usize,
-    /// Memory to use for contents, in bytes, beside the file index.
+    /// Memory for file contents, in bytes; the file index is not included.
     pub memory: u64,
-    /// The image may expand to so many bytes.
+    /// Maximum uncompressed size of an image, in bytes.
     pub max_size: u64,
 }
 
@@ -81,20 +83,21 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Threads for encoding: what they hold must leave the rest of the memory to the spools.
+    /// Returns the number of threads for encoding. Their buffers must leave the rest of the memory to
+    /// the spools.
     pub(super) fn encoding_threads(&self, memory: u64) -> usize {
         let affordable =
             memory / ENCODERS_SHARE.1 * ENCODERS_SHARE.0 / (2 * encode::MEMORY_PER_WORKER);
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 
-    /// The memory, less what encoders will hold.
+    /// Returns the memory budget, with the encoders' buffers reserved.
     pub fn budget(&self) -> Arc<Budget> {
         let encoders = self.encoding_threads(self.memory) as u64 * 2 * encode::MEMORY_PER_WORKER;
         Budget::with_reserved(self.memory, encoders, None)
     }
 
-    /// As it is noted on the image.
+    /// Returns the value of the annotation [`PLAN`] for an image.
     pub(super) fn describe(&self) -> String {
         let target = match self.target {
             Target::Layers(n) | Target::Pull { layers: Some(n), .. } => Some(format!("target={n}")),

@@ -1,4 +1,4 @@
-//! The previous image: read, compared, and what is kept of it.
+//! Reads the previous image and decides which of its layers are kept.
 
 use std::sync::Arc;
 
@@ -37,31 +37,31 @@ pub(super) struct KeptLayer {
     live: u64,
 }
 
-/// The previous image, read.
+/// The previous image after reading.
 pub(super) struct Previous<'a> {
     image: &'a Image,
     layers: Vec<OldLayer>,
     stats: Vec<LayerStats>,
     files: FileSet,
-    /// Nothing of compressed layers if nobody looks for secrets in them.
+    /// File contents; those of compressed layers are missing if no secrets are searched for.
     contents: Contents,
     labels: Vec<String>,
     manifest: Option<Manifest>,
-    /// What the file set takes is counted as long as this lives.
+    /// Holds the file set's share of the memory budget until it is dropped.
     _limits: Limits,
 }
 
-/// Which layers of the previous image are kept, and which are new.
+/// The layers of the new image: those kept from the previous image, and the new ones.
 pub(super) struct Decision {
-    /// Lowest first.
+    /// The kept layers, lowest first.
     pub(super) kept: Vec<KeptLayer>,
-    /// The layers above them.
+    /// The plan of the new layers above them.
     pub(super) plan: Plan,
-    /// What was decided of the previous image, if there is one.
+    /// The decisions on the previous image's layers, if there is one.
     update: Option<PreviousDecisions>,
 }
 
-/// What is told of the previous image's layers.
+/// The decisions on the previous image's layers, and the facts reported with them.
 struct PreviousDecisions {
     decisions: Vec<LayerDecision>,
     labels: Vec<String>,
@@ -78,7 +78,7 @@ impl<'a> Previous<'a> {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        // What is gone is looked through for secrets.
+        // The search for secrets reads the contents of deleted files.
         let keep = if options.update.keep_secrets { Keep::Index } else { Keep::Contents };
         let read = flatten::read(&image.layers, keep, options.max_size, budget, progress)?;
         let old = |(read, blob): (&LayerContent, &LayerBlob)| OldLayer {
@@ -103,7 +103,8 @@ impl<'a> Previous<'a> {
         })
     }
 
-    /// Gives the new image the times of this one where nothing else differs, unless all are to stay.
+    /// Copies this image's timestamps to files of the new image that differ in nothing else, unless
+    /// the options keep all timestamps.
     pub(super) fn carry_over(
         &self,
         new: &mut Flattened,
@@ -117,7 +118,7 @@ impl<'a> Previous<'a> {
         update::carry_over(files, contents, budget, &self.files, options.mtime)
     }
 
-    /// Decides what is kept, and plans the new layers.
+    /// Decides which layers are kept, and plans the new ones.
     pub(super) fn decide(
         self,
         new: &secrets::NewContents<'_>,
@@ -129,7 +130,7 @@ impl<'a> Previous<'a> {
     ) -> Result<Decision> {
         let Self { layers, files, contents, .. } = &self;
         let dead = update::dead_files(new.files, layers);
-        purge.meet(new.files, layers, &dead);
+        purge.record(new.files, layers, &dead);
         let secrets = if options.update.keep_secrets {
             Vec::new()
         } else {
@@ -151,12 +152,12 @@ impl<'a> Previous<'a> {
         Ok(Decision { kept, plan, update: Some(update) })
     }
 
-    /// The layer at `i`, which is kept.
+    /// Returns the kept layer at position `i`.
     fn kept(&self, i: usize, decision: &LayerDecision) -> Result<KeptLayer> {
         let (layer, stats) = (&self.image.layers[i], self.stats[i]);
         let kind = Format::of(layer.source.as_ref())?.media_type();
         let mut descriptor = Descriptor::new(kind, stats.digest, stats.blob_bytes);
-        // zstd:chunked needs what the descriptor says of the blob.
+        // zstd:chunked needs the annotations of the blob's descriptor.
         let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));
         let noted = noted.filter(|noted| noted.digest == descriptor.digest);
         let mut annotations = noted.and_then(|d| d.annotations.clone()).unwrap_or_default();
@@ -178,12 +179,12 @@ impl<'a> Previous<'a> {
 }
 
 impl Decision {
-    /// Nothing to keep: all layers are new.
+    /// Returns the decision without a previous image: all layers are new.
     pub(super) fn first(plan: Plan) -> Self {
         Self { kept: Vec::new(), plan, update: None }
     }
 
-    /// Rows of all layers, lowest first.
+    /// Returns the reports of all layers, lowest first.
     pub(super) fn layers(
         &self,
         analysis: &Analysis,
@@ -193,7 +194,7 @@ impl Decision {
         kept.chain(report::layers(&self.plan, analysis, encoded)).collect()
     }
 
-    /// All `layers` as a pull sees them, with the new ones in this compression.
+    /// Returns all `layers` for the simulation of a pull, the new ones with this compression.
     pub(super) fn pulled(
         &self,
         layers: &[LayerReport],
@@ -206,7 +207,8 @@ impl Decision {
         layers.iter().enumerate().map(|(i, layer)| layer.pulled(of(i))).collect()
     }
 
-    /// What became of the previous image, whose place the image with these `layers` takes.
+    /// Returns the report on the update from the previous image to one with these `layers`; `None`
+    /// without a previous image.
     pub(super) fn report(&self, layers: &[LayerReport]) -> Option<UpdateReport> {
         let update = self.update.as_ref()?;
         let decisions = update.decisions.iter().zip(&update.labels);
@@ -214,8 +216,9 @@ impl Decision {
         Some(report::update(decisions, &update.dead, update.carried_over, secrets, layers))
     }
 
-    /// What is said of layers that are dropped for secrets.
+    /// Returns a note for each layer that is dropped because of secrets.
     pub(super) fn notes(&self) -> Vec<String> {
+        /// Maximum number of paths in a note.
         const NAMED: usize = 5;
         let secrets = self.update.as_ref().map_or(&[][..], |update| &update.secrets);
         let note = |secrets: &[LostSecret]| {
@@ -234,7 +237,7 @@ impl Decision {
 }
 
 impl KeptLayer {
-    /// Its row.
+    /// Returns the report of the layer.
     fn report(&self) -> LayerReport {
         LayerReport {
             label: self.label.clone(),
@@ -254,7 +257,7 @@ impl KeptLayer {
     }
 }
 
-/// Regular files in a layer, and their bytes.
+/// Returns the number of regular files in a layer, and the sum of their sizes.
 fn count(changes: &[Change]) -> (u64, u64) {
     let sizes = changes.iter().filter_map(|c| match &c.kind {
         ChangeKind::Add(Inode { kind: InodeKind::File(file), .. }) => Some(file.size),
@@ -263,16 +266,18 @@ fn count(changes: &[Change]) -> (u64, u64) {
     sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
 }
 
-/// What is in each layer: as we noted it, else the command that made it.
+/// Returns a label for each layer: the one that relayer wrote, else the command that created the
+/// layer.
 fn labels(image: &Image, manifest: Option<&Manifest>) -> Vec<String> {
-    /// Commands can be long.
-    const MOST: usize = 80;
+    /// Maximum characters of a command in a label.
+    const MAX_CHARS: usize = 80;
     let history = image.config.layer_history();
     let label = |i: usize| {
         let noted = manifest.and_then(|m| m.layers.get(i)?.annotation(PLAN));
-        let made = || history.get(i).map(|by| by.split_whitespace().collect::<Vec<_>>().join(" "));
-        let text = noted.map(str::to_owned).or_else(made).unwrap_or_default();
-        match text.char_indices().nth(MOST) {
+        let command =
+            || history.get(i).map(|by| by.split_whitespace().collect::<Vec<_>>().join(" "));
+        let text = noted.map(str::to_owned).or_else(command).unwrap_or_default();
+        match text.char_indices().nth(MAX_CHARS) {
             _ if text.is_empty() => "unknown".to_owned(),
             Some((end, _)) if noted.is_none() => format!("{}…", &text[..end]),
             _ => text,

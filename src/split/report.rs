@@ -1,5 +1,5 @@
-//! What was done, as plain data: the facts of the table that people see and of `--json`.
-//! docs/JSON.md describes the latter.
+//! Reports of a split as plain data, from which the terminal's tables and the output of `--json` are
+//! made. docs/JSON.md describes the latter.
 
 use serde::Serialize;
 
@@ -14,17 +14,17 @@ use crate::plan::update::{CarriedOver, DeadFile, LayerDecision, Verdict};
 use crate::plan::{self, Plan};
 use crate::simulate::{self, Profile};
 
-/// Raised when a field changes its meaning or goes.
+/// Version of the JSON format. It is increased when a field changes its meaning or is removed.
 pub const SCHEMA: u32 = 1;
 
-/// Layers and bytes of an image, before or after.
+/// Number and bytes of an image's layers.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Totals {
     /// Number of layers.
     pub layers: usize,
-    /// Bytes of the layers as stored; `None` when nothing was encoded.
+    /// Bytes of the layers as stored; `None` if nothing was encoded.
     pub blob_bytes: Option<u64>,
-    /// Bytes of the layers, uncompressed; `None` when nothing was encoded.
+    /// Bytes of the uncompressed layers; `None` if nothing was encoded.
     pub tar_bytes: Option<u64>,
 }
 
@@ -33,34 +33,35 @@ pub struct Totals {
 pub struct ComponentReport {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Kind of component.
     pub kind: ComponentKind,
-    /// Its files in this layer.
+    /// Number of its files in this layer.
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
 }
 
-/// One layer.
+/// A layer of the new image.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerReport {
-    /// What is in it, in a few words.
+    /// Short description of its contents.
     pub label: String,
-    /// Whether it is the previous image's, byte for byte.
+    /// Whether it is a layer of the previous image, byte for byte.
     pub kept: bool,
-    /// Files in it.
+    /// Number of regular files.
     pub files: u64,
-    /// Bytes in them.
+    /// Bytes of these files.
     pub bytes: u64,
-    /// All entries of its tar, directories too.
+    /// Number of entries in its tar, including directories.
     pub entries: u64,
     /// Expected bytes of the blob.
     pub estimate: u64,
-    /// Of a kept layer, bytes of the blob that the image shows, as estimated.
+    /// Estimated bytes of the blob that are still in use; only for a kept layer.
     pub live: Option<u64>,
-    /// Expected chance that it changes from one release to the next; not known of a kept layer.
+    /// Expected probability that it changes from one release to the next; unknown for a kept layer.
     pub churn: Option<f64>,
-    /// Bytes of the uncompressed tar; `None` when nothing was encoded, as for the fields below.
+    /// Bytes of the uncompressed tar. This and the next three fields are `None` if nothing was
+    /// encoded.
     pub tar_bytes: Option<u64>,
     /// Bytes of the blob.
     pub blob_bytes: Option<u64>,
@@ -68,90 +69,91 @@ pub struct LayerReport {
     pub diff_id: Option<Digest>,
     /// Digest of the blob.
     pub digest: Option<Digest>,
-    /// What it is made of, largest first; not known of a kept layer.
+    /// Its components, largest first; empty for a kept layer.
     pub components: Vec<ComponentReport>,
 }
 
-/// A layer of the previous image, and what became of it.
+/// A layer of the previous image, and whether it was kept.
 #[derive(Debug, Clone, Serialize)]
 pub struct OldLayerReport {
-    /// What is in it, in a few words.
+    /// Short description of its contents.
     pub label: String,
     /// Bytes of the blob.
     pub bytes: u64,
-    /// Those that the new image would show, as estimated.
+    /// Estimated bytes of the blob that the new image still uses.
     pub live: u64,
-    /// Whether it is kept, and if not, why.
+    /// Whether it was kept, and if not, why.
     pub verdict: Verdict,
 }
 
-/// A file in a kept layer that the image does not show.
+/// A file in a kept layer that the new image no longer contains.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeletedFile {
-    /// Its path; odd bytes are escaped.
+    /// Its path; unprintable bytes are escaped.
     pub path: String,
-    /// Its bytes.
+    /// Its size in bytes.
     pub bytes: u64,
     /// Number of the layer in the new image, from 1.
     pub layer: usize,
 }
 
-/// A deleted file that is likely a secret, in a layer that was dropped for it.
+/// A deleted file that is likely a secret, and because of which a layer was dropped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LostSecret {
     /// Number of the layer in the previous image, from 1.
     pub layer: usize,
-    /// Its path; odd bytes are escaped.
+    /// Its path; unprintable bytes are escaped.
     pub path: String,
-    /// What sort of secret it is.
+    /// Name of the rule that it matches.
     pub rule: &'static str,
 }
 
-/// How the new image follows the previous one. Bytes are estimates when nothing was encoded.
+/// Facts about the update from the previous image. Bytes are estimates if nothing was encoded.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpdateReport {
-    /// Lowest first.
+    /// The previous image's layers, lowest first.
     pub previous: Vec<OldLayerReport>,
-    /// What clients that go by digest or diff ID load: the new layers.
+    /// Bytes that clients download if they find layers by digest or diff ID: the new layers.
     pub set_bytes: u64,
-    /// What clients that go by chain ID load: everything above the first layer that is not kept.
+    /// Bytes that clients download if they find layers by chain ID: everything above the kept layers at
+    /// the bottom.
     pub chain_bytes: u64,
-    /// The whole image.
+    /// Bytes of all layers.
     pub total_bytes: u64,
-    /// Bytes of kept layers that the image does not show, as estimated.
+    /// Estimated bytes of kept layers that are no longer in use.
     pub dead_bytes: u64,
-    /// What was carried over from the previous image.
+    /// Timestamps carried over from the previous image.
     pub carried_over: CarriedOver,
-    /// Deleted files for which layers were dropped.
+    /// Deleted files because of which layers were dropped.
     pub secrets: Vec<LostSecret>,
-    /// Files in kept layers that have been overwritten.
+    /// Number of files in kept layers that were overwritten.
     pub overwritten: u64,
-    /// Files in kept layers whose path is gone, largest first.
+    /// Files in kept layers whose path no longer exists, largest first.
     pub deleted: Vec<DeletedFile>,
 }
 
 /// A simulated pull: docs/PULLS.md.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PullTimes {
-    /// Seconds it takes.
+    /// Simulated time, in seconds.
     pub seconds: f64,
-    /// Seconds that it takes at least, whatever the order.
+    /// Lower bound of that time for any order of the layers, in seconds.
     pub bound: f64,
 }
 
-/// What a client of a profile that has nothing does to have the image.
+/// Simulated first pulls of the input and of the output, by a client that has no layers yet.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PullReport {
     /// Name of the profile.
     pub profile: &'static str,
-    /// The input. Layers that are not compressed count as gzip, as a push makes them.
+    /// The input. Uncompressed layers count as gzip, since a push compresses them.
     pub before: PullTimes,
     /// The output.
     pub after: PullTimes,
 }
 
 impl PullReport {
-    /// Simulates both.
+    /// Simulates both pulls.
     pub fn new(profile: &Profile, before: &[simulate::Layer], after: &[simulate::Layer]) -> Self {
         let times = |layers| {
             let Profile { client, link, machine, .. } = profile;
@@ -161,7 +163,7 @@ impl PullReport {
         Self { profile: profile.name, before: times(before), after: times(after) }
     }
 
-    /// What is said where the output is slower.
+    /// Returns a note if the output is slower to pull.
     pub fn note(self) -> Option<String> {
         let Self { profile, before, after } = self;
         (after.seconds > before.seconds).then(|| {
@@ -174,61 +176,61 @@ impl PullReport {
     }
 }
 
-/// One image for one platform.
+/// The report on one image, for one platform.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageReport {
-    /// What it runs on.
+    /// Its platform.
     pub platform: String,
     /// Digest of the input's config, also called its image ID.
     pub source: Digest,
     /// The input's layers.
     pub before: Totals,
-    /// The same, lowest first, as a pull sees them.
+    /// The input's layers for the simulation of a pull, lowest first.
     pub input: Vec<simulate::Layer>,
     /// The output's layers.
     pub after: Totals,
-    /// The final file set.
+    /// Number of paths in the final file set.
     pub files: Counts,
-    /// What lower layers hold that the final file set does not.
+    /// Files that lower layers hold and the final file set does not.
     pub hidden: Hidden,
-    /// Logs and caches left out with `--drop-noise`.
+    /// Number of logs and caches left out with `--drop-noise`.
     pub dropped_noise: u64,
-    /// Times that stay because other files record them.
+    /// Timestamps that stay because other files record them.
     pub held: Held,
-    /// Lowest first.
+    /// The output's layers, lowest first.
     pub layers: Vec<LayerReport>,
-    /// What was kept of the previous image; `None` without one.
+    /// Facts about the update; `None` without a previous image.
     pub update: Option<UpdateReport>,
-    /// Simulated cold pulls; `None` without a profile.
+    /// Simulated first pulls; `None` without a profile.
     pub pull: Option<PullReport>,
-    /// Digest of the new manifest; `None` when nothing was encoded.
+    /// Digest of the new manifest; `None` if nothing was encoded.
     pub manifest: Option<Digest>,
-    /// Digest of the new config.
+    /// Digest of the new config; `None` if nothing was encoded.
     pub config: Option<Digest>,
-    /// What a user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What `split` and `flatten` did.
+/// The report of the commands `split` and `flatten`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// Where the image was read from.
+    /// Reference of the input.
     pub input: String,
-    /// Where the previous image was read from.
+    /// Reference of the previous image.
     pub previous: Option<String>,
-    /// Where it was written to; `None` for a dry run.
+    /// Reference of the output; `None` in a dry run.
     pub output: Option<String>,
-    /// Digest that a registry will know the image, or the index of several, by.
+    /// Digest of the manifest, or of the index of several images, as a registry will show it.
     pub digest: Option<Digest>,
-    /// One a platform.
+    /// One report per platform.
     pub images: Vec<ImageReport>,
-    /// Wall time.
+    /// Wall-clock time.
     pub seconds: f64,
 }
 
-/// The rows of a plan, and of its encoded layers if there are any.
+/// Returns the reports of a plan's layers, and of the encoded layers if there are any.
 pub fn layers(
     plan: &Plan,
     analysis: &Analysis,
@@ -265,12 +267,12 @@ pub fn layers(
 }
 
 impl LayerReport {
-    /// Bytes of the blob; expected ones when it was not encoded.
+    /// Returns the bytes of the blob; the estimate if it was not encoded.
     pub fn stored(&self) -> u64 {
         self.blob_bytes.unwrap_or(self.estimate)
     }
 
-    /// As a pull sees it. When it was not encoded, estimates stand for its bytes.
+    /// Returns the layer for the simulation of a pull, with estimated bytes if it was not encoded.
     pub fn pulled(&self, compression: simulate::CompressionKind) -> simulate::Layer {
         let tar_bytes = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
         let blob_bytes =
@@ -279,7 +281,7 @@ impl LayerReport {
     }
 }
 
-/// All layers of the input together.
+/// Returns the totals of the input's layers.
 pub fn totals_before(layers: &[LayerStats]) -> Totals {
     Totals {
         layers: layers.len(),
@@ -288,7 +290,7 @@ pub fn totals_before(layers: &[LayerStats]) -> Totals {
     }
 }
 
-/// All layers of the output together.
+/// Returns the totals of the output's layers.
 pub fn totals(layers: &[LayerReport]) -> Totals {
     Totals {
         layers: layers.len(),
@@ -297,7 +299,8 @@ pub fn totals(layers: &[LayerReport]) -> Totals {
     }
 }
 
-/// How an image with these layers follows the previous one, each of whose layers has a label.
+/// Returns the report on an update to an image with these `layers`. `decisions` has each layer of the
+/// previous image with its label.
 pub fn update<'a>(
     decisions: impl Iterator<Item = (&'a LayerDecision, &'a String)>,
     dead: &[DeadFile],

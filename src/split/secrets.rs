@@ -1,5 +1,5 @@
-//! Secrets that the new image no longer has and layers of the previous one still hold: those that
-//! the user names, and those that look like it.
+//! Secrets that the new image no longer contains but layers of the previous image still hold: files
+//! that the user names, and files that look like secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,21 +16,21 @@ use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent,
 use crate::secrets::{Item, Patterns, is_public};
 use crate::split::report::LostSecret;
 
-/// What the patterns of `--purge` met, in the images of all platforms.
+/// What the patterns of `--purge` matched, over the images of all platforms.
 pub(super) struct Purge<'a> {
     patterns: &'a [PathPattern],
-    met: Vec<PurgeMatch>,
+    matches: Vec<PurgeMatch>,
     images_left: usize,
 }
 
 impl<'a> Purge<'a> {
     pub(super) fn new(patterns: &'a [PathPattern], images: usize) -> Self {
-        Self { patterns, met: vec![PurgeMatch::Nothing; patterns.len()], images_left: images }
+        Self { patterns, matches: vec![PurgeMatch::Nothing; patterns.len()], images_left: images }
     }
 
-    /// Notes what the patterns meet in one image.
-    pub(super) fn meet(&mut self, new: &FileSet, previous: &[OldLayer], dead: &[DeadFile]) {
-        for (all, pattern) in self.met.iter_mut().zip(self.patterns) {
+    /// Records what the patterns match in one image.
+    pub(super) fn record(&mut self, new: &FileSet, previous: &[OldLayer], dead: &[DeadFile]) {
+        for (all, pattern) in self.matches.iter_mut().zip(self.patterns) {
             let here = purge_match(pattern, new, previous, dead);
             if here > *all {
                 *all = here;
@@ -38,25 +38,28 @@ impl<'a> Purge<'a> {
         }
     }
 
-    /// What is to be said once no image is left.
+    /// Ends one image. After the last one, returns notes on patterns that removed nothing.
     ///
     /// # Errors
-    /// When a pattern met nothing at all: it was meant for something.
+    /// After the last image, when a pattern matched nothing at all, which suggests a typing error.
     pub(super) fn end_of_image(&mut self) -> Result<Vec<String>> {
         self.images_left -= 1;
         let mut notes = Vec::new();
-        for (met, pattern) in self.met.iter().zip(self.patterns).filter(|_| self.images_left == 0) {
-            match met {
+        if self.images_left > 0 {
+            return Ok(notes);
+        }
+        for (matched, pattern) in self.matches.iter().zip(self.patterns) {
+            match matched {
                 PurgeMatch::Purged => {}
                 PurgeMatch::Shown(path) => notes.push(format!(
-                    "--purge {pattern} only matches what is still in the new image, such as {path}, \
-                     and stays there"
+                    "--purge {pattern} only matches files that the new image still contains, such as \
+                     {path}; they are not removed"
                 )),
                 PurgeMatch::Nothing => {
                     return Err(Error::not_found(format!(
-                        "--purge {pattern} matches nothing in the previous image nor in the new one; \
-                         check how it is spelt: a name as id_rsa is found in any folder, a path as \
-                         /root/.ssh from the root on, and ** stands for any folders"
+                        "--purge {pattern} matches nothing in the previous image or the new one; check \
+                         the spelling: a name such as id_rsa matches in any folder, a path such as \
+                         /root/.ssh starts at the root, and ** matches any number of folders"
                     )));
                 }
             }
@@ -65,16 +68,17 @@ impl<'a> Purge<'a> {
     }
 }
 
-/// The new image.
+/// The new image's files, contents and components.
 pub(super) struct NewContents<'a> {
     pub(super) files: &'a FileSet,
     pub(super) contents: &'a Contents,
     pub(super) analysis: &'a Analysis,
 }
 
-/// The likely secrets among dead files, whose content is in `old`, by layer and path. What the new image
-/// shows somewhere is not lost. Where it has another file at the path, with a secret of the same sort
-/// in it, that is renewed and everybody who has the image has it. Runs on the current rayon pool.
+/// Returns the likely secrets among dead files, whose content is in `old`, sorted by layer and path.
+/// Content that the new image still contains at any path is not lost. A file is not lost either if the
+/// new image has a file with the same sort of secret at its path: that secret was renewed, and
+/// everybody who has the image has the new one. Runs on the current rayon pool.
 pub(super) fn lost(
     new: &NewContents<'_>,
     dead: &[DeadFile],
@@ -128,7 +132,7 @@ pub(super) fn lost(
     Ok(found)
 }
 
-/// Files to be looked through, each content once whatever its names.
+/// Files to scan, each content once, with all its names.
 type ByContent<'a> = BTreeMap<&'a [u8; 32], Item<'a>>;
 
 fn add<'a>(all: &mut ByContent<'a>, file: &'a FileData, path: &'a [u8], deleted: bool) {
@@ -140,7 +144,7 @@ fn add<'a>(all: &mut ByContent<'a>, file: &'a FileData, path: &'a [u8], deleted:
     }
 }
 
-/// The sorts of secrets in each content that has one.
+/// Scans each content, and returns the rules that it matches, for contents that match any.
 fn rules<'a>(
     all: ByContent<'a>,
     contents: &Contents,
@@ -167,7 +171,7 @@ impl<'a> NewContents<'a> {
         Self { files: &flat.files, contents: &flat.contents, analysis }
     }
 
-    /// What has a path.
+    /// Returns the kind of component that owns a path.
     fn owner(&self, path: &[u8]) -> Option<ComponentKind> {
         let entry = &self.files.entries()[self.files.position(path)?];
         let owner = self.analysis.owner[entry.inode as usize];

@@ -1,6 +1,6 @@
-//! What other tools note in configs, labels and annotations about an image's layers, which is wrong
-//! once the layers are others: a build cache that names them by number makes a later build leave
-//! out files, a base's digest makes a rebase replace the wrong ones.
+//! Config fields, labels and annotations in which other tools describe an image's layers. They become
+//! wrong when the layers change: a build cache that refers to layers by number makes a later build
+//! leave out files, and the digest of a base image makes a rebase replace the wrong layers.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,17 @@ use crate::model::digest::Digest;
 use crate::model::oci::{Annotations, Config, Manifest, parse};
 use crate::transport::image::Image;
 
-/// Fields, labels and annotations that say something of layers; those that end with `.` or `/` are
-/// beginnings.
+/// Config fields, labels and annotations that describe layers. Names that end with `.` or `/` are
+/// prefixes.
 const ABOUT_LAYERS: &[&str] = &[
     // BuildKit's inline cache: steps of the build, with the layers' numbers (moby/buildkit#1678).
     "moby.buildkit.cache.v0",
     // "… the image sharing zero-indexed layers with the image" (annotations.md of the image spec):
-    // `crane rebase` goes by both.
+    // `crane rebase` uses both.
     "org.opencontainers.image.base.digest",
     "org.opencontainers.image.base.name",
-    // Cloud Native Buildpacks (platform.md, distribution.md): which layer is whose, for a rebase or
-    // the next build.
+    // Cloud Native Buildpacks (platform.md, distribution.md): which buildpack made which layer, for a
+    // rebase or the next build.
     "io.buildpacks.lifecycle.metadata",
     "io.buildpacks.rebasable",
     "io.buildpacks.buildpack.layers",
@@ -38,27 +38,28 @@ const ABOUT_LAYERS: &[&str] = &[
     "vnd.docker.reference.",
 ];
 
-/// Values that are a layer's diff ID: they stay while the layer does. bootc fails on one that is
-/// none of the image's (bootc-dev/bootc#1344).
+/// Fields whose value is a layer's diff ID. They are kept if the layer is. bootc fails if the image has
+/// no layer with that diff ID (bootc-dev/bootc#1344).
 const DIFF_IDS: &[&str] = &["ostree.final-diffid"];
 
-/// What is said of layers that are gone.
+/// Decides which metadata is stale, given the layers of the result.
 pub(super) struct Stale {
     /// Digests of layers that the result does not have.
     gone: BTreeSet<Digest>,
-    /// Diff IDs of those that it has.
+    /// Diff IDs of the layers that it has.
     diff_ids: BTreeSet<Digest>,
-    /// Digests of their blobs, where those count.
+    /// Digests of their blobs; empty for configs.
     blobs: BTreeSet<Digest>,
-    /// Its layers are the image's own, of which everything stays true.
+    /// Whether the result has exactly the layers of the input, so that nothing is stale.
     unchanged: bool,
 }
 
 impl Stale {
-    /// For the config of a result with these layers. One that is not encoded is taken for new.
+    /// Returns the rules for the config of a result with these layers. A layer that is not encoded
+    /// counts as new.
     ///
-    /// Blob digests are not looked for in configs: a docker-archive does not have them, and the
-    /// result must not depend on how the image was stored.
+    /// Configs are not searched for blob digests: a docker-archive does not have them, and the result
+    /// must not depend on how the image was stored.
     pub(super) fn of_config(image: &Image, layers: &[LayerReport]) -> Self {
         let old = image.layers.iter().map(|l| l.diff_id);
         let unchanged = old.clone().map(Some).eq(layers.iter().map(|l| l.diff_id));
@@ -67,7 +68,7 @@ impl Stale {
         Self { gone, diff_ids, blobs: BTreeSet::new(), unchanged }
     }
 
-    /// The same for its annotations, those in an index too.
+    /// Returns the rules for the annotations of its manifest and of its descriptor in an index.
     pub(super) fn of_annotations(image: &Image, layers: &[LayerReport]) -> Self {
         let mut stale = Self::of_config(image, layers);
         let manifest = image.manifest.as_ref();
@@ -81,7 +82,8 @@ impl Stale {
         stale
     }
 
-    /// For the annotations of an index of several images: gone is what none of them has.
+    /// Returns the rules for the annotations of an index of several images: a layer is gone if none of
+    /// them has it.
     pub(super) fn of_all(images: impl Iterator<Item = Self>) -> Self {
         let none = BTreeSet::new;
         let mut all = Self { gone: none(), diff_ids: none(), blobs: none(), unchanged: true };
@@ -109,18 +111,18 @@ impl Stale {
             || (!key.starts_with("io.relayer.") && self.names_gone(value))
     }
 
-    /// Whether a text has the digest of a layer that is gone.
+    /// Whether a text contains the digest of a layer that is gone.
     fn names_gone(&self, text: &str) -> bool {
         let digests = text.match_indices("sha256:").filter_map(|(at, _)| text.get(at..at + 71));
         digests.filter_map(|d| d.parse().ok()).any(|d: Digest| self.gone.contains(&d))
     }
 
-    /// The config without what is stale, and what that was.
+    /// Returns the config without stale fields, and the names of the removed ones.
     pub(super) fn config(&self, config: &Config) -> (Config, Vec<String>) {
         config.without(|key, value| self.is_stale(key, value))
     }
 
-    /// Annotations without what is stale, which is added to `dropped`.
+    /// Returns the annotations that are not stale, and adds the names of the others to `dropped`.
     pub(super) fn annotations(&self, all: &Annotations, dropped: &mut Vec<String>) -> Annotations {
         let (stale, kept): (Annotations, _) =
             all.clone().into_iter().partition(|(key, value)| self.is_stale(key, value));
@@ -129,9 +131,9 @@ impl Stale {
     }
 }
 
-/// What is told of it.
+/// Returns the note on removed metadata, if there is any.
 pub(super) fn note(dropped: &[String]) -> Option<String> {
     (!dropped.is_empty()).then(|| {
-        format!("left out, as the layers that they describe are gone: {}", dropped.join(", "))
+        format!("removed, since the layers that they describe are gone: {}", dropped.join(", "))
     })
 }

@@ -153,7 +153,7 @@ fn a_pattern_that_matches_nothing_is_an_error() {
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(1), "{pattern}: {said}");
         let words = format!("--purge {pattern} matches nothing");
-        assert!(said.contains(&words) && said.contains("check how it is spelt"), "{said}");
+        assert!(said.contains(&words) && said.contains("check the spelling"), "{said}");
         assert!(!p.at("out").exists(), "{pattern}");
     }
     // What the new image still has can't be purged, and that is said.
