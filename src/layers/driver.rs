@@ -1,6 +1,7 @@
-//! Attributes in which storage drivers keep their own state. They come into layers when somebody
-//! packs a driver's folder as it lies on disk. They are no content: on a directory that other layers
-//! have too, they change what clients show of those. So no layer of ours has them.
+//! Extended attributes in which storage drivers keep their own state. They get into layers when
+//! somebody packs a driver's folder as it is on disk. They are not content: on a directory that other
+//! layers contain too, they change which files of those layers clients show. So relayer never writes
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +10,28 @@ use crate::base::limits::{MAX_XATTR_NAME, MAX_XATTR_VALUE};
 use crate::format::tar::{EntryKind, TarEntry};
 use crate::model::fileset::Xattrs;
 
-/// What overlayfs makes of an entry with its attributes
-/// (<https://docs.kernel.org/filesystems/overlayfs.html>). docker and podman set them where it finds
-/// them; containerd and umoci do not.
+/// The meaning of an entry's attributes for overlayfs
+/// (<https://docs.kernel.org/filesystems/overlayfs.html>). docker and podman set them where overlayfs
+/// finds them; containerd and umoci do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The entry.
+    /// An ordinary entry.
     None,
-    /// A directory that hides what lower layers have there.
+    /// A directory that hides the contents that lower layers have there.
     Opaque,
-    /// Nothing, and nothing of lower layers.
+    /// A whiteout, which hides what lower layers have there.
     Whiteout,
 }
 
-/// Attributes of storage drivers, and how many entries have each.
+/// Names of storage drivers' attributes, with the number of entries that have each.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(BTreeMap<Box<[u8]>, u64>);
 
-/// Whether an attribute is a storage driver's: overlayfs as root and as user, fuse-overlayfs, and
-/// the owners that containers/storage notes where it can't set them. What a container's own overlay
-/// made is escaped by the one below it, acts on nothing and is content.
-fn is_drivers(name: &[u8]) -> bool {
+/// Whether an attribute belongs to a storage driver: overlayfs as root and as user, fuse-overlayfs, and
+/// the attribute in which containers/storage records owners that it can't set. The attributes of an
+/// overlay mounted inside a container are escaped by the overlay below it. They have no effect, and
+/// count as content.
+fn is_driver_attribute(name: &[u8]) -> bool {
     let below = |prefix: &[u8]| name.strip_prefix(prefix);
     [&b"trusted.overlay."[..], b"user.overlay."]
         .into_iter()
@@ -40,23 +42,24 @@ fn is_drivers(name: &[u8]) -> bool {
 }
 
 impl Attributes {
-    /// The attributes of an entry without those of drivers, and what these mean.
+    /// Returns an entry's attributes without those of storage drivers, and the meaning of the latter,
+    /// which are counted in `self`.
     ///
     /// # Errors
-    /// When one is too long for Linux.
+    /// When an attribute is too long for Linux.
     pub(super) fn take(&mut self, entry: &TarEntry) -> Result<(Xattrs, Meaning)> {
         let mut meaning = Meaning::None;
         let mut kept = Xattrs::new();
         for (name, value) in &entry.xattrs {
             if name.is_empty() || name.len() > MAX_XATTR_NAME || value.len() > MAX_XATTR_VALUE {
                 return Err(Error::malformed(format!(
-                    "an extended attribute whose name has {} bytes and its value {}; Linux allows \
-                     names of 1 to {MAX_XATTR_NAME} and values up to {MAX_XATTR_VALUE}",
+                    "an extended attribute has a name of {} bytes and a value of {} bytes; Linux \
+                     allows names of 1 to {MAX_XATTR_NAME} bytes and values of up to {MAX_XATTR_VALUE} bytes",
                     name.len(),
                     value.len()
                 )));
             }
-            if !is_drivers(name) {
+            if !is_driver_attribute(name) {
                 kept.push((name.clone(), value.clone()));
                 continue;
             }
@@ -74,14 +77,14 @@ impl Attributes {
         Ok((kept, meaning))
     }
 
-    /// Whether there is none.
+    /// Whether there are no such attributes.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Says what is left out of these layers, if anything is.
+    /// Returns a note on the attributes that are left out of these layers, if there are any.
     pub(crate) fn note<'a>(layers: impl IntoIterator<Item = &'a Self>) -> Option<String> {
-        /// Names in a message.
+        /// Maximum number of names in the note.
         const SHOWN: usize = 6;
         let mut all: BTreeMap<&[u8], u64> = BTreeMap::new();
         for (name, count) in layers.into_iter().flat_map(|layer| &layer.0) {
@@ -92,16 +95,16 @@ impl Attributes {
         }
         let line = |(name, count): (&&[u8], &u64)| {
             let name = name[..name.len().min(60)].escape_ascii();
-            format!("{name} of {count} {}", if *count == 1 { "entry" } else { "entries" })
+            format!("{name} on {count} {}", if *count == 1 { "entry" } else { "entries" })
         };
         let mut shown: Vec<String> = all.iter().take(SHOWN).map(line).collect();
         if all.len() > SHOWN {
             shown.push(format!("{} more", all.len() - SHOWN));
         }
         let mut text = shown.join(", ");
-        let points = |name: &[u8]| name.ends_with(b".redirect") || name.ends_with(b".metacopy");
-        if all.keys().any(|name| points(name)) {
-            text += "; what redirect and metacopy point at in lower layers is not followed";
+        let refers = |name: &[u8]| name.ends_with(b".redirect") || name.ends_with(b".metacopy");
+        if all.keys().any(|name| refers(name)) {
+            text += "; references to lower layers by redirect and metacopy are not followed";
         }
         Some(format!("attributes of storage drivers are left out: {text}"))
     }
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_drivers_keep_is_told_from_content() {
+    fn attributes_of_drivers_are_not_content() {
         for name in [
             "trusted.overlay.opaque",
             "trusted.overlay.redirect",
@@ -142,7 +145,7 @@ mod tests {
             "security.fuseoverlayfs.override_stat",
             "user.containers.override_stat",
         ] {
-            assert!(is_drivers(name.as_bytes()), "{name}");
+            assert!(is_driver_attribute(name.as_bytes()), "{name}");
         }
         for name in [
             "trusted.overlay.overlay.opaque",
@@ -153,7 +156,7 @@ mod tests {
             "user.containers.other",
             "trusted.overlay",
         ] {
-            assert!(!is_drivers(name.as_bytes()), "{name}");
+            assert!(!is_driver_attribute(name.as_bytes()), "{name}");
         }
     }
 
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_counted_and_told() {
+    fn attributes_left_out_are_counted_and_noted() {
         let mut found = [Attributes::default(), Attributes::default()];
         assert_eq!(Attributes::note(&found), None);
         let marked = entry(EntryKind::Dir, &[("trusted.overlay.opaque", b"y"), ("user.a", b"1")]);
@@ -181,10 +184,10 @@ mod tests {
             assert_eq!(kept, [(b"user.a"[..].into(), b"1"[..].into())]);
         }
         let note = Attributes::note(&found).unwrap();
-        assert!(note.ends_with("left out: trusted.overlay.opaque of 2 entries"), "{note}");
+        assert!(note.ends_with("left out: trusted.overlay.opaque on 2 entries"), "{note}");
         let moved = entry(EntryKind::Dir, &[("trusted.overlay.redirect", b"/x")]);
         found[0].take(&moved).unwrap();
-        assert!(Attributes::note(&found).unwrap().contains("redirect of 1 entry; what redirect"));
+        assert!(Attributes::note(&found).unwrap().contains("redirect on 1 entry; references to"));
     }
 
     #[test]

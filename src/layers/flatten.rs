@@ -1,6 +1,6 @@
-//! Layers in, one file set out: what a client would have after unpacking every layer.
+//! Flattens layers into one file set: the files that a client would have after unpacking every layer.
 //!
-//! Layers are read in parallel and applied in order; [`tree`](crate::layers::tree) has the rules.
+//! Layers are read in parallel and applied in order, by the rules of [`tree`](crate::layers::tree).
 
 use std::sync::Arc;
 
@@ -18,43 +18,43 @@ use crate::model::digest::Digest;
 use crate::model::fileset::FileSet;
 use crate::transport::image::LayerBlob;
 
-/// An image's layers, read.
+/// An image's layers after reading.
 #[derive(Debug)]
 pub struct ReadLayers<'a> {
     blobs: &'a [LayerBlob],
-    /// What each of them does, lowest first; their files' sources are numbered from 0.
+    /// Contents of the layers, lowest first; the sources of their files are numbered from 0.
     pub layers: Vec<LayerContent>,
-    /// What their index takes is counted as long as this lives.
+    /// Holds the index's share of the memory budget until it is dropped.
     limits: Limits,
 }
 
-/// What is kept of layers when they are read.
+/// Which parts of the layers are stored while they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// Their index and the bytes of their files.
+    /// The index and the bytes of all files.
     Contents,
     /// The index only: files of compressed layers can't be read later.
     Index,
 }
 
-/// An image as a client would show it.
+/// An image's final file set, as a client would have it on disk.
 #[derive(Debug)]
 pub struct Flattened {
     /// The final file set.
     pub files: FileSet,
-    /// Where its contents are.
+    /// The contents of its files.
     pub contents: Contents,
-    /// What it no longer holds.
+    /// Counts of the files that lower layers hold and the file set does not.
     pub hidden: Hidden,
-    /// The layers, lowest first.
+    /// Digests and sizes of the layers, lowest first.
     pub layers: Vec<LayerStats>,
-    /// What people should know of what the file set lacks.
+    /// Notes for the user on what was left out.
     pub notes: Vec<String>,
-    /// What the file set takes is counted as long as this lives.
+    /// Holds the file set's share of the memory budget until it is dropped.
     pub(crate) limits: Limits,
 }
 
-/// A layer that was read.
+/// Digests and sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerStats {
     /// Digest of the blob.
@@ -65,14 +65,14 @@ pub struct LayerStats {
     pub blob_bytes: u64,
     /// Bytes of the tar.
     pub tar_bytes: u64,
-    /// Entries of the tar, whiteouts among them.
+    /// Number of changes that the tar makes, including whiteouts.
     pub entries: u64,
 }
 
-/// Reads layers in parallel, on the current rayon pool. They may expand to `max_size` bytes in all.
+/// Reads layers in parallel, on the current rayon pool. Together they may expand to `max_size` bytes.
 ///
 /// # Errors
-/// When one can't be read, is not valid or has another digest than stated, or when a bound is met.
+/// When a layer can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read<'a>(
     blobs: &'a [LayerBlob],
     keep: Keep,
@@ -90,17 +90,17 @@ pub fn read<'a>(
         .map(|(i, blob)| read_layer(blob, i as u32, spools, &limits, progress))
         .collect();
     progress.end();
-    // Of several broken layers the lowest is reported, whichever is found first.
+    // If several layers are broken, the lowest is reported, no matter which is found first.
     Ok(ReadLayers { blobs, layers: read.into_iter().collect::<Result<_>>()?, limits })
 }
 
 impl ReadLayers<'_> {
-    /// Where the bytes of files are.
+    /// Returns the contents of the layers' files.
     pub fn contents(&self) -> Contents {
         Contents::new(self.layers.iter().map(|l| Arc::clone(&l.source)).collect())
     }
 
-    /// What the layers come to, one above the other.
+    /// Applies the layers, lowest first.
     ///
     /// # Errors
     /// When they contradict each other.
@@ -108,7 +108,8 @@ impl ReadLayers<'_> {
         Ok(self.flatten_with(Tree::default())?.0)
     }
 
-    /// As [`flatten`](Self::flatten), and lists the hidden files, in no order that means anything.
+    /// Does the same as [`flatten`](Self::flatten), and also returns the hidden files, in no
+    /// particular order.
     ///
     /// # Errors
     /// When the layers contradict each other.

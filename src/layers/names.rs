@@ -1,4 +1,4 @@
-//! The paths of a layer, and the meaning of names that begin with `.wh.`.
+//! Normalises the paths of a layer, and interprets names that begin with `.wh.`.
 
 use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
@@ -6,30 +6,29 @@ use crate::base::limits::{MAX_NAME, MAX_PATH};
 use crate::model::fileset::{base_name, join, parent, parts};
 
 /// Normalises a path as clients do: `./`, double and leading slashes are ignored, and `..` is resolved
-/// in the text, without regard to symlinks.
+/// lexically, without following symlinks.
 ///
 /// # Errors
-/// When `..` leads out of the root, or a name or path is longer than Linux allows. For a whiteout the
-/// name that it hides counts, as clients create no file with its own name.
+/// When `..` leads out of the root, or a name or path is longer than Linux allows. For a whiteout, the
+/// length of the hidden name counts, since clients create no file with the whiteout's own name.
 pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     let mut kept: Vec<u8> = Vec::with_capacity(path.len());
     for part in parts(path) {
         if part == b".." {
-            let up = parent(&kept).ok_or_else(|| {
-                Error::malformed("a path in a layer must not leave the root by `..`")
-            })?;
+            let up = parent(&kept)
+                .ok_or_else(|| Error::malformed("the path leaves the root by `..`"))?;
             kept.truncate(up.len());
             continue;
         }
         let name = part.strip_prefix(b".wh.").unwrap_or(part);
         if name.len() > MAX_NAME {
             return Err(Error::malformed(format!(
-                "a name is longer than the {MAX_NAME} bytes that Linux allows"
+                "a name in the path is longer than the {MAX_NAME} bytes that Linux allows"
             )));
         }
         if kept.len() + usize::from(!kept.is_empty()) + name.len() > MAX_PATH {
             return Err(Error::malformed(format!(
-                "a path is longer than the {MAX_PATH} bytes that Linux allows"
+                "the path is longer than the {MAX_PATH} bytes that Linux allows"
             )));
         }
         if !kept.is_empty() {
@@ -40,13 +39,13 @@ pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     Ok(kept.into_boxed_slice())
 }
 
-/// The meaning of a name with `.wh.` in it.
+/// The meaning of a path with regard to `.wh.`.
 pub(super) enum Marker {
     /// An ordinary name.
     No,
-    /// A name that clients ignore.
+    /// A path that clients ignore.
     Ignored,
-    /// A file of AUFS that only hard links name.
+    /// A file of AUFS that only hard links refer to.
     Unnamed,
     /// A whiteout.
     Change(Change),
@@ -55,13 +54,13 @@ pub(super) enum Marker {
 /// Returns the meaning of a path with regard to `.wh.`.
 ///
 /// # Errors
-/// When a whiteout hides nothing valid, or is part of a path.
+/// When a whiteout hides no valid name, or is used as a directory.
 pub(super) fn marker(path: &[u8]) -> Result<Marker> {
     if !parts(path).any(|part| part.starts_with(b".wh.")) {
         return Ok(Marker::No);
     }
-    // AUFS kept its own files under such names. Docker skips them but for those that hard links of
-    // the layer point at (moby, pkg/archive/diff.go: WhiteoutMetaPrefix, WhiteoutLinkDir).
+    // AUFS kept its own files under such names. Docker skips them, except those that hard links of the
+    // layer refer to (moby, pkg/archive/diff.go: WhiteoutMetaPrefix, WhiteoutLinkDir).
     let name = base_name(path);
     let dir = path[..path.len() - name.len()].strip_suffix(b"/").unwrap_or_default();
     if name != b".wh..wh..opq" && parts(path).any(|part| part.starts_with(b".wh..wh.")) {
@@ -69,14 +68,14 @@ pub(super) fn marker(path: &[u8]) -> Result<Marker> {
         return Ok(if linked { Marker::Unnamed } else { Marker::Ignored });
     }
     if parts(dir).any(|part| part.starts_with(b".wh.")) {
-        return Err(Error::malformed("a name below a whiteout"));
+        return Err(Error::malformed("a directory in the path is a whiteout"));
     }
     if name == b".wh..wh..opq" {
         return Ok(Marker::Change(Change { path: dir.into(), kind: ChangeKind::Opaque }));
     }
     let hidden = &name[b".wh.".len()..];
     if hidden.is_empty() || hidden == b"." || hidden == b".." {
-        return Err(Error::malformed("a whiteout that names nothing"));
+        return Err(Error::malformed("the whiteout hides no valid name"));
     }
     let path = join(dir, hidden).into();
     Ok(Marker::Change(Change { path, kind: ChangeKind::Whiteout }))
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_cleaned_and_games_refused() {
+    fn paths_are_normalised_and_invalid_ones_refused() {
         assert_eq!(&*clean(b"./a//b/./c/").unwrap(), b"a/b/c");
         assert_eq!(&*clean(b"/etc").unwrap(), b"etc");
         assert_eq!(&*clean(b"./").unwrap(), b"");
@@ -96,7 +95,7 @@ mod tests {
         assert!(clean(b"../b").is_err() && clean(b"a/../../b").is_err() && clean(b"/..").is_err());
         assert!(clean(&[b'n'; 256]).is_err());
         assert!(clean(&[b'n'; 255]).is_ok());
-        // Clients never make a file of a whiteout's name.
+        // Clients never create a file with a whiteout's name.
         assert!(clean(&[b".wh.", &[b'n'; 255][..]].concat()).is_ok());
         assert!(clean(&[b".wh.", &[b'n'; 256][..]].concat()).is_err());
         let deep = |n: usize, name: &[u8]| [&b"a/".repeat(n)[..], name].concat();
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn whiteouts_are_told_from_names() {
+    fn whiteouts_are_distinguished_from_names() {
         let read = |p: &[u8]| match marker(p) {
             Ok(Marker::No) => "a name".to_owned(),
             Ok(Marker::Ignored) => "nothing".to_owned(),

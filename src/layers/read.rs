@@ -1,8 +1,8 @@
-//! Reading one layer: decompress, verify, index.
+//! Reads one layer: decompresses, verifies and indexes it.
 //!
-//! A layer is read once from front to back. On the way its digests are computed, its files
-//! hashed, and its entries listed with the place of their bytes. The bytes of an uncompressed
-//! layer stay where they lie; those of a compressed one go to a [`Spool`].
+//! A layer is read once from front to back. In that one pass its digests are computed, its files are
+//! hashed, and its entries are listed with the offsets of their bytes. The bytes of an uncompressed
+//! layer stay in the archive; those of a compressed one go to a [`Spool`].
 
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{FileData, Inode, InodeKind, Location, SparseMap, display};
 use crate::transport::image::LayerBlob;
 
-/// A layer's entries, and its bytes.
+/// A layer's changes, and the source of its bytes.
 pub struct LayerContent {
-    /// In the layer's order.
+    /// The changes, in the layer's order.
     pub changes: Vec<Change>,
-    /// Attributes of storage drivers that its entries have and the changes do not.
+    /// Attributes of storage drivers on its entries; the changes do not contain them.
     pub(crate) driver: Attributes,
-    /// Where the [`Location`]s point.
+    /// The source that the [`Location`]s refer to.
     pub source: Source,
-    /// Digest of the blob as it lies there.
+    /// Digest of the blob as stored.
     pub digest: Digest,
     /// Bytes of the uncompressed tar.
     pub tar_bytes: u64,
@@ -45,19 +45,19 @@ impl std::fmt::Debug for LayerContent {
     }
 }
 
-/// Bytes of a file in a layer's tar.
+/// The bytes of a file in a layer's tar.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
-    /// First byte.
+    /// Offset of the first byte in the tar.
     pub offset: u64,
-    /// The file.
+    /// Size, hash and location of the file.
     pub file: &'a FileData,
-    /// Its path.
+    /// Path of the file.
     pub path: &'a [u8],
 }
 
 impl LayerContent {
-    /// The regular files that the layer puts somewhere, with their paths, in its order.
+    /// Returns the regular files that the layer adds, with their paths, in its order.
     pub fn files(&self) -> impl Iterator<Item = (&[u8], &FileData)> {
         self.changes.iter().filter_map(|c| match &c.kind {
             ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
@@ -68,7 +68,7 @@ impl LayerContent {
         })
     }
 
-    /// The files whose bytes lie in the tar in one piece, in its order; none of the empty ones.
+    /// Returns the files whose bytes are contiguous in the tar, by offset, without empty files.
     pub fn spans(&self) -> Vec<Span<'_>> {
         let spans = self.files().filter_map(|(path, file)| match file.location {
             Location::Span { offset, .. } if file.size > 0 => Some(Span { offset, file, path }),
@@ -80,11 +80,11 @@ impl LayerContent {
     }
 }
 
-/// Reads a layer and verifies its digest and diff ID. Locations name `number` as their source.
-/// Without a budget the bytes of a compressed layer are not kept, and can't be read later.
+/// Reads a layer and verifies its digest and diff ID. Locations have `number` as their source.
+/// Without a budget the bytes of a compressed layer are not stored, and can't be read later.
 ///
 /// # Errors
-/// When the blob can't be read, is not valid or has another digest than stated, or exceeds a limit.
+/// When the blob can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read_layer(
     layer: &LayerBlob,
     number: u32,
@@ -116,14 +116,14 @@ fn read(
     Ok(LayerContent { changes, driver, source, digest, tar_bytes })
 }
 
-/// What is in the stream of a layer.
+/// The contents of a layer's tar.
 struct TarContent {
     format: Format,
     changes: Vec<Change>,
     driver: Attributes,
     diff_id: Digest,
     tar_bytes: u64,
-    /// The uncompressed tar, unless the stream was that or nobody wants it.
+    /// The uncompressed tar; `None` if the blob is uncompressed, or without a budget.
     spool: Option<Spool>,
 }
 
@@ -139,29 +139,29 @@ fn read_tar(
     let stream = Tee { inner: Hashing::new(decoder), spool, limits };
     let mut reader = tar::Reader::new(Streaming::new(stream));
     let (changes, driver, buf) = (Vec::new(), Attributes::default(), vec![0; 1 << 17]);
-    let mut found = Found { number, limits, changes, driver, buf };
+    let mut indexer = Indexer { number, limits, changes, driver, buf };
     let mut implied = Implied::default();
     while let Some(entry) = reader.next_entry()? {
         let place =
             || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
-        let before = found.changes.len();
-        found.add(&entry, &mut reader).with_context(place)?;
-        let new = &found.changes[before..];
+        let before = indexer.changes.len();
+        indexer.add(&entry, &mut reader).with_context(place)?;
+        let new = &indexer.changes[before..];
         let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
         limits.add_entry(bytes).with_context(place)?;
     }
-    // What follows the end marker is padding, but part of the diff ID.
+    // The bytes after the end marker are padding, but the diff ID covers them.
     let mut stream = reader.into_inner().into_inner();
-    while read_some(&mut stream, &mut found.buf)? > 0 {}
+    while read_some(&mut stream, &mut indexer.buf)? > 0 {}
     let Tee { inner, spool, .. } = stream;
     let (_, diff_id, tar_bytes) = inner.finish();
     let spool = spool.map(SpoolWriter::finish).transpose()?;
-    let Found { changes, driver, .. } = found;
+    let Indexer { changes, driver, .. } = indexer;
     Ok(TarContent { format, changes, driver, diff_id, tar_bytes, spool })
 }
 
-/// What has been found in a layer.
-struct Found<'a> {
+/// Collects the changes of a layer.
+struct Indexer<'a> {
     number: u32,
     limits: &'a Limits,
     changes: Vec<Change>,
@@ -169,8 +169,8 @@ struct Found<'a> {
     buf: Vec<u8>,
 }
 
-impl Found<'_> {
-    /// Adds what a tar entry stands for, which is nothing for what clients pass over.
+impl Indexer<'_> {
+    /// Adds the changes that a tar entry makes; an entry that clients ignore makes none.
     fn add<R: tar::Forward>(
         &mut self,
         entry: &tar::TarEntry,
@@ -199,7 +199,7 @@ impl Found<'_> {
         }
         let own = |id| if id == super::changeset::NO_ID { 0 } else { id };
         let inode = |kind| Inode {
-            // A symlink has no mode of its own: clients don't set it, and Linux shows 0777.
+            // A symlink has no mode of its own: clients don't set one, and Linux reports 0777.
             mode: if matches!(kind, InodeKind::Symlink { .. }) { 0o777 } else { entry.mode },
             kind,
             uid: own(entry.uid),
@@ -207,7 +207,7 @@ impl Found<'_> {
             mtime: entry.mtime,
             xattrs: (!xattrs.is_empty()).then(|| Box::new(xattrs.clone())),
         };
-        let what = match &entry.kind {
+        let kind = match &entry.kind {
             EntryKind::File { size, sparse } => {
                 let inode =
                     inode(InodeKind::File(self.file(entry, *size, sparse.as_deref(), reader)?));
@@ -218,11 +218,11 @@ impl Found<'_> {
                 metadata: Inode { uid: entry.uid, gid: entry.gid, ..inode(InodeKind::Fifo) },
             },
             EntryKind::Symlink { target } if target.is_empty() => {
-                return Err(Error::malformed("a symlink without a target"));
+                return Err(Error::malformed("the symlink has no target"));
             }
             EntryKind::Symlink { target } if target.len() > MAX_PATH => {
                 return Err(Error::malformed(format!(
-                    "a symlink's target is longer than the {MAX_PATH} bytes that Linux allows"
+                    "the symlink's target is longer than the {MAX_PATH} bytes that Linux allows"
                 )));
             }
             EntryKind::Symlink { target } => {
@@ -237,11 +237,11 @@ impl Found<'_> {
                 ChangeKind::Add(inode(InodeKind::BlockDevice { major: *major, minor: *minor }))
             }
         };
-        self.changes.push(Change { path, kind: what });
+        self.changes.push(Change { path, kind });
         Ok(())
     }
 
-    /// Hashes a file, and tells where its bytes are.
+    /// Hashes a file and returns its size, hash and location.
     fn file<R: tar::Forward>(
         &mut self,
         entry: &tar::TarEntry,
@@ -257,7 +257,7 @@ impl Found<'_> {
                 Location::Sparse(Box::new(SparseMap::new(source, offset, runs.to_vec())))
             }
         };
-        // Runs may be of a byte each.
+        // Runs may be as short as one byte, so that a buffer is needed.
         let stored =
             BufReader::with_capacity(if sparse.is_some() { 1 << 16 } else { 0 }, reader.data());
         let hash = hash(stored, size, sparse, &mut self.buf)?;
@@ -265,7 +265,7 @@ impl Found<'_> {
     }
 }
 
-/// BLAKE3 of a file's bytes, holes as zeros.
+/// Returns the BLAKE3 hash of a file's bytes, with holes as zeros.
 fn hash(
     data: impl Read,
     size: u64,
@@ -284,7 +284,7 @@ fn hash(
     Ok(dense.hasher.finalize().into())
 }
 
-/// Hashes runs of bytes and holes, which may be of a byte each, by the buffer.
+/// Hashes runs of data and holes. They may be as short as one byte, so they are collected in a buffer.
 struct Dense<'a, R> {
     data: R,
     hasher: blake3::Hasher,
@@ -313,7 +313,7 @@ impl<R: Read> Dense<'_, R> {
     }
 }
 
-/// Tells how many bytes of the input have been read.
+/// Reports the number of bytes read to the progress display.
 struct Counted<'a> {
     inner: SourceReader<'a>,
     progress: &'a dyn Progress,
@@ -327,7 +327,7 @@ impl Read for Counted<'_> {
     }
 }
 
-/// Keeps what is read in a spool, if there is one, and counts it against the limits.
+/// Copies the bytes read to a spool, if there is one, and counts them against the limits.
 struct Tee<'a, R> {
     inner: R,
     spool: Option<SpoolWriter>,

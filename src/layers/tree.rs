@@ -1,14 +1,14 @@
-//! Application of layers, one above the other.
+//! Applies layers, lowest first.
 //!
 //! Each layer is applied in two steps, as the
-//! [spec](https://github.com/opencontainers/image-spec/blob/main/layer.md) has it: first all
-//! whiteouts, which act on lower layers only, whatever their place in the tar; then the entries,
-//! where a later one of the same path wins.
+//! [spec](https://github.com/opencontainers/image-spec/blob/main/layer.md) requires: first all
+//! whiteouts, which act on lower layers only, wherever they are in the tar; then the entries, where a
+//! later one of the same path wins.
 //!
-//! Where the spec is silent the rule is what containerd and umoci do on disk: symlinks in the
-//! directory part of a path are followed inside the root, a directory on a directory only takes
-//! new attributes, everything else is replaced, and a hard link's own header sets the metadata of
-//! its inode ([`set_by_link`]).
+//! Where the spec is silent, the rules follow what containerd and umoci do on disk: symlinks in the
+//! directory part of a path are followed inside the root, a directory on a directory only sets new
+//! attributes, everything else is replaced, and a hard link's own header sets the metadata of its
+//! inode ([`set_by_link`]).
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
@@ -23,10 +23,10 @@ use crate::model::fileset::{
     Entry, FileSet, Inode, InodeId, InodeKind, Mtime, display, join, parent, parts,
 };
 
-/// A list of changes is made smaller whenever so many are done.
-const FREED: usize = 1 << 14;
+/// Number of applied changes after which the memory of their list is released.
+const SHRINK_INTERVAL: usize = 1 << 14;
 
-/// Applies layers, lowest first, each with the name that messages give it.
+/// Applies layers, lowest first, each with its name for messages.
 ///
 /// # Errors
 /// When the layers contradict each other.
@@ -37,27 +37,27 @@ pub fn apply<'a>(
     Ok((files, hidden))
 }
 
-/// The file set in the making.
+/// The file set while layers are applied to it.
 #[derive(Default)]
 pub(super) struct Tree {
     names: BTreeMap<Box<[u8]>, InodeId>,
     inodes: Vec<Inode>,
-    /// The layer that made each inode.
+    /// Number of the layer that created each inode.
     made_in: Vec<u32>,
     layer: u32,
-    /// Names that the layer being applied takes away; its hard links may still point at them, as
-    /// clients that go entry by entry would have it.
-    taken: BTreeMap<Box<[u8]>, InodeId>,
+    /// Names that whiteouts of the current layer removed. Its hard links may still refer to them,
+    /// since for clients that go entry by entry they may still exist.
+    removed: BTreeMap<Box<[u8]>, InodeId>,
     hidden: Hidden,
-    /// Bytes of the paths of implied directories, and of what symlinks add to others.
+    /// Bytes of the paths of implied directories, and bytes by which symlinks make other paths longer.
     implied_bytes: usize,
-    /// Regular files and bytes that layers brought in.
+    /// Number and bytes of the regular files in all layers.
     seen: (u64, u64),
-    /// Every name of a regular file that was lost, as it happened, if somebody wants to know.
+    /// Every lost name of a regular file, in order; `None` unless hidden files are to be listed.
     losses: Option<Vec<Loss>>,
 }
 
-/// A name that went.
+/// A name that was removed or replaced.
 struct Loss {
     path: Box<[u8]>,
     inode: InodeId,
@@ -66,7 +66,7 @@ struct Loss {
 }
 
 impl Tree {
-    /// One that lists what is hidden.
+    /// Returns an empty tree that lists hidden files.
     pub(super) fn listing() -> Self {
         Self { losses: Some(Vec::new()), ..Self::default() }
     }
@@ -84,15 +84,15 @@ impl Tree {
     /// Applies one layer.
     fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
         self.layer += 1;
-        self.taken.clear();
-        // What this layer puts in the place of a symlink hides whatever lay behind that.
-        let put = OnceCell::new();
-        let puts = |path: &[u8]| {
+        self.removed.clear();
+        // Where this layer replaces a symlink, its whiteouts do not act on the symlink's target.
+        let added = OnceCell::new();
+        let adds = |path: &[u8]| {
             let all = || -> BTreeSet<&[u8]> {
-                let put = changes.iter().filter(|c| matches!(c.kind, ChangeKind::Add(_)));
-                put.map(|c| &*c.path).collect()
+                let added = changes.iter().filter(|c| matches!(c.kind, ChangeKind::Add(_)));
+                added.map(|c| &*c.path).collect()
             };
-            put.get_or_init(all).contains(path)
+            added.get_or_init(all).contains(path)
         };
         for change in &changes {
             let itself = match change.kind {
@@ -100,17 +100,17 @@ impl Tree {
                 ChangeKind::Opaque => false,
                 _ => continue,
             };
-            self.whiteout(&change.path, itself, &puts)
+            self.whiteout(&change.path, itself, &adds)
                 .with_context(|| format!("whiteout of {}", display(&change.path)))?;
         }
         let mut changes = changes;
         changes.reverse();
-        while let Some(Change { path, kind: what }) = changes.pop() {
-            // The tree takes as much as the list gives back.
-            if changes.len().is_multiple_of(FREED) {
+        while let Some(Change { path, kind }) = changes.pop() {
+            // The tree grows as the list shrinks, so the list's memory is released on the way.
+            if changes.len().is_multiple_of(SHRINK_INTERVAL) {
                 changes.shrink_to(changes.len());
             }
-            match what {
+            match kind {
                 ChangeKind::Add(inode) => self.put(&path, inode),
                 ChangeKind::Link { target, metadata: like } => self.link(&path, &target, &like),
                 ChangeKind::Unnamed(inode) => {
@@ -124,8 +124,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes away what lower layers have below a path, and the path itself unless it is opaque.
-    /// `replaced` tells what the same layer puts in place of symlinks on the way.
+    /// Removes everything that lower layers have below a path, and with `itself` also the path.
+    /// `replaced` returns whether the same layer replaces a symlink on the way.
     fn whiteout(
         &mut self,
         path: &[u8],
@@ -140,15 +140,15 @@ impl Tree {
         };
         let Some(at) = at else { return Ok(()) };
         let how = if itself { How::Deleted } else { How::Opaque };
-        let mut gone = self.remove_below(&at, how);
+        let mut removed = self.remove_below(&at, how);
         if itself
             && !at.is_empty()
             && let Some((path, id)) = self.names.remove_entry(&at[..])
         {
             self.lose(&path, id, how);
-            gone.push((path, id));
+            removed.push((path, id));
         }
-        self.taken.extend(gone);
+        self.removed.extend(removed);
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Tree {
         let at = self.place_of(path)?;
         self.imply(at.len().saturating_sub(path.len()))?;
         self.make_parents(&at)?;
-        // Children stay only when a directory comes upon a directory.
+        // Children stay only when a directory replaces a directory.
         let keep = matches!(inode.kind, InodeKind::Dir) && self.is_dir(&at);
         if !keep {
             self.remove_below(&at, How::Overwritten);
@@ -176,18 +176,24 @@ impl Tree {
             return Err(Error::malformed("the root must be a directory"));
         }
         self.make_parents(&at)?;
-        // As on disk: what is in the way goes first, even if that is the target.
+        // As on disk, whatever the link replaces is removed first, even if it is the link's target.
         self.remove_below(&at, How::Overwritten);
         if let Some(old) = self.names.remove(&at) {
             self.lose(&at, old, How::Overwritten);
         }
         let from = self.place_of(target)?;
-        let id = *self.names.get(&from).or(self.taken.get(&from)).ok_or_else(|| {
-            Error::malformed(format!("a hard link to {}, which is not there", display(target)))
+        let id = *self.names.get(&from).or(self.removed.get(&from)).ok_or_else(|| {
+            Error::malformed(format!(
+                "it is a hard link to {}, which does not exist",
+                display(target)
+            ))
         })?;
         let inode = &mut self.inodes[id as usize];
         if matches!(inode.kind, InodeKind::Dir) {
-            return Err(Error::malformed(format!("a hard link to directory {}", display(target))));
+            return Err(Error::malformed(format!(
+                "it is a hard link to the directory {}",
+                display(target)
+            )));
         }
         set_by_link(inode, like);
         self.made_in[id as usize] = self.layer;
@@ -195,7 +201,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives an inode a name, which another may have had.
+    /// Gives an inode a name, which another inode may have had.
     fn name(&mut self, path: Box<[u8]>, id: InodeId) {
         if self.losses.is_none() {
             self.names.insert(path, id);
@@ -212,10 +218,10 @@ impl Tree {
         }
     }
 
-    /// Puts a file where only this layer's hard links find it.
+    /// Adds a file that only hard links of this layer can refer to.
     fn unnamed(&mut self, path: &[u8], inode: Inode) {
         let id = self.add(inode);
-        self.taken.insert(path.into(), id);
+        self.removed.insert(path.into(), id);
         self.lose(path, id, How::Deleted);
     }
 
@@ -226,8 +232,8 @@ impl Tree {
             return Ok(());
         }
         Err(Error::limit(format!(
-            "paths of directories without an entry, and what symlinks make paths longer, come to \
-             more than {MAX_IMPLIED} bytes"
+            "the paths of directories without an entry, and the bytes by which symlinks make paths \
+             longer, exceed {MAX_IMPLIED} bytes"
         )))
     }
 
@@ -249,7 +255,7 @@ impl Tree {
         self.names.get(path).map(|id| &self.inodes[*id as usize])
     }
 
-    /// Takes away everything below a directory; gives what was there.
+    /// Removes everything below a directory, and returns it.
     fn remove_below(&mut self, dir: &[u8], how: How) -> Vec<(Box<[u8]>, InodeId)> {
         if !self.is_dir(dir) {
             return Vec::new();
@@ -258,22 +264,22 @@ impl Tree {
         if !dir.is_empty() {
             prefix.push(b'/');
         }
-        let gone: Vec<_> = self
+        let removed: Vec<_> = self
             .names
             .range::<[u8], _>((Bound::Included(prefix.as_slice()), Bound::Unbounded))
             .take_while(|(path, _)| path.starts_with(&prefix))
             .filter(|(path, _)| !path.is_empty())
             .map(|(path, id)| (path.clone(), *id))
             .collect();
-        for (path, id) in &gone {
+        for (path, id) in &removed {
             self.names.remove(path);
             self.lose(path, *id, how);
         }
-        gone
+        removed
     }
 
-    /// Makes the directories above `path` that are missing. A lower layer's file in their place
-    /// gives way, as on an overlay; one of the same layer is a contradiction.
+    /// Creates the missing directories above `path`. A file of a lower layer in their place is
+    /// replaced, as on an overlay; one of the same layer is a contradiction.
     fn make_parents(&mut self, path: &[u8]) -> Result<()> {
         let mut missing = Vec::new();
         let mut up = parent(path);
@@ -282,7 +288,7 @@ impl Tree {
                 Some(id) if matches!(self.inodes[*id as usize].kind, InodeKind::Dir) => break,
                 Some(id) if self.made_in[*id as usize] == self.layer => {
                     return Err(Error::malformed(format!(
-                        "it lies below {}, which the same layer makes a {}",
+                        "it is below {}, which is a {} in the same layer",
                         display(dir),
                         self.inodes[*id as usize].kind.word()
                     )));
@@ -304,20 +310,21 @@ impl Tree {
         Ok(())
     }
 
-    /// Where an entry of this path goes.
+    /// Returns the path at which an entry of this path is stored.
     fn place_of(&self, path: &[u8]) -> Result<Box<[u8]>> {
-        // Without anything replaced there is always a place.
+        // The result is `None` only where a symlink is replaced.
         Ok(self.resolve_parent(path, &|_| false)?.unwrap_or_else(|| path.into()))
     }
 
-    /// The path with symlinks followed in its directory part; `None` when one of them is replaced.
+    /// Returns the path with symlinks followed in its directory part; `None` if one of them is
+    /// replaced.
     fn resolve_parent(
         &self,
         path: &[u8],
         replaced: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Option<Box<[u8]>>> {
         let dir = parent(path).unwrap_or_default();
-        // Nearly always the directory is there under its own name.
+        // In nearly all cases the directory exists under its own name.
         if dir.is_empty() || self.is_dir(dir) {
             return Ok(Some(path.into()));
         }
@@ -326,8 +333,8 @@ impl Tree {
         Ok(Some(follow(&at, name)?.into()))
     }
 
-    /// The path with all symlinks followed inside the root; parts that are not there stay as they
-    /// are. `None` when one of the symlinks is replaced.
+    /// Returns the path with all symlinks followed inside the root; parts that do not exist stay as
+    /// they are. `None` if one of the symlinks is replaced.
     fn resolve(&self, path: &[u8], replaced: &dyn Fn(&[u8]) -> bool) -> Result<Option<Box<[u8]>>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<&[u8]> = parts(path).rev().collect();
@@ -347,7 +354,10 @@ impl Tree {
             }
             links += 1;
             if links > MAX_SYMLINKS {
-                return Err(Error::malformed(format!("{} is a loop of symlinks", display(path))));
+                return Err(Error::malformed(format!(
+                    "{} leads through more than {MAX_SYMLINKS} symlinks, which are likely a loop",
+                    display(path)
+                )));
             }
             if target.starts_with(b"/") {
                 done.clear();
@@ -368,8 +378,8 @@ impl Tree {
             });
             entries.push(Entry { path, inode });
         }
-        // What is hidden went with the last name it lost; of several that one layer took, any would
-        // do, and the first is the same whatever the tar's order.
+        // A file is hidden when it loses its last name. If one layer removed several names, the first
+        // in order of paths is reported, which does not depend on the tar's order.
         let mut losses = self.losses.unwrap_or_default();
         losses.retain(|loss| new_id[loss.inode as usize].is_none());
         losses.sort_by(|a, b| {
@@ -400,7 +410,7 @@ impl Tree {
     }
 }
 
-/// A name in a directory, as symlinks led there.
+/// Returns the path of a name in a directory that symlinks may have led to.
 fn follow(dir: &[u8], name: &[u8]) -> Result<Vec<u8>> {
     let path = join(dir, name);
     if path.len() > MAX_PATH {

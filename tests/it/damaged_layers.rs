@@ -77,17 +77,17 @@ fn layers_that_lie_are_refused() {
         (
             "a hard link to nothing",
             layer(&[Item::link("x", "nothing")]),
-            "/nothing, which is not there",
+            "/nothing, which does not exist",
         ),
-        ("a hard link to itself", layer(&[Item::link("x", "x")]), "not there"),
+        ("a hard link to itself", layer(&[Item::link("x", "x")]), "does not exist"),
         (
             "a hard link to a directory",
             layer(&[Item::dir("d/"), Item::link("x", "d")]),
             "directory",
         ),
-        ("a whiteout of ..", layer(&[Item::file("a/.wh...", "")]), "names nothing"),
-        ("a whiteout of nothing", layer(&[Item::file(".wh.", "")]), "names nothing"),
-        ("a name below a whiteout", layer(&[Item::file(".wh.a/b", "")]), "below a whiteout"),
+        ("a whiteout of ..", layer(&[Item::file("a/.wh...", "")]), "hides no valid name"),
+        ("a whiteout of nothing", layer(&[Item::file(".wh.", "")]), "hides no valid name"),
+        ("a name below a whiteout", layer(&[Item::file(".wh.a/b", "")]), "is a whiteout"),
         ("an entry below a file", layer(&[Item::file("a", ""), Item::file("a/b", "")]), "below /a"),
         (
             "a loop of symlinks",
