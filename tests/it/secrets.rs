@@ -159,7 +159,7 @@ fn a_pattern_that_matches_nothing_is_an_error() {
     // What the new image still has can't be purged, and that is said.
     let (update, said) = p.report(&["--purge", "srv/a"]);
     assert_eq!(verdicts(&update), ["kept", "kept"]);
-    assert!(said.contains("still in the new image, such as /srv/a"), "{said}");
+    assert!(said.contains("that the new image still contains, such as /srv/a"), "{said}");
 }
 
 #[test]
