@@ -1,9 +1,9 @@
 //! Limits on the resources that an input may use.
 //!
-//! docs/LIMITS.md is made from this file: `RELAYER_BLESS=1 cargo test --test it limits` writes it. It has
-//! a table for each heading below, with the paragraph under it, and a row for each constant: the name, the
-//! value, the first paragraph of the comment, and the option after `Option:`. Sizes are written as shifts (`8 << 20`), all other
-//! numbers as decimals.
+//! docs/LIMITS.md is made from this file and `defaults.rs`; `RELAYER_BLESS=1 cargo test --test it limits`
+//! writes it. It has a table for each heading below, with the paragraph under it, and a row for each
+//! constant: the name, the value, the first paragraph of the comment, and the option after `Option:`.
+//! Sizes are written as shifts (`8 << 20`), all other numbers as decimals.
 
 // ## Memory
 

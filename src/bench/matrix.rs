@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Subject;
 use super::sample::Sample;
+use crate::base::defaults;
 use crate::base::error::{Context, Result};
 use crate::base::progress::{Progress, Silent};
 use crate::base::read::read_some;
@@ -29,10 +30,8 @@ const COMPRESSIONS: [&str; 8] = [
     "zstd:9",
     "zstd:19",
 ];
-/// Numbers of layers measured by default.
-const LAYERS: [u32; 6] = [1, 4, 8, 16, 32, 64];
 /// The number of layers at which slow compressions are measured by default.
-const SLOW_LAYERS: u32 = 8;
+const SLOW_LAYERS: u32 = defaults::LAYERS;
 
 /// Options of a measurement.
 #[derive(Debug, Clone)]
@@ -50,7 +49,7 @@ impl Options {
     /// # Errors
     /// If a compression is not valid.
     pub fn new(compressions: &[Compression], layers: &[u32], sample: u64) -> Result<Self> {
-        let layers = if layers.is_empty() { &LAYERS[..] } else { layers };
+        let layers = if layers.is_empty() { &defaults::BENCH_LAYERS[..] } else { layers };
         let rows = if compressions.is_empty() {
             let usual = COMPRESSIONS.iter().map(|text| {
                 let compression = Compression::parse(text)?;

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::load::open_one;
 use super::table::{lines, share, table};
-use super::{Global, Outcome, client, output, terminal::Terminal};
+use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
+use crate::base::defaults;
 use crate::base::error::{Context, Result};
 use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
 use crate::format::codec::Compression;
@@ -28,13 +29,14 @@ pub(super) struct BenchArgs {
     /// zstd 1, 3 (with windows of 2, 8 and 128 MiB), 9 and 19]
     #[arg(long, value_name = "CODEC:LEVEL", value_delimiter = ',', value_parser = Compression::parse)]
     compression: Vec<Compression>,
-    /// Numbers of layers to measure [default: 1,4,8,16,32,64]
     #[arg(long, value_name = "N", value_delimiter = ',',
+          help = format!("Numbers of layers to measure [default: {}]",
+                         defaults::BENCH_LAYERS.map(|n| n.to_string()).join(",")),
           value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::plan::MAX_LAYERS)))]
     layers: Vec<u32>,
     /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
-    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
-    sample: ByteSize,
+    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::BENCH_SAMPLE))]
+    sample: Size,
     /// Clients whose pulls are simulated
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
           default_values = CLIENTS.map(Client::name))]

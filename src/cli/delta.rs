@@ -10,6 +10,7 @@ use serde_json::json;
 use super::load::{open, open_one};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
+use crate::base::defaults;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::delta::{self, Delta, DeltaStats, ImageContents};
@@ -41,7 +42,7 @@ pub(super) struct DeltaArgs {
     platform: Option<Platform>,
     /// Set the zstd level of contents that are not copied from OLD. Patches of programs do not depend
     /// on it
-    #[arg(long, value_name = "N", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
+    #[arg(long, value_name = "N", default_value_t = defaults::DELTA_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
     /// Overwrite the output if it already exists
     #[arg(short, long)]

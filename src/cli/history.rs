@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Global, Outcome, terminal::Terminal};
+use crate::base::defaults;
 use crate::base::error::Result;
 use crate::model::oci::Platform;
 use crate::transport::Reference;
@@ -42,7 +43,7 @@ struct Add {
 #[derive(Debug, Args)]
 struct Show {
     /// Number of rows in each list
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = defaults::HISTORY_ROWS)]
     top: usize,
 }
 

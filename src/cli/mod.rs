@@ -14,6 +14,7 @@ mod inspect;
 mod load;
 mod output;
 mod report;
+mod size;
 mod split;
 mod store;
 mod table;
@@ -28,12 +29,13 @@ use std::sync::Arc;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::base::byte_size::ByteSize;
+use crate::base::defaults;
 use crate::base::error::{Error, Result};
 use crate::base::signals::clean_up_at_signals;
 use crate::base::threads;
 use crate::model::content::Budget;
 use crate::transport::Reference;
+use size::Size;
 use terminal::Terminal;
 
 /// Flatten a container image and split it again into deterministic layers of similar size, grouped
@@ -95,9 +97,6 @@ enum Command {
     },
 }
 
-/// Maximum of `--threads`: buffers grow with it.
-const MAX_THREADS: usize = 512;
-
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -113,26 +112,22 @@ struct Global {
     verbose: bool,
     /// Number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N",
-          value_parser = clap::value_parser!(u16).range(1..=MAX_THREADS as i64))]
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(defaults::MAX_THREADS)))]
     threads: Option<u16>,
-    /// Memory for file contents, the file index, decoders and encoders; the program itself takes up
-    /// to 64 MiB more [default: 512MiB; for `store` 256MiB]
-    #[arg(
-        long,
-        global = true,
-        value_name = "SIZE",
-        default_value = "512MiB",
-        hide_default_value = true
-    )]
-    memory: ByteSize,
+    #[arg(long, global = true, value_name = "SIZE",
+          default_value_t = Size(defaults::MEMORY), hide_default_value = true,
+          help = format!("Memory for file contents, the file index, decoders and encoders; the program \
+                          itself takes up to 64 MiB more [default: {}; for `store` {}]",
+                         Size(defaults::MEMORY), Size(defaults::STORE_MEMORY)))]
+    memory: Size,
     /// Refuse images that expand to more bytes than this
-    #[arg(long, global = true, value_name = "SIZE", default_value = "256GiB")]
-    max_size: ByteSize,
+    #[arg(long, global = true, value_name = "SIZE", default_value_t = Size(defaults::MAX_SIZE))]
+    max_size: Size,
 }
 
 impl Global {
     fn threads(&self) -> usize {
-        self.threads.map_or_else(|| threads::cores().min(MAX_THREADS), usize::from)
+        self.threads.map_or_else(|| threads::cores().min(defaults::MAX_THREADS.into()), usize::from)
     }
 
     /// Returns the memory of `--memory`, for a command that encodes nothing.
@@ -211,7 +206,7 @@ fn parse() -> Result<Cli, clap::Error> {
     let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
     let is_default = matches.value_source("memory") == Some(ValueSource::DefaultValue);
     if is_default && matches!(cli.command, Command::Store(_)) {
-        cli.global.memory = ByteSize(store::MEMORY);
+        cli.global.memory = Size(defaults::STORE_MEMORY);
     }
     let checked = match &cli.command {
         _ if count_pipes(&matches) > 1 => {

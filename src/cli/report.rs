@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::bench::CLIENTS;
 use super::load::open_one;
-use super::{Global, Outcome, output, terminal::Terminal};
+use super::{Global, Outcome, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
+use crate::base::defaults;
 use crate::base::error::{Context, Result};
 use crate::bench::{self, Form, Options, Sequence, Subject};
 use crate::inspect;
@@ -28,8 +29,8 @@ pub(super) struct ReportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
-    sample: ByteSize,
+    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::REPORT_SAMPLE))]
+    sample: Size,
     /// The platform to use if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,

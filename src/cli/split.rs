@@ -9,6 +9,7 @@ use clap::Args;
 use super::load::open;
 use super::{Global, Outcome, client, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
+use crate::base::defaults;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::format::codec::Compression;
@@ -26,9 +27,9 @@ use crate::transport::{Reference, Transport, write};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
-    /// Number of layers [default: 8; with --profile the best number]. No effect if --previous keeps
-    /// layers: see --max-layers
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
+          help = format!("Number of layers [default: {}; with --profile the best number]. No effect if \
+                          --previous keeps layers: see --max-layers", defaults::LAYERS),
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     target: Option<u32>,
     /// Maximum size of a layer, compressed, as estimated; instead of --target. If --previous keeps
@@ -65,14 +66,14 @@ struct Update {
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
     /// Maximum share of dead bytes, which kept layers hold and the image does not use
-    #[arg(long, value_name = "PERCENT", default_value = "19%", requires = "previous")]
+    #[arg(long, value_name = "PERCENT", default_value_t = Percent(defaults::MAX_DEAD), requires = "previous")]
     max_dead: Percent,
     /// Maximum number of layers
-    #[arg(long, value_name = "N", default_value_t = 64, requires = "previous",
+    #[arg(long, value_name = "N", default_value_t = defaults::UPDATE_LAYERS, requires = "previous",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
     /// Cost of a dead byte relative to a downloaded byte
-    #[arg(long, value_name = "COST", default_value_t = 0.6, requires = "previous",
+    #[arg(long, value_name = "COST", default_value_t = defaults::DEAD_COST, requires = "previous",
           value_parser = cost)]
     beta: f64,
     /// Drop layers that hold deleted or overwritten files matching PATTERN, such as secrets: `id_rsa` in
@@ -166,8 +167,9 @@ struct Common {
     /// docker-archive gzip]
     #[arg(long, value_name = "CODEC", value_parser = ["zstd", "zstd:chunked", "gzip", "none"])]
     compression: Option<String>,
-    /// Compression level [default: zstd 3, gzip 6]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          help = format!("Compression level [default: zstd {}, gzip {}]",
+                         defaults::ZSTD_LEVEL, defaults::GZIP_LEVEL))]
     level: Option<i32>,
     /// Window of zstd, 2^N bytes, which every client must hold in memory; some refuse more than 23
     #[arg(long, value_name = "N")]
@@ -205,7 +207,7 @@ impl Split {
         };
         let target = |compression: &Compression| match (self.layer_size, profile) {
             (Some(size), _) => Target::Size(size.0),
-            (None, None) => Target::Layers(self.target.unwrap_or(8)),
+            (None, None) => Target::Layers(self.target.unwrap_or(defaults::LAYERS)),
             (None, Some(profile)) => {
                 let compression = simulate::CompressionKind::of(compression.media_type());
                 Target::Pull { profile, compression, layers: self.target }

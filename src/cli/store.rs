@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Global, Outcome, terminal::Terminal};
+use crate::base::defaults;
 use crate::base::error::Result;
 use crate::model::oci::Platform;
 use crate::transport::Reference;
@@ -59,7 +60,7 @@ enum Command {
     /// Reclaim the space of what no image uses
     Gc {
         /// Level of zstd for what is compressed again
-        #[arg(long, value_name = "N", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
+        #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
         level: i32,
     },
     /// Read everything and verify every hash
@@ -73,11 +74,6 @@ enum Command {
     },
 }
 
-/// Unless it is stated; docs/STORE.md has a curve.
-pub(super) const MEMORY: u64 = 256 << 20;
-/// docs/STORE.md has sizes and times of others.
-const LEVEL: i32 = 12;
-
 #[derive(Debug, Args)]
 struct Add {
     /// The images; of an archive or layout without a tag, all that are there
@@ -90,7 +86,7 @@ struct Add {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Level of zstd
-    #[arg(long, value_name = "N", default_value_t = LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
+    #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
 }
 
@@ -137,10 +133,12 @@ mod run {
     use super::super::copy::Copy;
     use super::super::load::load_one;
     use super::super::output;
+    use super::super::size::Size;
     use super::super::table::{lines, number, share, table};
     use super::add::{add, named, room};
-    use super::{Command, Extract, Global, LEVEL, Outcome, Platform, StoreArgs, Terminal};
+    use super::{Command, Extract, Global, Outcome, Platform, StoreArgs, Terminal};
     use crate::base::byte_size::ByteSize;
+    use crate::base::defaults;
     use crate::base::error::{Context, Error, Result};
     use crate::model::fileset::{InodeKind, display, parts};
     use crate::model::mtime::time;
@@ -208,9 +206,9 @@ mod run {
         let source = Reference { transport: Some(Transport::Store), path, tag };
         let (destination, force) = (args.output.clone(), args.force);
         // Threads that read packs need memory too.
-        let packing = Packing::new(LEVEL, global.memory.0, global.threads());
+        let packing = Packing::new(defaults::STORE_LEVEL, global.memory.0, global.threads());
         let threads = Some(packing.threads as u16);
-        let global = &Global { threads, memory: ByteSize(packing.spool), ..global.clone() };
+        let global = &Global { threads, memory: Size(packing.spool), ..global.clone() };
         Copy { source, destination, platform: None, force }.run(global, terminal)
     }
 
@@ -329,7 +327,7 @@ mod run {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
-        let packing = Packing::new(LEVEL, global.memory.0, global.threads());
+        let packing = Packing::new(defaults::STORE_LEVEL, global.memory.0, global.threads());
         let (budget, pool) = room(packing)?;
         let checked = pool.install(|| Store::check(dir, options, &budget, terminal))?;
         finish(global, json!({ "checked": checked }), || {

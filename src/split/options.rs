@@ -68,7 +68,7 @@ impl Default for Options {
         Self {
             target: Target::Layers(defaults::LAYERS),
             profile: None,
-            compression: Compression::Zstd { level: 3, window_log: None },
+            compression: Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: None },
             mtime: MtimePolicy::Preserve,
             churn: Vec::new(),
             history: Rates::new(),

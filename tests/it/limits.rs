@@ -1,7 +1,10 @@
-//! docs/LIMITS.md is made from `src/base/limits.rs`.
+//! docs/LIMITS.md is made from `src/base/limits.rs` and `src/base/defaults.rs`.
 
 use std::fmt::Write;
 use std::fs;
+
+use relayer::base::defaults;
+use relayer::plan::MAX_LAYERS;
 
 use crate::tidy::root;
 
@@ -10,11 +13,10 @@ const HEAD: &str = "\
 
 All limits on the resources that an input may use. An input that exceeds one is refused with a message and
 status 1; a row says so if something else happens. A package database beyond a limit is skipped with a note,
-and its files are grouped by folder. The limits that options set are in [README.md](../README.md): `--memory`,
-`--max-size`, `--threads`. [SECURITY.md](SECURITY.md) says what the limits protect, and what was measured at
-them.
+and its files are grouped by folder. Options that set limits are in the last table. [SECURITY.md](SECURITY.md)
+says what the limits protect, and what was measured at them.
 
-This file is made from `src/base/limits.rs`: change that, and run
+This file is made from `src/base/limits.rs` and `src/base/defaults.rs`: change those, and run
 `RELAYER_BLESS=1 cargo test --test it limits`.
 ";
 
@@ -37,8 +39,15 @@ fn value(code: &str) -> String {
         let n = text.trim().replace('_', "").parse();
         n.unwrap_or_else(|_| panic!("{code} is not a form that tests/it/limits.rs reads"))
     };
-    if let Some(pair) = code.strip_prefix('(').and_then(|c| c.strip_suffix(')')) {
+    let within = |open, close| code.strip_prefix(open).and_then(|c: &str| c.strip_suffix(close));
+    if let Some(pair) = within('(', ')') {
         return pair.replace(", ", "/");
+    }
+    if let Some(list) = within('[', ']') {
+        return list.to_owned();
+    }
+    if code.parse::<f64>().is_ok() && code.contains('.') {
+        return code.to_owned();
     }
     let Some((n, shift)) = code.split_once("<<") else { return grouped(number(code)) };
     let (unit, rest) = match number(shift) {
@@ -49,7 +58,7 @@ fn value(code: &str) -> String {
     format!("{} {unit}", grouped(number(n) << rest))
 }
 
-/// Makes docs/LIMITS.md from the text of `src/base/limits.rs`.
+/// Makes docs/LIMITS.md from the text of both files.
 fn document(source: &str) -> String {
     let mut text = HEAD.to_owned();
     let (mut what, mut option, mut ended) = (String::new(), String::new(), false);
@@ -70,11 +79,13 @@ fn document(source: &str) -> String {
             } else if comment.is_empty() {
                 ended = true;
             } else {
-                assert!(!ended, "src/base/limits.rs: {comment}: only Option: may follow");
+                assert!(!ended, "{comment}: only Option: may follow the first paragraph");
                 let space = if what.is_empty() { "" } else { " " };
                 write!(what, "{space}{comment}").unwrap();
             }
-        } else if let Some(code) = line.strip_prefix("pub(crate) const ") {
+        } else if let Some(code) =
+            line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("const ")
+        {
             let (name, rest) = code.split_once(": ").unwrap();
             let value = value(rest.split_once(" = ").unwrap().1.trim_end_matches(';'));
             assert!(!what.is_empty(), "{name} has no comment");
@@ -84,7 +95,7 @@ fn document(source: &str) -> String {
             ended = false;
         } else {
             let is_other = line.is_empty() || line.starts_with("//") || line.starts_with("#[cfg(");
-            assert!(is_other, "src/base/limits.rs has a line of another form: {line}");
+            assert!(is_other, "a line of another form than docs/LIMITS.md is made from: {line}");
         }
     }
     text
@@ -92,8 +103,9 @@ fn document(source: &str) -> String {
 
 #[test]
 fn the_list_of_limits_is_that_of_the_source() {
-    let source = fs::read_to_string(root().join("src/base/limits.rs")).unwrap();
-    let (path, expected) = (root().join("docs/LIMITS.md"), document(&source));
+    let source = |name| fs::read_to_string(root().join("src/base").join(name)).unwrap();
+    let expected = document(&[source("limits.rs"), source("defaults.rs")].concat());
+    let path = root().join("docs/LIMITS.md");
     if std::env::var_os("RELAYER_BLESS").is_some_and(|v| v == "1") {
         fs::write(&path, &expected).unwrap();
     }
@@ -106,6 +118,35 @@ fn the_list_of_limits_is_that_of_the_source() {
 }
 
 #[test]
+fn the_readme_has_the_defaults() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let row = |option: &str| {
+        let row = text.lines().find(|l| l.starts_with('|') && l.contains(&format!("`{option} ")));
+        row.unwrap_or_else(|| panic!("README.md has no row for {option}"))
+    };
+    let mib = |bytes| format!("{} MiB", bytes >> 20);
+    let expected = [
+        ("--target", format!("{} by default", defaults::LAYERS)),
+        ("--target", format!("{MAX_LAYERS} at most")),
+        ("--level", format!("zstd {} by default", defaults::ZSTD_LEVEL)),
+        ("--max-dead", format!("{} % by default", defaults::MAX_DEAD * 100.0)),
+        ("--max-layers", format!("at most {} layers", defaults::UPDATE_LAYERS)),
+        ("--beta", format!("{} by default", defaults::DEAD_COST)),
+        ("--threads", format!("at most {}", defaults::MAX_THREADS)),
+        ("--memory", mib(defaults::MEMORY)),
+        ("--memory", format!("{} for `store`", mib(defaults::STORE_MEMORY))),
+        ("--max-size", format!("{} GiB", defaults::MAX_SIZE >> 30)),
+    ];
+    for (option, text) in expected {
+        assert!(
+            row(option).contains(&text),
+            "README.md: {option}: {text} is not in {}",
+            row(option)
+        );
+    }
+}
+
+#[test]
 fn values_are_written_for_people() {
     let examples = [
         ("8 << 20", "8 MiB"),
@@ -114,6 +155,8 @@ fn values_are_written_for_people() {
         ("10_000_000", "10,000,000"),
         ("(3, 4)", "3/4"),
         ("40", "40"),
+        ("0.6", "0.6"),
+        ("[1, 4]", "1, 4"),
     ];
     for (code, text) in examples {
         assert_eq!(value(code), text);

@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
+use crate::base::defaults;
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
 use crate::base::read::read_some;
@@ -204,7 +205,9 @@ impl Compression {
         match name {
             "none" if level.is_some() => Err(Error::malformed("without compression no level")),
             "none" => Ok(Self::None),
-            "gzip" => Ok(Self::Gzip { level: range(level.unwrap_or(6), 1..=9)?.unsigned_abs() }),
+            "gzip" => Ok(Self::Gzip {
+                level: range(level.unwrap_or(defaults::GZIP_LEVEL), 1..=9)?.unsigned_abs(),
+            }),
             "zstd" => {
                 if let Some(log) =
                     window_log.filter(|log| !(10..=MAX_ZSTD_WINDOW_LOG).contains(log))
@@ -214,9 +217,14 @@ impl Compression {
                          that clients decode"
                     )));
                 }
-                Ok(Self::Zstd { level: range(level.unwrap_or(3), 1..=22)?, window_log })
+                Ok(Self::Zstd {
+                    level: range(level.unwrap_or(defaults::ZSTD_LEVEL), 1..=22)?,
+                    window_log,
+                })
             }
-            CHUNKED => Ok(Self::Chunked { level: range(level.unwrap_or(3), 1..=22)? }),
+            CHUNKED => {
+                Ok(Self::Chunked { level: range(level.unwrap_or(defaults::ZSTD_LEVEL), 1..=22)? })
+            }
             _ => {
                 let what = format!("{name:?} is not zstd, {CHUNKED}, gzip or none");
                 Err(Error::malformed(what))

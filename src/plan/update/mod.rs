@@ -14,6 +14,7 @@ pub use carry_over::{CarriedOver, carry_over};
 pub use choose::{CostModel, TargetClients};
 pub use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_match};
 
+use crate::base::defaults;
 use crate::base::error::Result;
 use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::tree;
@@ -45,10 +46,14 @@ pub struct UpdateOptions {
 }
 
 impl Default for UpdateOptions {
-    /// Any client, 0.6 cold pulls per update, 19 % dead bytes, 64 layers.
+    /// Any client, and the values of [`defaults`].
     fn default() -> Self {
-        let cost_model =
-            CostModel { clients: TargetClients::Any, beta: 0.6, max_dead: 0.19, max_layers: 64 };
+        let cost_model = CostModel {
+            clients: TargetClients::Any,
+            beta: defaults::DEAD_COST,
+            max_dead: defaults::MAX_DEAD,
+            max_layers: defaults::UPDATE_LAYERS,
+        };
         Self { cost_model, purge: Vec::new(), keep_secrets: false, exact: false }
     }
 }
