@@ -1,28 +1,28 @@
-//! Numbers of paths in a file set, by kind.
+//! Counts of the files in a file set, by type.
 
 use serde::Serialize;
 
 use super::fileset::{FileSet, InodeKind};
 
-/// The number of paths of each kind.
+/// The number of files of each type.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Counts {
     /// Regular files; a hard-link group counts once.
     pub files: u64,
-    /// Bytes in them.
+    /// Bytes of the regular files.
     pub bytes: u64,
     /// Directories.
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
-    /// Names beyond the first of hard-link groups.
+    /// Names of hard-link groups beyond the first of each.
     pub hard_links: u64,
     /// Devices and named pipes.
     pub special: u64,
 }
 
 impl Counts {
-    /// Counts the paths of a file set.
+    /// Counts the files of a file set.
     pub fn of(files: &FileSet) -> Self {
         let mut counts = Self::default();
         for inode in files.inodes() {

@@ -1,8 +1,8 @@
 //! The final file set of an image: what a client would have on disk after unpacking every layer.
 //!
-//! A [`FileSet`] is a list of names, sorted by path bytes, that point at inodes. A hard-link
-//! group is an inode with several names, so "these names are one file" can't be lost on the way
-//! through the pipeline.
+//! A [`FileSet`] is a list of names, sorted by path bytes, that refer to inodes. A hard-link group is
+//! an inode with several names, so no stage of the pipeline can lose the fact that these names are
+//! one file.
 
 use std::ops::Range;
 
@@ -13,27 +13,27 @@ use crate::base::text::{escape, shorten};
 /// Index of an [`Inode`] in [`FileSet::inodes`].
 pub type InodeId = u32;
 
-/// Seconds and nanoseconds since 1970-01-01; before it, the seconds are negative and the
-/// nanoseconds still count forwards.
+/// A modification time as seconds and nanoseconds since 1970-01-01. Before that date the seconds are
+/// negative and the nanoseconds still count forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mtime {
     /// Whole seconds, rounded down.
     pub secs: i64,
-    /// 0 to 999,999,999.
+    /// Nanoseconds, 0 to 999,999,999.
     pub nanos: u32,
 }
 
-/// Extended attributes, sorted by name, no name twice. Names and values are bytes.
+/// Extended attributes, sorted by name, without duplicates. Names and values are bytes.
 pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
 
-/// Where a regular file's bytes lie in the content sources (see [`crate::model::content`]).
+/// The location of a regular file's bytes in the content sources (see [`crate::model::content`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// One run of bytes.
     Span {
-        /// Which source.
+        /// Number of the source.
         source: u32,
-        /// First byte in it.
+        /// Offset of the first byte in the source.
         offset: u64,
     },
     /// A sparse file: runs of bytes with zeros between and after them.
@@ -41,7 +41,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// Which source.
+    /// Returns the number of the source.
     pub fn source(&self) -> u32 {
         match self {
             Self::Span { source, .. } => *source,
@@ -53,29 +53,30 @@ impl Location {
 /// The stored runs of a sparse file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SparseMap {
-    /// Which source.
+    /// Number of the source.
     pub source: u32,
-    /// First stored byte in it. The runs are stored one after the other.
+    /// Offset of the first stored byte in the source. The runs are stored one after the other.
     pub offset: u64,
-    /// For each run where it lies in the file, and how many bytes are stored before it; ascending.
+    /// For each run its offset in the file, and the number of bytes stored before it; ascending.
     runs: Box<[(u64, u64)]>,
-    /// Bytes of all runs.
+    /// Total bytes of all runs.
     stored: u64,
 }
 
 /// A stored run of a sparse file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Where it lies in the file.
+    /// Offset in the file.
     pub at: u64,
-    /// Its bytes.
+    /// Length in bytes.
     pub len: u64,
-    /// Bytes of the runs before it.
+    /// Total bytes of the runs before it.
     pub stored: u64,
 }
 
 impl SparseMap {
-    /// Of runs `(offset in the file, length)`: ascending, without overlap, ending within the size.
+    /// Creates a map of runs `(offset in the file, length)`, which must be ascending, must not overlap,
+    /// and must end within the file's size.
     pub fn new(source: u32, offset: u64, mut runs: Vec<(u64, u64)>) -> Self {
         let mut stored = 0;
         for (_, len) in &mut runs {
@@ -84,8 +85,8 @@ impl SparseMap {
         Self { source, offset, runs: runs.into_boxed_slice(), stored }
     }
 
-    /// How many runs there are.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    /// Returns the number of runs.
+    #[expect(clippy::len_without_is_empty, reason = "it would not be used")]
     pub fn len(&self) -> usize {
         self.runs.len()
     }
@@ -96,9 +97,9 @@ impl SparseMap {
         Run { at, len: end - stored, stored }
     }
 
-    /// The runs that have something within `range`, in order; found by halving.
+    /// Returns the runs that overlap `range`, in order; finds them by binary search.
     pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
-        // The last that begins at or before the range may reach into it.
+        // The last run that begins at or before the range may reach into it.
         let first = self.runs.partition_point(|run| run.0 <= range.start).saturating_sub(1);
         (first..self.runs.len())
             .map(|i| self.run(i))
@@ -110,15 +111,15 @@ impl SparseMap {
 /// A regular file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileData {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// BLAKE3 of the bytes (holes as zeros).
+    /// BLAKE3 hash of the bytes, with holes as zeros.
     pub hash: [u8; 32],
-    /// Where to read them.
+    /// Location of the bytes.
     pub location: Location,
 }
 
-/// What an inode is, with what only this type has.
+/// The type of an inode, with the data that only this type has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InodeKind {
     /// A regular file.
@@ -127,7 +128,7 @@ pub enum InodeKind {
     Dir,
     /// A symbolic link.
     Symlink {
-        /// The text of the link, as it came.
+        /// The unchanged text of the link.
         target: Box<[u8]>,
     },
     /// A named pipe.
@@ -149,7 +150,7 @@ pub enum InodeKind {
 }
 
 impl InodeKind {
-    /// The word for it in messages and tables.
+    /// Returns the name of the type for messages and tables.
     pub fn word(&self) -> &'static str {
         match self {
             InodeKind::File(_) => "file",
@@ -163,7 +164,7 @@ impl InodeKind {
 }
 
 impl InodeKind {
-    /// The same type and content, wherever the bytes lie.
+    /// Whether type and content are the same, regardless of the location of the bytes.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (InodeKind::File(a), InodeKind::File(b)) => a.size == b.size && a.hash == b.hash,
@@ -172,7 +173,7 @@ impl InodeKind {
     }
 }
 
-/// Everything but names.
+/// A file of any type without its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     /// Type and content.
@@ -190,30 +191,30 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// The same in all but where the bytes lie.
+    /// Whether two inodes are the same, regardless of the location of the bytes.
     pub fn same(&self, other: &Self) -> bool {
         self.mtime == other.mtime && self.kind.same(&other.kind) && self.same_metadata(other)
     }
 
-    /// The same mode, owner and extended attributes.
+    /// Whether mode, owner and extended attributes are the same.
     pub fn same_metadata(&self, other: &Self) -> bool {
         (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
             && self.xattrs == other.xattrs
     }
 }
 
-/// A name and what it names.
+/// A name and the inode that it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Path from the root, without a leading or trailing slash; empty for the root itself.
-    /// Any bytes but NUL.
+    /// It may contain any bytes except NUL.
     pub path: Box<[u8]>,
-    /// What it names.
+    /// The inode.
     pub inode: InodeId,
 }
 
-/// The final file set, sorted by path. Every parent of an entry is an entry and a directory,
-/// but for the root, which is only there when the image gives it attributes.
+/// The final file set, sorted by path. Every parent of an entry is an entry and a directory. The root
+/// is an exception: it has an entry only if the image gives it attributes.
 #[derive(Debug, Clone, Default)]
 pub struct FileSet {
     entries: Vec<Entry>,
@@ -221,11 +222,11 @@ pub struct FileSet {
 }
 
 impl FileSet {
-    /// A file set from its parts.
+    /// Creates a file set.
     ///
     /// # Errors
-    /// When paths are not sorted and distinct, a parent is missing or no directory, an inode
-    /// is out of range, or a directory has two names: such a set can't be written.
+    /// When paths are not sorted or not distinct, a parent is missing or not a directory, an inode is
+    /// out of range, or a directory has two names. Such a set can't be written.
     pub fn new(entries: Vec<Entry>, inodes: Vec<Inode>) -> Result<Self> {
         let set = Self { entries, inodes };
         let mut dir_seen = vec![false; set.inodes.len()];
@@ -246,7 +247,12 @@ impl FileSet {
             match parent(&e.path) {
                 Some(p) if !p.is_empty() => match set.get(p) {
                     Some(inode) if matches!(inode.kind, InodeKind::Dir) => {}
-                    _ => return Err(Error::malformed(format!("{} has no directory", show()))),
+                    _ => {
+                        return Err(Error::malformed(format!(
+                            "the parent of {} is not a directory",
+                            show()
+                        )));
+                    }
                 },
                 _ => {}
             }
@@ -254,32 +260,32 @@ impl FileSet {
         Ok(set)
     }
 
-    /// All names, sorted by path bytes.
+    /// Returns all names, sorted by path bytes.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// All inodes, in no order that means anything.
+    /// Returns all inodes, in no particular order.
     pub fn inodes(&self) -> &[Inode] {
         &self.inodes
     }
 
-    /// What an entry names.
+    /// Returns the inode of an entry.
     pub fn inode(&self, entry: &Entry) -> &Inode {
         &self.inodes[entry.inode as usize]
     }
 
-    /// Position of a path in [`entries`](Self::entries).
+    /// Returns the position of a path in [`entries`](Self::entries).
     pub fn position(&self, path: &[u8]) -> Option<usize> {
         self.entries.binary_search_by(|e| e.path.as_ref().cmp(path)).ok()
     }
 
-    /// What a path names, itself and not what a symlink points at.
+    /// Returns the inode at a path, without following symlinks.
     pub fn get(&self, path: &[u8]) -> Option<&Inode> {
         self.position(path).map(|i| self.inode(&self.entries[i]))
     }
 
-    /// All entries below a directory, at any depth.
+    /// Returns all entries below a directory, at any depth.
     pub fn below(&self, dir: &[u8]) -> &[Entry] {
         if dir.is_empty() {
             let root = usize::from(self.entries.first().is_some_and(|e| e.path.is_empty()));
@@ -295,12 +301,12 @@ impl FileSet {
     }
 
     /// Follows symlinks in every part of `path`, as a process chrooted into the file set would.
-    /// `None` when something on the way is missing, no directory, or a loop.
+    /// Returns `None` if a part is missing or is not a directory, or if there is a loop.
     pub fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
         self.resolve_within(path, &mut { u64::MAX })
     }
 
-    /// The same within a number of lookups, from which those that were made are taken.
+    /// Does the same with at most `lookups` lookups, and subtracts those that were made.
     pub fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
@@ -332,7 +338,7 @@ impl FileSet {
         Some(done)
     }
 
-    /// For each inode, how many names it has.
+    /// Returns the number of names of each inode.
     pub fn link_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.inodes.len()];
         for e in &self.entries {
@@ -341,7 +347,7 @@ impl FileSet {
         counts
     }
 
-    /// For each inode, the positions of its names, in order.
+    /// Returns the positions of each inode's names, in order.
     pub fn names(&self) -> Vec<Vec<u32>> {
         let mut names = vec![Vec::new(); self.inodes.len()];
         for (i, e) in self.entries.iter().enumerate() {
@@ -350,15 +356,15 @@ impl FileSet {
         names
     }
 
-    /// Changes an inode; its type must stay.
+    /// Returns an inode for changes; its type must stay the same.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         &mut self.inodes[id as usize]
     }
 
-    /// The same set without some names; inodes without a name go.
+    /// Returns the set without the names that `drop` selects, and without inodes that have no name left.
     ///
     /// # Errors
-    /// As for [`new`](Self::new): a directory with something in it can't go.
+    /// As for [`new`](Self::new): a directory that is not empty can't be dropped.
     pub fn without(self, drop: impl Fn(&Entry, &Inode) -> bool) -> Result<Self> {
         let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
         let mut inodes = Vec::new();
@@ -378,7 +384,7 @@ impl FileSet {
     }
 }
 
-/// The directory part of a path: `None` for the root, empty for what lies in it.
+/// Returns the directory part of a path: `None` for the root, empty for entries of the root.
 pub fn parent(path: &[u8]) -> Option<&[u8]> {
     if path.is_empty() {
         return None;
@@ -386,31 +392,32 @@ pub fn parent(path: &[u8]) -> Option<&[u8]> {
     Some(path.iter().rposition(|b| *b == b'/').map_or(&[], |i| &path[..i]))
 }
 
-/// A name in a directory, the opposite of [`parent`] and [`base_name`].
+/// Returns the path of a name in a directory: the inverse of [`parent`] and [`base_name`].
 pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
 
-/// The last part of a path.
+/// Returns the last part of a path.
 pub fn base_name(path: &[u8]) -> &[u8] {
     path.iter().rposition(|b| *b == b'/').map_or(path, |i| &path[i + 1..])
 }
 
-/// The parts of a path that are neither empty nor `.`.
+/// Returns the parts of a path that are neither empty nor `.`.
 pub fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".")
 }
 
-/// A path for people: `/` before it, odd bytes escaped, at most some 200 characters.
+/// Formats a path for people: with a leading `/`, unprintable bytes escaped, and at most about 200
+/// characters.
 pub fn display(path: &[u8]) -> String {
-    // The longest path is a bounded text; what is longer is no path of an image.
+    // Escaping is limited to the longest valid path; longer ones come from damaged input.
     let part = if path.len() > 4 * MAX_PATH { &path[..4 * MAX_PATH] } else { path };
     let text = part.escape_ascii().to_string();
     format!("/{}", shorten(&text, 183))
 }
 
-/// A text from an image for people: control characters are escaped, and those that turn the
-/// direction of a text or can't be seen.
+/// Formats a text from an image for people: escapes control characters, invisible characters and those
+/// that change the direction of text.
 pub fn printable(text: &str) -> String {
     escape(text, &[]).into_owned()
 }
@@ -420,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_escaped() {
+    fn characters_that_control_a_terminal_are_escaped() {
         assert_eq!(printable("a\x1b[2J\u{9b}\n\u{202e}"), "a\\u{1b}[2J\\u{9b}\\n\\u{202e}");
         assert_eq!(printable("\"it's\" a\u{308}bc 日本 \\"), "\"it's\" a\u{308}bc 日本 \\");
     }
@@ -445,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn below_finds_children_and_no_neighbours() {
+    fn below_finds_children_but_not_neighbours() {
         let s = set(&[("a", None), ("a-b", None), ("a/b", None), ("a/b/c", None), ("a0", None)]);
         let below: Vec<_> = s.below(b"a").iter().map(|e| e.path.as_ref()).collect();
         assert_eq!(below, [&b"a/b"[..], b"a/b/c"]);

@@ -1,7 +1,8 @@
 //! The parts of an image: paths, file sets, contents of files, digests and OCI documents.
 //!
-//! Imports `base`. To know: [`fileset::FileSet`], names that point at inodes; [`content::Contents`],
-//! the bytes of regular files; [`oci`], descriptors, manifests and configs with their unknown fields.
+//! Uses only `base`. Start with [`fileset::FileSet`], names that refer to inodes;
+//! [`content::Contents`], the bytes of regular files; and [`oci`], descriptors, manifests and configs
+//! with their unknown fields.
 
 pub mod content;
 pub mod counts;

@@ -1,4 +1,4 @@
-//! What becomes of modification times.
+//! Rules for modification times.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,20 +6,21 @@ use std::str::FromStr;
 use crate::base::error::{Error, Result};
 use crate::model::fileset::Mtime;
 
-/// The rule for modification times. Anything but [`Preserve`](Self::Preserve) changes the final
+/// A rule for modification times. Any rule except [`Preserve`](Self::Preserve) changes the final
 /// file set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MtimePolicy {
-    /// As they are in the input.
+    /// Keep the times of the input.
     Preserve,
-    /// Later ones become this; see <https://reproducible-builds.org/specs/source-date-epoch/>.
+    /// Replace later times by this one; see
+    /// <https://reproducible-builds.org/specs/source-date-epoch/>.
     Clamp(Mtime),
-    /// All become 1970-01-01.
+    /// Set all times to 1970-01-01.
     Zero,
 }
 
 impl MtimePolicy {
-    /// The time to write for a time found.
+    /// Returns the time that replaces `found`.
     pub fn apply(self, found: Mtime) -> Mtime {
         match self {
             Self::Preserve => found,
@@ -41,7 +42,9 @@ impl FromStr for MtimePolicy {
                     Error::malformed("the environment variable SOURCE_DATE_EPOCH is not set")
                 })?;
                 let secs = value.parse().map_err(|_| {
-                    Error::malformed(format!("SOURCE_DATE_EPOCH={value:?} is no number of seconds"))
+                    Error::malformed(format!(
+                        "SOURCE_DATE_EPOCH={value:?} is not a number of seconds"
+                    ))
                 })?;
                 Some(Self::Clamp(Mtime { secs, nanos: 0 }))
             }
@@ -69,8 +72,8 @@ impl fmt::Display for MtimePolicy {
     }
 }
 
-/// Seconds since 1970 of a date in UTC, or of `@SECONDS`.
-#[expect(clippy::many_single_char_names, reason = "what a date is made of")]
+/// Parses a date in UTC, or `@SECONDS`, and returns the seconds since 1970.
+#[expect(clippy::many_single_char_names, reason = "the parts of a date are well known")]
 fn parse_date(text: &str) -> Option<i64> {
     if let Some(secs) = text.strip_prefix('@') {
         return secs.parse().ok();
@@ -106,7 +109,7 @@ fn parse_date(text: &str) -> Option<i64> {
     Some(days * 86_400 + h * 3_600 + min * 60 + s)
 }
 
-/// A time as a date in UTC, to the minute: the opposite of reading one.
+/// Formats a time as a date in UTC, to the minute: the inverse of `parse_date`.
 #[cfg(feature = "store")]
 pub(crate) fn time(secs: u64) -> String {
     let (days, minutes) = (secs / 86_400, secs % 86_400 / 60);

@@ -1,4 +1,4 @@
-//! Globs on paths, as options take them.
+//! Glob patterns for paths, as used in options.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -10,15 +10,15 @@ use globset::{GlobBuilder, GlobMatcher};
 use crate::base::error::{Error, Result};
 use crate::model::fileset::{base_name, parts};
 
-/// A glob on paths of an image. `*` stays within a folder, `**` does not; without `*`, `?` or
-/// `[` it also covers all that lies below. A name, without `/` but at its end, is found in any
-/// folder, as in [`.gitignore`](https://git-scm.com/docs/gitignore#_pattern_format).
+/// A glob pattern for paths of an image. `*` does not match `/`, `**` does. A pattern without `*`, `?`
+/// or `[` also matches everything below the path. A pattern without `/`, except at its end, matches in
+/// any folder, as in [`.gitignore`](https://git-scm.com/docs/gitignore#_pattern_format).
 #[derive(Debug, Clone)]
 pub struct PathPattern {
     text: String,
-    /// Whether it is a name and no path.
+    /// Whether it is a name, which matches in any folder.
     anywhere: bool,
-    /// None for a plain path.
+    /// The compiled glob; `None` for a plain path or name.
     glob: Option<GlobMatcher>,
 }
 
@@ -44,7 +44,7 @@ impl FromStr for PathPattern {
         let plain = !text.contains(['*', '?', '[', '{', '\\']);
         let trimmed = text.trim_matches('/');
         if trimmed.is_empty() {
-            return Err(Error::malformed(format!("{text:?} is no pattern of paths")));
+            return Err(Error::malformed(format!("{text:?} is not a path pattern")));
         }
         let glob = if plain { None } else { Some(glob_matcher(trimmed, true)?) };
         let anywhere = !text.trim_end_matches('/').contains('/');
@@ -58,12 +58,12 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// Compiles a glob; with `paths` its `*` does not match `/`.
+/// Compiles a glob; with `paths`, its `*` does not match `/`.
 pub(crate) fn glob_matcher(glob: &str, paths: bool) -> Result<GlobMatcher> {
     let built = GlobBuilder::new(glob).literal_separator(paths).build();
     built
         .map(|glob| glob.compile_matcher())
-        .map_err(|e| Error::malformed(format!("{glob:?} is no glob: {e}")))
+        .map_err(|e| Error::malformed(format!("{glob:?} is not a valid glob: {e}")))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Budget {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What these hold is right between any two operations.
+    // The data is consistent between any two operations, so a poisoned lock does no harm.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -130,7 +130,7 @@ impl Budget {
         let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
         self.file()?.write_all_at(bytes, at).with_context(|| {
             format!(
-                "writing to a temporary file in {}, which TMPDIR names",
+                "writing to a temporary file in {}, the folder given by TMPDIR",
                 self.folder().display()
             )
         })?;
@@ -138,12 +138,12 @@ impl Budget {
     }
 
     /// Releases the memory of a segment.
-    pub(super) fn give_back(&self) {
+    pub(super) fn release_memory(&self) {
         self.left.fetch_add(STEP, Ordering::Relaxed);
     }
 
-    /// Releases the place of a segment in the file.
-    pub(super) fn give_back_place(&self, at: u64) {
+    /// Releases the space of a segment in the file.
+    pub(super) fn release_space(&self, at: u64) {
         lock(&self.free).push(at);
     }
 
@@ -156,9 +156,12 @@ impl Budget {
         if self.overflow.get().is_none() {
             let dir = self.folder();
             let file = tempfile::tempfile_in(&dir).with_context(|| {
-                format!("creating a temporary file in {}, which TMPDIR names", dir.display())
+                format!(
+                    "creating a temporary file in {}, the folder given by TMPDIR",
+                    dir.display()
+                )
             })?;
-            // Another thread may have been first; its file is as good.
+            // If another thread was faster, its file is used.
             let _ = self.overflow.set(file);
         }
         self.overflow.get().ok_or_else(|| Error::malformed("no temporary file"))

@@ -1,9 +1,9 @@
 //! Random access to file contents without holding an image in memory.
 //!
 //! Output order differs from input order, so every file's bytes must be reachable by offset. An
-//! uncompressed layer inside an archive is read where it lies ([`Region`]); anything that had to
-//! be decompressed, or came through a pipe, lies in a [`Spool`]: in memory while a shared
-//! [`Budget`] lasts, and in an unlinked temporary file beyond that.
+//! uncompressed layer is read from within its archive ([`Region`]). Bytes that had to be decompressed,
+//! or that came through a pipe, are stored in a [`Spool`]: in memory as far as the shared [`Budget`]
+//! allows, and in an unlinked temporary file beyond that.
 
 mod budget;
 mod spool;
@@ -21,18 +21,18 @@ use std::sync::Arc;
 use crate::base::error::{Error, Result};
 use crate::model::fileset::{FileData, Location};
 
-/// Bytes that can be read from any offset by several threads at once.
+/// Bytes that several threads can read at any offset.
 pub trait ReadAt: Send + Sync {
-    /// Fills `buf` from `offset` on; [`io::ErrorKind::UnexpectedEof`] when there is less.
+    /// Fills `buf` with the bytes at `offset`.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when there are fewer bytes; other kinds when they can't be read.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     fn size(&self) -> u64;
 }
 
-/// Anything that [`ReadAt`] can be done on, shared.
+/// A shared source of bytes.
 pub type Source = Arc<dyn ReadAt>;
 
 impl ReadAt for Vec<u8> {
@@ -56,7 +56,7 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
-    /// Takes an open regular file; its size must not change from here on.
+    /// Wraps an open regular file, whose size must not change from now on.
     ///
     /// # Errors
     /// When the size of the file can't be read.
@@ -71,7 +71,10 @@ impl ReadAt for DiskFile {
         let read = self.file.read_exact_at(buf, offset);
         let cut = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
         if read.as_ref().is_err_and(cut) && offset.saturating_add(buf.len() as u64) <= self.size {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file was truncated while it was read",
+            ));
         }
         read
     }
@@ -81,7 +84,7 @@ impl ReadAt for DiskFile {
     }
 }
 
-/// A run of bytes inside another source.
+/// A range of bytes inside another source.
 #[derive(Clone)]
 pub struct Region {
     inner: Source,
@@ -99,7 +102,8 @@ impl std::fmt::Debug for Region {
 }
 
 impl Region {
-    /// `size` bytes of `inner` from `offset` on. The caller has checked that they are there.
+    /// Creates a source of the `size` bytes of `inner` at `offset`. The caller has checked that they
+    /// exist.
     pub fn new(inner: Source, offset: u64, size: u64) -> Self {
         Self { inner, offset, size }
     }
@@ -119,7 +123,7 @@ impl ReadAt for Region {
     }
 }
 
-/// Reads a run of a source from front to back.
+/// Reads a range of a source from front to back.
 pub struct SourceReader<'a> {
     source: &'a dyn ReadAt,
     at: u64,
@@ -136,17 +140,17 @@ impl std::fmt::Debug for SourceReader<'_> {
 }
 
 impl<'a> SourceReader<'a> {
-    /// `size` bytes from `offset` on.
+    /// Creates a reader of the `size` bytes at `offset`.
     pub fn new(source: &'a dyn ReadAt, offset: u64, size: u64) -> Self {
         Self { source, at: offset, left: size }
     }
 
-    /// All bytes.
+    /// Creates a reader of all bytes.
     pub fn all(source: &'a dyn ReadAt) -> Self {
         Self::new(source, 0, source.size())
     }
 
-    /// Passes over bytes without reading them.
+    /// Skips bytes without reading them.
     ///
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] when there are fewer.
@@ -167,7 +171,7 @@ impl Read for SourceReader<'_> {
     }
 }
 
-/// The sources that a [`FileSet`](crate::model::fileset::FileSet)'s files lie in.
+/// The sources that contain the files of a [`FileSet`](crate::model::fileset::FileSet).
 #[derive(Clone, Default)]
 pub struct Contents {
     sources: Vec<Source>,
@@ -180,42 +184,47 @@ impl std::fmt::Debug for Contents {
 }
 
 impl Contents {
-    /// Sources in the order that [`Location`]s number them.
+    /// Creates contents from sources, in the order of their numbers in [`Location`]s.
     pub fn new(sources: Vec<Source>) -> Self {
         Self { sources }
     }
 
-    /// Adds the sources of other contents. Their numbers begin at what is returned.
+    /// Adds the sources of other contents, and returns the number of the first one added.
     pub fn append(&mut self, other: &Contents) -> u32 {
         let first = self.sources.len() as u32;
         self.sources.extend(other.sources.iter().cloned());
         first
     }
 
-    /// Reads a file from front to back, holes as zeros. The last byte comes only if all are those
-    /// that were read first.
+    /// Returns a reader of a file, from front to back and with holes as zeros. It returns the last byte
+    /// only if the content is the same as in the first read.
     pub fn open<'a>(&'a self, file: &'a FileData) -> FileReader<'a> {
         FileReader { contents: self, file, at: 0, hasher: blake3::Hasher::new() }
     }
 
-    /// All bytes of a file, unless there are more than `limit`, or others than were read first.
+    /// Returns all bytes of a file.
     ///
     /// # Errors
-    /// When the file is larger than `limit`, can't be read, or has changed since it was first read.
+    /// When the file is larger than `limit` bytes, can't be read, or has changed since it was first
+    /// read.
     pub fn read(&self, file: &FileData, limit: u64) -> Result<Vec<u8>> {
         if file.size > limit {
-            return Err(Error::limit(format!("{} bytes are more than {limit}", file.size)));
+            return Err(Error::limit(format!(
+                "the file has {} bytes, more than the limit of {limit}",
+                file.size
+            )));
         }
         let mut bytes = vec![0; file.size as usize];
         self.read_at(file, &mut bytes, 0)?;
-        unchanged(file, blake3::hash(&bytes))?;
+        check_unchanged(file, blake3::hash(&bytes))?;
         Ok(bytes)
     }
 
-    /// Fills `buf` with a file's bytes from `offset` on.
+    /// Fills `buf` with a file's bytes at `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when the file ends before `buf` does.
+    /// [`io::ErrorKind::UnexpectedEof`] when the file has fewer bytes; other kinds when they can't be
+    /// read.
     pub fn read_at(&self, file: &FileData, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > file.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -239,17 +248,17 @@ impl Contents {
     }
 }
 
-/// Why bytes that are read again are not those that were read first.
+/// The reason why a second read returns other bytes than the first.
 pub(crate) const CHANGED: &str =
     "the input changed while it was read, or the disk under TMPDIR is bad";
 
-/// Checks that what is read again of a file is what was read first.
-fn unchanged(file: &FileData, hash: blake3::Hash) -> Result<()> {
+/// Checks that a file still has the content of the first read.
+fn check_unchanged(file: &FileData, hash: blake3::Hash) -> Result<()> {
     if hash == blake3::Hash::from_bytes(file.hash) {
         return Ok(());
     }
     Err(Error::mismatch(format!(
-        "its content is no longer what was read first: {CHANGED}; nothing was written"
+        "its content differs from the first read: {CHANGED}; nothing was written"
     )))
 }
 
@@ -277,7 +286,7 @@ impl Read for FileReader<'_> {
         self.hasher.update(&buf[..n]);
         self.at += n as u64;
         if n > 0 && self.at == self.file.size {
-            unchanged(self.file, self.hasher.finalize())?;
+            check_unchanged(self.file, self.hasher.finalize())?;
         }
         Ok(n)
     }
@@ -350,6 +359,6 @@ mod tests {
         let disk = DiskFile::new(file.try_clone().unwrap()).unwrap();
         file.set_len(50).unwrap();
         let told = disk.read_exact_at(&mut [0; 60], 0).unwrap_err().to_string();
-        assert_eq!(told, "the file became shorter");
+        assert_eq!(told, "the file was truncated while it was read");
     }
 }

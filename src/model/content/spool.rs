@@ -7,18 +7,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::{Budget, ReadAt};
 use crate::base::error::Result;
 
-/// A spool takes memory, or room in the file, by pieces of this size.
+/// Size of the pieces by which a spool takes memory or space in the temporary file.
 pub(super) const STEP: i64 = 1 << 20;
 pub(super) const SEGMENT: usize = STEP as usize;
 
 pub(super) enum Segment {
     Memory(Box<[u8]>),
     File(u64),
-    /// Its spool is gone, and what it took was given back.
+    /// Its spool was dropped, and its memory or space was released.
     Gone,
 }
 
-/// A segment, which may move to the file while others read.
+/// A segment, which may move to the file while other threads read.
 pub(super) struct Slot(RwLock<Segment>);
 
 impl Slot {
@@ -26,18 +26,18 @@ impl Slot {
         Arc::new(Self(RwLock::new(segment)))
     }
 
-    /// Moves it to the file.
+    /// Moves the segment to the file.
     pub(super) fn evict(&self, budget: &Budget) -> Result<()> {
         let mut segment = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Segment::Memory(bytes) = &*segment {
             *segment = Segment::File(budget.write(bytes)?);
-            budget.give_back();
+            budget.release_memory();
         }
         Ok(())
     }
 }
 
-/// Bytes written once, front to back, then read at any offset.
+/// Bytes that were written once, from front to back, and can be read at any offset.
 pub struct Spool {
     budget: Arc<Budget>,
     segments: Vec<Arc<Slot>>,
@@ -81,11 +81,11 @@ impl ReadAt for Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         for slot in &self.segments {
-            // Another thread may be about to move it to the file, and must not any more.
+            // Another thread may be about to move the segment to the file; the lock prevents that.
             let mut segment = slot.0.write().unwrap_or_else(PoisonError::into_inner);
             match std::mem::replace(&mut *segment, Segment::Gone) {
-                Segment::Memory(_) => self.budget.give_back(),
-                Segment::File(at) => self.budget.give_back_place(at),
+                Segment::Memory(_) => self.budget.release_memory(),
+                Segment::File(at) => self.budget.release_space(at),
                 Segment::Gone => {}
             }
         }
@@ -106,7 +106,7 @@ impl std::fmt::Debug for SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// An empty spool on `budget`.
+    /// Creates a writer whose spool takes memory from `budget`.
     pub fn new(budget: &Arc<Budget>) -> Self {
         Self {
             spool: Spool { budget: Arc::clone(budget), segments: Vec::new(), size: 0 },
@@ -114,12 +114,12 @@ impl SpoolWriter {
         }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn size(&self) -> u64 {
         self.spool.size + self.pending.len() as u64
     }
 
-    /// Everything written, to be read at any offset.
+    /// Returns the spool of everything written.
     ///
     /// # Errors
     /// When the temporary file can't be written.
@@ -163,7 +163,7 @@ mod tests {
         (0..n).map(|i| (i % 251) as u8).collect()
     }
 
-    /// A budget that has memory for so many segments.
+    /// Returns a budget with memory for that number of segments.
     fn budget(segments: u64) -> Arc<Budget> {
         let windows = 8 << 20;
         let budget = Budget::new(windows + (segments * SEGMENT as u64).div_ceil(7) * 8, None);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spool_gives_back_what_it_took_in_memory_and_in_the_file() {
+    fn a_dropped_spool_releases_its_memory_and_its_space_in_the_file() {
         let budget = budget(2);
         let want = bytes(4 * SEGMENT + 77);
         let mut w = SpoolWriter::new(&budget);
@@ -193,7 +193,7 @@ mod tests {
         assert!(spool.read_exact_at(&mut part, want.len() as u64 - 5).is_err());
         drop(spool);
         assert_eq!(budget.state().0, 2 * STEP);
-        // Its room in the file is used again.
+        // Its space in the file is reused.
         let before = budget.state().1;
         let mut w = SpoolWriter::new(&budget);
         w.write_all(&want).unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn spools_give_way_to_an_index_and_are_read_as_before() {
+    fn spools_move_to_the_file_when_an_index_grows_and_can_still_be_read() {
         let budget = budget(4);
         let want = bytes(4 * SEGMENT);
         let mut w = SpoolWriter::new(&budget);
@@ -216,7 +216,7 @@ mod tests {
         let mut got = vec![0; want.len()];
         spool.read_exact_at(&mut got, 0).unwrap();
         assert!(got == want);
-        // What is not there can't give way.
+        // An index larger than all spools does not hang.
         budget.add_index(10 * SEGMENT as u64).unwrap();
         spool.read_exact_at(&mut got, 0).unwrap();
         assert!(got == want);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gives_way_while_its_spool_goes_is_given_back_once() {
+    fn a_segment_moved_while_its_spool_is_dropped_is_released_once() {
         let budget = budget(4);
         let mut w = SpoolWriter::new(&budget);
         w.write_all(&bytes(SEGMENT)).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_wait_for_room() {
+    fn decoders_wait_for_memory_for_their_windows() {
         let windows = super::super::WindowBudget::new(0);
         let first = windows.reserve(6 << 20).unwrap();
         assert!(windows.reserve(9 << 20).is_err());

@@ -13,7 +13,7 @@ pub struct WindowBudget {
     freed: Condvar,
 }
 
-/// A decoder's part of that memory, released on drop.
+/// A decoder's share of that memory, released on drop.
 #[derive(Debug)]
 pub struct WindowReservation {
     windows: Arc<WindowBudget>,

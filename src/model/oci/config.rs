@@ -8,32 +8,32 @@ use crate::base::error::{Error, Result};
 use crate::model::digest::Digest;
 
 /// An image config
-/// ([config.md](https://github.com/opencontainers/image-spec/blob/main/config.md)), kept as the
-/// JSON object it came as, so that no field, order or number is lost.
+/// ([config.md](https://github.com/opencontainers/image-spec/blob/main/config.md)), stored as the
+/// original JSON object, so that all fields, their order and the form of numbers are preserved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config(Map<String, Value>);
 
-/// One line of an image's history.
+/// An entry of an image's history.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
-    /// When, in RFC 3339.
+    /// Time of creation, in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// By which command.
+    /// The command that created the layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
 }
 
 impl Config {
-    /// Reads a config.
+    /// Parses a config.
     ///
     /// # Errors
-    /// When it is no JSON object.
+    /// When it is not a JSON object.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the image config").map(Self)
     }
 
-    /// The bytes to write.
+    /// Serialises the config as JSON.
     ///
     /// # Errors
     /// When the config can't be serialised.
@@ -41,10 +41,10 @@ impl Config {
         to_json(&self.0)
     }
 
-    /// The diff IDs, lowest layer first; none where the config has no such field.
+    /// Returns the diff IDs, lowest layer first; an empty list if the config has no such field.
     ///
     /// # Errors
-    /// When one is no digest.
+    /// When one is not a digest.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         let ids = self.0.get("rootfs").and_then(|r| r.get("diff_ids"));
         match ids {
@@ -53,30 +53,31 @@ impl Config {
                 .iter()
                 .map(|id| match id.as_str() {
                     Some(id) => id.parse(),
-                    None => Err(Error::malformed("a diff ID in the image config is no text")),
+                    None => Err(Error::malformed("a diff ID in the image config is not a string")),
                 })
                 .collect(),
-            _ => Err(Error::malformed("rootfs.diff_ids in the image config is no list")),
+            _ => Err(Error::malformed("rootfs.diff_ids in the image config is not a list")),
         }
     }
 
-    /// The diff IDs of so many layers.
+    /// Returns the diff IDs, of which there must be one for each of `layers` layers.
     ///
     /// # Errors
-    /// When there are more or fewer, or one is no digest.
+    /// When there are more or fewer, or one is not a digest.
     pub fn diff_ids_of(&self, layers: usize) -> Result<Vec<Digest>> {
         let ids = self.diff_ids()?;
         if ids.len() == layers {
             return Ok(ids);
         }
-        let hint = if ids.is_empty() { "; is this a container image's?" } else { "" };
+        let hint = if ids.is_empty() { "; is it a container image?" } else { "" };
         Err(Error::malformed(format!(
-            "the manifest has {layers} layers, its config {} diff IDs (rootfs.diff_ids){hint}",
+            "the manifest has {layers} layers, but its config has {} diff IDs \
+             (rootfs.diff_ids){hint}",
             ids.len()
         )))
     }
 
-    /// What the image runs on, as far as the config says.
+    /// Returns the platform that the config states; the system defaults to Linux.
     pub fn platform(&self) -> Platform {
         let text = |key| self.0.get(key).and_then(Value::as_str).map(str::to_owned);
         Platform {
@@ -88,17 +89,17 @@ impl Config {
         }
     }
 
-    /// A field, as it came.
+    /// Returns the unchanged value of a field.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }
 
-    /// When the image was made, in RFC 3339.
+    /// Returns the time of the image's creation, in RFC 3339.
     pub fn created(&self) -> Option<&str> {
         self.0.get("created").and_then(Value::as_str)
     }
 
-    /// The commands that made the layers, lowest first, as far as the history tells.
+    /// Returns the commands that created the layers, lowest first, according to the history.
     pub fn layer_history(&self) -> Vec<&str> {
         let lines = self.0.get("history").and_then(Value::as_array);
         let made = |line: &&Value| line.get("empty_layer").and_then(Value::as_bool) != Some(true);
@@ -106,8 +107,7 @@ impl Config {
         lines.into_iter().flatten().filter(made).map(by).collect()
     }
 
-    /// The same config without the lines of its history that were made by commands beginning
-    /// with `prefix`.
+    /// Returns the config without the history entries whose command begins with `prefix`.
     #[must_use]
     pub fn without_history(&self, prefix: &str) -> Self {
         let mut new = self.0.clone();
@@ -121,8 +121,8 @@ impl Config {
         Self(new)
     }
 
-    /// The same config without the fields and labels that `is_stale` says of their name and text;
-    /// with it come their names.
+    /// Returns the config without the fields and labels for whose name and text `is_stale` returns
+    /// true, and the names of the removed ones.
     pub(crate) fn without(&self, is_stale: impl Fn(&str, &str) -> bool) -> (Self, Vec<String>) {
         let mut new = self.0.clone();
         let mut dropped = Vec::new();
@@ -138,7 +138,7 @@ impl Config {
                 !stale
             });
         };
-        // These are others anyway, or hold the labels.
+        // These fields are replaced anyway, or contain the labels.
         let apart = ["rootfs", "history", "config", "container_config"];
         let mut fields: Map<_, _> = new.clone();
         fields.retain(|key, _| !apart.contains(&key.as_str()));
@@ -150,13 +150,14 @@ impl Config {
                 drop("label", labels);
             }
         }
-        // Both holders may have the same labels.
+        // Both fields may contain the same labels.
         dropped.sort();
         dropped.dedup();
         (Self(new), dropped)
     }
 
-    /// What of the config Docker's format has and OCI's has not, in a Dockerfile's words.
+    /// Returns the Dockerfile instructions of non-empty fields that Docker's format has and OCI's does
+    /// not.
     pub fn docker_only(&self) -> Vec<&'static str> {
         let fields = [("Healthcheck", "HEALTHCHECK"), ("OnBuild", "ONBUILD"), ("Shell", "SHELL")];
         let empty = |value: &Value| match value {
@@ -170,9 +171,8 @@ impl Config {
         fields.into_iter().filter(|(field, _)| has(*field)).map(|(_, word)| word).collect()
     }
 
-    /// The same config for other layers: their diff IDs, and a history with one entry a layer.
-    /// The old history stays, as entries that made no layer, so the counts agree as the spec
-    /// wants.
+    /// Returns the config for other layers, with their diff IDs and one history entry per layer. The
+    /// old history stays, as entries without a layer, so that the counts agree as the spec requires.
     #[must_use]
     pub fn with_layers(&self, diff_ids: &[Digest], history: &[HistoryEntry]) -> Self {
         let mut new = self.0.clone();
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_twice_is_named_once() {
+    fn a_label_dropped_twice_is_listed_once() {
         let text = br#"{"config":{"Labels":{"a":"x","b":"x"}},"container_config":{"Labels":{"a":"x","b":"x"}}}"#;
         let (_, dropped) = Config::parse(text).unwrap().without(|_, value| value == "x");
         assert_eq!(dropped, ["label a", "label b"]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_no_config_is_refused() {
+    fn an_invalid_config_is_refused() {
         assert!(Config::parse(b"[]").is_err());
         let none = Config::parse(br#"{"rootfs":null}"#).unwrap();
         assert!(none.diff_ids_of(0).unwrap().is_empty() && none.diff_ids_of(1).is_err());

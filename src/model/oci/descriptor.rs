@@ -1,4 +1,4 @@
-//! Descriptors: a blob's media type, digest and size, and what else is known of it.
+//! Descriptors, which refer to a blob by media type, digest and size, and platforms.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::model::digest::Digest;
 /// Annotations, sorted by key.
 pub type Annotations = BTreeMap<String, String>;
 
-/// Annotations as Go reads them: a value of `null` is empty.
+/// Deserialises annotations as Go does: a value of `null` is empty.
 pub(super) fn annotations<'de, D>(deserializer: D) -> Result<Option<Annotations>, D::Error>
 where
     D: Deserializer<'de>,
@@ -28,20 +28,20 @@ where
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the blob is.
+    /// Media type of the blob.
     #[serde(default, deserialize_with = "or_default")]
     pub media_type: String,
-    /// The blob's digest.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// The blob's size in bytes.
+    /// Size of the blob in bytes.
     pub size: u64,
-    /// Where else the blob can be had (foreign layers).
+    /// URLs from which the blob can be downloaded (foreign layers).
     #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// Notes on this use of the blob.
+    /// Annotations of this reference to the blob.
     #[serde(default, deserialize_with = "annotations", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Annotations>,
-    /// What the image runs on; in indexes only.
+    /// Platform of the image; in indexes only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Everything else, as it came.
@@ -50,7 +50,7 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// A descriptor with nothing but the three fields that every one has.
+    /// Creates a descriptor with only the three required fields.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.into(),
@@ -63,30 +63,30 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor of a document.
+    /// Creates the descriptor of a document.
     pub fn of(media_type: &str, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 
-    /// An annotation's value.
+    /// Returns an annotation's value.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(key).map(String::as_str)
     }
 }
 
-/// What an image runs on. Written and read as `os/architecture[/variant]`.
+/// The platform of an image. Its text form is `os/architecture[/variant]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Platform {
-    /// Processor, as Go names it: `amd64`, `arm64`. Empty when nothing says it.
+    /// Processor in Go's notation: `amd64`, `arm64`. Empty if not stated.
     #[serde(default, deserialize_with = "or_default")]
     pub architecture: String,
-    /// Operating system, as Go names it: `linux`. Empty when nothing says it.
+    /// Operating system in Go's notation: `linux`. Empty if not stated.
     #[serde(default, deserialize_with = "or_default")]
     pub os: String,
     /// Version of the operating system (Windows).
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// Features the operating system must have (Windows).
+    /// Features that the operating system must have (Windows).
     #[serde(rename = "os.features", default, skip_serializing_if = "Option::is_none")]
     pub os_features: Option<Vec<String>>,
     /// Variant of the processor: `v7`, `v8`.
@@ -98,21 +98,20 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Whether this is what `wanted` asks for; a `wanted` without a variant takes any, also where
-    /// this has none because it is the usual one.
+    /// Whether this platform satisfies `wanted`. Without a variant, `wanted` matches any variant.
     pub fn matches(&self, wanted: &Platform) -> bool {
         let (this, wanted) = (self.key(), wanted.key());
         this.0 == wanted.0 && this.1 == wanted.1 && (wanted.2.is_empty() || this.2 == wanted.2)
     }
 
-    /// Whether both mean the same processor and system, however they are written.
+    /// Whether both mean the same processor and system, in whatever notation.
     pub fn same(&self, other: &Platform) -> bool {
         self.key() == other.key() && self.os_version == other.os_version
     }
 
-    /// System, processor and variant under the names that containerd gives them
-    /// (`platforms/database.go`): `linux/arm64/v8` is `linux/arm64`, `linux/x86_64` is
-    /// `linux/amd64`. 32-bit ARM without a variant stays without one, as it may be any.
+    /// Returns system, processor and variant as containerd normalises them (`platforms/database.go`):
+    /// `linux/arm64/v8` becomes `linux/arm64`, `linux/x86_64` becomes `linux/amd64`. 32-bit ARM without
+    /// a variant stays without one, since it may be any.
     fn key(&self) -> (String, String, String) {
         let lower = |text: &str| text.to_ascii_lowercase();
         let (os, architecture) = (lower(&self.os), lower(&self.architecture));
@@ -133,7 +132,7 @@ impl Platform {
         (os, architecture.into(), variant.into())
     }
 
-    /// What `config` says where this says nothing, which is allowed to an index.
+    /// Returns the platform with missing fields taken from `config`; an index may leave them out.
     #[must_use]
     pub fn or(mut self, config: &Platform) -> Self {
         if self.os.is_empty() {
@@ -146,9 +145,9 @@ impl Platform {
         self
     }
 
-    /// Which of the images `there` goes with the one `at` of those `here`: the first for a platform
-    /// with the first for it, the second with the second. Single images go together whatever they
-    /// run on.
+    /// Returns the position in `there` of the counterpart of `here[at]`: the first image for a platform
+    /// corresponds to the first for that platform, the second to the second. If each list has a single
+    /// image, they correspond regardless of their platforms.
     pub fn counterpart(here: &[Self], at: usize, there: &[Self]) -> Option<usize> {
         if here.len() == 1 && there.len() == 1 {
             return Some(0);
@@ -160,14 +159,14 @@ impl Platform {
         of(there).get(nth).copied()
     }
 
-    /// The platform that `BuildKit` gives attestations
+    /// Whether this is the platform that `BuildKit` gives to attestations
     /// (<https://docs.docker.com/build/metadata/attestations/attestation-storage/>).
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
 }
 
-/// Processors that may be named without a system, which is Linux then.
+/// Processors that may be given without a system, which defaults to Linux.
 const PROCESSORS: [&str; 12] = [
     "386", "amd64", "arm", "arm64", "aarch64", "armhf", "armel", "loong64", "ppc64le", "riscv64",
     "s390x", "x86_64",
@@ -189,7 +188,7 @@ impl FromStr for Platform {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self, Error> {
-        // A processor alone, as docker and containerd allow it.
+        // Docker and containerd accept a processor alone.
         let s = if PROCESSORS.contains(&s) { &format!("linux/{s}") } else { s };
         let mut parts = s.split('/').map(str::to_owned);
         let (os, architecture, variant) = (parts.next(), parts.next(), parts.next());

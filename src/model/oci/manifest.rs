@@ -15,15 +15,15 @@ pub struct Manifest {
     /// 2, or 0 where it is left out, which clients don't mind.
     #[serde(default, deserialize_with = "or_default")]
     pub schema_version: u32,
-    /// What this document is.
+    /// Media type of the document itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// The config.
+    /// Descriptor of the config.
     pub config: Descriptor,
-    /// The layers, lowest first.
+    /// Descriptors of the layers, lowest first.
     #[serde(default, deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
-    /// Notes on the image.
+    /// Annotations of the image.
     #[serde(default, deserialize_with = "annotations", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Annotations>,
     #[serde(default, skip_serializing)]
@@ -36,7 +36,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// An OCI manifest of `layers`.
+    /// Creates an OCI manifest of `config` and `layers`.
     pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {
             schema_version: 2,
@@ -53,8 +53,8 @@ impl Manifest {
 
 /// An image index
 /// ([image-index.md](https://github.com/opencontainers/image-spec/blob/main/image-index.md)) or
-/// Docker's manifest list. Its entries may be left as the JSON values they are, since one that
-/// can't be used says nothing about the others.
+/// Docker's manifest list. With `M` as a JSON value, one invalid entry does not prevent the use of the
+/// others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(bound(deserialize = "M: Deserialize<'de>"))]
@@ -62,13 +62,13 @@ pub struct Index<M = Descriptor> {
     /// 2, or 0 where it is left out, which clients don't mind.
     #[serde(default, deserialize_with = "or_default")]
     pub schema_version: u32,
-    /// What this document is.
+    /// Media type of the document itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// Manifests, or indexes of them.
+    /// Descriptors of manifests or of further indexes.
     #[serde(default, deserialize_with = "or_default")]
     pub manifests: Vec<M>,
-    /// Notes on the whole.
+    /// Annotations of the index.
     #[serde(default, deserialize_with = "annotations", skip_serializing_if = "Option::is_none")]
     pub annotations: Option<Annotations>,
     #[serde(default, skip_serializing)]
@@ -83,7 +83,7 @@ pub struct Index<M = Descriptor> {
 }
 
 impl<M> Index<M> {
-    /// An OCI index of `manifests`, and nothing else.
+    /// Creates an OCI index of `manifests`.
     pub fn new(manifests: Vec<M>) -> Self {
         Self {
             schema_version: 2,
@@ -98,16 +98,16 @@ impl<M> Index<M> {
     }
 }
 
-/// A field of another kind of document. One that could be read as either means different images to
-/// different clients (CVE-2021-41190), so no client takes it.
+/// A field of another kind of document, which must be absent. A document that could be read as either
+/// means different images to different clients (CVE-2021-41190), so no client accepts it.
 #[derive(Debug, Clone, PartialEq)]
 enum Ambiguous {}
 
 impl<'de> Deserialize<'de> for Ambiguous {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(serde::de::Error::custom(
-            "it has the fields of a manifest and of an index, so that clients would take it for \
-             different images (CVE-2021-41190)",
+            "it has the fields of both a manifest and an index, so clients would read it as different \
+             images (CVE-2021-41190)",
         ))
     }
 }
@@ -156,7 +156,7 @@ mod tests {
         let sha256 = Digest::of(b"").to_string();
         assert_eq!(kind("sha512:00", "1"), ErrorKind::Unsupported);
         assert_eq!(kind("sha256:00", "1"), ErrorKind::Malformed);
-        // Whatever an image has in its texts.
+        // A text in the image does not affect the kind of error.
         assert_eq!(kind(&sha256, r#""a size that is not supported""#), ErrorKind::Malformed);
     }
 }

@@ -1,4 +1,4 @@
-//! Media types, by what they mean here.
+//! Media types, and functions that classify them.
 
 /// OCI index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -20,39 +20,40 @@ const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
 const DOCKER_FOREIGN: &str = "application/vnd.docker.image.rootfs.foreign.diff.tar";
 
-/// An index or Docker's manifest list.
+/// Whether the type is that of an OCI index or of Docker's manifest list.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, INDEX | DOCKER_INDEX)
 }
 
-/// A manifest of OCI or of Docker's schema 2.
+/// Whether the type is that of an OCI manifest or of one of Docker's schema 2.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MANIFEST | DOCKER_MANIFEST)
 }
 
-/// The config of a container image, and not of some other artifact. Images of 2015 and 2016 have
-/// the types that registries made up for them (distribution/distribution#1621, moby/moby#22378);
-/// docker and podman take them to this day.
+/// Whether the type is that of a container image's config, and not of another artifact's. Images of 2015
+/// and 2016 have generic types that registries gave them (distribution/distribution#1621,
+/// moby/moby#22378); docker and podman still accept them.
 pub fn is_config(media_type: &str) -> bool {
-    let untold = ["", "application/octet-stream", "application/json", "text/html"];
-    matches!(media_type, CONFIG | DOCKER_CONFIG) || untold.contains(&media_type)
+    let generic = ["", "application/octet-stream", "application/json", "text/html"];
+    matches!(media_type, CONFIG | DOCKER_CONFIG) || generic.contains(&media_type)
 }
 
-/// A layer whose bytes need not be in the image, as they are to be had elsewhere.
+/// Whether the type is that of a layer whose bytes may be missing from the image, because clients
+/// download them from elsewhere.
 pub fn is_foreign(media_type: &str) -> bool {
     media_type.contains("nondistributable") || media_type.contains("rootfs.foreign")
 }
 
-/// Whether Docker and not OCI defines the type.
+/// Whether the type is defined by Docker rather than OCI.
 pub fn is_docker(media_type: &str) -> bool {
     media_type.starts_with("application/vnd.docker.")
 }
 
-/// A layer that we can read; its first bytes say how it is compressed, which is where clients look, too.
-/// `Err` says why not.
+/// Checks that the type is that of a layer that relayer can read. The compression is detected from the
+/// layer's first bytes, as clients do.
 ///
 /// # Errors
-/// The reason why it can't be read.
+/// When the layer can't be read; the text is the reason.
 pub fn check_layer(media_type: &str) -> Result<(), String> {
     let base = media_type.split('+').next().unwrap_or_default();
     if media_type.contains("+encrypted") {
@@ -62,7 +63,7 @@ pub fn check_layer(media_type: &str) -> Result<(), String> {
     if matches!(base, LAYER | FOREIGN) || matches!(docker, DOCKER_LAYER | DOCKER_FOREIGN) {
         return Ok(());
     }
-    Err(format!("media type {media_type:?} is no image layer"))
+    Err(format!("media type {media_type:?} is not that of an image layer"))
 }
 
 #[cfg(test)]

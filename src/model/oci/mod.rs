@@ -1,8 +1,8 @@
-//! The documents of an image: descriptors, manifests, indexes and configs, as the
-//! [image spec](https://github.com/opencontainers/image-spec) and Docker's schema 2 write them.
+//! The documents of an image: descriptors, manifests, indexes and configs, as defined by the
+//! [image spec](https://github.com/opencontainers/image-spec) and Docker's schema 2.
 //!
-//! Documents that are passed on keep their fields, also those unknown here: [`Config`] is a JSON
-//! object in its own order, and [`Descriptor`]s carry what else stood in them.
+//! Documents that are passed on keep all their fields, including unknown ones: [`Config`] is a JSON
+//! object that keeps the order of its fields, and [`Descriptor`]s keep unknown fields.
 
 mod config;
 mod descriptor;
@@ -19,48 +19,49 @@ use serde::de::{DeserializeOwned, Deserializer};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::model::digest::Digest;
 
-/// The tag in an OCI layout's index
+/// Annotation with an image's tag in an OCI layout's index
 /// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The full name beside it, as Docker and containerd write and read it.
+/// Annotation with an image's full name, as Docker and containerd write and read it.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// Reads a JSON document of the wanted shape.
+/// Parses a JSON document; `what` names it in messages.
 ///
 /// # Errors
-/// [`ErrorKind::Malformed`], naming the place in the text, or [`ErrorKind::Unsupported`] if a blob is
-/// named by a digest of another algorithm.
+/// [`ErrorKind::Malformed`] with the position in the text, or [`ErrorKind::Unsupported`] if a digest
+/// uses another algorithm than SHA-256.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
-        // Through serde an error keeps its text and nothing else, so the digests are looked at again.
-        let named = serde_json::from_slice::<Named>(bytes);
-        let unsupported = named.is_ok_and(|named| named.is_unsupported());
+        // An error that passes through serde keeps only its text, so the digests are parsed again.
+        let digests = serde_json::from_slice::<Digests>(bytes);
+        let unsupported = digests.is_ok_and(|digests| digests.are_unsupported());
         let kind = if unsupported { ErrorKind::Unsupported } else { ErrorKind::Malformed };
         Error::new(kind, format!("{what} is not valid: {e}"))
     })
 }
 
-/// Where documents name blobs, and no more of them.
+/// The digests of a document, without its other fields.
 #[derive(Deserialize)]
-struct Named {
+struct Digests {
     digest: Option<String>,
-    config: Option<Box<Named>>,
-    layers: Option<Vec<Named>>,
+    config: Option<Box<Digests>>,
+    layers: Option<Vec<Digests>>,
 }
 
-impl Named {
-    fn is_unsupported(&self) -> bool {
+impl Digests {
+    /// Whether any digest uses an unsupported algorithm.
+    fn are_unsupported(&self) -> bool {
         let other = |digest: &String| {
             digest.parse::<Digest>().is_err_and(|e| e.kind() == ErrorKind::Unsupported)
         };
         self.digest.as_ref().is_some_and(other)
-            || self.config.as_ref().is_some_and(|config| config.is_unsupported())
-            || self.layers.iter().flatten().any(Self::is_unsupported)
+            || self.config.as_ref().is_some_and(|config| config.are_unsupported())
+            || self.layers.iter().flatten().any(Self::are_unsupported)
     }
 }
 
-/// A field's value where `null` means the same as nothing, as it does for every client: Go leaves a
-/// field at its zero value then.
+/// Deserialises a field in which `null` means the default, as in Go, where it leaves a field at its
+/// zero value.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -69,7 +70,7 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Writes a JSON document in one line.
+/// Serialises a document as JSON in one line.
 ///
 /// # Errors
 /// When the document can't be serialised.
