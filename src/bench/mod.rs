@@ -11,6 +11,6 @@ mod subject;
 mod updates;
 
 pub use matrix::{Cell, Matrix, Options, Row, Sizes, measure};
-pub use pulls::{ColdPulls, Form, cold_pulls, forms};
+pub use pulls::{CLIENTS, ColdPulls, Form, cold_pulls, forms};
 pub use subject::Subject;
 pub use updates::{Forms, Sequence, Step, UpdatePulls};

@@ -7,6 +7,10 @@ use crate::plan::{self, Target};
 use crate::simulate::{Client, ClientModel, CompressionKind, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
 
+/// Clients whose pulls are simulated by default.
+pub const CLIENTS: [Client; 5] =
+    [Client::Docker, Client::Containerd, Client::Containerd2, Client::Podman, Client::Soci];
+
 /// An image, either as built or as split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Form {

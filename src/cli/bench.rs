@@ -16,10 +16,6 @@ use crate::simulate::{Client, ClientModel, LINKS, Link, Machine, NODE, Pull};
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
-/// Clients whose pulls are simulated by default.
-pub(super) const CLIENTS: [Client; 5] =
-    [Client::Docker, Client::Containerd, Client::Containerd2, Client::Podman, Client::Soci];
-
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// The image, or its versions, oldest first: measures the last one and the updates between them
@@ -39,7 +35,7 @@ pub(super) struct BenchArgs {
     sample: Size,
     /// Clients whose pulls are simulated
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
-          default_values = CLIENTS.map(Client::name))]
+          default_values = bench::CLIENTS.map(Client::name))]
     client: Vec<&'static ClientModel>,
     /// Links for simulated pulls: gigabit, ecr, slow, local, or bytes per second of one connection,
     /// bytes per second in total, and latency, as in 40MB/125MB/20ms

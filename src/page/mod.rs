@@ -1,11 +1,14 @@
 //! The HTML page of `relayer report`: contents of an image, its layers before and after, pulls and
 //! updates. It needs no script and no network.
 //!
-//! May import everything below `cli`; it computes nothing of its own. Types to know: [`Page`], the
-//! facts to show, and the charts of `chart`.
+//! May import everything below `cli`; it computes nothing of its own. To know: [`page`], which
+//! measures what a page shows; [`Page`], those facts; and the charts of `chart`.
 
 mod chart;
+mod measure;
 mod treemap;
+
+pub use measure::page;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
