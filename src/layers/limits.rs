@@ -86,7 +86,8 @@ pub(super) fn index_bytes(change: &Change) -> u64 {
         ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
             InodeKind::Symlink { target } => (2 * target.len(), Some(inode)),
             InodeKind::File(FileData { location: Location::Sparse(map), .. }) => {
-                (48 + 16 * map.len(), Some(inode))
+                // A run has 16 bytes; a list has room for more while it grows.
+                (48 + 18 * map.len(), Some(inode))
             }
             _ => (0, Some(inode)),
         },
