@@ -17,9 +17,12 @@ pub(crate) const INDEX_SHARE: (u64, u64) = (3, 4);
 pub(crate) const MIN_INDEX: u64 = 64 << 20;
 
 /// Maximum bytes of memory that an entry takes at any time, from the index of its layer to the plan. Its
-/// path is counted three times in addition, its link target and extended attributes twice, and 16 bytes
-/// for each run of a sparse file.
+/// path is counted three times in addition, its link target and extended attributes twice.
 pub(crate) const ENTRY_BYTES: u64 = 320;
+
+/// Bytes of memory that are counted for each run of a sparse file: 16, and room for more in the list
+/// while it grows.
+pub(crate) const RUN_BYTES: usize = 18;
 
 /// Share of `--memory` for the windows of concurrent decoders; further decoders wait. By default it is
 /// enough for the largest window that clients decode, 128 MiB.
@@ -121,7 +124,7 @@ pub(crate) const MAX_SYMLINKS: usize = 40;
 /// Maximum bytes of an extended header or a long name in a tar: the limit of Go's `archive/tar`.
 pub(crate) const MAX_EXTENDED_HEADER: u64 = 1 << 20;
 
-/// Maximum number of runs of a sparse file, 16 bytes of memory each: Go's limit since 1.24.8.
+/// Maximum number of runs of a sparse file, [`RUN_BYTES`] each: Go's limit since 1.24.8.
 pub(crate) const MAX_SPARSE_RUNS: usize = 1_048_576;
 
 /// Maximum bytes of all headers of one entry in a zstd:chunked layer, which are held until its file

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::changeset::{Change, ChangeKind};
 use crate::base::error::{Error, Result};
-use crate::base::limits::{ENTRY_BYTES, MAX_ENTRIES};
+use crate::base::limits::{ENTRY_BYTES, MAX_ENTRIES, RUN_BYTES};
 use crate::model::content::{Budget, WindowBudget};
 use crate::model::fileset::{FileData, Inode, InodeKind, Location, parent};
 use crate::transport::image::{LayerBlob, expanded_limit, too_dense};
@@ -86,8 +86,7 @@ pub(super) fn index_bytes(change: &Change) -> u64 {
         ChangeKind::Add(inode) | ChangeKind::Unnamed(inode) => match &inode.kind {
             InodeKind::Symlink { target } => (2 * target.len(), Some(inode)),
             InodeKind::File(FileData { location: Location::Sparse(map), .. }) => {
-                // A run has 16 bytes; a list has room for more while it grows.
-                (48 + 18 * map.len(), Some(inode))
+                (48 + RUN_BYTES * map.len(), Some(inode))
             }
             _ => (0, Some(inode)),
         },
