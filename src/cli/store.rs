@@ -18,20 +18,20 @@ use crate::transport::Reference;
 pub(super) struct StoreArgs {
     #[command(subcommand)]
     command: Command,
-    /// The store's folder [default: relayer/store in the user's data folder]
+    /// Folder of the store [default: relayer/store in the user's data folder]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Add images
+    /// Add images to the store
     Add(Add),
     /// List the images
     List,
-    /// Write an image as it was added, with the same digest
+    /// Write an image exactly as it was added, with the same digest
     Extract(Extract),
-    /// Show what is stored, and what sharing saves
+    /// Show sizes of images and what sharing saves
     Stats,
     /// Write one file of an image to standard output
     Cat {
@@ -41,34 +41,34 @@ enum Command {
         /// The file's path in the image; symlinks are followed
         #[arg(value_name = "PATH")]
         path: OsString,
-        /// Which platform of several
+        /// The platform to use if the image has several
         #[arg(long, value_name = "OS/ARCH")]
         platform: Option<Platform>,
     },
-    /// Remove images; `gc` reclaims their space
+    /// Remove images from the store; `gc` reclaims their space
     Rm {
         /// Names, tags or digests; with --keep-last, repositories
         #[arg(value_name = "NAME", required_unless_present = "keep_last")]
         names: Vec<String>,
-        /// Keep the N images of each repository that were added last
+        /// Remove all images of each repository except the N that were added last
         #[arg(long, value_name = "N")]
         keep_last: Option<usize>,
         /// Only print what would be removed
         #[arg(long)]
         dry_run: bool,
     },
-    /// Reclaim the space of what no image uses
+    /// Remove data that no image uses
     Gc {
-        /// Level of zstd for what is compressed again
+        /// zstd level of packs that are compressed again
         #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
         level: i32,
     },
     /// Read everything and verify every hash
     Check {
-        /// Make every blob as well, and verify its digest
+        /// Also rebuild every blob and verify its digest
         #[arg(long)]
         blobs: bool,
-        /// Remove what is damaged: images that miss something are whole when added again
+        /// Remove damaged data; incomplete images can then be added again
         #[arg(long)]
         repair: bool,
     },
@@ -76,29 +76,29 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Add {
-    /// The images; of an archive or layout without a tag, all that are there
+    /// Images to add; an archive or layout without a tag stands for all of its images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
-    /// A name for it, in the place of those that it has; for one image
+    /// Name of the image instead of those that it has; only for a single image
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
-    /// Only this platform of several
+    /// The only platform to add if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Level of zstd
+    /// zstd level of packs
     #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
 }
 
 #[derive(Debug, Args)]
 struct Extract {
-    /// Name, tag or digest; may be left out where there is one image
+    /// Name, tag or digest; optional if the store has one image
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Where to write it
+    /// Where to write the image
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
-    /// Replace the output if it is there
+    /// Overwrite the output if it exists
     #[arg(short, long)]
     force: bool,
 }
@@ -188,7 +188,7 @@ mod run {
                     number(image.layers),
                     match image.missing {
                         0 => size,
-                        n => format!("{size}, {n} blobs missing"),
+                        n => format!("{size}, {n} blobs are missing"),
                     },
                 ]);
             }
@@ -205,7 +205,7 @@ mod run {
         let (path, tag) = (Some(dir.to_owned()), args.name.clone());
         let source = Reference { transport: Some(Transport::Store), path, tag };
         let (destination, force) = (args.output.clone(), args.force);
-        // Threads that read packs need memory too.
+        // Threads that read packs need memory, too.
         let packing = Packing::new(defaults::STORE_LEVEL, global.memory.0, global.threads());
         let threads = Some(packing.threads as u16);
         let global = &Global { threads, memory: Size(packing.spool), ..global.clone() };
@@ -215,7 +215,8 @@ mod run {
     fn stats(dir: &Path, global: &Global) -> Result<Outcome> {
         let stats = read(dir, global)?.stats(dir)?;
         finish(global, json!({ "stats": stats }), || {
-            let mut rows = table(&["image", "blobs", "unpacked", "own", "new", "kept"], 1);
+            let mut rows =
+                table(&["image", "blobs", "unpacked", "own", "new", "stored as blobs"], 1);
             for image in &stats.images {
                 rows.add_row([
                     named(&image.names, image.digest),
@@ -236,7 +237,7 @@ mod run {
             for (what, bytes) in [
                 ("blobs of all images", all),
                 ("blobs, each once", stats.unique_blob_bytes),
-                ("unpacked, in all", stats.tar_bytes),
+                ("unpacked, total", stats.tar_bytes),
                 ("unpacked, each file once", stats.unique_file_bytes),
                 ("unpacked, each chunk once", stats.unique_chunk_bytes),
                 ("on disk", stats.disk_bytes),
@@ -248,7 +249,7 @@ mod run {
             if stats.unused_bytes > 0 {
                 let _ = writeln!(
                     text,
-                    "\n{} unpacked are of no image; `relayer store gc` frees most of their room",
+                    "\nno image uses {}, unpacked; `relayer store gc` reclaims most of the space",
                     ByteSize(stats.unused_bytes)
                 );
             }
@@ -299,10 +300,10 @@ mod run {
                 Ok(Outcome::Done)
             }
             Some(other) => {
-                let what = format!("it is a {} and no regular file", other.word());
+                let what = format!("it is a {}, not a regular file", other.word());
                 Err(Error::refused(what).context(place()))
             }
-            None => Err(Error::not_found("there is no such file").context(place())),
+            None => Err(Error::not_found("the image has no such file").context(place())),
         }
     }
 
@@ -312,7 +313,7 @@ mod run {
         let collected = pool.install(|| Store::collect_garbage(dir, packing, &budget, terminal))?;
         finish(global, json!({ "collected": collected }), || {
             format!(
-                "freed {}: {} chunks of {} unpacked; {} left\n",
+                "freed {}: {} chunks, {} unpacked; {} are left\n",
                 ByteSize(collected.before_bytes.saturating_sub(collected.after_bytes)),
                 number(collected.chunks),
                 ByteSize(collected.chunk_bytes),
@@ -336,13 +337,13 @@ mod run {
                 let _ = writeln!(text, "{line}");
             }
             let blobs = if options.blobs {
-                format!(" with {} blobs", number(checked.blobs))
+                format!(", {} blobs", number(checked.blobs))
             } else {
                 String::new()
             };
             let _ = writeln!(
                 text,
-                "{} chunks of {} unpacked and {} images{blobs}: {}",
+                "{} chunks, {} unpacked, {} images{blobs}: {}",
                 number(checked.chunks),
                 ByteSize(checked.chunk_bytes),
                 number(checked.images),
@@ -353,7 +354,10 @@ mod run {
                         number(n as u64 - checked.incomplete),
                         number(checked.incomplete)
                     ),
-                    n => format!("{} problems; --repair removes them", number(n as u64)),
+                    n => format!(
+                        "{} problems; `relayer store check --repair` removes damaged data",
+                        number(n as u64)
+                    ),
                 }
             );
             text
@@ -369,7 +373,7 @@ mod run {
         names.chain(former).collect::<Vec<_>>().join(", ")
     }
 
-    /// Prints what was done, as JSON or for people.
+    /// Prints a result, as JSON or as text.
     fn finish(
         global: &Global,
         mut value: serde_json::Value,

@@ -1,7 +1,7 @@
-//! Adding an image: what is not there yet, in packs; then how it is put together.
+//! Adding an image: new chunks go into packs, then the image is written.
 //!
-//! Packs are written as they fill, the image with everything that names them at the end. Whoever
-//! is interrupted adds again and finds the packs that were written.
+//! Packs are written as they fill. The image, and everything that refers to the packs, is written at
+//! the end. An interrupted add leaves packs that nothing refers to; the next add reuses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -35,41 +35,46 @@ use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, LayerBlob};
 use crate::transport::name;
 
-/// How to add.
+/// Options of [`Store::add`].
 #[derive(Debug, Clone, Copy)]
 pub struct AddOptions {
     /// How packs are compressed.
     pub packing: Packing,
-    /// The image may expand to so many bytes.
+    /// Maximum number of bytes that the image may expand to.
     pub max_size: u64,
-    /// The time, in seconds since 1970.
+    /// The current time, in seconds since 1970.
     pub now: u64,
 }
 
-/// What adding an image came to. Sizes are in bytes.
+/// An image that was added. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AddedImage {
-    /// Digest of the manifest, or of the index of several.
+    /// Digest of the manifest, or of the index if there are several manifests.
     pub digest: Digest,
-    /// The names it goes by now.
+    /// Names of the image.
     pub names: Vec<String>,
-    /// It was there before; perhaps it has other names now.
+    /// Whether the image already existed. Its names may have changed.
     pub known: bool,
-    /// Its blobs.
+    /// Size of its blobs.
     pub blob_bytes: u64,
-    /// What was not in the store, before compression.
+    /// Size of the chunks that were not in the store, uncompressed.
     pub new_bytes: u64,
-    /// The same, as it was stored.
+    /// Size of the same chunks as stored.
     pub stored_bytes: u64,
-    /// Blobs that can't be made of their files again and are kept as they are.
+    /// Number of layers whose blobs can't be rebuilt from their files and are stored as they are.
     pub kept: u64,
-    /// Names that other images had until now, and the digests of those.
+    /// Names that were moved from other images, with the digests of those images.
     pub moved: Vec<(String, Digest)>,
 }
 
 impl Store {
-    /// Adds a bundle under its names. The layers of its `images` are taken apart; they go to spools
-    /// on `budget` as they are read. All else is kept as it is. Runs on the current rayon pool.
+    /// Adds a bundle under its names. The layers of `images` are split into files; while they are
+    /// read, they go to spools on `budget`. Everything else is stored as it is. Runs on the current
+    /// rayon pool.
+    ///
+    /// # Errors
+    /// If the image can't be read or is not valid, expands to more than `max_size`, or the store can't
+    /// be written or is damaged.
     pub fn add(
         &self,
         bundle: &Bundle,
@@ -78,7 +83,8 @@ impl Store {
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<AddedImage> {
-        let root = bundle.root.clone().ok_or_else(|| Error::malformed("there is no image"))?;
+        let root =
+            bundle.root.clone().ok_or_else(|| Error::malformed("there is no image to add"))?;
         let names = bundle.names.clone();
         let known = self.find_by_digest(&root.digest)?;
         let mut whole = known.is_some();
@@ -127,19 +133,19 @@ impl Store {
     }
 }
 
-/// What is to be written once its chunks are.
+/// The changes of one add. They are written after the chunks that they refer to.
 struct ImageWriter<'a> {
     store: &'a Store,
-    /// What was in the store before has numbers below this.
+    /// Chunks that were in the store before have numbers below this.
     limit: u64,
-    /// The header that was looked at last: neighbours in an image mostly lie in one pack.
+    /// The pack header that was used last: neighbours in an image are mostly in one pack.
     header: Option<(u64, PackHeader)>,
     packer: Packer<'a>,
     files: BTreeMap<Hash, ChunkRuns>,
     paths: BTreeMap<[u8; 16], ChunkRuns>,
     layers: BTreeMap<Digest, LayerRecord>,
     blobs: BTreeMap<Digest, BlobRecord>,
-    /// What was put in as it is, and so must come out.
+    /// Blobs that are stored as they are, to be verified.
     streams: Vec<(Digest, ChunkRuns)>,
 }
 
@@ -159,7 +165,8 @@ impl<'a> ImageWriter<'a> {
         }
     }
 
-    /// Adds an image's layers. Gives how many blobs can't be made again and were kept.
+    /// Adds the layers of an image. Returns the number of blobs that can't be rebuilt and are stored
+    /// as they are.
     fn add_image(
         &mut self,
         image: &Image,
@@ -171,7 +178,7 @@ impl<'a> ImageWriter<'a> {
         let mut seen = BTreeSet::new();
         for (i, layer) in image.layers.iter().enumerate() {
             let digest = layer.digest()?;
-            // A relayer of before may have put the bytes of one blob under the digest of another.
+            // Older versions could store the bytes of one blob under the digest of another.
             let document = |record: &BlobRecord| matches!(record.recipe, BlobRecipe::Document(_));
             if seen.insert(digest) && self.find_blob(&digest)?.is_none_or(|r| document(&r)) {
                 fresh.push((i, layer.clone()));
@@ -193,7 +200,7 @@ impl<'a> ImageWriter<'a> {
         Ok(kept)
     }
 
-    /// How a blob is made, if it is there.
+    /// Returns the record of a blob that is in the store or was added by this writer.
     fn find_blob(&self, digest: &Digest) -> Result<Option<BlobRecord>> {
         match self.blobs.get(digest) {
             Some(record) => Ok(Some(record.clone())),
@@ -201,7 +208,7 @@ impl<'a> ImageWriter<'a> {
         }
     }
 
-    /// Adds a layer's tar, unless its blob can't be made of that: then the blob.
+    /// Adds the tar of a layer, or its blob if that can't be rebuilt from the tar.
     fn add_layer(
         &mut self,
         position: usize,
@@ -238,7 +245,7 @@ impl<'a> ImageWriter<'a> {
         Ok(recipe)
     }
 
-    /// What it takes to compress a layer as another tool did, if that can be had.
+    /// Returns the corrections that reproduce the compression of another tool, if there are any.
     fn find_corrections(
         &mut self,
         layer: &LayerBlob,
@@ -254,9 +261,7 @@ impl<'a> ImageWriter<'a> {
         match recode::analyze(&mut blob, &mut out, &Silent)? {
             Some(found) if found.plain == layer.diff_id => {
                 if blob.finish().1 != *digest {
-                    return Err(Error::mismatch(format!(
-                        "it is no longer what was read first: {CHANGED}"
-                    )));
+                    return Err(Error::mismatch(format!("its bytes have changed: {CHANGED}")));
                 }
                 let (out, digest, _) = out.finish();
                 self.add_verbatim(&digest, &(Arc::new(out.finish()?) as Source)).map(Some)
@@ -265,7 +270,7 @@ impl<'a> ImageWriter<'a> {
         }
     }
 
-    /// Adds bytes as they are. They have `digest`.
+    /// Stores bytes as they are, and checks that they have `digest`.
     fn add_verbatim(&mut self, digest: &Digest, source: &Source) -> Result<ChunkRuns> {
         let mut bytes = Hashing::new(SourceReader::all(source.as_ref()));
         let chunks = self.add_stream(b"", &mut bytes)?;
@@ -306,7 +311,7 @@ impl<'a> ImageWriter<'a> {
             &mut end,
         );
         progress.advance(heads);
-        // What layers of one position have in common is no matter of paths.
+        // What layers at one position have in common does not depend on paths.
         let name = |what: &str| format!("\0{what} {position}").into_bytes();
         Ok(LayerRecord {
             tar_bytes: read.tar_bytes,
@@ -315,7 +320,7 @@ impl<'a> ImageWriter<'a> {
         })
     }
 
-    /// Adds a file, unless it is there.
+    /// Adds a file, unless the store has it.
     fn add_file(
         &mut self,
         path: &[u8],
@@ -339,7 +344,7 @@ impl<'a> ImageWriter<'a> {
         Ok(chunks)
     }
 
-    /// Adds bytes of unknown size; `name` tells what they may be like.
+    /// Adds bytes of unknown size. `name` is used to find similar older bytes.
     fn add_stream(&mut self, name: &[u8], mut data: impl Read) -> Result<ChunkRuns> {
         let mut small = Vec::new();
         (&mut data).take(chunker::MAX as u64).read_to_end(&mut small)?;
@@ -366,14 +371,14 @@ impl<'a> ImageWriter<'a> {
         Ok(runs)
     }
 
-    /// The newest file of this name, or else of a name that differs in digits only.
+    /// Returns the newest file of this path, or else of a path that differs only in digits.
     fn find_older(&mut self, keys: &[[u8; 16]]) -> Result<Option<OlderFile>> {
         for key in keys {
-            // Not one of this image: its chunks may be in no pack yet.
+            // Not a file of this image: its chunks may not be in a written pack yet.
             let Some(runs) = self.store.runs("paths", key, self.limit)? else { continue };
             let (mut chunks, mut bytes) = (Vec::new(), 0);
             for number in runs.numbers() {
-                // It may have been damaged and taken out since.
+                // `check --repair` may have removed it.
                 let Some((size, depth)) = self.size_and_depth(number)? else { break };
                 chunks.push(OlderChunk { number, at: bytes, bytes: size, depth });
                 bytes += size;
@@ -385,7 +390,7 @@ impl<'a> ImageWriter<'a> {
         Ok(None)
     }
 
-    /// Bytes of a chunk, and the depth of its pack; `None` when it is gone.
+    /// Returns the size of a chunk and the depth of its pack, or `None` if it does not exist.
     fn size_and_depth(&mut self, number: u64) -> Result<Option<(u64, u64)>> {
         let inside = |(first, header): &(u64, PackHeader)| {
             let (bytes, _) = header.chunks.get(number.checked_sub(*first)? as usize)?;
@@ -402,8 +407,8 @@ impl<'a> ImageWriter<'a> {
         Ok(self.header.as_ref().and_then(inside))
     }
 
-    /// Reads what was stored, before anything names it: an image that can't be made again is none.
-    /// That blobs come of their tars was tried when it was decided how they are made.
+    /// Reads back what was stored before the image is written. That blobs can be rebuilt from their
+    /// tars was checked when their recipes were chosen.
     fn verify(&self, image: &ImageRecord) -> Result<()> {
         let mut tars: BTreeMap<Digest, LayerRecord> = self.layers.clone();
         for record in self.blobs.values() {
@@ -420,7 +425,7 @@ impl<'a> ImageWriter<'a> {
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Result<()>>()
-            .with_context(|| "reading what was stored, of which nothing counts")?;
+            .with_context(|| "verifying what was stored; the image was not added")?;
         for digest in &image.blobs {
             if self.find_blob(digest)?.is_none() {
                 return Err(self.store.db.damaged(&format!("blob {digest} was not stored")));
@@ -429,8 +434,8 @@ impl<'a> ImageWriter<'a> {
         Ok(())
     }
 
-    /// Writes what is left, and last the image: from then on it is there. Gives the names that
-    /// were another image's.
+    /// Writes the remaining packs, and the image last. Returns the names that were moved from other
+    /// images.
     fn finish(&mut self, image: &ImageRecord) -> Result<Vec<(String, Digest)>> {
         self.packer.finish()?;
         self.verify(image)?;
@@ -449,7 +454,7 @@ impl<'a> ImageWriter<'a> {
         }
         let (mut number, mut image) = (self.store.next_image_number()?, image.clone());
         if let Some((at, old)) = self.store.find_by_digest(&image.root.digest)? {
-            // It keeps the names and times it had, and its layers.
+            // It keeps its previous names, times and layers.
             number = at;
             image.absorb(old);
         }
@@ -462,12 +467,12 @@ impl<'a> ImageWriter<'a> {
             };
             let old = changed.entry(at).or_insert(old);
             let taken = |other: &String| name::is_same(other, name);
-            let (gone, stay) = std::mem::take(&mut old.names).into_iter().partition(taken);
-            let gone: Vec<String> = gone;
-            old.names = stay;
-            old.former.retain(|name| !gone.contains(name));
-            old.former.extend_from_slice(&gone);
-            moved.extend(gone.into_iter().map(|name| (name, old.root.digest)));
+            let (moved_names, kept) = std::mem::take(&mut old.names).into_iter().partition(taken);
+            let moved_names: Vec<String> = moved_names;
+            old.names = kept;
+            old.former.retain(|name| !moved_names.contains(name));
+            old.former.extend_from_slice(&moved_names);
+            moved.extend(moved_names.into_iter().map(|name| (name, old.root.digest)));
         }
         for (number, image) in changed.into_iter().chain([(number, image)]) {
             batch.put_image(number, &image)?;
@@ -478,8 +483,8 @@ impl<'a> ImageWriter<'a> {
     }
 }
 
-/// Keys under which a file is found when another one is like it: its path, and its path without
-/// digits, as versions in names change.
+/// Returns the keys of the table `paths` for a file: its path, and its path without digits, since
+/// versions in names change.
 fn similarity_keys(path: &[u8]) -> Vec<[u8; 16]> {
     let key = |kind: &[u8], bytes: &[u8]| {
         let mut hasher = blake3::Hasher::new();

@@ -1,5 +1,5 @@
-//! Checking a store: every byte is read, every hash computed, every name followed. What is found
-//! can be taken out, so that images that are added again find nothing bad to share.
+//! Checking a store: reads every chunk, verifies every hash and follows every reference. Repair
+//! removes what is damaged, so that images that are added later do not share damaged data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,53 +19,57 @@ use crate::base::progress::Progress;
 use crate::model::content::Budget;
 use crate::model::digest::Digest;
 
-/// How to check.
+/// Options of [`Store::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckOptions {
-    /// Make every blob as well, and verify its digest.
+    /// Rebuild every blob as well, and verify its digest.
     pub blobs: bool,
-    /// Take out what is damaged.
+    /// Remove what is damaged.
     pub repair: bool,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, Serialize)]
 pub struct CheckReport {
-    /// Chunks that were read and hashed.
+    /// Number of chunks that were read and verified.
     pub chunks: u64,
-    /// Their bytes, before compression.
+    /// Their size in bytes, uncompressed.
     pub chunk_bytes: u64,
-    /// Of these, bytes that no image uses: `gc` takes them out.
+    /// Bytes of them that no image uses; `gc` removes them.
     pub unused_bytes: u64,
-    /// Images that were followed to their chunks.
+    /// Number of images that were checked.
     pub images: u64,
-    /// Blobs that were made and whose digests were verified.
+    /// Number of blobs that were rebuilt and whose digests were verified.
     pub blobs: u64,
-    /// What is wrong: a line for each pack or file that is damaged, and for each image that misses
-    /// something because of it.
+    /// Problems: a line for each damaged pack or file, and for each image that is incomplete because
+    /// of it.
     pub problems: Vec<String>,
-    /// What was done about it.
+    /// Repairs that were made, a line each.
     pub repaired: Vec<String>,
-    /// Images that miss something, and are whole again when they are added again.
+    /// Number of incomplete images. Adding one again completes it.
     pub incomplete: u64,
 }
 
-/// What is damaged, by what has to go.
+/// Damage, by what has to be removed.
 struct Damage {
-    /// Packs, by their first number.
+    /// Numbers of the first chunks of damaged packs.
     packs: BTreeSet<u64>,
-    /// Chunks that are there and good.
+    /// Chunks that exist and are intact.
     intact: ChunkSet,
     records: bool,
     names: Vec<TableKey>,
     layers: BTreeSet<Digest>,
-    /// With what is wrong.
+    /// Each with the problem.
     blobs: BTreeMap<Digest, String>,
 }
 
 impl Store {
-    /// Checks the store in `dir`. What is read is kept on `budget`. Damage is listed and is no error,
-    /// and no error of reading is damage. Runs on the current rayon pool.
+    /// Checks the store in `dir`. Packs that were read are cached on `budget`. Runs on the current
+    /// rayon pool.
+    ///
+    /// # Errors
+    /// If the store does not exist or can't be read, or another process writes to it during a repair.
+    /// Damage is no error: it is listed in the report.
     pub fn check(
         dir: &Path,
         options: CheckOptions,
@@ -117,11 +121,11 @@ impl Store {
                 && let Some(state) = now.json::<State>("state", b"")?
                 && state.records.file != records.file
             {
-                return Err(self.db.changed(&format!("{name} is gone")));
+                return Err(self.db.changed(&format!("{name} is missing")));
             }
-            checked
-                .problems
-                .push(format!("{name}: {bad} records are damaged; the index has what they said"));
+            checked.problems.push(format!(
+                "{name}: {bad} records are damaged; the index still has their contents"
+            ));
             damage.records = true;
         }
         self.check_packs(&packs, checked, &mut damage, progress)?;
@@ -160,7 +164,7 @@ impl Store {
                 if options.repair { "" } else { "after `relayer store check --repair`, " }
             ));
         }
-        // An image that is added would share it. What was in a damaged pack has the line of that.
+        // An image that is added later would share it. A damaged pack was reported already.
         if damage.packs.is_empty() {
             let unused = damage.blobs.iter().filter(|(digest, _)| !used.contains(digest));
             checked.problems.extend(unused.map(|(_, why)| format!("{why}; no image uses it")));
@@ -184,7 +188,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<()> {
         progress.begin("check", packs.iter().map(|(_, header)| header.frame_bytes).sum());
-        // Batches keep the packs that the next ones refer to in memory.
+        // In batches, so that packs that the next ones refer to stay cached.
         for some in packs.chunks(4 * rayon::current_num_threads()) {
             let read: Vec<Result<()>> = some
                 .par_iter()
@@ -204,7 +208,7 @@ impl Store {
                     damage.packs.insert(*first);
                     checked.problems.push(match below {
                         Some(other) => {
-                            format!("pack {first}: it was compressed against pack {other}")
+                            format!("pack {first} can't be decompressed without pack {other}")
                         }
                         None => finding(&e),
                     });
@@ -223,14 +227,15 @@ impl Store {
         Ok(())
     }
 
-    /// Decodes a pack, which verifies its hashes.
+    /// Decodes a pack, which verifies the hashes of its chunks.
     fn check_pack(&self, first: u64, header: &PackHeader) -> Result<()> {
         let live = (first..).zip(&header.chunks).find(|(_, c)| c.0 > 0);
         live.map_or(Ok(()), |(number, _)| self.packs.get(&self.db, number).map(drop))
     }
 
-    /// Whatever names chunks must name whole ones, and a hash the chunk that has it. What names
-    /// chunks of a damaged pack goes with it, and is no problem of its own.
+    /// Checks that all entries of the index refer to intact chunks, and hashes to the right ones.
+    /// Entries that refer to chunks of a damaged pack are removed with it and are no problem of their
+    /// own.
     fn check_names(
         &self,
         packs: &[(u64, PackHeader)],
@@ -267,18 +272,18 @@ impl Store {
             }
             if wrong > 0 {
                 checked.problems.push(format!(
-                    "the index: {wrong} entries of {table} name chunks that are not there"
+                    "the index: {wrong} entries of {table} refer to missing or wrong chunks"
                 ));
             }
         }
         Ok(())
     }
 
-    /// Follows every layer and blob to its chunks, and verifies the digests of documents and tars;
-    /// with `make`, compresses those too and verifies the digests of the blobs.
+    /// Follows every layer and blob to its chunks, and verifies the digests of documents and tars.
+    /// With `rebuild`, also rebuilds the blobs and verifies their digests.
     fn check_blobs(
         &self,
-        make: bool,
+        rebuild: bool,
         checked: &mut CheckReport,
         damage: &mut Damage,
         progress: &dyn Progress,
@@ -313,12 +318,12 @@ impl Store {
         }
         progress.begin("verify", whole.iter().map(|(_, record)| record.bytes).sum());
         let one = |(digest, record): &(Digest, BlobRecord)| {
-            let result = self.check_contents(digest, record, make);
+            let result = self.check_contents(digest, record, rebuild);
             progress.advance(record.bytes);
             result
         };
-        // Encoders have threads of their own, and memory for each.
-        let results: Vec<Result<()>> = if make {
+        // Encoders have their own threads, and memory for each.
+        let results: Vec<Result<()>> = if rebuild {
             whole.iter().map(one).collect()
         } else {
             whole.par_iter().with_max_len(1).map(one).collect()
@@ -326,7 +331,7 @@ impl Store {
         progress.end();
         for ((digest, _), result) in whole.into_iter().zip(results) {
             match result {
-                Ok(()) => checked.blobs += u64::from(make),
+                Ok(()) => checked.blobs += u64::from(rebuild),
                 Err(e) if !is_damage(&e) => return Err(e),
                 Err(e) => drop(damage.blobs.insert(digest, finding(&e))),
             }
@@ -334,26 +339,26 @@ impl Store {
         Ok(())
     }
 
-    /// Follows a blob to what it is made of.
+    /// Checks that everything a blob is rebuilt from exists.
     fn check_blob(&self, digest: &Digest, damage: &Damage) -> Result<BlobRecord> {
         let record = self.blob(digest)?;
         let lost = |what: String| Err(Error::malformed(format!("blob {digest}: {what}")));
         if record.recipe.chunks().is_some_and(|c| !all_intact(c, &damage.intact)) {
-            return lost("some of it was in a damaged pack".into());
+            return lost("part of it was in a damaged pack".into());
         }
         if let Some(diff_id) = record.recipe.diff_id() {
             if damage.layers.contains(diff_id) {
-                return lost(format!("some of layer {diff_id} was in a damaged pack"));
+                return lost(format!("part of layer {diff_id} was in a damaged pack"));
             }
             self.layer(diff_id)?;
         }
         Ok(record)
     }
 
-    /// Makes a blob, or only what it is compressed from unless `make` is set.
-    fn check_contents(&self, digest: &Digest, record: &BlobRecord, make: bool) -> Result<()> {
+    /// Rebuilds a blob, or with `rebuild` unset reads only its tar.
+    fn check_contents(&self, digest: &Digest, record: &BlobRecord, rebuild: bool) -> Result<()> {
         match record.recipe.diff_id() {
-            Some(diff_id) if !make => self
+            Some(diff_id) if !rebuild => self
                 .verify_tar(diff_id, &self.layer(diff_id)?)
                 .with_context(|| format!("blob {digest}")),
             _ => {
@@ -363,7 +368,8 @@ impl Store {
         }
     }
 
-    /// Takes out all that is damaged: what names it first, so that nothing ever names what is gone.
+    /// Removes everything damaged, references before what they refer to, so that there is never a
+    /// dangling one.
     fn repair(
         &self,
         packs: &[(u64, PackHeader)],
@@ -386,7 +392,7 @@ impl Store {
         for (what, count) in done.into_iter().filter(|(_, count)| *count > 0) {
             checked.repaired.push(format!("removed {count} {what}"));
         }
-        // A chunk that is there twice is found under its hash again.
+        // If a chunk exists twice, its hash now refers to the other copy.
         let mut batch = self.batch();
         for (first, header) in packs.iter().filter(|(first, _)| !damage.packs.contains(first)) {
             for (number, (bytes, hash)) in (*first..).zip(&header.chunks) {
@@ -398,13 +404,13 @@ impl Store {
         batch.write(true)?;
         if damage.records {
             self.rewrite_records()?;
-            checked.repaired.push("wrote the records again".into());
+            checked.repaired.push("rewrote the records".into());
         }
         self.db.flush_and_merge()
     }
 }
 
-/// The place of the pack that a chunk is in or would be in.
+/// Returns the position of the pack that has or would have a chunk.
 fn pack_of(packs: &[(u64, PackHeader)], number: u64) -> Option<usize> {
     packs.partition_point(|pack| pack.0 <= number).checked_sub(1)
 }
@@ -413,12 +419,12 @@ fn all_intact(chunks: &ChunkRuns, whole: &ChunkSet) -> bool {
     chunks.numbers().all(|number| whole.contains(number))
 }
 
-/// What an error found; what is to be done is said once for all.
+/// Formats an error without the repair hint, which is printed once for all problems.
 fn finding(e: &Error) -> String {
     e.to_string().replace(&format!("; {}", SCHEMA.repair_hint), "")
 }
 
-/// Whether an error tells of what the store holds, and not of what kept it from being read.
+/// Returns whether an error means damage, rather than a failure to read.
 pub(super) fn is_damage(e: &Error) -> bool {
     e.io_kind().is_none()
         && matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::NotFound)

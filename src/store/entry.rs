@@ -1,12 +1,12 @@
-//! What lies in the store's own files: entries that say where they end and what they should be, so
-//! that a damaged one is known for what it is, and the next one is found behind it.
+//! Entries of pack and record files. Each has its length and checksums, so that damage is detected and
+//! reading continues with the next entry.
 //!
 //! | bytes | |
 //! |--:|---|
 //! | 8 | [`MAGIC`] |
 //! | 4, 8 | bytes of the head and of the body, little-endian |
 //! | 16 | half of the BLAKE3 of the body |
-//! | 16 | half of the BLAKE3 of the three before it and the head |
+//! | 16 | half of the BLAKE3 of the three fields above and the head |
 //! | | the head, then the body |
 
 use std::fs::File;
@@ -19,9 +19,9 @@ use memchr::memmem;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::MAX_STORE_ENTRY;
 
-/// How each begins; text that has gone through a terminal or an editor has it no more.
+/// First bytes of every entry. A conversion of line endings or of the encoding breaks them.
 const MAGIC: [u8; 8] = *b"\x93relay\r\n";
-/// Bytes before the head.
+/// Number of bytes before the head.
 const PREFIX_BYTES: usize = 52;
 
 type Sum = [u8; 16];
@@ -36,12 +36,12 @@ fn sum(parts: &[&[u8]]) -> Sum {
     sum
 }
 
-/// Bytes of an entry with so much in it.
+/// Returns the size of an entry with a head and a body of these sizes.
 pub(super) fn size(head: u64, body: u64) -> u64 {
     PREFIX_BYTES as u64 + head + body
 }
 
-/// An entry, but for the body that goes behind it.
+/// Returns everything of an entry before its body.
 pub(super) fn encode_start(head: &[u8], body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(PREFIX_BYTES + head.len());
     out.extend_from_slice(&MAGIC);
@@ -53,19 +53,19 @@ pub(super) fn encode_start(head: &[u8], body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// An entry that was read.
+/// An entry that was read, without its body.
 pub(super) struct Entry {
-    /// Where it begins.
+    /// Where the entry begins in the file.
     pub(super) offset: u64,
     pub(super) head: Vec<u8>,
-    /// Bytes of the body, which follows the head.
+    /// Size of the body, which follows the head.
     pub(super) body_bytes: u64,
     sum: Sum,
 }
 
 impl Entry {
-    /// Reads the entry at `offset`, without its body. What is wrong is [malformed]; what can't be
-    /// read is another error.
+    /// Reads the entry at `offset`, without its body. Damage is a [malformed] error; a failed read is
+    /// another error.
     ///
     /// [malformed]: crate::base::error::ErrorKind::Malformed
     pub(super) fn read(file: &File, offset: u64) -> Result<Self> {
@@ -73,7 +73,7 @@ impl Entry {
         Self::read_within(file, offset, &mut spare)
     }
 
-    /// Reads the entry if its head has no more bytes than are spared; a head that is damaged costs them.
+    /// Reads an entry whose head has at most `spare` bytes; a damaged head is subtracted from that.
     fn read_within(file: &File, offset: u64, spare: &mut u64) -> Result<Self> {
         let mut fixed = [0; PREFIX_BYTES];
         read_exact(file, &mut fixed, offset)?;
@@ -84,7 +84,7 @@ impl Entry {
         if fixed[..8] != MAGIC || head > MAX_STORE_ENTRY || body > MAX_STORE_ENTRY {
             return Err(damaged());
         }
-        // What is stated is only believed as far as there are bytes.
+        // Nothing is allocated for lengths that exceed the file.
         let left = file.metadata()?.len().saturating_sub(offset);
         if size(head, body) > left || head > *spare {
             return Err(damaged());
@@ -100,42 +100,45 @@ impl Entry {
         Ok(Self { offset, head: bytes, body_bytes: body, sum })
     }
 
-    /// Reads the body.
+    /// Reads the body and verifies its checksum.
     pub(super) fn read_body(&self, file: &File) -> Result<Vec<u8>> {
         let mut body = vec![0; self.body_bytes as usize];
         read_exact(file, &mut body, self.offset + size(self.head.len() as u64, 0))?;
         if sum(&[&body]) != self.sum {
             let at = self.offset;
-            return Err(Error::malformed(format!("the entry at byte {at} has other bytes")));
+            return Err(Error::malformed(format!(
+                "the checksum of the entry at byte {at} does not match"
+            )));
         }
         Ok(body)
     }
 
-    /// Where the next one begins.
+    /// Returns where the next entry begins.
     pub(super) fn end(&self) -> u64 {
         self.offset + size(self.head.len() as u64, self.body_bytes)
     }
 }
 
-/// What ends too early is malformed.
+/// Reads exactly `buf`. A file that ends too early is malformed.
 fn read_exact(file: &File, buf: &mut [u8], offset: u64) -> Result<()> {
     #[cfg(test)]
     tests::READ.set(tests::READ.get() + buf.len() as u64);
     match file.read_exact_at(buf, offset) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(Error::malformed(format!("the file ends before byte {offset} and what is there")))
-        }
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::malformed(format!(
+            "the file ends before the end of the data at byte {offset}"
+        ))),
         done => Ok(done?),
     }
 }
 
-/// Heads that are damaged may have so many times the bytes of the file: they can overlap, if somebody
-/// wrote them so, and each is read and hashed.
+/// Bound on the bytes of damaged heads that are read, as a multiple of the file's size. Crafted heads
+/// can overlap, and each is read and hashed.
 const SPARE_FACTOR: u64 = 4;
-/// Bytes that are searched at once.
+/// Number of bytes that are searched at a time.
 const SEARCH_PIECE: u64 = 1 << 20;
 
-/// All entries of a file, up to `end`, in order. What is damaged is passed over, and counted.
+/// Shows `each` all entries of a file up to `end`, in order. Skips damaged entries and returns their
+/// number.
 pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) -> Result<u64> {
     let file = File::open(path)?;
     let end = end.min(file.metadata()?.len());
@@ -157,24 +160,24 @@ pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) ->
     Ok(damaged)
 }
 
-/// Looks for where entries seem to begin, and reads each byte once.
+/// Searches for the start of the next entry. Reads each byte once.
 struct Search<'a> {
     file: &'a File,
     end: u64,
-    /// Where the piece that was read last begins.
+    /// Where the last piece that was read begins.
     start: u64,
     piece: Vec<u8>,
 }
 
 impl Search<'_> {
-    /// Where the next entry seems to begin, at `at` or behind it.
+    /// Returns where the next entry may begin, at or after `at`.
     fn next(&mut self, mut at: u64) -> Result<u64> {
         while at + MAGIC.len() as u64 <= self.end {
             let inside = at.checked_sub(self.start).and_then(|n| self.piece.get(n as usize..));
             if let Some(found) = inside.and_then(|rest| memmem::find(rest, &MAGIC)) {
                 return Ok(at + found as u64);
             }
-            // One may begin in this piece and end in the next.
+            // The magic bytes may begin in this piece and end in the next.
             let searched = self.start + self.piece.len() as u64;
             at = at.max(searched.saturating_sub(MAGIC.len() as u64 - 1));
             self.start = at;

@@ -1,9 +1,9 @@
-//! The files that a store lies in, beside its index.
+//! The store's own files, beside its index.
 //!
-//! Packs lie one behind the other in `packs/`, and what can't be told from them in `records/`:
-//! every change of images, blobs and layers, in order. Together they are enough to make the index
-//! again. Both only grow; `gc` writes what is left into new ones. The index knows how far each is
-//! good: what lies behind that was written by somebody who did not come to an end.
+//! `packs/` holds the packs, one after the other. `records/` holds what packs do not say: every change
+//! of images, blobs and layers, in order. The index can be rebuilt from both. Files are only appended
+//! to; `gc` writes new ones. The index has the end of each file: anything after that was written by a
+//! process that did not finish.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -18,54 +18,54 @@ use crate::base::limits::MAX_STORE_RECORD;
 use crate::base::varint;
 use crate::format::codec::zstd_prefix;
 
-/// Chunks have numbers up to this; of the usual size, so many are a petabyte.
+/// Maximum number of a chunk: at the average chunk size, a petabyte.
 pub(super) const MAX_CHUNK_NUMBER: u64 = 1 << 34;
-/// A pack begins a new file where one has so many bytes.
+/// Size at which a new pack file is begun.
 const MAX_PACK_FILE: u64 = 256 << 20;
-/// Tables whose changes are recorded. Their places are in every record.
+/// Tables whose changes are recorded. Records contain positions in this list.
 const RECORDED: [&str; 3] = ["images", "blobs", "layers"];
-/// Bytes of them where all are written anew.
+/// Size of the records that a rewrite of all records writes.
 const RECORD_SIZE: usize = 1 << 20;
-/// Files have numbers up to this, which nobody reaches.
+/// Maximum number of a file, which is never reached.
 const MAX_FILE_NUMBER: u64 = 1 << 40;
-/// Level of zstd of records.
+/// zstd level of records.
 const LEVEL: i32 = 3;
-/// Log2 of their window.
+/// Base-2 logarithm of their zstd window.
 const WINDOW: u32 = 23;
 
-/// How far the files are good.
+/// The valid part of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// The number that no chunk ever had.
+    /// The next chunk number. No chunk ever had it or a greater one.
     pub(super) next: u64,
-    /// The file that packs are written to.
+    /// The end of the packs.
     pub(super) packs: FileEnd,
-    /// The one of records.
+    /// The end of the records.
     pub(super) records: FileEnd,
 }
 
-/// Where a file that grows ends.
+/// The end of the file that is appended to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileEnd {
-    /// Its number.
+    /// Number of the file.
     pub(super) file: u64,
-    /// Its bytes.
+    /// Its size in bytes.
     pub(super) end: u64,
 }
 
 impl State {
-    /// Of an empty store.
+    /// The state of an empty store.
     pub(super) const EMPTY: Self =
         Self { next: 0, packs: FileEnd { file: 1, end: 0 }, records: FileEnd { file: 1, end: 0 } };
 
-    /// Whether there can be chunks and files of such numbers.
+    /// Returns whether all numbers are within their limits.
     pub(super) fn is_valid(&self) -> bool {
         let end = |end: FileEnd| end.file <= MAX_FILE_NUMBER && i64::try_from(end.end).is_ok();
         self.next <= MAX_CHUNK_NUMBER && end(self.packs) && end(self.records)
     }
 }
 
-/// One of the two folders.
+/// A folder of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Folder {
     Packs,
@@ -73,7 +73,7 @@ pub(super) enum Folder {
 }
 
 impl Folder {
-    /// As messages call its files.
+    /// Returns the name of a file as messages show it.
     pub(super) fn name(self, number: u64) -> String {
         let folder = match self {
             Self::Packs => "packs",
@@ -86,7 +86,7 @@ impl Folder {
         dir.join(self.name(number))
     }
 
-    /// The numbers of its files, and their bytes.
+    /// Returns the numbers of its files, with their sizes.
     pub(super) fn list(self, dir: &Path) -> Result<Vec<(u64, u64)>> {
         let path = self.path(dir, 0);
         let folder = path.parent().unwrap_or(dir);
@@ -98,7 +98,7 @@ impl Folder {
         for file in files {
             let file = file.with_context(|| format!("reading {}", folder.display()))?;
             let number = file.file_name().to_str().and_then(|name| name.parse().ok());
-            // What has another name than a number of the store's is not of the store.
+            // A file with another name does not belong to the store.
             let ours = |n: &u64| *n <= MAX_FILE_NUMBER && self.path(dir, *n) == file.path();
             let Some(number) = number.filter(ours) else { continue };
             let metadata = file.metadata();
@@ -111,13 +111,13 @@ impl Folder {
     }
 }
 
-/// The end of a file, to be written on.
+/// A file that is open for appending.
 struct OpenFile {
     file: File,
     number: u64,
 }
 
-/// The files of a store that is written to.
+/// The files that a store appends to.
 #[derive(Default)]
 pub(super) struct OpenFiles {
     packs: Option<OpenFile>,
@@ -136,16 +136,16 @@ impl OpenFiles {
             fs::create_dir_all(above)?;
             let file = OpenOptions::new().create(true).append(true).open(&path);
             let file = file.with_context(|| format!("opening {}", path.display()))?;
-            // Their names are to last as long as what is in them.
+            // Sync the folders too, or the new file may not survive a crash.
             for folder in [above, dir] {
                 File::open(folder)?.sync_all()?;
             }
             *tail = Some(OpenFile { file, number: end.file });
         }
-        tail.as_mut().map(|tail| &mut tail.file).ok_or_else(|| Error::malformed("no file"))
+        tail.as_mut().map(|tail| &mut tail.file).ok_or_else(|| Error::malformed("no file is open"))
     }
 
-    /// Adds to a folder's file, and moves its end.
+    /// Appends an entry, and advances the end.
     fn append(
         &mut self,
         folder: Folder,
@@ -157,7 +157,7 @@ impl OpenFiles {
         let file = self.of(folder, dir, *end)?;
         let done = file.write_all(&begin).and_then(|()| file.write_all(body));
         if let Err(e) = done {
-            // Nothing is left of what did not fit.
+            // Remove what was written of it.
             let _ = file.set_len(end.end);
             return Err(e)
                 .with_context(|| format!("writing {}", folder.path(dir, end.file).display()));
@@ -166,7 +166,7 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Adds a pack, and gives where it lies. It is on disk after [`sync`](Self::sync).
+    /// Appends a pack and returns its location. [`sync`](Self::sync) makes it durable.
     pub(super) fn pack(
         &mut self,
         dir: &Path,
@@ -183,12 +183,12 @@ impl OpenFiles {
         Ok(place)
     }
 
-    /// Puts packs on disk.
+    /// Syncs packs to disk.
     pub(super) fn sync(&self) -> Result<()> {
         self.packs.iter().try_for_each(|tail| Ok(tail.file.sync_data()?))
     }
 
-    /// Adds changes to the records, and puts them on disk.
+    /// Appends changes to the records, and syncs them to disk.
     pub(super) fn record(&mut self, dir: &Path, state: &mut State, changes: &[u8]) -> Result<()> {
         let mut head = Vec::new();
         varint::put(&mut head, state.next);
@@ -200,13 +200,12 @@ impl OpenFiles {
     }
 }
 
-/// Cuts off what lies behind the ends, and takes away files that the index does not know: somebody
-/// wrote them and did not come to an end.
+/// Removes unfinished writes: everything after the ends, and files that the index does not know.
 pub(super) fn remove_unfinished(dir: &Path, state: &State) -> Result<()> {
     for (folder, end) in [(Folder::Packs, state.packs), (Folder::Records, state.records)] {
         for (number, bytes) in folder.list(dir)? {
             let path = folder.path(dir, number);
-            let place = || format!("tidying {}", path.display());
+            let place = || format!("removing unfinished writes from {}", path.display());
             let older = folder == Folder::Records && number < end.file;
             if number > end.file || older {
                 fs::remove_file(&path).with_context(place)?;
@@ -219,7 +218,7 @@ pub(super) fn remove_unfinished(dir: &Path, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// Writes all records anew.
+/// Writes new records of everything.
 pub(super) struct RecordWriter<'a> {
     dir: &'a Path,
     state: &'a mut State,
@@ -228,7 +227,7 @@ pub(super) struct RecordWriter<'a> {
 }
 
 impl<'a> RecordWriter<'a> {
-    /// Writes from where the records of `state` end, and moves that.
+    /// Creates a writer that starts at the end of the records in `state`, and advances it.
     pub(super) fn new(dir: &'a Path, state: &'a mut State) -> Self {
         Self { dir, state, tails: OpenFiles::default(), changes: Changes::default() }
     }
@@ -243,21 +242,21 @@ impl<'a> RecordWriter<'a> {
         self.tails.record(self.dir, self.state, &changes)
     }
 
-    /// Writes what is left.
+    /// Writes the remaining changes.
     pub(super) fn finish(mut self) -> Result<()> {
         self.write()
     }
 }
 
-/// Is shown a change: its table, the key, and the value that was put.
+/// A function that gets a change: its table, its key, and the new value, or `None` for a deletion.
 pub(super) type EachChange<'a> = dyn FnMut(&'static str, &[u8], Option<&[u8]>) + 'a;
 
-/// Changes, to be recorded: what was done, key and value of each.
+/// Encoded changes.
 #[derive(Default)]
 pub(super) struct Changes(pub(super) Vec<u8>);
 
 impl Changes {
-    /// Adds a change of a table that is recorded; of others nothing.
+    /// Adds a change if its table is recorded.
     pub(super) fn add(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) {
         let Some(at) = RECORDED.iter().position(|name| *name == table) else { return };
         self.0.extend_from_slice(&[at as u8, u8::from(value.is_some())]);
@@ -267,7 +266,7 @@ impl Changes {
         }
     }
 
-    /// The opposite; `None` at what makes no sense.
+    /// Decodes changes. Returns `None` if they are not valid.
     fn each(mut bytes: &[u8], each: &mut EachChange<'_>) -> Option<()> {
         fn piece<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
             let size = usize::try_from(varint::take(bytes)?).ok()?;
@@ -286,13 +285,13 @@ impl Changes {
     }
 }
 
-/// Names of the tables whose changes are recorded.
+/// Returns the names of the tables whose changes are recorded.
 pub(super) fn recorded() -> impl Iterator<Item = &'static str> {
     RECORDED.into_iter()
 }
 
-/// Reads records up to an end: `each` is shown every change. Gives the number that no chunk had by
-/// then, and how many records are damaged.
+/// Reads records up to an end and shows `each` every change. Returns the next chunk number at that
+/// time, and the number of damaged records.
 pub(super) fn replay(dir: &Path, end: FileEnd, each: &mut EachChange<'_>) -> Result<(u64, u64)> {
     let path = Folder::Records.path(dir, end.file);
     if end.end == 0 {
@@ -325,7 +324,7 @@ pub(super) fn replay(dir: &Path, end: FileEnd, each: &mut EachChange<'_>) -> Res
         Err(e) if e.io_kind() == Some(io::ErrorKind::NotFound) => 1,
         damaged => damaged.with_context(|| format!("reading {}", path.display()))?,
     };
-    // One that is cut off at its beginning leaves nothing to be seen.
+    // If the file ends at the start of an entry, no entry is damaged.
     let short = u64::from(last < end.end && damaged == 0);
     failed.map_or(Ok((next, damaged + bad + short)), Err)
 }

@@ -1,10 +1,10 @@
-//! What is in a layer's tar beside its files.
+//! The parts of a layer's tar that are not contents of files.
 
 use std::io::{self, Read};
 
 use crate::model::content::{ReadAt, SourceReader};
 
-/// Reads pieces of a source, one after the other.
+/// Reads ranges of a source, one after the other.
 pub(super) struct GapReader<'a> {
     source: &'a dyn ReadAt,
     left: std::vec::IntoIter<(u64, u64)>,

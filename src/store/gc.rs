@@ -1,10 +1,9 @@
-//! Taking out what no image uses.
+//! Garbage collection: removing what no image uses.
 //!
-//! First the records that name chunks go, then chunks; so whenever it is interrupted, nothing
-//! names what is not there. Nor does a pack keep what no image uses only because it was compressed
-//! against that: it is compressed again without, and both together are smaller. At last, what is
-//! left of files with large gaps is moved to new ones. Where damage is in the way it ends, and
-//! leaves no more behind than there was.
+//! Records that refer to chunks are removed before the chunks, so an interruption leaves no dangling
+//! references. Packs that were compressed against unused chunks are compressed again without them,
+//! which takes less space than keeping the chunks. At the end, packs are moved out of files that are
+//! mostly unused. Damage stops the collection, which then leaves the store no larger than it was.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,42 +23,45 @@ use crate::base::error::{Context, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::model::content::Budget;
 
-/// A pack or file of which less than this share is used is written anew.
+/// Minimum share in use of a pack or a file. Below it, it is rewritten.
 const MIN_USED_SHARE: (u64, u64) = (3, 4);
-/// Changes that are made together.
+/// Number of deletions per batch.
 const BATCH: usize = 10_000;
 
-/// What was taken out.
+/// Statistics of a garbage collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct GcStats {
-    /// Chunks.
+    /// Number of chunks that were removed.
     pub chunks: u64,
-    /// Their bytes, before compression.
+    /// Their size in bytes, uncompressed.
     pub chunk_bytes: u64,
-    /// Packs that went.
+    /// Number of packs that were removed.
     pub packs: u64,
-    /// Packs that were written anew without them.
+    /// Number of packs that were rewritten without their unused chunks.
     pub rewritten: u64,
-    /// Bytes on disk before.
+    /// Bytes on disk before the collection.
     pub before_bytes: u64,
-    /// Bytes on disk after.
+    /// Bytes on disk after the collection.
     pub after_bytes: u64,
 }
 
 /// Bytes of packs that are moved together.
 const MOVE_BATCH: usize = 16 << 20;
 
-/// Bytes of a pack on disk.
+/// Returns the size of a pack on disk.
 fn entry_size(first: u64, header: &PackHeader) -> u64 {
     entry::size(header.to_head(first).len() as u64, header.frame_bytes)
 }
 
-/// A table and a key that is to go.
+/// A table and a key in it.
 pub(super) type TableKey = (&'static str, Box<[u8]>);
 
 impl Store {
-    /// Takes out of the store in `dir` what no image uses; `packing` says how packs are compressed
-    /// again. What is read is kept on `budget`. Runs on the current rayon pool.
+    /// Removes everything from the store in `dir` that no image uses. `packing` says how packs are
+    /// compressed again. Packs that were read are cached on `budget`. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// If the store does not exist, is damaged or can't be written, or another process writes to it.
     pub fn collect_garbage(
         dir: &Path,
         packing: Packing,
@@ -70,12 +72,12 @@ impl Store {
         let before_bytes = disk_bytes(dir)?;
         let before = store.state();
         let collected = store.collect(packing, progress).inspect_err(|_| {
-            // What was written for nothing goes again; if that fails, with the next who writes.
-            if let Ok(told) = store.db.json("state", b"") {
-                let _ = files::remove_unfinished(dir, &told.unwrap_or(before));
+            // Remove what was written. If that fails, the next writer does it.
+            if let Ok(state) = store.db.json("state", b"") {
+                let _ = files::remove_unfinished(dir, &state.unwrap_or(before));
             }
         })?;
-        // Files go for good when they are closed.
+        // RocksDB frees the space of its files when it closes them.
         drop(store);
         Ok(GcStats { before_bytes, after_bytes: disk_bytes(dir)?, ..collected })
     }
@@ -85,21 +87,21 @@ impl Store {
             self.image_records()?.into_iter().map(|(_, image)| image.blobs).collect();
         let packs = self.headers()?;
         let used = self.used(images.iter().map(Vec::as_slice), self.limit())?;
-        let mut gone = self.find_dead("blobs", |key, _| Ok(!used.blobs.contains(key)))?;
-        gone.extend(self.find_dead("layers", |key, _| Ok(!used.layers.contains(key)))?);
+        let mut dead = self.find_dead("blobs", |key, _| Ok(!used.blobs.contains(key)))?;
+        dead.extend(self.find_dead("layers", |key, _| Ok(!used.layers.contains(key)))?);
         for table in ["files", "paths"] {
-            gone.extend(self.find_dead(table, |_, value| {
+            dead.extend(self.find_dead(table, |_, value| {
                 let chunks = ChunkRuns::parse(value, self.limit()).unwrap_or_default();
                 Ok(!chunks.numbers().all(|number| used.chunks.contains(number)))
             })?);
         }
-        self.delete(&gone)?;
+        self.delete(&dead)?;
         self.delete(
             &self.find_dead("chunks", |_, value| Ok(!used.chunks.contains(number_of(value)?)))?,
         )?;
         let mut collected = GcStats::default();
         progress.begin("collect", packs.iter().map(|(_, header)| header.frame_bytes).sum());
-        // A pack is written anew while what it refers to, in earlier ones, is still there.
+        // From the last pack to the first: rewriting one needs the earlier ones that it refers to.
         for (first, header) in packs.iter().rev() {
             self.rewrite_pack(*first, header, &used.chunks, packing, &mut collected)?;
             progress.advance(header.frame_bytes);
@@ -112,7 +114,7 @@ impl Store {
         Ok(collected)
     }
 
-    /// Moves packs out of files of which much is not used, and takes those away.
+    /// Moves packs out of files that are mostly unused, and removes these files.
     fn close_gaps(&self) -> Result<()> {
         let mut left: BTreeMap<u64, Vec<(u64, PackHeader)>> = BTreeMap::new();
         for (first, header) in self.headers()? {
@@ -143,7 +145,7 @@ impl Store {
         let mut batch = self.batch();
         let mut packs = packs.into_iter().peekable();
         while packs.peek().is_some() {
-            // So many at a time are put on disk together.
+            // Packs of one batch are synced together.
             let (mut some, mut bytes) = (Vec::new(), 0);
             while bytes < MOVE_BATCH
                 && let Some((first, header)) = packs.next()
@@ -168,7 +170,7 @@ impl Store {
         batch.write(true)
     }
 
-    /// Writes the records anew: what there is, and not how it came to be.
+    /// Replaces the records by new ones of the current state, without its history.
     pub(super) fn rewrite_records(&self) -> Result<()> {
         let mut state = self.state();
         let old = state.records;
@@ -192,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Takes the dead chunks of a pack out.
+    /// Removes the unused chunks of a pack.
     fn rewrite_pack(
         &self,
         first: u64,
@@ -241,7 +243,7 @@ impl Store {
         Ok(())
     }
 
-    /// Keys of a table that are to go.
+    /// Returns the keys of a table whose entries are dead.
     pub(super) fn find_dead(
         &self,
         table: &'static str,

@@ -1,4 +1,4 @@
-//! The images of a store: listing them, finding one by what a user calls it, taking them out.
+//! The images of a store: listing, finding and removing them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,38 +11,41 @@ use crate::base::error::{Error, Result};
 use crate::model::digest::Digest;
 use crate::transport::name;
 
-/// An image of a store.
+/// An image of a store, as [`Store::list`] returns it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImageSummary {
-    /// Digest of its manifest, or of the index of several.
+    /// Digest of the manifest, or of the index if there are several manifests.
     pub digest: Digest,
-    /// Names it goes by.
+    /// Its names.
     pub names: Vec<String>,
     /// Names that it had and that other images have now.
     pub former: Vec<String>,
-    /// When it was added, first and since then, in seconds since 1970.
+    /// Times at which it was added, oldest first, in seconds since 1970.
     pub added: Vec<u64>,
-    /// How many layers, of all platforms.
+    /// Number of layers, of all platforms.
     pub layers: u64,
-    /// Bytes of its blobs.
+    /// Size of its blobs in bytes.
     pub bytes: u64,
-    /// Blobs that were damaged and taken out: adding the image again makes it whole.
+    /// Number of blobs that were damaged and removed. Adding the image again restores them.
     pub missing: u64,
 }
 
-/// Which images to take out.
+/// Options of [`Store::remove`]: which images to remove.
 #[derive(Debug, Clone, Default)]
 pub struct RemoveOptions {
-    /// Names, tags or digests; with `keep_last`, repositories, all of them if there is none.
+    /// Names, tags or digests. With `keep_last`, repositories, or none for all.
     pub names: Vec<String>,
-    /// Of each repository, keep so many: those that were added last.
+    /// How many images of each repository to keep: those that were added last.
     pub keep_last: Option<usize>,
-    /// Only say which.
+    /// Only return the images, without removing them.
     pub dry_run: bool,
 }
 
 impl Store {
-    /// Its images, in the order they were added.
+    /// Returns all images, in the order in which they were added.
+    ///
+    /// # Errors
+    /// If the store is damaged or can't be read.
     pub fn list(&self) -> Result<Vec<ImageSummary>> {
         let images = self.image_records()?.into_iter();
         images.map(|(_, image)| self.summary(image)).collect()
@@ -67,7 +70,11 @@ impl Store {
         })
     }
 
-    /// Takes images out. What only they use stays until [`collect_garbage`](Self::collect_garbage).
+    /// Removes images and returns them. Data that only they use remains until
+    /// [`collect_garbage`](Self::collect_garbage).
+    ///
+    /// # Errors
+    /// If a name matches no image or several, or the store is damaged or can't be written.
     pub fn remove(&self, removal: &RemoveOptions) -> Result<Vec<ImageSummary>> {
         let images = if let Some(keep) = removal.keep_last {
             self.outdated(&removal.names, keep)?
@@ -93,8 +100,8 @@ impl Store {
         Ok(removed)
     }
 
-    /// Images of repositories, of all if none is named, but for those that are among the last `keep`
-    /// of one. An image whose name went to another is still of that repository.
+    /// Returns all images of the repositories, or of all repositories if none is named, except the
+    /// last `keep` of each. An image whose name was moved to another still belongs to the repository.
     fn outdated(&self, repositories: &[String], keep: usize) -> Result<Vec<(u64, ImageRecord)>> {
         let mut images = self.image_records()?;
         images.sort_by_key(|(number, image)| (image.added.iter().max().copied(), *number));
@@ -117,7 +124,7 @@ impl Store {
             let group = groups.get(&full).ok_or_else(|| {
                 let known: Vec<_> = groups.keys().map(String::as_str).collect();
                 Error::not_found(format!(
-                    "no image of the store is of a repository {name:?}; there is {}",
+                    "the store has no images of repository {name:?}; it has {}",
                     known.join(", ")
                 ))
             })?;
@@ -130,12 +137,12 @@ impl Store {
         Ok(images)
     }
 
-    /// The image of a digest, with its number.
+    /// Returns the image with a digest, and its number.
     pub(super) fn find_by_digest(&self, digest: &Digest) -> Result<Option<(u64, ImageRecord)>> {
         self.lookup(&digest_key(digest))
     }
 
-    /// The image that has a name, with its number.
+    /// Returns the image with a name, and its number.
     pub(super) fn find_by_name(&self, name: &str) -> Result<Option<(u64, ImageRecord)>> {
         self.lookup(&name_key(name))
     }
@@ -147,7 +154,7 @@ impl Store {
         Ok(image.map(|image| (number, image)))
     }
 
-    /// The number of the next image.
+    /// Returns the number of the next image.
     pub(super) fn next_image_number(&self) -> Result<u64> {
         let last = self.db.at_or_before("images", &[0xff; 8])?;
         last.map_or(Ok(0), |(key, _)| Ok(number_of(&key)? + 1))
@@ -163,7 +170,8 @@ impl Store {
             .collect()
     }
 
-    /// An image by name, tag, digest, or the first digits of that; the only one there is without.
+    /// Finds an image by name, tag, digest or prefix of the digest; without any of these, the only
+    /// image.
     pub(super) fn find(&self, wanted: Option<&str>) -> Result<(u64, ImageRecord)> {
         let images = self.image_records()?;
         let Some(wanted) = wanted else {
@@ -171,7 +179,7 @@ impl Store {
                 [one] => Ok(one.clone()),
                 [] => Err(Error::not_found("the store has no images")),
                 _ => Err(Error::refused(format!(
-                    "there are several images; name one, as in store:DIR:NAME: {}",
+                    "the store has several images; name one, as in store:DIR:NAME: {}",
                     labels(&images)
                 ))),
             };
@@ -180,7 +188,7 @@ impl Store {
             let fits = |i: &&(u64, ImageRecord)| i.1.names.iter().any(|n| fits(n));
             images.iter().filter(fits).cloned().collect()
         };
-        // What is a name in full means no other image that has the tag.
+        // An exact name has precedence over images with that tag.
         let mut found = named(&|name| name::is_same(name, wanted));
         if found.is_empty() {
             found = named(&|name| name::matches(name, wanted));
@@ -194,11 +202,11 @@ impl Store {
             [one] => Ok(one.clone()),
             [] if images.is_empty() => Err(Error::not_found("the store has no images")),
             [] => Err(Error::not_found(format!(
-                "the store has no {wanted:?}; there is {}",
+                "the store has no image {wanted:?}; it has {}",
                 labels(&images)
             ))),
             _ => Err(Error::refused(format!(
-                "several images are called {wanted:?}; name one in full or by its digest: {}",
+                "several images match {wanted:?}; use a full name or a digest: {}",
                 labels(&found)
             ))),
         }
@@ -214,5 +222,5 @@ fn labels(images: &[(u64, ImageRecord)]) -> String {
     text
 }
 
-/// A message names no more images than this.
+/// Maximum number of images that a message names.
 const MAX_LABELS: usize = 20;

@@ -1,4 +1,4 @@
-//! Which blobs, layers and chunks are in use.
+//! The blobs, layers and chunks that are in use.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl ChunkSet {
         self.0.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Adds a chunk; whether it is new. One that can't be is none.
+    /// Adds a chunk. Returns whether it was absent; false for a number out of range.
     pub(super) fn add(&mut self, number: u64) -> bool {
         let Some(word) = self.0.get_mut((number / 64) as usize) else { return false };
         let bit = 1 << (number % 64);
@@ -36,12 +36,12 @@ impl ChunkSet {
     }
 }
 
-/// The number that no chunk has yet.
+/// Returns the number of the next chunk.
 pub(super) fn chunk_count(packs: &[(u64, PackHeader)]) -> u64 {
     packs.last().map_or(0, |(first, header)| first + header.chunks.len() as u64)
 }
 
-/// Digests of blobs, diff IDs of layers, and chunks that images use.
+/// Digests of blobs, diff IDs of layers and chunks that images use.
 pub(super) struct UsedObjects {
     pub(super) blobs: BTreeSet<[u8; 32]>,
     pub(super) layers: BTreeSet<[u8; 32]>,
@@ -49,7 +49,7 @@ pub(super) struct UsedObjects {
 }
 
 impl Store {
-    /// Everything that `images` use, of `chunks` that there are.
+    /// Returns everything that images with these blobs use; `chunks` is the number of the next chunk.
     pub(super) fn used<'a>(
         &self,
         images: impl Iterator<Item = &'a [Digest]>,
@@ -64,13 +64,13 @@ impl Store {
             if !used.blobs.insert(*digest.as_bytes()) {
                 continue;
             }
-            // One that is missing was damaged, and is to be added again.
+            // A missing blob was damaged; adding its image again restores it.
             let Some(record) = self.known_blob(digest)? else { continue };
-            let made = record.recipe;
-            if let Some(chunks) = made.chunks() {
+            let recipe = record.recipe;
+            if let Some(chunks) = recipe.chunks() {
                 used.chunks.add_all(chunks);
             }
-            if let Some(diff_id) = made.diff_id()
+            if let Some(diff_id) = recipe.diff_id()
                 && used.layers.insert(*diff_id.as_bytes())
             {
                 self.layer_chunks(&self.layer(diff_id)?, &mut |c| used.chunks.add_all(c))?;
@@ -79,7 +79,7 @@ impl Store {
         Ok(used)
     }
 
-    /// Shows all chunks of a layer: its steps, headers, and each file.
+    /// Shows `each` all chunks of a layer: its steps, its headers and each file.
     pub(super) fn layer_chunks(
         &self,
         layer: &LayerRecord,
@@ -91,7 +91,7 @@ impl Store {
         let (mut rest, mut end, limit) = (&bytes[..], 0, self.limit());
         while !rest.is_empty() {
             let step = take_step(&mut rest, &mut end, limit)
-                .ok_or_else(|| self.db.damaged("a layer's steps make no sense"))?;
+                .ok_or_else(|| self.db.damaged("the steps of a layer are not valid"))?;
             each(&step.file);
         }
         Ok(())

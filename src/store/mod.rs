@@ -1,22 +1,27 @@
-//! A store of many images: each file and chunk once, each image as it came.
+//! A store of many images, in which each file and chunk exists once.
 //!
-//! Layers are kept as files in chunks. What an image was when it was added is made again of them
-//! byte for byte: every tar from its headers and files, every blob by the compression that it had.
-//! docs/STORE.md has the format.
+//! Layers are split into files, and files into chunks. Images are rebuilt byte for byte as they were
+//! added: every tar from its headers and files, every blob with its own compression. docs/STORE.md has
+//! the format.
 //!
-//! Packs and records are files of the store's own; the tables are an index of them in RocksDB.
+//! Imports `base`, `model`, `format`, `layers`, `transport`, from `plan` the default folder, and from
+//! `split` the compression an image was written with. To know: [`Store`], an open store; [`open::open`],
+//! which opens an image of a store, an archive or a layout alike.
+//!
+//! Packs and records are the store's own files. Everything in RocksDB, except `files` and `paths`, is an
+//! index that can be rebuilt from them:
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `state` | none | how far files are good, and the number that no chunk has yet |
-//! | `packs` | number of the first chunk | where it lies, sizes and hashes of chunks, what they are compressed against |
+//! | `state` | none | ends of the store's own files, and the next chunk number |
+//! | `packs` | number of the first chunk | location, sizes and hashes of chunks, references |
 //! | `chunks` | BLAKE3 of a chunk | its number |
 //! | `files` | BLAKE3 of a file of several chunks | numbers of its chunks |
 //! | `paths` | half of the BLAKE3 of a path | chunks of the newest file there, to compress the next against |
-//! | `layers` | diff ID | how its tar is put together |
-//! | `blobs` | digest | how it is made of a tar, or the chunks that it was kept as |
+//! | `layers` | diff ID | how the tar is composed |
+//! | `blobs` | digest | how the blob is rebuilt |
 //! | `images` | number | root, names, blobs |
-//! | `names` | name in full, or digest | number of its image |
+//! | `names` | full name or digest | number of the image |
 
 #[cfg(feature = "store")]
 mod add;
@@ -67,7 +72,10 @@ pub use {
     table::Store,
 };
 
-/// Where a store lies unless something else is said: in the user's data folder.
+/// Returns the default folder of a store, in the user's data folder.
+///
+/// # Errors
+/// If the user has no home folder.
 pub fn default_dir() -> Result<PathBuf> {
     crate::plan::history::data_dir("store")
 }

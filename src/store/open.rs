@@ -1,4 +1,4 @@
-//! Opening of an image wherever it lies: in an archive, a layout or a store.
+//! Opens an image wherever it is: in an archive, a layout or a store.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::transport::image::Opened;
 use crate::transport::open::Place;
 use crate::transport::{Reference, Transport};
 
-/// Finds the place that a reference names. Blobs of a store are made again on `workers` threads.
-/// Archives that come through a pipe or are compressed go to a spool on `budget`, at most `max_size`
-/// bytes of them.
+/// Finds the place that a reference names. Blobs of a store are rebuilt on `workers` threads. Archives
+/// that come through a pipe or are compressed go to a spool on `budget`, up to `max_size` bytes.
 ///
 /// # Errors
-/// If it does not exist or is not valid, or if it is in a store and relayer was built without one.
+/// If it does not exist or is not valid, or if it is a store and relayer was built without the feature
+/// `store`.
 pub fn place(
     image: &Reference,
     workers: u32,
@@ -52,7 +52,8 @@ pub fn open(
         .with_context(|| format!("reading {image}"))
 }
 
-/// As [`open`], for what takes one image.
+/// Opens the images that a reference names and returns them if there is only one platform: see
+/// [`open`].
 ///
 /// # Errors
 /// As for [`open`], or if there are images for several platforms.
@@ -72,13 +73,13 @@ pub fn open_one(
     )))
 }
 
-/// Returns the name that selects the image of a reference in its place.
+/// Returns the name that selects an image of [`place`].
 pub fn tag(image: &Reference) -> Option<&str> {
     // A name in a store refers to a single image.
     image.tag.as_deref().filter(|_| image.transport != Some(Transport::Store))
 }
 
-/// Returns the error of what needs the database.
+/// Returns the error of commands that need the database.
 #[cfg(not(feature = "store"))]
 pub(crate) fn without_database() -> Error {
     Error::unsupported(

@@ -1,8 +1,8 @@
-//! Packs: some hundred chunks in one zstd frame.
+//! Packs: hundreds of chunks in one zstd frame.
 //!
-//! Chunks are small so that much is shared, frames are large so that they compress well. A pack
-//! may have earlier chunks in sight while it is compressed, the old selves of changed files for
-//! example. Packs are named by their first chunk's number.
+//! Chunks are small so that much is shared; frames are large so that they compress well. A pack may be
+//! compressed against earlier chunks, for example those of the previous versions of changed files. A
+//! pack is identified by the number of its first chunk.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,22 +19,22 @@ use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::format::codec::zstd_prefix;
 use crate::model::content::{Budget, Source, SpoolWriter};
 
-/// Bytes that a pack may have in sight.
+/// Maximum bytes that a pack is compressed against.
 pub(super) const MAX_REFERENCE: u64 = 16 << 20;
-/// Log2 of the window that holds both.
+/// Base-2 logarithm of the zstd window: a full pack and its references.
 const WINDOW: u32 = 25;
-/// Packs refer to packs that refer to packs, so deep: reading one may mean reading so many.
+/// Maximum length of a chain of references, since reading a pack means reading all packs of the chain.
 pub(super) const MAX_DEPTH: u64 = 6;
-/// Bytes of packs that are kept once they were read, in memory or in a temporary file. Files of a
-/// layer lie all over the store, and each pack stands on others: were few kept, one would be read
-/// again for every few files.
+/// Maximum bytes of packs in the cache, in memory or in a temporary file. The files of a layer are
+/// spread over the store, and packs refer to others: with a small cache, packs would be read again for
+/// every few files.
 const MAX_CACHED: u64 = 8 << 30;
 
-/// A pack whose chunks are read and verified when they are first asked for.
+/// A pack whose chunks are read and verified on first use.
 pub(super) struct Pack {
     first: u64,
     header: PackHeader,
-    /// Where each chunk ends.
+    /// Where each chunk ends in the unpacked bytes.
     ends: Vec<u32>,
     bytes: OnceLock<Source>,
     reading: Mutex<()>,
@@ -59,7 +59,7 @@ impl Pack {
         self.ends.last().copied().unwrap_or(0).into()
     }
 
-    /// Where a chunk lies in it, which is one of its own.
+    /// Returns where a chunk of this pack is in the unpacked bytes.
     fn range_of(&self, number: u64) -> Range<u64> {
         let at = (number - self.first) as usize;
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
@@ -72,18 +72,18 @@ impl Pack {
     }
 }
 
-/// Reads packs, and keeps those that were used last.
+/// Reads packs, with a cache of those that were used last.
 pub(super) struct PackReader {
     dir: PathBuf,
     budget: Arc<Budget>,
     cached: Mutex<VecDeque<Arc<Pack>>>,
-    /// How often a pack was read.
+    /// How often a pack was read from disk.
     #[cfg(test)]
     pub(super) reads: std::sync::atomic::AtomicUsize,
 }
 
 impl PackReader {
-    /// What is read takes memory of `budget`.
+    /// Creates a reader whose cache uses `budget`.
     pub(super) fn new(dir: &Path, budget: &Arc<Budget>) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -94,7 +94,7 @@ impl PackReader {
         }
     }
 
-    /// The pack that a chunk is in.
+    /// Returns the pack that contains a chunk.
     pub(super) fn get(&self, db: &Db, number: u64) -> Result<Arc<Pack>> {
         self.get_at_depth(db, number, 2 * MAX_DEPTH)
     }
@@ -104,20 +104,20 @@ impl PackReader {
             Some(pack) => pack,
             None => self.cache(header_of(db, number)?),
         };
-        // Who comes second waits for the first. Packs refer to earlier ones only, so that nobody
-        // waits in a circle.
+        // Another thread may be reading it. There is no deadlock, since packs only refer to earlier
+        // ones.
         let reading = pack.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if pack.bytes.get().is_none() {
             let bytes =
                 self.decode(db, &pack, depth).with_context(|| format!("pack {}", pack.first))?;
-            // Nobody else sets it meanwhile.
+            // Only this thread sets it, since it holds the lock.
             let _ = pack.bytes.set(bytes);
         }
         drop(reading);
         Ok(pack)
     }
 
-    /// A pack that is kept, from now on as the one that was used last.
+    /// Returns a cached pack and marks it as used last.
     fn cached(&self, number: u64) -> Option<Arc<Pack>> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let at = cached.iter().rposition(|pack| pack.contains(number))?;
@@ -128,7 +128,7 @@ impl PackReader {
 
     fn cache(&self, (first, header): (u64, PackHeader)) -> Arc<Pack> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been first.
+        // Another thread may have added it.
         if let Some(pack) = cached.iter().find(|pack| pack.first == first) {
             return Arc::clone(pack);
         }
@@ -145,7 +145,9 @@ impl PackReader {
         #[cfg(test)]
         self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let header = &pack.header;
-        let depth = depth.checked_sub(1).ok_or_else(|| db.damaged("packs refer too deep"))?;
+        let depth = depth
+            .checked_sub(1)
+            .ok_or_else(|| db.damaged("packs have too long a chain of references"))?;
         let reference = self.join(db, &header.references, MAX_REFERENCE, depth)?;
         let frame = self.frame(db, pack.first, header)?;
         let bytes = zstd_prefix::decompress(&frame, &reference, header.chunk_bytes(), WINDOW)?;
@@ -153,7 +155,7 @@ impl PackReader {
             let place = pack.range_of(number);
             let chunk = &bytes[place.start as usize..place.end as usize];
             if *size > 0 && *blake3::hash(chunk).as_bytes() != *hash {
-                return Err(db.damaged(&format!("chunk {number} is not what it was")));
+                return Err(db.damaged(&format!("the hash of chunk {number} does not match")));
             }
         }
         let mut spool = SpoolWriter::new(&self.budget);
@@ -162,12 +164,12 @@ impl PackReader {
         {
             return Ok(Arc::new(spool));
         }
-        // There is no room to keep it. That is no damage, but the others must go.
+        // There is no space to cache it. This is not damage; the cache is dropped to free space.
         self.cached.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(Arc::new(bytes))
     }
 
-    /// A pack's frame, which is verified.
+    /// Reads the frame of a pack, and verifies its checksum.
     fn frame(&self, db: &Db, first: u64, header: &PackHeader) -> Result<Vec<u8>> {
         let name = Folder::Packs.name(header.location.file);
         let read = || -> Result<Vec<u8>> {
@@ -175,7 +177,7 @@ impl PackReader {
             let entry = Entry::read(&file, header.location.offset)?;
             let head = PackHeader::parse_head(&entry.head, header.location);
             if head.is_none_or(|(at, found)| at != first || found != *header) {
-                return Err(Error::malformed("there is another pack"));
+                return Err(Error::malformed("it holds another pack"));
             }
             entry.read_body(&file)
         };
@@ -186,7 +188,7 @@ impl PackReader {
         })
     }
 
-    /// Drops a pack that has changed.
+    /// Removes a pack that has changed from the cache.
     pub(super) fn forget(&self, first: u64) {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.retain(|pack| pack.first != first);
@@ -197,7 +199,7 @@ impl PackReader {
         self.cached.lock().unwrap().clear();
     }
 
-    /// The bytes of chunks.
+    /// Reads chunks, at most `limit` bytes.
     pub(super) fn read_chunks(&self, db: &Db, chunks: &ChunkRuns, limit: u64) -> Result<Vec<u8>> {
         self.join(db, chunks, limit, 2 * MAX_DEPTH)
     }
@@ -207,17 +209,17 @@ impl PackReader {
         if chunks.runs.as_slice().is_empty() {
             return Ok(Vec::new());
         }
-        // Room that is not written to is no memory; a list that grows is twice that for a while.
+        // Reserved, since a vector that grows needs up to twice the memory; unused pages cost none.
         let mut bytes = Vec::with_capacity(limit.min(MAX_REFERENCE) as usize + 1);
         chunks.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit {
-            return Err(db.damaged(&format!("more than {limit} bytes are named together")));
+            return Err(db.damaged(&format!("a list refers to more than {limit} bytes of chunks")));
         }
         Ok(bytes)
     }
 }
 
-/// A pack's header by one of its chunks, which must be there.
+/// Returns the header of the pack that contains a chunk.
 pub(super) fn header_of(db: &Db, number: u64) -> Result<(u64, PackHeader)> {
     let (at, value) =
         db.at_or_before("packs", &key(number))?.ok_or_else(|| missing_chunk(db, number))?;
@@ -230,24 +232,24 @@ pub(super) fn header_of(db: &Db, number: u64) -> Result<(u64, PackHeader)> {
     Ok((first, header))
 }
 
-/// Says that the file of a pack is lost, unless the pack was moved or taken out since the index was
-/// opened.
+/// Creates the error for a missing pack file: damage, unless the pack was moved or removed since the
+/// index was opened.
 fn missing_file(db: &Db, name: &str, first: u64, header: &PackHeader) -> Error {
     let moved = |now: Db| -> Result<bool> {
         let value = now.get("packs", &key(first))?;
         Ok(value.and_then(|value| PackHeader::parse(&value, first)).as_ref() != Some(header))
     };
     match db.reopened().and_then(|now| now.map_or(Ok(false), moved)) {
-        Ok(true) => db.changed(&format!("{name} is gone")),
+        Ok(true) => db.changed(&format!("{name} is missing")),
         Ok(false) => db.damaged(&format!("{name} is missing")),
         Err(e) => e.context(format!("{name} is missing")),
     }
 }
 
-/// Reads a header.
+/// Parses a header.
 pub(super) fn parse(db: &Db, first: u64, value: &[u8]) -> Result<PackHeader> {
     PackHeader::parse(value, first)
-        .ok_or_else(|| db.damaged(&format!("the header of pack {first} makes no sense")))
+        .ok_or_else(|| db.damaged(&format!("the header of pack {first} is not valid")))
 }
 
 fn missing_chunk(db: &Db, number: u64) -> Error {
@@ -257,24 +259,24 @@ fn missing_chunk(db: &Db, number: u64) -> Error {
 /// How packs are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packing {
-    /// Level of zstd.
+    /// zstd level.
     pub level: i32,
-    /// Threads that do it.
+    /// Number of threads that compress.
     pub threads: usize,
-    /// Memory for what is read, beside what they have.
+    /// Bytes of memory for what is read, beside that of the threads.
     pub spool: u64,
-    /// Log2 of the entries in zstd's tables, where those of the level are too large.
+    /// Base-2 logarithm of the size of zstd's tables, if those of the level are too large.
     table_log: Option<u32>,
 }
 
-/// Memory of a thread that compresses a pack: the pack, what it is compressed against, what comes
-/// out, and zstd's tables at level 12.
+/// Memory of a thread that compresses a pack: the pack, its references, the output, and zstd's tables
+/// at level 12.
 const MEMORY_PER_THREAD: u64 = 96 << 20;
-/// Entries that zstd's tables have where there is less.
+/// Base-2 logarithm of the size of zstd's tables when memory is short.
 const SMALL_TABLES: u32 = 20;
 
 impl Packing {
-    /// Divides `memory` between at most `threads` and what is read.
+    /// Divides `memory` bytes between what is read and at most `threads` threads.
     pub fn new(level: i32, memory: u64, threads: usize) -> Self {
         let threads = ((memory / 4 * 3 / MEMORY_PER_THREAD) as usize).clamp(1, threads);
         let spool = memory.saturating_sub(threads as u64 * MEMORY_PER_THREAD).max(memory / 4);
@@ -282,22 +284,22 @@ impl Packing {
         Self { level, threads, spool, table_log }
     }
 
-    /// Compresses a pack's chunks, joined, against earlier ones.
+    /// Compresses the chunks of a pack against earlier ones.
     pub(super) fn encode(self, bytes: &[u8], reference: &[u8]) -> Result<Vec<u8>> {
         zstd_prefix::compress(bytes, reference, self.level, WINDOW, self.table_log)
     }
 }
 
-/// Reads chunks one after the other.
+/// Reads chunks, one after the other.
 pub(super) struct ChunkReader<'a> {
     packs: &'a PackReader,
     db: &'a Db,
-    /// How many packs deep references may go.
+    /// Maximum length of a chain of references.
     depth: u64,
     runs: std::vec::IntoIter<(u64, u64)>,
-    /// Numbers that are left of the current run.
+    /// The remaining numbers of the current run.
     left: Range<u64>,
-    /// The current pack, and where the rest of the current chunk lies in it.
+    /// The current pack, and the rest of the current chunk in it.
     now: Option<(Arc<Pack>, Range<u64>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Filling packs with what is not in the store, and writing them.
+//! Filling packs with new chunks, and writing them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::table::Store;
 use crate::base::chunker;
 use crate::base::error::Result;
 
-/// An older file that is much like a new one.
+/// An older file that is similar to a new one.
 pub(super) struct OlderFile {
     pub(super) chunks: Vec<OlderChunk>,
     pub(super) bytes: u64,
@@ -23,11 +23,11 @@ pub(super) struct OlderChunk {
     /// Where it begins in the file.
     pub(super) at: u64,
     pub(super) bytes: u64,
-    /// How deep its pack's references go.
+    /// Length of its pack's longest chain of references.
     pub(super) depth: u64,
 }
 
-/// Chunks on their way into packs.
+/// Collects new chunks into packs.
 pub(super) struct Packer<'a> {
     store: &'a Store,
     packing: Packing,
@@ -35,17 +35,17 @@ pub(super) struct Packer<'a> {
     first: u64,
     bytes: Vec<u8>,
     filled: Vec<(u32, Hash)>,
-    /// What it is to have in sight.
+    /// Chunks that it will be compressed against.
     references: Vec<u64>,
     reference_bytes: u64,
     depth: u64,
-    /// Packs that are full.
+    /// Full packs, not yet compressed.
     full: Vec<FullPack>,
-    /// Chunks that are in no pack yet that was written.
+    /// New chunks whose packs are not yet written.
     pending: BTreeMap<Hash, u64>,
-    /// Bytes that were new, before compression.
+    /// Bytes of new chunks, uncompressed.
     pub(super) new_bytes: u64,
-    /// The same, as they were stored.
+    /// Bytes of the same chunks as stored.
     pub(super) stored_bytes: u64,
 }
 
@@ -57,7 +57,7 @@ struct FullPack {
 }
 
 impl<'a> Packer<'a> {
-    /// Numbers chunks from `first` on, the number that none has yet.
+    /// Creates a packer that numbers chunks from `first`.
     pub(super) fn new(store: &'a Store, first: u64, packing: Packing) -> Self {
         Self {
             store,
@@ -75,7 +75,7 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// The number of a chunk that is there.
+    /// Returns the number of a chunk that exists.
     pub(super) fn find(&self, hash: &Hash) -> Result<Option<u64>> {
         if let Some(number) = self.pending.get(hash) {
             return Ok(Some(*number));
@@ -83,8 +83,8 @@ impl<'a> Packer<'a> {
         self.store.db.get("chunks", hash)?.map(|v| number_of(&v)).transpose()
     }
 
-    /// Adds a chunk, unless it is there. `sight` is what it is like, where it lies in its file and
-    /// that file's size.
+    /// Adds a chunk unless it exists, and returns its number. `reference` is a similar older file, the
+    /// chunk's range in its own file, and the size of that file.
     pub(super) fn add_chunk(
         &mut self,
         bytes: &[u8],
@@ -111,7 +111,8 @@ impl<'a> Packer<'a> {
         Ok(number)
     }
 
-    /// Puts the part of an older file in sight that lies where `range` of a file of `size` does.
+    /// Adds the part of an older file to the references that corresponds to `range` of a file of
+    /// `size`.
     fn refer(&mut self, older: &OlderFile, range: &Range<u64>, size: u64) {
         let scale = |n: u64| (u128::from(n) * u128::from(older.bytes) / u128::from(size)) as u64;
         let around = chunker::MAX as u64;
@@ -141,7 +142,7 @@ impl<'a> Packer<'a> {
         (self.first, self.reference_bytes, self.depth) = (next, 0, 0);
     }
 
-    /// Compresses the packs that are full, and writes them.
+    /// Compresses and writes the full packs.
     fn flush(&mut self) -> Result<()> {
         let (store, packing) = (self.store, self.packing);
         let frames: Vec<Result<Vec<u8>>> = self
@@ -175,7 +176,7 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    /// Writes what is left.
+    /// Writes the remaining chunks.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.seal();
         self.flush()

@@ -1,5 +1,4 @@
-//! Images of a store, to be read like any other: as an OCI layout whose blobs are made when
-//! somebody reads them.
+//! Reading images of a store: as an OCI layout whose blobs are rebuilt on demand.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -19,8 +18,8 @@ use crate::transport::files::{Files, blob_path};
 use crate::transport::open::Place;
 use crate::transport::{Transport, name};
 
-/// Finds an image of the store in `dir`: `wanted` is its name, tag or digest, which may be left
-/// out where there is only one. Its blobs go to spools on `budget` when they are read.
+/// Finds an image of the store in `dir`. `wanted` is its name, tag or digest, which is optional if
+/// there is only one image. Its blobs go to spools on `budget` when they are read.
 pub(super) fn place(
     dir: &Path,
     wanted: Option<&str>,
@@ -33,7 +32,7 @@ pub(super) fn place(
     Ok(Place::new(stored, Transport::Store, budget))
 }
 
-/// One image of a store.
+/// An image of a store.
 struct StoredImage {
     store: Arc<Store>,
     image: ImageRecord,
@@ -55,7 +54,7 @@ impl Files for StoredImage {
             record: self.store.blob(digest)?,
             workers: self.workers,
             budget: Arc::clone(&self.budget),
-            made: Mutex::default(),
+            spool: Mutex::default(),
         })))
     }
 }
@@ -80,30 +79,30 @@ impl StoredImage {
     }
 }
 
-/// A blob that is made when it is first read. Making it runs on rayon with `made` locked, so one
-/// must not be shared by several tasks: a thread that waits inside may take up another task, which
-/// would then wait for its own lock.
+/// A blob that is rebuilt on first use. Rebuilding runs on rayon with `spool` locked, so a blob must
+/// not be shared by several tasks: a thread that waits inside may start another task, which would wait
+/// for its own thread's lock.
 struct LazyBlob {
     store: Arc<Store>,
     digest: Digest,
     record: BlobRecord,
     workers: u32,
     budget: Arc<Budget>,
-    made: Mutex<Option<Source>>,
+    spool: Mutex<Option<Source>>,
 }
 
 impl ReadAt for LazyBlob {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        // Who comes second waits for the first.
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = if let Some(source) = &*made {
+        // Other readers wait for the first.
+        let mut blob = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = if let Some(source) = &*blob {
             Arc::clone(source)
         } else {
             let out = SpoolWriter::new(&self.budget);
             let spool = self.store.build_blob(&self.digest, &self.record, self.workers, out)?;
-            Arc::clone(made.insert(Arc::new(spool.finish()?)))
+            Arc::clone(blob.insert(Arc::new(spool.finish()?)))
         };
-        drop(made);
+        drop(blob);
         source.read_exact_at(buf, offset)
     }
 
@@ -113,7 +112,7 @@ impl ReadAt for LazyBlob {
 }
 
 impl Store {
-    /// Makes a blob, and verifies its digest.
+    /// Rebuilds a blob, and verifies its digest and size.
     pub(super) fn build_blob<W: io::Write + Send + 'static>(
         &self,
         digest: &Digest,
@@ -121,7 +120,7 @@ impl Store {
         workers: u32,
         out: W,
     ) -> Result<W> {
-        let place = || format!("making blob {digest} from the store");
+        let place = || format!("rebuilding blob {digest} from the store");
         let mut out = Hashing::new(out);
         match &record.recipe {
             BlobRecipe::Document(chunks) | BlobRecipe::Verbatim(chunks) => {
@@ -146,13 +145,15 @@ impl Store {
         }
         let (out, found, bytes) = out.finish();
         if found != *digest || bytes != record.bytes {
-            return Err(self.db.damaged(&format!("{bytes} bytes of digest {found} came out")))
-                .with_context(place);
+            return Err(self
+                .db
+                .damaged(&format!("the result has {bytes} bytes and digest {found}")))
+            .with_context(place);
         }
         Ok(out)
     }
 
-    /// Reads chunks, and verifies that they have `digest`.
+    /// Reads chunks, and verifies their digest.
     pub(super) fn verify_chunks(&self, digest: &Digest, chunks: &ChunkRuns) -> Result<()> {
         self.verify(digest, &mut ChunkReader::new(&self.packs, &self.db, chunks.clone()))
     }
@@ -170,10 +171,10 @@ impl Store {
         if found == *digest {
             return Ok(());
         }
-        Err(self.db.damaged(&format!("{bytes} bytes of digest {found} came out")))
+        Err(self.db.damaged(&format!("the result has {bytes} bytes and digest {found}")))
     }
 
-    /// A layer's tar, as a stream.
+    /// Returns a reader of a layer's tar.
     pub(super) fn tar_reader(&self, layer: &LayerRecord) -> Result<impl Read + use<'_>> {
         let steps = self.packs.read_chunks(&self.db, &layer.steps, MAX_STORE_STEPS)?;
         let heads = ChunkReader::new(&self.packs, &self.db, layer.headers.clone());

@@ -1,4 +1,4 @@
-//! What the store's values look like.
+//! Formats of the index's values, shared with pack and record files.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +9,15 @@ use crate::model::digest::Digest;
 use crate::model::oci::Descriptor;
 use crate::transport::name;
 
-/// BLAKE3 of some bytes.
+/// BLAKE3 hash.
 pub type Hash = [u8; 32];
 
-/// Numbers of chunks, in order: mostly runs of consecutive ones.
+/// A list of chunk numbers, as runs of consecutive ones: first number and count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct ChunkRuns(pub Vec<(u64, u64)>);
 
 impl ChunkRuns {
-    /// Adds a number at the end.
+    /// Appends a chunk number.
     pub fn push(&mut self, number: u64) {
         match self.0.last_mut() {
             Some((first, count)) if *first + *count == number => *count += 1,
@@ -25,17 +25,17 @@ impl ChunkRuns {
         }
     }
 
-    /// Whether no chunk is named.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The numbers.
+    /// Returns the chunk numbers.
     pub fn numbers(&self) -> impl Iterator<Item = u64> {
         self.0.iter().flat_map(|(first, count)| *first..first.saturating_add(*count))
     }
 
-    /// Appends the runs; `end` is where the last run before them ended.
+    /// Encodes the runs and appends them. `end` is where the previous run ended, and is updated.
     pub fn put(&self, out: &mut Vec<u8>, end: &mut u64) {
         varint::put(out, self.0.len() as u64);
         for (first, count) in &self.0 {
@@ -45,15 +45,16 @@ impl ChunkRuns {
         }
     }
 
-    /// Whether all chunks are below `limit`, the number that no chunk has yet.
+    /// Returns whether all chunk numbers are below `limit`.
     pub fn all_below(&self, limit: u64) -> bool {
         self.0.iter().all(|(first, count)| first.checked_add(*count).is_some_and(|n| n <= limit))
     }
 
-    /// The opposite of [`put`](Self::put); `None` for what makes no sense below `limit`.
+    /// Decodes runs from the front of `bytes`, the inverse of [`put`](Self::put). Returns `None` if
+    /// they are not valid or not below `limit`.
     pub fn take(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<Self> {
         let count = varint::take(bytes)?;
-        // Each takes two bytes at least.
+        // Each takes at least two bytes.
         if count > bytes.len() as u64 / 2 {
             return None;
         }
@@ -67,14 +68,15 @@ impl ChunkRuns {
         Some(Self(runs))
     }
 
-    /// As a value of its own.
+    /// Encodes the list as a value.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.put(&mut out, &mut 0);
         out
     }
 
-    /// The opposite.
+    /// Decodes a value, the inverse of [`to_bytes`](Self::to_bytes). Returns `None` if it is not
+    /// valid.
     pub fn parse(mut bytes: &[u8], limit: u64) -> Option<Self> {
         let runs = Self::take(&mut bytes, &mut 0, limit)?;
         bytes.is_empty().then_some(runs)
@@ -89,37 +91,37 @@ impl FromIterator<u64> for ChunkRuns {
     }
 }
 
-/// Where a pack lies.
+/// Location of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PackLocation {
     /// Number of the file.
     pub file: u64,
-    /// Where it begins there.
+    /// Offset of its entry in the file.
     pub offset: u64,
 }
 
-/// What is known of a pack without its bytes.
+/// Everything about a pack except its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PackHeader {
-    /// Where it lies, which its own file does not say.
+    /// Its location. The pack file itself does not contain it.
     pub location: PackLocation,
-    /// Bytes and hash of each chunk; of one that is gone, 0 bytes.
+    /// Size and hash of each chunk. The size is 0 for a chunk that was removed.
     pub chunks: Vec<(u32, Hash)>,
-    /// Chunks of earlier packs that it was compressed with in sight.
+    /// Chunks of earlier packs that it was compressed against.
     pub references: ChunkRuns,
-    /// How many packs deep the references go.
+    /// Length of the longest chain of references.
     pub depth: u64,
-    /// Bytes of its frame.
+    /// Size of its zstd frame in bytes.
     pub frame_bytes: u64,
 }
 
-/// Bytes of chunks in a full pack.
+/// Bytes of chunks from which on a pack is full.
 pub const FULL_PACK: usize = 8 << 20;
-/// The most: it is full when it has reached [`FULL_PACK`].
+/// Maximum bytes of chunks in a pack.
 pub const MAX_PACK: u64 = (FULL_PACK + crate::base::chunker::MAX) as u64;
 
 impl PackHeader {
-    /// As a value of the index.
+    /// Encodes it as a value of the index.
     pub fn to_value(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
         varint::put(&mut out, self.location.file);
@@ -128,7 +130,7 @@ impl PackHeader {
         out
     }
 
-    /// As it stands before the pack's frame; `first` is the number of the pack's first chunk.
+    /// Encodes it as the head of the pack's entry; `first` is the number of the pack's first chunk.
     pub fn to_head(&self, first: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.chunks.len() * 35 + 32);
         varint::put(&mut out, first);
@@ -149,14 +151,16 @@ impl PackHeader {
         varint::put(out, self.frame_bytes);
     }
 
-    /// The opposite of [`to_value`](Self::to_value).
+    /// Decodes a value, the inverse of [`to_value`](Self::to_value). Returns `None` if it is not
+    /// valid.
     pub fn parse(mut bytes: &[u8], first: u64) -> Option<Self> {
         let location =
             PackLocation { file: varint::take(&mut bytes)?, offset: varint::take(&mut bytes)? };
         Self::take(bytes, first, location)
     }
 
-    /// The opposite of [`to_head`](Self::to_head), with the first number.
+    /// Decodes a head, the inverse of [`to_head`](Self::to_head), with the number of the first chunk.
+    /// Returns `None` if it is not valid.
     pub fn parse_head(mut bytes: &[u8], location: PackLocation) -> Option<(u64, Self)> {
         let first = varint::take(&mut bytes)?;
         Some((first, Self::take(bytes, first, location)?))
@@ -190,82 +194,83 @@ impl PackHeader {
         })
     }
 
-    /// Bytes of its chunks.
+    /// Returns the size of its chunks in bytes, uncompressed.
     pub fn chunk_bytes(&self) -> u64 {
         self.chunks.iter().map(|(bytes, _)| u64::from(*bytes)).sum()
     }
 }
 
-/// A layer's tar: how it is put together.
+/// How the tar of a layer is composed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// Bytes of the tar.
+    /// Size of the tar in bytes.
     pub tar_bytes: u64,
-    /// The [`TarStep`]s.
+    /// The encoded [`TarStep`]s.
     pub steps: ChunkRuns,
-    /// Everything that is not in a file: headers and padding.
+    /// Headers and padding: everything outside of file contents.
     #[serde(rename = "heads")]
     pub headers: ChunkRuns,
 }
 
-/// A piece of a tar: headers, then a file's chunks.
+/// A part of a tar: headers and padding, then the contents of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TarStep {
-    /// Bytes of headers and padding.
+    /// Number of bytes of headers and padding.
     pub header_bytes: u64,
-    /// The file.
+    /// Chunks of the file.
     pub file: ChunkRuns,
 }
 
-/// Appends a step.
+/// Encodes a step and appends it. `end` is where the previous run of chunks ended, and is updated.
 pub fn put_step(out: &mut Vec<u8>, step: &TarStep, end: &mut u64) {
     varint::put(out, step.header_bytes);
     step.file.put(out, end);
 }
 
-/// Takes a step from the front of `bytes`.
+/// Decodes a step from the front of `bytes`, the inverse of [`put_step`]. Returns `None` if it is not
+/// valid.
 pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<TarStep> {
     let header_bytes = varint::take(bytes)?;
     Some(TarStep { header_bytes, file: ChunkRuns::take(bytes, end, limit)? })
 }
 
-/// How a blob is made again.
+/// A blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
-    /// Its size in bytes.
+    /// Size of the blob in bytes.
     pub bytes: u64,
-    /// How.
+    /// How it is rebuilt.
     #[serde(rename = "made")]
     pub recipe: BlobRecipe,
 }
 
-/// What a blob is made of.
+/// How a blob is rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlobRecipe {
-    /// A manifest, a config or an index: these chunks, one after the other.
+    /// From chunks: a manifest, a config or an index.
     Document(ChunkRuns),
-    /// A layer that can't be made of its tar: the chunks of its blob.
+    /// From chunks: a layer that can't be rebuilt from its tar.
     #[serde(rename = "kept")]
     Verbatim(ChunkRuns),
-    /// The tar of this diff ID, compressed so.
+    /// By compressing a tar.
     Compressed {
-        /// The tar.
+        /// Diff ID of the tar.
         diff_id: Digest,
-        /// Name, level, window.
+        /// Name, level and window of the compression.
         compression: (String, Option<i32>, Option<u32>),
     },
-    /// The tar of this diff ID, compressed as another tool did.
+    /// By compressing a tar as another tool did.
     Recoded {
-        /// The tar.
+        /// Diff ID of the tar.
         diff_id: Digest,
-        /// What [`recode`](crate::format::recode) needs beside it.
+        /// Corrections for [`recode`](crate::format::recode).
         corrections: ChunkRuns,
     },
 }
 
 impl BlobRecipe {
-    /// The chunks that it names itself.
+    /// Returns the chunks that the recipe itself refers to.
     pub fn chunks(&self) -> Option<&ChunkRuns> {
         match self {
             Self::Document(chunks) | Self::Verbatim(chunks) => Some(chunks),
@@ -274,7 +279,7 @@ impl BlobRecipe {
         }
     }
 
-    /// The diff ID of the layer that it is made of.
+    /// Returns the diff ID of the tar that is compressed.
     pub fn diff_id(&self) -> Option<&Digest> {
         match self {
             Self::Compressed { diff_id, .. } | Self::Recoded { diff_id, .. } => Some(diff_id),
@@ -282,7 +287,10 @@ impl BlobRecipe {
         }
     }
 
-    /// A compression from its parts.
+    /// Returns the compression for the parts in a recipe.
+    ///
+    /// # Errors
+    /// If the codec is unknown, or the level or window is out of its range.
     pub fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
         Compression::new(&parts.0, parts.1, parts.2)
     }
@@ -291,22 +299,22 @@ impl BlobRecipe {
 /// An image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ImageRecord {
-    /// Its manifest, or the index of several.
+    /// Descriptor of the manifest, or of the index if there are several manifests.
     pub root: Descriptor,
-    /// The names it goes by.
+    /// Its names.
     pub names: Vec<String>,
-    /// Everything it is made of, the root included.
+    /// Digests of all blobs, with the root.
     pub blobs: Vec<Digest>,
-    /// The layers' tars.
+    /// Diff IDs of the layers.
     pub diff_ids: Vec<Digest>,
-    /// When it was added, first and since then, in seconds since 1970.
+    /// Times at which it was added, oldest first, in seconds since 1970.
     pub added: Vec<u64>,
-    /// Names that went to other images.
+    /// Names that were moved to other images.
     pub former: Vec<String>,
 }
 
 impl ImageRecord {
-    /// Takes over what an older record of the same image has.
+    /// Takes over names, times and layers of an older record of the same image.
     pub fn absorb(&mut self, old: Self) {
         let new = |name: &String| !self.names.iter().any(|n| name::is_same(n, name));
         let (names, former) = (old.names.into_iter(), old.former.into_iter());
@@ -321,7 +329,7 @@ impl ImageRecord {
         }
     }
 
-    /// What messages call it.
+    /// Returns what messages call the image: its first name or a short digest.
     pub fn label(&self) -> String {
         self.names
             .first()
@@ -329,14 +337,18 @@ impl ImageRecord {
     }
 }
 
-/// A number as a key: in order.
+/// Encodes a number as a key. Keys have the order of their numbers.
 pub fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// The opposite.
+/// Decodes a key, the inverse of [`key`].
+///
+/// # Errors
+/// If it does not have eight bytes.
 pub fn number_of(key: &[u8]) -> Result<u64> {
-    let bytes = key.try_into().map_err(|_| Error::malformed("a key of the store is no number"))?;
+    let bytes =
+        key.try_into().map_err(|_| Error::malformed("a key of the store is not a number"))?;
     Ok(u64::from_be_bytes(bytes))
 }
 

@@ -1,4 +1,4 @@
-//! Making the index again of the files that it is an index of.
+//! Rebuilding the index from packs and records.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,14 +11,14 @@ use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};
 
-/// Entries that are written together.
+/// Number of entries that are written together.
 const BATCH: usize = 10_000;
 
-/// Makes the index of the store in `dir` again; says what was found.
+/// Rebuilds the index of the store in `dir`. Returns what was found, for the user.
 pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
     if Folder::Packs.list(dir)?.is_empty() && Folder::Records.list(dir)?.is_empty() {
         return Err(Error::malformed(format!(
-            "there are neither packs nor records in {}, of which an index could be made",
+            "{} has neither packs nor records to rebuild the index from",
             dir.display()
         )));
     }
@@ -27,9 +27,9 @@ pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
         let packs = packs(dir)?;
         let (records, next, damaged) = records(dir)?;
         let images = records.keys().filter(|(table, _)| *table == "images").count();
-        said = format!("made the index again: {} packs, {images} images", packs.len());
+        said = format!("rebuilt the index: {} packs, {images} images", packs.len());
         if damaged > 0 {
-            let _ = write!(said, "; {damaged} records are damaged, and what they said is lost");
+            let _ = write!(said, "; {damaged} records are damaged, and their contents are lost");
         }
         let last = |folder: Folder| -> Result<u64> {
             Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))
@@ -46,7 +46,7 @@ pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
     Ok(said)
 }
 
-/// What was recorded of tables, by table and key.
+/// The newest recorded values, by table and key.
 type Records = BTreeMap<(&'static str, Box<[u8]>), Box<[u8]>>;
 
 fn fill(
@@ -86,13 +86,13 @@ fn fill(
     batch.write(true)
 }
 
-/// The packs of all files; of one that was written again, the newest. One that refers to what is not
-/// there any more was taken out before, and is of no use.
+/// Returns the packs of all files; if there are several versions of one, the newest. A pack whose
+/// references are missing was removed before, and is left out.
 fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
     let mut found = BTreeMap::new();
     for (file, _) in Folder::Packs.list(dir)? {
         let path = Folder::Packs.path(dir, file);
-        // What is damaged there was found out, or will be when it is used.
+        // Damaged entries were reported already, or will be when a chunk of theirs is missing.
         entry::scan(&path, u64::MAX, &mut |_, entry| {
             let place = PackLocation { file, offset: entry.offset };
             if let Some((first, header)) = PackHeader::parse_head(&entry.head, place) {
@@ -118,9 +118,9 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
     Ok(packs)
 }
 
-/// What the files of records say, the oldest first, with the number that no chunk had by then and how
-/// many records are damaged. There is more than one file when writing a new one was interrupted: it
-/// has only some of what the one before it has.
+/// Returns the recorded values, the next chunk number, and the number of damaged records. If a rewrite
+/// of the records was interrupted there are two files, and the newer one has a part of what the older
+/// one has.
 fn records(dir: &Path) -> Result<(Records, u64, u64)> {
     let (mut records, mut next, mut damaged) = (Records::new(), 0, 0);
     for (file, end) in Folder::Records.list(dir)? {

@@ -1,4 +1,4 @@
-//! What a store holds and what sharing saves.
+//! Statistics: what a store contains and what sharing saves.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,61 +13,64 @@ use super::table::Store;
 use crate::base::error::{Context, Result};
 use crate::model::digest::Digest;
 
-/// Bytes of a store. Compressed where nothing else is said.
+/// Sizes of a store in bytes: compressed, unless stated otherwise.
 #[derive(Debug, Default, Serialize)]
 pub struct Stats {
-    /// Blobs of all images, each as often as there are images that have it.
+    /// Blobs of all images, counted once per image.
     pub blob_bytes: u64,
-    /// Blobs, each once: what a registry would hold.
+    /// Blobs, each counted once: what a registry would hold.
     pub unique_blob_bytes: u64,
-    /// Tars of all images, uncompressed, but for those whose blobs are kept.
+    /// Tars of all images, uncompressed, without those of layers that are stored as blobs.
     pub tar_bytes: u64,
-    /// What is stored, uncompressed, each file once.
+    /// Stored data, uncompressed, each file counted once.
     pub unique_file_bytes: u64,
-    /// What is stored, uncompressed, each chunk once.
+    /// Stored data, uncompressed, each chunk counted once.
     pub unique_chunk_bytes: u64,
-    /// Chunks that images use.
+    /// Number of chunks that images use.
     pub chunks: u64,
-    /// Packs, compressed.
+    /// Packs.
     pub pack_bytes: u64,
-    /// Everything on disk.
+    /// All files of the store.
     pub disk_bytes: u64,
-    /// Uncompressed bytes that no image uses.
+    /// Chunks that no image uses, uncompressed.
     pub unused_bytes: u64,
-    /// Each image, in the order they were added.
+    /// All images, in the order in which they were added.
     pub images: Vec<ImageStats>,
 }
 
-/// Bytes of one image.
+/// Sizes of an image in bytes.
 #[derive(Debug, Serialize)]
 pub struct ImageStats {
-    /// Digest of its manifest or index.
+    /// Digest of the manifest or index.
     pub digest: Digest,
-    /// Names it goes by.
+    /// Its names.
     pub names: Vec<String>,
-    /// Its blobs.
+    /// Blobs.
     pub blob_bytes: u64,
-    /// Its tars, uncompressed, but for those whose blobs are kept.
+    /// Tars, uncompressed, without those of layers that are stored as blobs.
     pub tar_bytes: u64,
-    /// Its chunks, each once, uncompressed.
+    /// Chunks, uncompressed, each counted once.
     pub unique_chunk_bytes: u64,
-    /// Of these, what no image before it has.
+    /// Chunks of these that no earlier image has.
     pub new_chunk_bytes: u64,
-    /// Of these, what no other image has: `rm` and `gc` would free it.
+    /// Chunks of these that no other image has: `rm` and `gc` would remove them.
     pub own_chunk_bytes: u64,
-    /// Blobs that can't be made again of their files and are kept as they were.
+    /// Number of layers whose blobs can't be rebuilt from their files and are stored as they are.
     pub kept: u64,
-    /// Their bytes.
+    /// Size of these blobs.
     pub kept_bytes: u64,
-    /// What is kept to compress others as another tool did.
+    /// Corrections that reproduce the compression of other tools, uncompressed.
     pub correction_bytes: u64,
 }
 
-/// No image.
+/// Marks a chunk that no image uses.
 const NONE: u32 = u32::MAX;
 
 impl Store {
-    /// Adds up the store that lies in `dir`.
+    /// Computes the statistics of the store, whose folder is `dir`.
+    ///
+    /// # Errors
+    /// If the store is damaged or can't be read.
     pub fn stats(&self, dir: &Path) -> Result<Stats> {
         let packs = self.headers()?;
         let count = chunk_count(&packs);
@@ -75,7 +78,7 @@ impl Store {
         let mut stats = Stats { disk_bytes: disk_bytes(dir)?, ..Stats::default() };
         stats.pack_bytes = packs.iter().map(|(_, header)| header.frame_bytes).sum();
         let (mut files, mut blobs) = (BTreeSet::new(), BTreeSet::new());
-        // The last image that has each chunk, and those that several have.
+        // The last image that uses each chunk, and the chunks that several use.
         let mut last = vec![NONE; count as usize];
         let mut shared = ChunkSet::new(count);
         for (at, (_, image)) in (0..NONE).zip(self.image_records()?) {
@@ -92,7 +95,7 @@ impl Store {
                 correction_bytes: 0,
             };
             for digest in &image.blobs {
-                // One that is missing was damaged, and is to be added again.
+                // A missing blob was damaged; adding its image again restores it.
                 let Some(record) = self.known_blob(digest)? else { continue };
                 part.blob_bytes += record.bytes;
                 if blobs.insert(*digest) {
@@ -157,7 +160,7 @@ impl Store {
     }
 }
 
-/// Bytes of each chunk.
+/// Returns the size of each chunk.
 fn sizes(packs: &[(u64, PackHeader)], count: u64) -> Vec<u32> {
     let mut sizes = vec![0; count as usize];
     for (first, header) in packs {
@@ -172,10 +175,10 @@ fn size(sizes: &[u32], number: u64) -> u64 {
     sizes.get(number as usize).copied().unwrap_or_default().into()
 }
 
-/// Bytes of the files in a folder and those in it.
+/// Returns the size of all files below a folder.
 pub(super) fn disk_bytes(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
-    // Another process may be at work, and remove what is listed.
+    // Another process may remove a file that was just listed.
     let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let place = || format!("reading {}", dir.display());
     let entries = match fs::read_dir(dir) {

@@ -1,4 +1,5 @@
-//! Values of the store that somebody has been at: nothing may panic, hang or come out wrong.
+//! Damaged and crafted values, concurrent processes and failing reads: nothing may panic, hang or return
+//! wrong bytes.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -89,7 +90,7 @@ fn filled(dir: &Path) -> Store {
     store
 }
 
-/// Makes every blob of every image. What comes out is right, or nothing does.
+/// Rebuilds every blob of every image, which gives the right bytes or an error.
 fn build_all(store: &Store) -> Result<()> {
     for (_, image) in store.image_records()? {
         for digest in &image.blobs {
@@ -122,12 +123,12 @@ fn a_later_version_is_stored_as_its_difference() {
     build_all(&store).unwrap();
     let packs = store.headers().unwrap();
     assert!(packs[0].1.frame_bytes > 900_000 && packs[0].1.depth == 0);
-    // A chunk of noise is new but for a hundred bytes.
+    // Only a hundred bytes of a chunk of noise are new.
     assert!(packs[1].1.frame_bytes < 3000 && packs[1].1.depth == 1, "{}", packs[1].1.frame_bytes);
     let images = store.image_records().unwrap();
-    let made = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().recipe);
-    assert_eq!(made.filter(|m| matches!(m, BlobRecipe::Compressed { .. })).count(), 1);
-    // And stands alone once what it was compressed with in sight is gone.
+    let recipes = images[1].1.blobs.iter().map(|d| store.blob(d).unwrap().recipe);
+    assert_eq!(recipes.filter(|r| matches!(r, BlobRecipe::Compressed { .. })).count(), 1);
+    // And it stands alone once the pack that it was compressed against is removed.
     remove(&store, "v0");
     drop(store);
     let budget = Budget::new(1 << 24, None);
@@ -159,7 +160,7 @@ fn each_pack_is_read_once_whatever_the_memory() {
 fn no_room_to_keep_packs_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path()));
-    let budget = Budget::new(0, Some(dir.path().join("not there")));
+    let budget = Budget::new(0, Some(dir.path().join("missing")));
     let store = Store::open_read(dir.path(), &budget).unwrap();
     build_all(&store).unwrap();
     let checked = check(&store, true).unwrap();
@@ -241,7 +242,7 @@ fn what_reads_back_otherwise_is_not_added() {
         let budget = Budget::new(1 << 24, None);
         let store = Store::open(dir.path(), &budget).unwrap();
         let e = add(&store, &opened, 9, &*fickle).unwrap_err();
-        assert!(e.to_string().contains("of which nothing counts"), "{at}: {e}");
+        assert!(e.to_string().contains("the image was not added"), "{at}: {e}");
         assert!(store.image_records().unwrap().is_empty());
         // What is left of the attempt does no harm to the next.
         add(&store, &image(1), 9, &Silent).unwrap();
@@ -287,7 +288,7 @@ fn a_state_that_can_not_be_is_damage() {
         batch.write(true).unwrap();
         drop(db);
         let e = Store::open_read(dir.path(), &budget).err().unwrap();
-        assert!(e.to_string().contains("than there can be"), "{e}");
+        assert!(e.to_string().contains("exceeds the maximum"), "{e}");
     }
     std::fs::remove_file(dir.path().join("format")).unwrap();
     let options = CheckOptions { blobs: true, repair: true };
@@ -379,7 +380,7 @@ fn a_file_of_packs_that_lost_its_end_is_repaired_and_written_on() {
 }
 
 #[test]
-fn what_fails_first_is_told_even_where_cleaning_up_fails_too() {
+fn the_first_failure_is_reported_even_if_cleaning_up_fails_too() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path()));
     let in_the_way = InTheWay(dir.path().join("records/000002"));

@@ -23,7 +23,7 @@ use crate::transport::image::Image;
 use crate::transport::open::Place;
 use crate::transport::{Reference, Transport, name};
 
-/// Adds images, and gives what each came to.
+/// Adds images, and returns the result of each as JSON.
 pub(super) fn add(
     args: &Add,
     dir: &Path,
@@ -31,9 +31,9 @@ pub(super) fn add(
     terminal: &Terminal,
 ) -> Result<Vec<Value>> {
     if args.images.len() > 1 && !args.name.is_empty() {
-        return Err(Error::refused("--name is for one image; add them one by one"));
+        return Err(Error::refused("--name is only for a single image; add the images one by one"));
     }
-    // The lock is had before anything is read.
+    // The lock is acquired before anything is read.
     let packing = Packing::new(args.level, global.memory.0, global.threads());
     let (budget, pool) = room(packing)?;
     let store = Store::open(dir, &budget)?;
@@ -43,13 +43,16 @@ pub(super) fn add(
     let mut all = Vec::new();
     for image in &args.images {
         let place = load::place(image, &budget, global)?;
-        // Without a tag it is all images that are there.
+        // Without a tag, all images of the archive or layout.
         let tags = match open::tag(image) {
             None if args.platform.is_none() => place.each().with_context(|| reading(image))?,
             tag => vec![tag.map(str::to_owned)],
         };
         if tags.len() > 1 && !args.name.is_empty() {
-            let several = format!("there are {} images; --name is for one", tags.len());
+            let several = format!(
+                "it has {} images, and --name is only for a single one; add one by its tag",
+                tags.len()
+            );
             return Err(Error::refused(several).context(reading(image)));
         }
         for tag in tags {
@@ -83,7 +86,8 @@ pub(super) fn add(
     Ok(all)
 }
 
-/// Every byte of what a tag names, the images that it has layers of, and notes for the user.
+/// Reads what a tag refers to: all blobs, the images whose layers can be split into files, and notes for
+/// the user.
 fn whole(
     place: &Place,
     tag: Option<&str>,
@@ -91,10 +95,10 @@ fn whole(
     max_size: u64,
 ) -> Result<(Bundle, Vec<Image>, Vec<String>)> {
     let images = match place.images(tag, platform, max_size) {
-        // What is no container image has no layers to be taken apart.
+        // Artifacts have no layers that could be split into files.
         Err(e) if e.kind() == ErrorKind::Unsupported => Vec::new(),
         Err(e) => return Err(e),
-        // To read it twice takes as long again: layers have no digests there.
+        // Its layers have no digests, so reading it a second time would hash everything again.
         Ok(opened) if opened.transport == Transport::DockerArchive => {
             return Ok((Bundle::unchanged(&opened)?, opened.images, opened.notes));
         }
@@ -116,13 +120,13 @@ fn print_added(
 ) -> Result<()> {
     if added.kept > 0 {
         terminal.note(&format!(
-            "{} layers can't be made again of their files, and are kept as they are",
+            "{} layers can't be rebuilt from their files and are stored as they are",
             added.kept
         ));
     }
     for (name, digest) in &added.moved {
         terminal.note(&format!(
-            "{} was the name of {1} until now; that is still there as {1}",
+            "the name {} was moved from image {}, which is still in the store",
             name.escape_debug(),
             digest.short()
         ));
@@ -132,7 +136,7 @@ fn print_added(
             "already exists".to_owned()
         } else {
             format!(
-                "{} of blobs; {} unpacked are new, stored in {}; {:.1} s",
+                "{} of blobs, {} unpacked are new, stored in {}; {:.1} s",
                 ByteSize(added.blob_bytes),
                 ByteSize(added.new_bytes),
                 ByteSize(added.stored_bytes),
@@ -143,12 +147,12 @@ fn print_added(
     })
 }
 
-/// Memory for what is read, and threads that have what is left.
+/// Returns the memory budget for what is read, and the thread pool, whose threads use the rest.
 pub(super) fn room(packing: Packing) -> Result<(Arc<Budget>, rayon::ThreadPool)> {
     Ok((Budget::new(packing.spool, None), threads::pool(packing.threads)?))
 }
 
-/// What an image is called.
+/// Returns the first name of an image, or a short digest.
 pub(super) fn named(names: &[String], digest: Digest) -> String {
     names.first().map_or_else(|| digest.short(), |name| name.escape_debug().to_string())
 }

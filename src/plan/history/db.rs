@@ -1,11 +1,11 @@
-//! The history on disk: one batch an image.
+//! The database of a history: one batch per image.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `images` | sequence, NUL, identity | JSON of [`ImageEntry`] |
-//! | `last` | sequence, NUL, component | identity of the newest one |
+//! | `last` | sequence, NUL, component | identity in the newest image |
 //! | `rates` | component | JSON of [`ComponentRate`] |
-//! | `files` | sequence, NUL, path | identity, then seen and changed as little-endian u32 |
+//! | `files` | sequence, NUL, path | identity, then `seen` and `changed` as little-endian u32 |
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ const SCHEMA: Schema = Schema {
     tables: &["images", "last", "rates", "files"],
 };
 
-/// A history that is open.
+/// An open history.
 pub struct History {
     db: Db,
 }
@@ -37,42 +37,42 @@ impl std::fmt::Debug for History {
 /// An image in the history.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct ImageEntry {
-    /// Its place in its sequence, from 0.
+    /// Position in its sequence, from 0.
     number: u64,
-    /// Where it was read from.
+    /// The reference it was read from.
     from: String,
 }
 
-/// What is known of a component.
+/// How often a component changed, in all sequences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentRate {
-    /// Its name.
+    /// Name of the component.
     pub name: String,
-    /// What it is.
+    /// Kind of the component.
     pub kind: ComponentKind,
-    /// How often it changed.
+    /// The counts.
     #[serde(flatten)]
     pub learned: Learned,
 }
 
-/// What adding an image came to.
+/// Result of adding an image to a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct AddedSnapshot {
-    /// It was there before: nothing was added.
+    /// Whether the image was in the sequence already, so that nothing was added.
     pub known: bool,
-    /// Its place in the sequence, from 0.
+    /// Position in the sequence, from 0.
     pub number: u64,
-    /// Components that the image before had too.
+    /// Number of components that the previous image had too.
     pub seen: u64,
-    /// Those of them that changed.
+    /// Number of these components that changed.
     pub changed: u64,
 }
 
 impl History {
-    /// Opens a history for writing, and makes it if it is not there.
+    /// Opens a history for writing, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When the folder holds something else, is damaged, or another process writes to it.
+    /// If the folder holds something else, is damaged, or another process writes to it.
     pub fn open(dir: &Path) -> Result<Self> {
         Ok(Self { db: Db::open(SCHEMA, dir)? })
     }
@@ -80,15 +80,15 @@ impl History {
     /// Opens a history for reading, even while another process writes to it.
     ///
     /// # Errors
-    /// When it does not exist or is damaged.
+    /// If it does not exist or is damaged.
     pub fn open_read(dir: &Path) -> Result<Self> {
         Ok(Self { db: Db::open_read(SCHEMA, dir)? })
     }
 
-    /// Adds the next image of a sequence, read from `from`.
+    /// Adds the next image of a sequence. `from` is the reference it was read from.
     ///
     /// # Errors
-    /// When the database can't be written.
+    /// If the database can't be written.
     pub fn add(&self, sequence: &str, from: &str, image: &Snapshot) -> Result<AddedSnapshot> {
         let key = |rest: &[u8]| [sequence.as_bytes(), &[0], rest].concat();
         let identity = image.identity();
@@ -131,7 +131,7 @@ impl History {
             let rate = ComponentRate { name: name.clone(), kind: *kind, learned };
             batch.put_json("rates", name.as_bytes(), &rate)?;
         }
-        // What comes back one day is not compared with what it was long ago.
+        // A component that returns later is not compared with its state long ago.
         let prefix = key(b"");
         for old in self.keys("last", &prefix)? {
             let name = std::str::from_utf8(&old[prefix.len()..]).unwrap_or_default();
@@ -167,10 +167,10 @@ impl History {
         Ok(())
     }
 
-    /// What is known of every component, by name.
+    /// Returns the rates of all components, by name.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// If the database can't be read.
     pub fn rates(&self) -> Result<Vec<ComponentRate>> {
         let mut rates = Vec::new();
         for item in self.db.with_prefix("rates", b"")? {
@@ -179,19 +179,19 @@ impl History {
         Ok(rates)
     }
 
-    /// The same, for the planner: those of which anything was learned.
+    /// Returns the counts of components that were in two consecutive images, for the planner.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// If the database can't be read.
     pub fn learned(&self) -> Result<Rates> {
         let known = self.rates()?.into_iter().filter(|r| r.learned.seen > 0);
         Ok(known.map(|r| (r.name, r.learned)).collect())
     }
 
-    /// The names of sequences, and how many images each has.
+    /// Returns the names of all sequences, and the number of images in each.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// If the database can't be read.
     pub fn sequences(&self) -> Result<Vec<(String, u64)>> {
         let mut found: Vec<(String, u64)> = Vec::new();
         for key in self.keys("images", b"")? {
@@ -205,10 +205,10 @@ impl History {
         Ok(found)
     }
 
-    /// Files that have changed, in all sequences, most often changed first.
+    /// Returns the files of all sequences that ever changed, most often changed first.
     ///
     /// # Errors
-    /// When the database can't be read.
+    /// If the database can't be read.
     pub fn changed_files(&self) -> Result<Vec<(Vec<u8>, Learned)>> {
         let mut found = Vec::new();
         for item in self.db.with_prefix("files", b"")? {
@@ -224,13 +224,13 @@ impl History {
         Ok(found)
     }
 
-    /// All keys with a prefix.
+    /// Returns all keys with a prefix.
     fn keys(&self, table: &str, prefix: &[u8]) -> Result<Vec<Box<[u8]>>> {
         self.db.with_prefix(table, prefix)?.map(|item| Ok(item?.0)).collect()
     }
 
     fn file_value<'a>(&self, value: &'a [u8]) -> Result<(&'a [u8], Learned)> {
-        let short = || self.db.damaged("a file's entry is short");
+        let short = || self.db.damaged("the entry of a file is too short");
         let (identity, counts) = value.split_at_checked(32).ok_or_else(short)?;
         let word = |at: usize| {
             let bytes = counts.get(at..at + 4).and_then(|b| b.try_into().ok());

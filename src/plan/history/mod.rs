@@ -1,8 +1,11 @@
-//! What earlier images tell about churn.
+//! Rates of change, learned from earlier images.
 //!
-//! Every image that is added leaves the identity of each component and file; two that follow each
-//! other in a sequence tell what changed. The counts are those of a component's name in all
-//! sequences together: what changes often in one image does in another.
+//! A history holds the identity of each component and file of each image, and counts what changed
+//! between consecutive images of a sequence. The counts of components with the same name in all
+//! sequences are added up: what changes often in one image does in another.
+//!
+//! To know: [`Snapshot`], the identities in an image; `History`, the database, which needs the feature
+//! `store`; [`Rates`], what the planner takes.
 
 #[cfg(feature = "store")]
 mod db;
@@ -17,20 +20,20 @@ use crate::base::error::{Error, Result};
 use crate::model::fileset::{FileSet, Inode, InodeKind};
 use crate::plan::analyze::{Analysis, ComponentKind, Learned};
 
-/// What was learned of components, by name.
+/// Counts of changes, by name of the component.
 pub type Rates = BTreeMap<String, Learned>;
 
-/// An image as a history keeps it. Identities are BLAKE3 of everything but times and places.
+/// The identities in an image: BLAKE3 hashes of everything except times and where contents are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Each component's kind and identity.
+    /// Kind and identity of each component.
     pub components: BTreeMap<String, (ComponentKind, [u8; 32])>,
-    /// Each file's identity, directories aside.
+    /// Identity of each file. Directories are left out.
     pub files: BTreeMap<Box<[u8]>, [u8; 32]>,
 }
 
 impl Snapshot {
-    /// Of a file set and its components.
+    /// Computes the snapshot of a file set and its components.
     pub fn new(files: &FileSet, analysis: &Analysis) -> Self {
         let mut hashers = vec![blake3::Hasher::new(); analysis.components.len()];
         let mut list = BTreeMap::new();
@@ -50,7 +53,7 @@ impl Snapshot {
         Self { components: components.collect(), files: list }
     }
 
-    /// The whole image's identity.
+    /// Returns the identity of the whole image.
     pub fn identity(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for (name, (_, identity)) in &self.components {
@@ -60,7 +63,8 @@ impl Snapshot {
     }
 }
 
-/// Everything of an inode but its time and where its bytes lie.
+/// Returns the identity of an inode: a hash of everything except its time and where its contents are
+/// stored.
 fn identity(inode: &Inode) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(inode.kind.word().as_bytes()).update(&[0]);
@@ -83,7 +87,7 @@ fn identity(inode: &Inode) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// A few digits that tell one state of knowledge from another.
+/// Returns a short digest of rates, to tell whether two plans used the same ones.
 pub fn digest(rates: &Rates) -> String {
     let mut hasher = blake3::Hasher::new();
     for (name, Learned { seen, changed }) in rates {
@@ -93,22 +97,24 @@ pub fn digest(rates: &Rates) -> String {
     crate::model::digest::hex(&hasher.finalize().as_bytes()[..8])
 }
 
-/// Where a history lies unless something else is said: in the user's data folder.
+/// Returns the default folder of a history, in the user's data folder.
 ///
 /// # Errors
-/// When the user has no home folder.
+/// If the user has no home folder.
 pub fn default_dir() -> Result<PathBuf> {
     data_dir("history")
 }
 
-/// A folder of ours in the user's data folder: `$XDG_DATA_HOME/relayer/<name>`, else
+/// Returns a folder in relayer's part of the user's data folder: `$XDG_DATA_HOME/relayer/<name>`, or
 /// `~/.local/share/relayer/<name>`.
 pub(crate) fn data_dir(name: &str) -> Result<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = named("XDG_DATA_HOME").filter(|p| p.is_absolute());
     let data = data.or_else(|| Some(named("HOME")?.join(".local/share")));
     let data = data.ok_or_else(|| {
-        Error::not_found(format!("there is no home folder for the {name}; --{name} names another"))
+        Error::not_found(format!(
+            "the user has no home folder; name a folder for the {name} with --{name}"
+        ))
     })?;
     Ok(data.join("relayer").join(name))
 }

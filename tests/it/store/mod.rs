@@ -95,7 +95,7 @@ fn what_images_share_is_stored_once() {
     assert_eq!(number(after, "unused_bytes"), 0);
     assert!(ok(dir, &["check", "--blobs"]).contains("no damage"));
     for (args, what) in [
-        (["extract", "v3", "-o", "x.tar"], "the store has no \"v3\"; there is app:v1"),
+        (["extract", "v3", "-o", "x.tar"], "the store has no image \"v3\"; it has app:v1"),
         (["add", "nowhere.tar", "--level", "3"], "reading nowhere.tar: No such file"),
     ] {
         let out = tool::output(&mut store(dir, &args));

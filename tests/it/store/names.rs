@@ -35,7 +35,7 @@ fn images_are_kept_by_repository_and_taken_out_by_age() {
     }
     let both = tool::output(&mut store(dir, &["extract", "latest", "-o", "x.tar"]));
     let text = String::from_utf8_lossy(&both.stderr).into_owned();
-    assert!(text.contains("several images are called \"latest\""), "{text}");
+    assert!(text.contains("several images match \"latest\""), "{text}");
     assert!(text.contains("web:latest, db:latest") && !text.contains("web:0"), "{text}");
     let would = json(dir, &["rm", "--keep-last", "1", "--dry-run"]);
     assert_eq!((would["removed"].as_array().unwrap().len(), digests(dir).len()), (4, 6));
@@ -79,7 +79,7 @@ fn images_of_one_name_in_one_archive_are_all_kept() {
         let added = tool::output(&mut store(dir, &["add", &at(image)]));
         let text = String::from_utf8_lossy(&added.stderr).into_owned();
         assert!(added.status.success(), "{text}");
-        assert!(text.contains("app:1 was the name of "), "{text}");
+        assert!(text.contains("the name app:1 was moved from image "), "{text}");
         let list = json(dir, &["list"])["images"].clone();
         assert_eq!(list.as_array().unwrap().len(), count);
         for (i, image) in list.as_array().unwrap().iter().enumerate() {
