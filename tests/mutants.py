@@ -155,7 +155,7 @@ def build(tree):
 
 def fails(programs, tree, test, n):
     program, name = test.split()
-    env = {**os.environ, "MUTANT": str(n), "RELAYER_SEED": "1", "RELAYER_STACKS": "600", "RUST_BACKTRACE": "0"}
+    env = {**os.environ, "MUTANT": str(n), "RELAYER_TEST_TOOLS": "1", "RELAYER_SEED": "1", "RELAYER_STACKS": "600", "RUST_BACKTRACE": "0"}
     command = [programs[program], name]
     try:
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=600)

@@ -22,7 +22,7 @@ if command -v cargo-deny >/dev/null; then
   cargo deny --offline check licenses bans sources
 fi
 cargo test --no-run --features store
-$as_root env "PATH=$PATH" cargo test --features store
+$as_root env "PATH=$PATH" RELAYER_TEST_TOOLS=1 cargo test --features store
 # A real image, made on the spot, through every form and codec, judged by umoci.
 image=$(mktemp -d -p /var/tmp); trap '$as_root rm -rf "$image"' EXIT
 mkdir "$image/demo"

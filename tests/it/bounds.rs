@@ -11,7 +11,7 @@ use serde_json::json;
 use super::image::{
     self, Codec, Image, Item, add_index, block, finish_layout, layer, padded, pax_record,
 };
-use super::tool::{self, said};
+use super::tool::{self, Measured, said};
 
 /// Beside `--memory`, the program and all that is not counted may take so much.
 const BESIDE: u64 = 64 << 20;
@@ -19,7 +19,6 @@ const BESIDE: u64 = 64 << 20;
 struct Run {
     status: i32,
     peak: u64,
-    /// Of all cores: a machine may have others to serve.
     seconds: f64,
     errors: String,
     left: Vec<String>,
@@ -27,26 +26,19 @@ struct Run {
 
 /// Runs relayer on an input below `dir`, and measures.
 fn run(dir: &Path, args: &[&str]) -> Run {
-    const SCRIPT: &str = "
-import resource, subprocess, sys
-p = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL, stderr=open(sys.argv[1], 'wb'), timeout=300)
-u = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(p.returncode, u.ru_maxrss * 1024, u.ru_utime + u.ru_stime)
-";
     for name in ["out", "tmp"] {
         let _ = fs::remove_dir_all(dir.join(name));
         fs::create_dir(dir.join(name)).unwrap();
     }
-    let mut command = Command::new("python3");
-    command.arg("-c").arg(SCRIPT).arg(dir.join("errors")).arg(env!("CARGO_BIN_EXE_relayer"));
-    let told = tool::ok(command.args(args).current_dir(dir).env("TMPDIR", dir.join("tmp")));
-    let words: Vec<&str> = told.split_whitespace().collect();
+    let mut command = tool::relayer();
+    command.args(args).current_dir(dir).env("TMPDIR", dir.join("tmp"));
+    let Measured { out, peak, seconds } = tool::measured(&mut command);
     let left = ["out", "tmp"].into_iter().flat_map(|name| fs::read_dir(dir.join(name)).unwrap());
     Run {
-        status: words[0].parse().unwrap(),
-        peak: words[1].parse().unwrap(),
-        seconds: words[2].parse().unwrap(),
-        errors: String::from_utf8_lossy(&fs::read(dir.join("errors")).unwrap()).into_owned(),
+        status: out.status.code().unwrap(),
+        peak,
+        seconds,
+        errors: String::from_utf8_lossy(&out.stderr).into_owned(),
         left: left.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect(),
     }
 }
@@ -303,7 +295,7 @@ fn pipes_and_devices_are_not_opened_where_files_should_be() {
         let file = path.join(&name);
         let kept = fs::read(&file).unwrap();
         let make: [&dyn Fn(); 4] = [
-            &|| drop(tool::run("mkfifo", &[&file])),
+            &|| tool::fifo(&file),
             &|| symlink("/dev/zero", &file).unwrap(),
             &|| symlink("/dev/tty", &file).unwrap(),
             &|| fs::create_dir(&file).unwrap(),
@@ -367,6 +359,9 @@ fn limited(limits: &[&str], args: &[&str]) -> (PathBuf, tempfile::TempDir, Outpu
 
 #[test]
 fn where_there_are_few_threads_fewer_do_the_work() {
+    if !tool::needs("setpriv, prlimit, root") {
+        return;
+    }
     for threads in ["1", "2", "4", "12", "40"] {
         for compression in ["zstd", "gzip", "zstd:chunked"] {
             let args = ["--threads", "8", "--compression", compression];
@@ -386,6 +381,9 @@ fn where_there_are_few_threads_fewer_do_the_work() {
 
 #[test]
 fn a_file_that_must_not_grow_is_an_error() {
+    if !tool::needs("setpriv, prlimit, root") {
+        return;
+    }
     let (made, dir, out) = limited(&["--fsize=1000000"], &[]);
     assert!(
         out.status.code() == Some(1) && said(&out).contains("File too large"),

@@ -43,6 +43,9 @@ pub fn noise(bytes: usize, seed: u8) -> Vec<u8> {
 
 #[test]
 fn tables_of_contents_say_what_tarfile_reads() {
+    if !tool::needs("python3, zstd, umoci, root") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let holes = [&noise(100_000, 1)[..], &vec![0; 3_000_000], &noise(300_000, 2)].concat();
@@ -101,7 +104,9 @@ fn splitting_again_and_keeping_layers_keep_what_clients_need() {
         let before = old.iter().find(|l| l["digest"] == layer["digest"]);
         assert!(before.is_none_or(|before| *before == layer), "{layer}");
     }
-    assert_eq!(check(&at("second"), false)[0], layers(&at("second")).len());
+    if tool::needs("python3, zstd") {
+        assert_eq!(check(&at("second"), false)[0], layers(&at("second")).len());
+    }
     let named = |name: &str| format!("oci:{}", at(name).display());
     tool::ok(tool::relayer().args(["copy", &named("second"), &format!("{}:x", named("copy"))]));
     assert_eq!(layers(&at("copy")), layers(&at("second")));
@@ -143,7 +148,9 @@ fn a_delta_that_can_not_make_a_blob_again_makes_no_promise_of_its_chunks() {
         let notes = layer["annotations"].as_object().unwrap();
         assert!(notes.keys().all(|key| key == "io.relayer.plan"), "{layer}");
     }
-    check(&at("out"), false);
+    if tool::needs("python3, zstd") {
+        check(&at("out"), false);
+    }
 }
 
 /// containers/storage 1.43 looks for `ModTime` where its own writer writes `modtime`, and so loses
@@ -160,6 +167,9 @@ fn same_but_times(want: &Path, got: &Path, what: &str) {
 /// Debian's podman heeds the annotations by the names they had before containers/storage 1.44.
 #[test]
 fn podman_loads_the_chunks_that_it_lacks() {
+    if !tool::needs("python3, zstd, docker-registry, skopeo, umoci, podman, root") {
+        return;
+    }
     // Overlay mounts want a disk below them.
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let at = |name: &str| dir.path().join(name);

@@ -1,7 +1,6 @@
 //! Damaged layers: each gives one clear error that names the place, and leaves nothing behind.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::json;
 
@@ -184,13 +183,8 @@ fn a_million_entries_are_no_problem() {
     bytes.extend([0; 1024]);
     let input = dir.path().join("i.tar");
     fs::write(&input, Image::new(vec![bytes]).docker_skopeo()).unwrap();
-    let out = tool::output(Command::new("prlimit").args([
-        "--as=2000000000",
-        env!("CARGO_BIN_EXE_relayer"),
-        "split",
-        "--threads",
-        "2",
-        input.to_str().unwrap(),
-    ]));
+    let mut split = tool::relayer();
+    split.args(["split", "--threads", "2"]).arg(&input);
+    let out = tool::output(&mut tool::limited("-v 1953125", &split));
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }

@@ -23,13 +23,9 @@ fn ok(out: Output) -> String {
     errors
 }
 
-/// The same manifest, which names everything else by digest; skopeo reads it all.
+/// The same manifest, which names everything else by digest.
 fn same_image(a: &str, b: &str) {
-    let manifest = |image: &str| {
-        let image = format!("oci-archive:{image}");
-        tool::run("skopeo", &["inspect", &image]);
-        tool::run("skopeo", &["inspect", "--raw", &image])
-    };
+    let manifest = |image: &str| tool::manifest(&format!("oci-archive:{image}"));
     assert_eq!(manifest(a), manifest(b), "{a} and {b} differ");
     tool::ok(tool::relayer().args(["verify", a, b]));
 }
@@ -84,6 +80,9 @@ fn what_relayer_wrote_comes_out_byte_for_byte() {
 /// Gzip of skopeo is compressed again as skopeo did.
 #[test]
 fn what_skopeo_wrote_comes_out_byte_for_byte() {
+    if !tool::needs("skopeo") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     for (i, image) in [application(0), application(2), edge()].iter().enumerate() {
@@ -145,7 +144,7 @@ fn what_others_wrote_comes_out_with_the_same_content() {
         assert_eq!(other, new == "zstd", "{notes}");
         ok(apply(&at(old), &at("d"), &at("out.tar")));
         tool::ok(tool::relayer().args(["verify", &at(new), &at("out.tar")]));
-        tool::run("skopeo", &["inspect", &format!("oci-archive:{}", at("out.tar"))]);
+        tool::manifest(&format!("oci-archive:{}", at("out.tar")));
     }
 }
 

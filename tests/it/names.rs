@@ -1,6 +1,8 @@
 //! Names and tags: which image of several a command takes, and which names are written.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -73,20 +75,28 @@ fn a_shared_tag_is_refused_and_a_full_name_is_not() {
     p.ok(&["split", "oci:L:two:v1", "-o", "o.tar"]);
 }
 
-/// All names in an archive.
-fn archive_names(path: &Path) -> Vec<String> {
-    let mut found = Vec::new();
+/// The files of an archive.
+fn archive_files(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut tar = tar::Archive::new(fs::File::open(path).unwrap());
-    for entry in tar.entries().unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.path().unwrap().into_owned();
-        if name == Path::new("manifest.json") {
-            let items: Value = serde_json::from_reader(entry).unwrap();
+    let files = tar.entries().unwrap().map(|entry| {
+        let (mut entry, mut bytes) = (entry.unwrap(), Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        (entry.path().unwrap().to_str().unwrap().to_owned(), bytes)
+    });
+    files.collect()
+}
+
+/// All names in an archive.
+pub fn archive_names(path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, bytes) in archive_files(path) {
+        if name == "manifest.json" {
+            let items: Value = serde_json::from_slice(&bytes).unwrap();
             let all = items.as_array().unwrap().iter();
             let tags = all.filter_map(|i| i["RepoTags"].as_array()).flatten();
             found.extend(tags.map(|t| t.as_str().unwrap().to_owned()));
-        } else if name == Path::new("index.json") {
-            let index: Value = serde_json::from_reader(entry).unwrap();
+        } else if name == "index.json" {
+            let index: Value = serde_json::from_slice(&bytes).unwrap();
             for d in index["manifests"].as_array().unwrap() {
                 let name = |key: &str| d["annotations"][key].as_str().map(str::to_owned);
                 found.extend([REF, NAME].into_iter().filter_map(name));
@@ -116,10 +126,7 @@ fn a_digest_is_written_as_no_name() {
             p.ok(&args);
             assert_eq!(archive_names(&p.at("o.tar")), [""; 0]);
         }
-        tool::run(
-            "skopeo",
-            &["inspect", "--raw", &format!("docker-archive:{}", p.at("o.tar").display())],
-        );
+        tool::manifest(&format!("docker-archive:{}", p.at("o.tar").display()));
         p.ok(&["split", "-f", &format!("oci:L@{of}"), "-o", "o.tar"]);
     }
 }
@@ -174,15 +181,16 @@ fn of_several_platforms_amd64_has_the_name() {
         };
         let said = p.ok(&args);
         assert!(said.contains("linux/amd64") && said.contains("--platform"), "{said}");
+        // The names of each item of manifest.json, by the architecture of its config.
+        let files = archive_files(&p.at("o.tar"));
+        let json = |name: &str| -> Value { serde_json::from_slice(&files[name]).unwrap() };
+        let list = json("manifest.json");
         let names = |arch: &str| {
-            let script = "import sys, tarfile, json
-t = tarfile.open(sys.argv[1])
-items = json.load(t.extractfile('manifest.json'))
-print([i['RepoTags'] for i in items if json.load(t.extractfile(i['Config']))['architecture'] == sys.argv[2]])";
-            tool::run("python3", &["-c", script, p.at("o.tar").to_str().unwrap(), arch])
+            let of = |i: &&Value| json(i["Config"].as_str().unwrap())["architecture"] == arch;
+            list.as_array().unwrap().iter().find(of).unwrap()["RepoTags"].to_string()
         };
         assert!(names("amd64").contains("app:v1"), "{form}");
-        assert!(names("arm64").contains("None"), "{form}");
+        assert_eq!(names("arm64"), "null", "{form}");
         p.ok(&["verify", &output, "oci:L:v1"]);
         p.ok(&["inspect", &output]);
         p.ok(&["verify", "docker-archive:o.tar", "oci:L:v1"]);

@@ -19,7 +19,7 @@ fn archive(dir: &Path) -> PathBuf {
         .map(|i| Item::file(format!("text/{i}"), format!("{i} files\n").repeat(i)))
         .collect();
     for program in ["/bin/busybox", "/usr/bin/umoci"] {
-        items.push(Item::file(&program[1..], fs::read(program).expect("tests/run.sh installs it")));
+        items.push(Item::file(&program[1..], fs::read(program).unwrap()));
     }
     let path = dir.join("in.tar");
     fs::write(&path, Image::new(vec![layer(&items)]).docker_skopeo()).unwrap();
@@ -57,6 +57,9 @@ fn check(tool: &str, dir: &Path) {
 
 #[test]
 fn blobs_of_skopeo_and_docker_are_reproduced() {
+    if !tool::needs("umoci, busybox, skopeo, docker-registry, docker, dockerd, root") {
+        return;
+    }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let input = archive(dir.path());
     let (input, copy) = (input.to_str().unwrap(), dir.path().join("copy"));

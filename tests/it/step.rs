@@ -50,13 +50,16 @@ fn verdicts(image: &Value) -> Vec<&str> {
 
 #[test]
 fn the_longest_name_is_whited_out() {
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let long = Item::file(format!("d/{}", "n".repeat(255)), "x");
     let new = [bulk(), Item::dir("d/")];
     let old = [&new[..], &[long]].concat();
     let image = step(dir.path(), &old, &new, &["--target", "1"], &[]);
     assert_eq!(verdicts(&image), ["kept"]);
+    if !tool::needs("umoci, python3, root") {
+        return;
+    }
     for name in ["a", "b"] {
         fs::create_dir(at(name)).unwrap();
     }

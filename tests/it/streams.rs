@@ -116,7 +116,7 @@ fn a_closed_standard_error_changes_no_status() {
 fn a_cut_off_archive_in_a_named_pipe_is_an_error() {
     let p = Place::new();
     let fifo = p.at("fifo");
-    tool::run("mkfifo", &[&fifo]);
+    tool::fifo(fifo.as_ref());
     let reader = fifo.clone();
     // More than a pipe holds, so that the writer finds that its reader is gone.
     let reader = std::thread::spawn(move || {

@@ -1,8 +1,18 @@
 //! Running relayer and the tools that judge it.
 
 use std::ffi::OsStr;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::Value;
+
+#[path = "../../src/base/testing/needs.rs"]
+mod needs;
+
+pub(crate) use needs::needs;
 
 /// The binary under test.
 pub fn relayer() -> Command {
@@ -31,9 +41,8 @@ pub fn ok(command: &mut Command) -> String {
 
 /// Runs a command whatever comes of it.
 pub fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|e| {
-        panic!("{}: {e}; install it with tests/run.sh", command.get_program().display())
-    })
+    let started = command.output();
+    started.unwrap_or_else(|e| panic!("starting {}: {e}", command.get_program().display()))
 }
 
 /// Everything that a terminal could get.
@@ -44,6 +53,108 @@ pub fn said(out: &Output) -> String {
 /// Runs relayer, which must succeed.
 pub fn split(args: &[&str]) -> String {
     ok(relayer().arg("split").args(args))
+}
+
+/// A command with a limit that `ulimit` of sh sets: `-n 40`.
+pub fn limited(limit: &str, inner: &Command) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$@\""), "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    for (key, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command
+}
+
+/// What a command took.
+pub struct Measured {
+    pub out: Output,
+    /// The most memory, in bytes.
+    pub peak: u64,
+    /// Of all cores: a machine may have others to serve.
+    pub seconds: f64,
+}
+
+/// Runs a command and watches it in /proc, whose numbers end with the process: the last
+/// millisecond is not seen.
+pub fn measured(command: &mut Command) -> Measured {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (proc, begin) = (PathBuf::from(format!("/proc/{}", child.id())), Instant::now());
+    let id = rustix::process::Pid::from_child(&child);
+    let waiting = std::thread::spawn(move || child.wait_with_output().unwrap());
+    let (mut peak, mut ticks) = (0, 0);
+    while !waiting.is_finished() {
+        if begin.elapsed() > Duration::from_secs(300) {
+            rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        }
+        let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        if let Some(kib) = line.and_then(|line| line.trim().strip_suffix(" kB")) {
+            peak = kib.parse::<u64>().unwrap() << 10;
+        }
+        // User and system time are the 14th and 15th fields; the second ends with the last bracket.
+        let stat = fs::read_to_string(proc.join("stat")).unwrap_or_default();
+        if let Some((_, fields)) = stat.rsplit_once(") ") {
+            let times = fields.split(' ').skip(11).take(2);
+            ticks = times.map(|field| field.parse::<u64>().unwrap()).sum();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Measured { out: waiting.join().unwrap(), peak, seconds: ticks as f64 / 100.0 }
+}
+
+/// Makes a named pipe.
+pub fn fifo(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// Copies a folder.
+#[cfg(feature = "store")]
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// The manifest or index of an image, whose blobs skopeo verifies and copies; where no tools may
+/// run, relayer does.
+pub fn manifest(image: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("copied").to_str().unwrap().to_owned();
+    if needs("skopeo") {
+        run("skopeo", &["copy", "-q", image, &format!("dir:{to}")]);
+        return run("skopeo", &["inspect", "--raw", image]);
+    }
+    ok(relayer().args(["copy", "-q", image, &format!("oci:{to}:x")]));
+    let index: Value =
+        serde_json::from_slice(&fs::read(format!("{to}/index.json")).unwrap()).unwrap();
+    document(&to, &index["manifests"][0])
+}
+
+/// The config of an image, from where [`manifest`] has it.
+pub fn config(image: &str) -> String {
+    if needs("skopeo") {
+        return run("skopeo", &["inspect", "--config", "--raw", image]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("copied").to_str().unwrap().to_owned();
+    ok(relayer().args(["copy", "-q", image, &format!("oci:{to}:x")]));
+    let manifest: Value = serde_json::from_str(&manifest(&format!("oci:{to}:x"))).unwrap();
+    document(&to, &manifest["config"])
+}
+
+/// The text of a blob of a layout.
+fn document(layout: &str, descriptor: &Value) -> String {
+    let digest = descriptor["digest"].as_str().unwrap().replace(':', "/");
+    fs::read_to_string(format!("{layout}/blobs/{digest}")).unwrap()
 }
 
 /// Runs a piece of Python with tests/ on its path.

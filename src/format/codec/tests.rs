@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::base::error::ErrorKind;
-use crate::base::testing::tool;
+use crate::base::testing::{needs, tool};
 use crate::model::digest::Digest;
 
 /// Text-like, binary-like and incompressible parts, the same on every machine.
@@ -49,7 +49,9 @@ fn bytes_do_not_depend_on_workers_or_writes() {
             assert!(one == compress(&data, compression, workers, step), "{name} {workers}");
         }
         assert!(decompress(&one).unwrap() == data);
-        assert!(tool(name, &["-dc"], Path::new("/"), &one) == data, "{name}(1) reads it");
+        if needs(name) {
+            assert!(tool(name, &["-dc"], Path::new("/"), &one) == data, "{name}(1) reads it");
+        }
     }
 }
 
@@ -62,7 +64,9 @@ fn block_boundaries_are_safe() {
         for workers in [2, 3] {
             assert!(one == compress(&data, gzip, workers, 333_333), "{size} {workers}");
         }
-        assert!(tool("gzip", &["-dc"], Path::new("/"), &one) == data, "{size}");
+        if needs("gzip") {
+            assert!(tool("gzip", &["-dc"], Path::new("/"), &one) == data, "{size}");
+        }
     }
 }
 
@@ -171,9 +175,12 @@ fn formats_are_told_by_their_first_bytes() {
 
 #[test]
 fn archives_may_be_xz() {
+    if !needs("xz") {
+        return;
+    }
     let plain = sample(400_000);
     let dir = tempfile::tempdir().unwrap();
-    let xz = |args: &[&str]| crate::base::testing::tool("xz", args, dir.path(), &plain);
+    let xz = |args: &[&str]| tool("xz", args, dir.path(), &plain);
     let decoded = |blob: Vec<u8>| {
         let (format, mut decoder) =
             decode_archive(&blob, &WindowBudget::new(u64::MAX)).unwrap().unwrap();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::progress::Silent;
-use crate::base::testing::tool;
+use crate::base::testing::{needs, tool};
 
 /// Words, with noise and zeros between: `size` bytes, the same each time.
 fn sample(size: usize) -> Vec<u8> {
@@ -77,6 +77,9 @@ fn blobs_of_an_encoder_without_a_model() {
 
 #[test]
 fn blobs_of_tools_need_small_corrections() {
+    if !needs("gzip, pigz") {
+        return;
+    }
     let plain = sample(2_200_000);
     let dir = std::env::temp_dir();
     for level in ["-1", "-3", "-4", "-6", "-9"] {
@@ -147,6 +150,9 @@ fn flushes_and_long_blocks() {
 
 #[test]
 fn corrections_do_not_depend_on_threads() {
+    if !needs("gzip") {
+        return;
+    }
     let plain = sample(1_300_000);
     let dir = std::env::temp_dir();
     // Members of several encoders, so that no model fits for long.

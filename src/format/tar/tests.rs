@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::error::Result;
-use crate::base::testing::{Interrupted, tool};
+use crate::base::testing::{Interrupted, needs, tool};
 use crate::model::content::SourceReader;
 use crate::model::fileset::{Mtime, Xattrs};
 
@@ -304,6 +304,9 @@ fn an_index_jumps_over_data() {
 
 #[test]
 fn gnu_tar_and_python_read_what_we_write() {
+    if !needs("tar, python3") {
+        return;
+    }
     let xattrs: Xattrs = vec![(b"user.bin"[..].into(), b"\x00\x0a=\xff"[..].into())];
     let long = [vec![b'd'; 120], vec![b'n'; 180]].join(&b'/');
     let bytes = archive(&[
@@ -328,6 +331,9 @@ fn gnu_tar_and_python_read_what_we_write() {
 
 #[test]
 fn what_gnu_tar_writes_is_read() {
+    if !needs("tar") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let mut sparse = vec![0; 3 << 20];

@@ -278,6 +278,9 @@ fn subjects(seed: u64) -> Vec<Subject> {
 
 #[test]
 fn clients_show_random_stacks_as_the_model_does() {
+    if !tool::needs("umoci, docker, dockerd, containerd, ctr, mount, umount, root") {
+        return;
+    }
     let (seed, stacks) = (seed(), setting("RELAYER_CLIENT_STACKS", 300));
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let subjects: Vec<Subject> = (seed..seed + stacks).flat_map(subjects).collect();

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::super::image::{Codec, Image, Item, archive, layer};
-use super::super::tool;
+use super::super::tool::{self, Measured};
 use super::super::update::application;
 use super::{digests, files, json, ok, store};
 
@@ -96,7 +96,7 @@ fn a_flipped_bit_is_found_and_repaired() {
     // A process that was killed leaves what it wrote in the log of RocksDB.
     let log = files(&store_dir).into_iter().find(|f| f.extension().is_some_and(|e| e == "log"));
     assert!(log.is_none(), "all is in files with checksums: {log:?}");
-    tool::run("cp", &["-a", store_dir.to_str().unwrap(), saved.to_str().unwrap()]);
+    tool::copy_folder(&store_dir, &saved);
     let kinds: Vec<PathBuf> = files(&store_dir);
     let name = |f: &Path| f.strip_prefix(&store_dir).unwrap().to_str().unwrap().to_owned();
     let names: Vec<String> = kinds.iter().map(|f| name(f)).collect();
@@ -144,7 +144,7 @@ fn a_flipped_bit_is_found_and_repaired() {
         assert!(ok(dir, &["check", "--blobs"]).contains("no damage"), "{place}");
         assert_eq!(json(dir, &["list"])["images"].as_array().unwrap().len(), 2, "{place}");
         fs::remove_dir_all(&store_dir).unwrap();
-        tool::run("cp", &["-a", saved.to_str().unwrap(), store_dir.to_str().unwrap()]);
+        tool::copy_folder(&saved, &store_dir);
     }
 }
 
@@ -154,16 +154,7 @@ fn many_adds_leave_few_files() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let image = dir.join("i.tar");
-    let limited = |args: &[&str]| {
-        let inner = store(dir, args);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 40; exec \"$@\"", "sh"]).arg(inner.get_program());
-        command.args(inner.get_args());
-        for (key, value) in inner.get_envs() {
-            command.env(key, value.unwrap_or_default());
-        }
-        tool::ok(&mut command)
-    };
+    let limited = |args: &[&str]| tool::ok(&mut tool::limited("-n 40", &store(dir, args)));
     for i in 0..40u64 {
         let text = format!("version {i}").repeat(500).into_bytes();
         let layer = layer(&[Item::file("srv/app", text)]);
@@ -177,20 +168,6 @@ fn many_adds_leave_few_files() {
     limited(&["gc"]);
     assert_eq!(digests(dir).len(), 5);
     assert!(limited(&["check", "--blobs"]).contains("no damage"));
-}
-
-/// The most memory that a command had.
-fn peak(command: &Command) -> u64 {
-    const SCRIPT: &str = "import os, subprocess, sys\n\
-        p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)\n\
-        _, status, usage = os.wait4(p.pid, 0)\n\
-        print(status, usage.ru_maxrss * 1024)";
-    let mut python = Command::new("python3");
-    python.args(["-c", SCRIPT]).arg(command.get_program()).args(command.get_args());
-    let said = tool::ok(&mut python);
-    let (status, bytes) = said.trim().split_once(' ').unwrap();
-    assert_eq!(status, "0");
-    bytes.parse().unwrap()
 }
 
 /// Packs, what they are compressed against and what is read are within --memory, but for what the
@@ -219,11 +196,13 @@ fn memory_is_what_was_allowed() {
         let name = format!("app:{version}");
         let image = image.to_str().unwrap();
         let args = ["add", image, "--name", &name, "--memory", "64MiB", "--threads", "4"];
-        let peak = peak(&store(dir, &args));
+        let Measured { out, peak, .. } = tool::measured(&mut store(dir, &args));
+        assert!(out.status.success(), "{}", tool::said(&out));
         assert!(peak <= 128 << 20, "version {version}: {} MiB", peak >> 20);
     }
     for args in [["check", "--memory", "64MiB"], ["gc", "--memory", "64MiB"]] {
-        let peak = peak(&store(dir, &args));
+        let Measured { out, peak, .. } = tool::measured(&mut store(dir, &args));
+        assert!(out.status.success(), "{}", tool::said(&out));
         assert!(peak <= 128 << 20, "{args:?}: {} MiB", peak >> 20);
     }
 }

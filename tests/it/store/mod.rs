@@ -30,14 +30,6 @@ fn json(dir: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&ok(dir, &[args, &["--json"]].concat())).unwrap()
 }
 
-/// The manifest that skopeo sees, after it has verified and copied every blob.
-fn manifest(image: &str, work: &Path) -> String {
-    let to = work.join("copied");
-    let _ = fs::remove_dir_all(&to);
-    tool::run("skopeo", &["copy", "-q", image, &format!("dir:{}", to.display())]);
-    tool::run("skopeo", &["inspect", "--raw", image])
-}
-
 fn digests(dir: &Path) -> Vec<String> {
     let list = json(dir, &["list"]);
     let digest = |image: &Value| image["digest"].as_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::check::{Tools, check};
-use crate::base::testing::tool;
+use crate::base::testing::{needs, tool};
 use crate::format::codec::{Compression, Encoder, decode};
 use crate::format::tar::{EntryKind, Metadata, Writer};
 use crate::model::digest::Digest;
@@ -118,7 +118,9 @@ fn bytes_do_not_depend_on_workers_or_writes() {
         assert!(one == encode(&tar, 1, workers, step), "{workers}");
     }
     assert!(!check(&tar, &one.0, &one.1, &TOOLS).is_empty());
-    assert!(tool("zstd", &["-dc"], Path::new("/"), &one.0) == tar);
+    if needs("zstd") {
+        assert!(tool("zstd", &["-dc"], Path::new("/"), &one.0) == tar);
+    }
 }
 
 /// A library update that changes these changes the digest of every image: say so in CHANGELOG.md.
@@ -152,6 +154,9 @@ fn what_is_inserted_leaves_other_chunks_alone() {
 /// not UTF-8 is in the table.
 #[test]
 fn foreign_archives_come_back_too() {
+    if !needs("tar, mkfifo") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     std::fs::create_dir(at("d")).unwrap();

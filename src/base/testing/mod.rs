@@ -1,7 +1,11 @@
 //! Helpers for tests of several modules.
 
+mod needs;
+
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
+
+pub(crate) use needs::needs;
 
 /// Runs an external program on `input` and returns its output.
 pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &[u8]) -> Vec<u8> {
@@ -12,7 +16,7 @@ pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|e| panic!("{program}: {e}; install it: apt-get install {program}"));
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feed = std::thread::spawn(move || stdin.write_all(&input));

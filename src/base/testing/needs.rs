@@ -1,0 +1,29 @@
+//! The switch for tests that need more than Rust and a C compiler: `RELAYER_TEST_TOOLS=1`.
+//!
+//! tests/it has this file as a module of its own.
+
+/// Whether a test may run these, separated by commas: programs, or `root`.
+///
+/// Without the switch it may not, and this prints why; with the switch it may.
+///
+/// # Panics
+///
+/// With the switch, if one of them is missing.
+pub(crate) fn needs(tools: &str) -> bool {
+    if std::env::var_os("RELAYER_TEST_TOOLS").is_none_or(|value| value != "1") {
+        println!("skipped: needs {tools}; tests/run.sh runs it");
+        return false;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let missing = |tool: &&str| {
+        if *tool == "root" {
+            !rustix::process::geteuid().is_root()
+        } else {
+            !std::env::split_paths(&path).any(|dir| dir.join(tool).is_file())
+        }
+    };
+    if let Some(tool) = tools.split(", ").find(missing) {
+        panic!("this test needs {tool}: run tests/run.sh, or unset RELAYER_TEST_TOOLS");
+    }
+    true
+}
