@@ -21,6 +21,14 @@ if command -v cargo-deny >/dev/null; then
   cargo fetch --quiet --locked
   cargo deny --offline check licenses bans sources
 fi
+# What is published: all that its documents name, and nothing that only a clone can use.
+cargo package --quiet --offline --no-verify --allow-dirty
+packed=$(cargo package --quiet --offline --allow-dirty --list)
+for file in src/lib.rs src/main.rs README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs/ARCHITECTURE.md \
+  docs/report.png examples/split.rs; do
+  grep -qx "$file" <<<"$packed" || { echo "$file is not packed" >&2; exit 1; }
+done
+if grep -E '^(tests|benches|fuzz|\.ci)/' <<<"$packed"; then echo "these are packed" >&2; exit 1; fi
 cargo test --no-run --features store
 $as_root env "PATH=$PATH" RELAYER_TEST_TOOLS=1 cargo test --features store
 # A real image, made on the spot, through every form and codec, judged by umoci.

@@ -174,10 +174,10 @@ fn bombs_are_stopped_early() {
 }
 
 #[test]
-fn a_million_entries_are_no_problem() {
+fn many_entries_are_no_problem() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = Item::dir("d/").bytes();
-    for i in 0..1_000_000 {
+    for i in 0..tool::count(1_000_000, 200_000) {
         bytes.extend(block(format!("d/{i:07}").as_bytes(), b'0', 0, |_| ()));
     }
     bytes.extend([0; 1024]);

@@ -22,6 +22,11 @@ pub fn relayer() -> Command {
     c
 }
 
+/// How often to do something: less where a person waits than in tests/run.sh.
+pub fn count(all: u64, quick: u64) -> u64 {
+    if needs::is_set() { all } else { quick }
+}
+
 /// Runs a tool and gives its standard output; a missing or failing one fails the test.
 pub fn run<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
     ok(Command::new(program).args(args))

@@ -1,5 +1,6 @@
 //! Helpers for tests of several modules.
 
+#[allow(dead_code, reason = "tests/it uses all of it")]
 mod needs;
 
 use std::io::{self, Read, Write};

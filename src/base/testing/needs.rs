@@ -2,6 +2,11 @@
 //!
 //! tests/it has this file as a module of its own.
 
+/// Whether the switch is set.
+pub(crate) fn is_set() -> bool {
+    std::env::var_os("RELAYER_TEST_TOOLS").is_some_and(|value| value == "1")
+}
+
 /// Whether a test may run these, separated by commas: programs, or `root`.
 ///
 /// Without the switch it may not, and this prints why; with the switch it may.
@@ -10,7 +15,7 @@
 ///
 /// With the switch, if one of them is missing.
 pub(crate) fn needs(tools: &str) -> bool {
-    if std::env::var_os("RELAYER_TEST_TOOLS").is_none_or(|value| value != "1") {
+    if !is_set() {
         println!("skipped: needs {tools}; tests/run.sh runs it");
         return false;
     }
