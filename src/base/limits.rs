@@ -69,8 +69,8 @@ pub(crate) const MAX_XZ_MEMORY: u64 = 128 << 20;
 /// containerd); configs have no stated limit and stay far below this.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 8 << 20;
 
-/// Maximum number of indexes, manifests and configs of one input, each counted as often as it is read:
-/// a layout of a thousand images has about three thousand.
+/// Maximum number of indexes, manifests and configs that lead to one image, each counted as often as it
+/// is read.
 pub(crate) const MAX_DOCUMENTS: u64 = 20_000;
 
 /// Maximum bytes of those documents together.

@@ -71,7 +71,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Counts of the documents read so far, which may refer to one another again and again.
+/// Counts of the documents read so far for one image, which may refer to one another again and again.
 #[derive(Debug, Default)]
 pub struct Documents {
     count: AtomicU64,
@@ -80,6 +80,13 @@ pub struct Documents {
 }
 
 impl Documents {
+    /// Begins to count anew, for another image.
+    pub(super) fn reset(&self) {
+        for sum in [&self.count, &self.bytes, &self.values] {
+            sum.store(0, Ordering::Relaxed);
+        }
+    }
+
     fn add(&self, document: &[u8]) -> Result<()> {
         let add = |sum: &AtomicU64, n, most, what| {
             if sum.fetch_add(n, Ordering::Relaxed) + n <= most {

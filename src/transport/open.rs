@@ -160,14 +160,23 @@ impl Place {
         max_size: u64,
     ) -> Result<Opened> {
         if self.transport == Transport::DockerArchive {
-            return docker_archive::open(self.files.as_ref(), tag, max_size, &self.windows)?
+            return docker_archive::open(self.another(), tag, max_size, &self.windows)?
                 .only(platform);
         }
         let mut opened =
-            layout::open(self.files.as_ref(), tag, platform, self.transport)?.only(platform)?;
+            layout::open(self.another(), tag, platform, self.transport)?.only(platform)?;
         let configs: Vec<_> = opened.images.iter().map(|i| Digest::of(&i.config_bytes)).collect();
         self.add_names(&mut opened.names, &configs)?;
         Ok(opened)
+    }
+
+    /// Returns the files, of which another image is to be read: each may have as many documents.
+    fn another(&self) -> &dyn Files {
+        let files = self.files.as_ref();
+        if let Some(documents) = files.documents() {
+            documents.reset();
+        }
+        files
     }
 
     /// Returns a name that selects each image; `None` if there is only one.
@@ -200,7 +209,7 @@ impl Place {
             }
             return Ok((Bundle::unchanged(&opened)?, opened.notes));
         }
-        let (mut bundle, notes) = verbatim::collect(self.files.as_ref(), tag, platform)?;
+        let (mut bundle, notes) = verbatim::collect(self.another(), tag, platform)?;
         let configs: Vec<_> = bundle.listed.iter().map(|listed| listed.config).collect();
         self.add_names(&mut bundle.names, &configs)?;
         Ok((bundle, notes))

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::super::image::{Codec, archive, finish_layout, write_files};
+use super::super::image::{Codec, Image, archive, finish_layout, write_files};
 use super::super::tool;
 use super::super::update::application;
 use super::{digests, json, ok, store};
@@ -87,4 +87,24 @@ fn images_of_one_name_in_one_archive_are_all_kept() {
             ok(dir, &["extract", image["digest"].as_str().unwrap(), "-f", "-o", &at("out.tar")]);
         }
     }
+}
+
+/// Documents are counted for each image: a layout may have as many images as an index.
+#[test]
+fn all_images_of_a_large_layout_are_added() {
+    const IMAGES: usize = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (mut layout, mut roots) = (Vec::new(), Vec::new());
+    for i in 0..IMAGES {
+        let image = Image::new(vec![archive(&[(format!("f{i}"), vec![b'x'; i])])]);
+        let mut root = image.oci_blobs(Codec::Plain, &mut layout);
+        root["annotations"] =
+            serde_json::json!({"org.opencontainers.image.ref.name": format!("app:{i}")});
+        roots.push(root);
+    }
+    finish_layout(&roots, &mut layout);
+    write_files(&dir.join("layout"), &layout);
+    ok(dir, &["add", dir.join("layout").to_str().unwrap()]);
+    assert_eq!(json(dir, &["list"])["images"].as_array().unwrap().len(), IMAGES);
 }
