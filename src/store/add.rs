@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::check::is_damage;
 use super::gaps::GapReader;
 use super::pack::{Packing, header_of};
-use super::packer::{OlderChunk, OlderFile, Packer};
+use super::packer::{OlderChunk, OlderFile, Packer, similarity_keys};
 use super::record::{
     BlobRecipe, BlobRecord, ChunkRuns, Hash, ImageRecord, LayerRecord, PackHeader, TarStep,
     put_step,
@@ -29,7 +29,6 @@ use crate::layers::flatten::{self, Keep};
 use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, CHANGED, Source, SourceReader, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
-use crate::model::fileset::base_name;
 use crate::split::noted_compression;
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, LayerBlob};
@@ -481,23 +480,4 @@ impl<'a> ImageWriter<'a> {
         self.store.db.flush_and_merge()?;
         Ok(moved)
     }
-}
-
-/// Returns the keys of the table `paths` for a file: its path, and its path without digits, since
-/// versions in names change.
-fn similarity_keys(path: &[u8]) -> Vec<[u8; 16]> {
-    let key = |kind: &[u8], bytes: &[u8]| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(kind).update(bytes);
-        let mut key = [0; 16];
-        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        key
-    };
-    let digits = path.iter().any(u8::is_ascii_digit);
-    let mut keys = vec![key(b"path", path)];
-    if digits && !base_name(path).is_empty() {
-        let stem: Vec<u8> = path.iter().copied().filter(|b| !b.is_ascii_digit()).collect();
-        keys.push(key(b"stem", &stem));
-    }
-    keys
 }

@@ -5,7 +5,7 @@
 //! the format.
 //!
 //! Imports `base`, `model`, `format`, `layers`, `transport`, from `plan` the default folder, and from
-//! `split` the compression an image was written with. To know: [`Store`], an open store; [`open::open`],
+//! `split` the compression an image was written with. To know: `Store`, an open store; [`open::open`],
 //! which opens an image of a store, an archive or a layout alike.
 //!
 //! Packs and records are the store's own files. Everything in RocksDB, except `files` and `paths`, is an

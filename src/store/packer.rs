@@ -10,6 +10,7 @@ use super::record::{FULL_PACK, Hash, PackHeader, key, number_of};
 use super::table::Store;
 use crate::base::chunker;
 use crate::base::error::Result;
+use crate::model::fileset::base_name;
 
 /// An older file that is similar to a new one.
 pub(super) struct OlderFile {
@@ -181,4 +182,23 @@ impl<'a> Packer<'a> {
         self.seal();
         self.flush()
     }
+}
+
+/// Returns the keys of the table `paths` for a file: its path, and its path without digits, since
+/// versions in names change.
+pub(super) fn similarity_keys(path: &[u8]) -> Vec<[u8; 16]> {
+    let key = |kind: &[u8], bytes: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind).update(bytes);
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        key
+    };
+    let digits = path.iter().any(u8::is_ascii_digit);
+    let mut keys = vec![key(b"path", path)];
+    if digits && !base_name(path).is_empty() {
+        let stem: Vec<u8> = path.iter().copied().filter(|b| !b.is_ascii_digit()).collect();
+        keys.push(key(b"stem", &stem));
+    }
+    keys
 }

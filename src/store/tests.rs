@@ -196,14 +196,14 @@ fn a_blob_of_other_bytes_is_found_and_replaced() {
     assert!(check(&store, true).unwrap().problems.is_empty());
 }
 
-/// Other bytes from when they are stored on, as a disk that fails gives them.
-struct Fickle {
+/// A source that returns other bytes once they are being stored, like a failing disk.
+struct FailingDisk {
     bytes: Vec<u8>,
     at: usize,
     stored: AtomicBool,
 }
 
-impl ReadAt for Fickle {
+impl ReadAt for FailingDisk {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.bytes.read_exact_at(buf, offset)?;
         let at = (self.at as u64).checked_sub(offset).map(|at| at as usize);
@@ -218,7 +218,7 @@ impl ReadAt for Fickle {
     }
 }
 
-impl Progress for Fickle {
+impl Progress for FailingDisk {
     fn begin(&self, what: &str, _: u64) {
         self.stored.store(what == "store", Ordering::Relaxed);
     }
@@ -237,11 +237,12 @@ fn what_reads_back_otherwise_is_not_added() {
     // In a header, in a large file, in a small one, in the end of the tar.
     for at in [0, 20_000, end - 2500, end - 1] {
         let dir = tempfile::tempdir().unwrap();
-        let fickle = Arc::new(Fickle { bytes: bytes.clone(), at, stored: AtomicBool::new(false) });
-        opened.images[0].layers[0].source = fickle.clone();
+        let disk =
+            Arc::new(FailingDisk { bytes: bytes.clone(), at, stored: AtomicBool::new(false) });
+        opened.images[0].layers[0].source = disk.clone();
         let budget = Budget::new(1 << 24, None);
         let store = Store::open(dir.path(), &budget).unwrap();
-        let e = add(&store, &opened, 9, &*fickle).unwrap_err();
+        let e = add(&store, &opened, 9, &*disk).unwrap_err();
         assert!(e.to_string().contains("the image was not added"), "{at}: {e}");
         assert!(store.image_records().unwrap().is_empty());
         // What is left of the attempt does no harm to the next.
@@ -316,10 +317,10 @@ fn files_of_other_names_are_not_of_the_store() {
     assert!(names.iter().all(|name| dir.path().join("packs").join(name).exists()));
 }
 
-/// Puts a folder where a file is to be, once the work begins.
-struct InTheWay(std::path::PathBuf);
+/// Creates a folder in the place of a file once the work begins.
+struct BlockedPath(std::path::PathBuf);
 
-impl Progress for InTheWay {
+impl Progress for BlockedPath {
     fn begin(&self, _: &str, _: u64) {
         std::fs::create_dir_all(&self.0).unwrap();
     }
@@ -383,9 +384,9 @@ fn a_file_of_packs_that_lost_its_end_is_repaired_and_written_on() {
 fn the_first_failure_is_reported_even_if_cleaning_up_fails_too() {
     let dir = tempfile::tempdir().unwrap();
     drop(filled(dir.path()));
-    let in_the_way = InTheWay(dir.path().join("records/000002"));
+    let blocked = BlockedPath(dir.path().join("records/000002"));
     let budget = Budget::new(1 << 24, None);
-    let e = Store::collect_garbage(dir.path(), packing(), &budget, &in_the_way).unwrap_err();
+    let e = Store::collect_garbage(dir.path(), packing(), &budget, &blocked).unwrap_err();
     assert!(e.to_string().contains("opening ") && e.io_kind().is_some(), "{e}");
 }
 

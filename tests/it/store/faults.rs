@@ -74,7 +74,7 @@ fn nothing_acknowledged_is_lost_by_kill() {
     }
 }
 
-/// Wherever a bit flips: it is found, taken out, and the images are whole when they are added again.
+/// Wherever a bit flips: the damage is found and removed, and the images are complete after they are added again.
 /// `RELAYER_FLIPS` says how often.
 #[test]
 fn a_flipped_bit_is_found_and_repaired() {
