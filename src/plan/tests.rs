@@ -199,7 +199,7 @@ proptest! {
 #[test]
 fn pulls_by_profile_are_near_their_bound() {
     for profile in &PROFILES {
-        for seed in 0..4 {
+        for seed in 0..crate::base::testing::count(4, 1) {
             let pull = pull(&image(seed).plan(for_profile(profile, None)).2, profile);
             println!("{} {:.2} s, at best {:.2} s", profile.name, pull.makespan, pull.bound);
             // Little is left for several unpackers at the end, and who decodes while it loads takes

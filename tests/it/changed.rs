@@ -13,6 +13,7 @@ use relayer::layers::flatten::{self, Keep};
 use relayer::layers::read::LayerContent;
 use relayer::model::content::{Budget, ReadAt, Source};
 use relayer::split::{self, Options};
+#[cfg(feature = "store")]
 use relayer::transport::Reference;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::image::Opened;

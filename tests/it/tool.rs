@@ -12,7 +12,7 @@ use serde_json::Value;
 #[path = "../../src/base/testing/needs.rs"]
 mod needs;
 
-pub(crate) use needs::needs;
+pub(crate) use needs::{count, needs};
 
 /// The binary under test.
 pub fn relayer() -> Command {
@@ -20,11 +20,6 @@ pub fn relayer() -> Command {
     // Temporary files are watched for in the test's own folder.
     c.env_remove("SOURCE_DATE_EPOCH");
     c
-}
-
-/// How often to do something: less where a person waits than in tests/run.sh.
-pub fn count(all: u64, quick: u64) -> u64 {
-    if needs::is_set() { all } else { quick }
 }
 
 /// Runs a tool and gives its standard output; a missing or failing one fails the test.

@@ -1,12 +1,11 @@
 //! Helpers for tests of several modules.
 
-#[allow(dead_code, reason = "tests/it uses all of it")]
 mod needs;
 
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
-pub(crate) use needs::needs;
+pub(crate) use needs::{count, needs};
 
 /// Runs an external program on `input` and returns its output.
 pub(crate) fn tool(program: &str, args: &[&str], dir: &std::path::Path, input: &[u8]) -> Vec<u8> {

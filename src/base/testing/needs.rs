@@ -2,8 +2,13 @@
 //!
 //! tests/it has this file as a module of its own.
 
+/// How often to do something that takes long: `quick` times without the switch.
+pub(crate) fn count(all: u64, quick: u64) -> u64 {
+    if is_set() { all } else { quick }
+}
+
 /// Whether the switch is set.
-pub(crate) fn is_set() -> bool {
+fn is_set() -> bool {
     std::env::var_os("RELAYER_TEST_TOOLS").is_some_and(|value| value == "1")
 }
 
