@@ -1,4 +1,4 @@
-//! alpm: the database of Arch Linux, a folder a package with `desc` and `files`.
+//! alpm, the package database of Arch Linux: one folder per package, with the files `desc` and `files`.
 
 use super::{Claims, ComponentKind, Owner};
 use crate::model::fileset::parent;
@@ -24,7 +24,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     }
 }
 
-/// The lines from a heading to the next blank line.
+/// Returns the lines from a heading to the next blank line.
 fn section<'a>(text: &'a [u8], heading: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     text.split(|b| *b == b'\n')
         .skip_while(move |line| *line != heading)

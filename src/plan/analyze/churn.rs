@@ -1,4 +1,4 @@
-//! Rates of change stated by hand: `PATTERN=RATE`.
+//! Rates of change that the user states: `PATTERN=RATE`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use crate::model::path_pattern::{PathPattern, glob_matcher};
 
 /// A rule of `--churn`.
 ///
-/// A pattern that begins with `/` is a [`PathPattern`]; what it matches becomes a component of its
-/// own. Any other pattern is a glob on names of components, as in `npm:*`.
+/// A pattern that begins with `/` is a [`PathPattern`]; the files that it matches become a component
+/// of their own. Any other pattern is a glob on names of components, as in `npm:*`.
 #[derive(Debug, Clone)]
 pub struct ChurnRule {
     text: String,
@@ -32,14 +32,14 @@ impl FromStr for ChurnRule {
     fn from_str(s: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::malformed(format!(
-                "{s:?} {why}; write PATTERN=RATE, with expected changes a release, as in \
+                "{s:?} {why}; write PATTERN=RATE with the expected changes per release, as in \
                  /opt/model=0.01 or npm:*=0.5"
             ))
         };
         let (pattern, rate) = s.rsplit_once('=').ok_or_else(|| bad("has no rate"))?;
-        let rate: f64 = rate.parse().map_err(|_| bad("has a rate that is no number"))?;
+        let rate: f64 = rate.parse().map_err(|_| bad("has a rate that is not a number"))?;
         if !rate.is_finite() || rate < 0.0 {
-            return Err(bad("has a rate that is not 0 or more"));
+            return Err(bad("has a rate that is negative or not finite"));
         }
         if pattern.is_empty() {
             return Err(bad("has no pattern"));
@@ -49,7 +49,7 @@ impl FromStr for ChurnRule {
         } else {
             glob_matcher(pattern, false).map(Of::Components)
         };
-        let of = of.map_err(|e| bad(&format!("has no good pattern: {e}")))?;
+        let of = of.map_err(|e| bad(&format!("has an invalid pattern: {e}")))?;
         Ok(Self { text: pattern.to_owned(), of, rate })
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_covers_all_below_it_and_a_glob_only_what_it_matches() {
+    fn a_path_matches_everything_below_it_and_a_glob_only_itself() {
         let (owners, notes) = fixture().owners(&["/opt/model=0.01"]);
         assert_eq!(owners[0], "opt/model/a.bin=churn:/opt/model");
         assert_eq!(owners[1], "opt/model/sub/b.bin=churn:/opt/model");

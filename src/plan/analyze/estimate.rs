@@ -1,9 +1,9 @@
-//! How large each file will be when compressed, before anything is compressed.
+//! Estimates the compressed size of each file before anything is compressed.
 //!
-//! Layers are balanced by what a client downloads, so the planner needs compressed sizes; to
-//! compress everything twice would double the work. Instead samples are compressed: of a large
-//! file some windows, of small files that lie together some batches. Which, depends on the file
-//! set alone.
+//! Layers are balanced by the bytes that a client downloads, so the planner needs compressed sizes.
+//! Compressing everything twice would double the work, so only samples are compressed: some windows
+//! of each large file, and some windows of each batch of neighbouring small files. The choice of
+//! samples depends only on the file set.
 
 use std::io::Read;
 
@@ -15,19 +15,20 @@ use crate::base::error::{Context, Error, Result};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeId, InodeKind, display};
 
-/// There is one sample for so many bytes.
+/// Distance between samples, in bytes.
 const STRIDE: u64 = 1 << 20;
-/// Of a large image an eighth is compressed: enough in each sample for zstd to find most of the
-/// repetition it will find.
+/// Denominator of the share of a large image that is compressed. An eighth is enough for zstd to find
+/// most of the repetition in each sample.
 const PART: u64 = 8;
-/// Of a small one more, up to all of it: its layers are small, and errors don't even out.
+/// Minimum number of bytes that are sampled. A larger share of a small image is compressed, up to all
+/// of it, because errors in its few small layers do not average out.
 const ENOUGH: u64 = 64 << 20;
-/// The level whose sizes are to be foretold is 3, the default.
+/// The zstd level whose sizes are estimated: the default.
 const LEVEL: i32 = 3;
-/// A tar header and its padding among others like it, compressed.
+/// Compressed bytes of a tar header and its padding among similar headers.
 pub const HEADER_BYTES: u64 = 44;
-/// In a layer a file is compressed with 2 MiB before it in sight, in a sample with less. Measured
-/// on whole layers against the sum of their samples.
+/// Ratio of a layer's compressed size to the sum of its samples, as measured. In a layer a file is
+/// compressed with 2 MiB of preceding data as context, in a sample with less.
 const CONTEXT_GAIN: f64 = 0.93;
 
 /// Files that are sampled together: a large one alone, or small ones of one component.
@@ -36,7 +37,8 @@ struct Batch<'a> {
     bytes: u64,
 }
 
-/// For each inode, its expected share in bytes of a zstd layer. Runs on the current rayon pool.
+/// Returns the bytes that each inode is expected to take in a zstd layer. Runs on the current rayon
+/// pool.
 ///
 /// # Errors
 /// When a file can't be read.
@@ -69,7 +71,7 @@ fn compressor() -> Result<Compressor<'static>> {
     Ok(Compressor::new(LEVEL)?)
 }
 
-/// All files with content, in the order of components and paths, small ones in batches.
+/// Returns all files with content, in the order of components and paths, small ones in batches.
 fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
     let mut seen = vec![false; set.inodes().len()];
     let mut order: Vec<(u32, InodeId, &FileData)> = Vec::new();
@@ -81,7 +83,7 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
             order.push((analysis.owner[entry.inode as usize], entry.inode, file));
         }
     }
-    // Entries come by path, and the sort is stable.
+    // Entries are sorted by path, and this sort is stable.
     order.sort_by_key(|(owner, ..)| *owner);
     let mut batches: Vec<Batch<'_>> = Vec::new();
     let mut last_owner = None;
@@ -100,7 +102,7 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
     batches
 }
 
-/// Compressed by plain bytes of a batch's samples.
+/// Returns the compression ratio of a batch's samples: compressed by uncompressed bytes.
 fn ratio(
     batch: &Batch<'_>,
     window: u64,
@@ -112,7 +114,7 @@ fn ratio(
     let mut take = |sample: &[u8]| -> Result<()> {
         let done = compressor.compress(sample)?;
         plain += sample.len();
-        // A frame's header and checks would count again and again.
+        // The frame header and checksum would otherwise count once per sample.
         compressed += done.len().saturating_sub(12);
         Ok(())
     };
@@ -120,13 +122,13 @@ fn ratio(
         let windows = file.size.div_ceil(STRIDE);
         let room = file.size - sample.len() as u64;
         for i in 0..windows {
-            // Spread over the whole file, first and last window at its ends.
+            // The windows are spread over the whole file, the first and last at its ends.
             let at = if windows == 1 { room / 2 } else { room / (windows - 1) * i };
             contents.read_at(file, &mut sample, at)?;
             take(&sample)?;
         }
     } else {
-        // From the middle on, so that it is not always the first name.
+        // The sample begins in the middle, so that it is not always the first file.
         let half = batch.bytes / 2;
         let mut before = 0;
         let start = batch.files.iter().position(|(_, f)| {

@@ -1,12 +1,12 @@
-//! What no package owns: big files one by one, the rest by the top of their path.
+//! Files that no package owns: each big file is a component, the others are grouped by folder.
 
 use super::{Claims, ComponentKind};
 use crate::model::fileset::{InodeKind, parent, parts};
 
-/// A file of this size is worth looking at alone.
+/// Minimum size of a file that is a component by itself.
 const BIG: u64 = 1 << 20;
 
-/// Top folders that the operating system fills. Others are taken for the application's.
+/// Top folders that belong to the operating system. Others count as the application's.
 const SYSTEM: [&[u8]; 13] = [
     b"bin", b"boot", b"dev", b"etc", b"lib", b"lib32", b"lib64", b"proc", b"run", b"sbin", b"sys",
     b"usr", b"var",
@@ -37,8 +37,9 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     }
 }
 
-/// The folder that stands for all below it, and whether it is the system's: two parts of the
-/// path, three below `usr/local` and in virtual environments' places (`opt/x/y`), one for `etc`.
+/// Returns the folder by which a file is grouped, and whether it belongs to the system. The folder is
+/// two parts of the path; three below `usr/local` and where virtual environments are (`opt/x/y`), and
+/// one for `etc`.
 fn top(dir: &[u8]) -> (Vec<u8>, bool) {
     let all: Vec<&[u8]> = parts(dir).collect();
     let system = match all.as_slice() {
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn big_files_stand_alone_and_the_rest_goes_by_folder() {
+    fn big_files_are_components_and_the_others_are_grouped_by_folder() {
         let (owners, _) = Fixture::default()
             .file("opt/model.bin", vec![0; BIG as usize])
             .file("opt/small.bin", vec![0; BIG as usize - 1])

@@ -1,4 +1,4 @@
-//! Java archives that no package owns: one component a library, whatever its version.
+//! Java archives that no package owns: one component per library, regardless of the version.
 
 use super::{Claims, ComponentKind};
 use crate::model::fileset::base_name;

@@ -32,7 +32,7 @@ use crate::model::fileset::{
     Entry, FileSet, Inode, InodeKind, base_name, display, join, parent, parts, printable,
 };
 
-/// What sort of thing a component is. The order is that of stability, steadiest first.
+/// The kind of a component, ordered by stability: the kind that changes least comes first.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
@@ -48,46 +48,46 @@ pub enum ComponentKind {
     BigFile,
     /// Files of the application.
     Application,
-    /// Package databases, caches and logs: another content on every build.
+    /// Package databases, caches and logs, whose content differs on every build.
     State,
 }
 
-/// Paths that change together.
+/// A set of files that change together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
-    /// `deb:openssl`, `python:numpy`, `npm:react`, `file:opt/model.bin`, `dir:srv/app`: distinct
-    /// within an analysis.
+    /// Name, such as `deb:openssl`, `python:numpy`, `npm:react`, `file:opt/model.bin` or
+    /// `dir:srv/app`; unique within an analysis.
     pub name: String,
-    /// What it is.
+    /// Kind of component.
     pub kind: ComponentKind,
-    /// Expected changes a release, when something other than the kind's default is known
-    /// (`--churn`, `user.update-interval`).
+    /// Expected changes per release if stated by `--churn` or `user.update-interval`; otherwise the
+    /// kind's default applies.
     pub churn: Option<f64>,
-    /// What earlier images tell; nothing by default.
+    /// Changes counted in earlier images; zero by default.
     pub learned: Learned,
 }
 
 /// How often a component was seen to change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Learned {
-    /// Releases that had it, and a release before that had it too.
+    /// Number of releases that contained it and had a predecessor that contained it too.
     pub seen: u64,
-    /// Those of them in which it was another.
+    /// Number of those releases in which it differed from the predecessor.
     pub changed: u64,
 }
 
 /// The components of a file set.
 #[derive(Debug, Clone, Default)]
 pub struct Analysis {
-    /// Sorted by name; each owns something.
+    /// The components, sorted by name; each owns at least one inode.
     pub components: Vec<Component>,
-    /// For each inode of the file set, its component's index.
+    /// Index of the component that owns each inode of the file set.
     pub owner: Vec<u32>,
-    /// What a user should know: a database that could not be read, a rule that matched nothing.
+    /// Notes for the user, such as a database that could not be read or a rule that matched nothing.
     pub notes: Vec<String>,
 }
 
-/// Finds the components of a file set. `churn` has what the user knows better.
+/// Finds the components of a file set. `churn` has the rates of change that the user states.
 ///
 /// # Errors
 /// When the system fails to read a file; package databases that are not valid give notes instead.
@@ -108,10 +108,10 @@ pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Resul
     claims.finish()
 }
 
-/// Nobody owns it yet.
-const NOBODY: u32 = u32::MAX;
+/// Marks an inode that no component owns yet.
+const UNOWNED: u32 = u32::MAX;
 
-/// Claims in the making.
+/// The assignment of inodes to components while it is computed.
 struct Claims<'a> {
     set: &'a FileSet,
     contents: &'a Contents,
@@ -119,24 +119,24 @@ struct Claims<'a> {
     by_name: BTreeMap<String, u32>,
     owner: Vec<u32>,
     notes: Vec<String>,
-    /// Bytes of texts that may still be read.
+    /// Number of bytes of texts that may still be read.
     texts: u64,
-    /// Parts of listed paths that may still be looked up.
+    /// Number of lookups of path parts that may still be made.
     lookups: u64,
-    /// Notes beyond the first.
+    /// Number of notes beyond the maximum.
     more_notes: u64,
-    /// What the system failed at.
+    /// The first error of the system, as opposed to invalid data in the image.
     failed: Option<Error>,
 }
 
-/// What is known of a component beside its name.
+/// The properties of a component except its name.
 #[derive(Clone, Copy)]
 struct Traits {
     kind: ComponentKind,
     churn: Option<f64>,
 }
 
-/// A component that is made when the first thing is found that belongs to it.
+/// A component that is created when the first inode is assigned to it.
 struct Owner {
     name: String,
     kind: ComponentKind,
@@ -144,7 +144,7 @@ struct Owner {
 }
 
 impl Owner {
-    /// The component of a package; `None` for a name that no package has.
+    /// Returns the component of a package; `None` if the name is too long to be valid.
     fn new(system: &str, package: &[u8], kind: ComponentKind) -> Option<Self> {
         let name = format!("{system}:{}", String::from_utf8_lossy(package));
         (name.len() <= MAX_COMPONENT).then_some(Self { name, kind, id: None })
@@ -158,7 +158,7 @@ impl<'a> Claims<'a> {
             contents,
             components: Vec::new(),
             by_name: BTreeMap::new(),
-            owner: vec![NOBODY; set.inodes().len()],
+            owner: vec![UNOWNED; set.inodes().len()],
             notes: Vec::new(),
             texts: MAX_TEXTS,
             lookups: MAX_LOOKUPS,
@@ -167,7 +167,7 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// The component of this name; made if there is none.
+    /// Returns the component of this name, which is created if it does not exist.
     fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> u32 {
         let next = self.components.len() as u32;
         let components = &mut self.components;
@@ -178,21 +178,21 @@ impl<'a> Claims<'a> {
     }
 
     fn is_free(&self, entry: &Entry) -> bool {
-        self.owner[entry.inode as usize] == NOBODY
+        self.owner[entry.inode as usize] == UNOWNED
     }
 
-    /// Gives an entry to a component unless it has one.
+    /// Assigns an entry to a component unless it already has one.
     fn claim(&mut self, entry: &Entry, component: u32) {
         let owner = &mut self.owner[entry.inode as usize];
-        if *owner == NOBODY {
+        if *owner == UNOWNED {
             *owner = component;
         }
     }
 
-    /// Gives what a package database calls `name` in folder `dir` to a component. Databases may
-    /// name a file through a folder that is a symlink today (`/bin/sh` for `/usr/bin/sh`).
+    /// Assigns the file that a package database lists as `name` in folder `dir` to a component. The
+    /// folder may have become a symlink since (`/bin/sh` for `/usr/bin/sh`).
     fn claim_listed(&mut self, dir: &[u8], name: &[u8], owner: &mut Owner) {
-        // Nothing has a longer path, and to put one together takes time for each name.
+        // Longer paths can't exist, and joining them would cost time for each name.
         if dir.len() + name.len() > 2 * MAX_PATH || !self.afford(1) {
             return;
         }
@@ -212,14 +212,14 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Takes `lookups` from those that are left; false if there are fewer.
+    /// Subtracts `lookups` from those that are left; returns false if there are fewer.
     fn afford(&mut self, lookups: usize) -> bool {
         let left = self.lookups.checked_sub(lookups as u64);
         self.lookups = left.unwrap_or(0);
         left.is_some()
     }
 
-    /// Gives an entry to a component, which is made when it has something.
+    /// Assigns an entry to a component, which is created if necessary.
     fn claim_for(&mut self, entry: &Entry, owner: &mut Owner) {
         if self.is_free(entry) {
             let id = owner.id.unwrap_or_else(|| self.component(&owner.name, owner.kind));
@@ -228,8 +228,8 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// A text of a package system, followed through symlinks; `None`, with a note, when it is too
-    /// large or can't be read, and without one when it is not there.
+    /// Returns a text file of a package system, with symlinks followed. Returns `None` if it does not
+    /// exist, and `None` with a note if it is too large or can't be read.
     fn text(&mut self, path: &[u8]) -> Option<Vec<u8>> {
         let left = self.texts;
         let text = self.read(path, MAX_TEXT.min(left))?;
@@ -237,16 +237,16 @@ impl<'a> Claims<'a> {
         Some(text)
     }
 
-    /// The bytes of a file, followed through symlinks; `None`, with a note, when it is too large
-    /// or can't be read, and without one when it is not there.
+    /// Returns the bytes of a file, with symlinks followed. Returns `None` if it does not exist, and
+    /// `None` with a note if it is too large or can't be read.
     fn read(&mut self, path: &[u8], limit: u64) -> Option<Vec<u8>> {
         let set = self.set;
         let path = set.resolve(path)?;
         let Inode { kind: InodeKind::File(file), .. } = set.get(&path)? else { return None };
-        self.contents.read(file, limit).map_err(|e| self.broken(&path, "is passed over", e)).ok()
+        self.contents.read(file, limit).map_err(|e| self.broken(&path, "is ignored", e)).ok()
     }
 
-    /// Notes what is broken in an image; what this machine fails at is an error.
+    /// Adds a note on invalid data in the image, or records an error of the system.
     fn broken(&mut self, path: &[u8], what: &str, e: Error) {
         self.note(path, &format!("{what}: {e}"));
         if let Err(e) = if_valid::<()>(Err(e)) {
@@ -262,19 +262,19 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// Drops components without anything, sorts the others.
+    /// Drops components that own nothing, and sorts the others.
     fn finish(mut self) -> Result<Analysis> {
         if let Some(e) = self.failed {
             return Err(e);
         }
         if self.lookups == 0 {
             self.notes.push(format!(
-                "its package databases list more than {MAX_LOOKUPS} paths: the rest is grouped by \
-                 folder"
+                "its package databases list more than {MAX_LOOKUPS} paths; files of the other paths \
+                 are grouped by folder"
             ));
         }
         if self.more_notes > 0 {
-            self.notes.push(format!("{} more notes like these", self.more_notes));
+            self.notes.push(format!("{} more notes on package databases", self.more_notes));
         }
         let mut used = vec![false; self.components.len()];
         for owner in &self.owner {
@@ -299,7 +299,8 @@ impl<'a> Claims<'a> {
 /// A release is about a month; `user.update-interval` is stated in days.
 const DAYS_A_RELEASE: f64 = 30.0;
 
-/// The attributes by which image builders name components, as chunkah and rpm-ostree read them.
+/// Assigns files by the attributes in which image builders name components, as chunkah and rpm-ostree
+/// read them.
 fn xattrs(claims: &mut Claims<'_>) {
     let set = claims.set;
     for entry in set.entries() {
@@ -335,7 +336,7 @@ pub(crate) mod fixture {
     use super::*;
     use crate::model::fileset::{FileData, Location, Mtime, Xattrs};
 
-    /// Builds a file set in memory; missing parents are made.
+    /// Builds a file set in memory and creates missing parents.
     #[derive(Default)]
     pub(crate) struct Fixture {
         items: BTreeMap<Vec<u8>, (InodeKind, Option<Xattrs>)>,
@@ -430,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lists_may_cost_is_bounded() {
+    fn the_cost_of_package_lists_is_bounded() {
         // Each line would go through all files; each path through forty links of two thousand parts.
         let mut fixture = Fixture::default()
             .file("v/x.egg-info/top_level.txt", "f\n".repeat(4_000_000))

@@ -1,7 +1,7 @@
 //! npm packages: folders below `node_modules` with a `package.json`.
 //!
-//! A file belongs to the innermost package around it. All copies of a package, whatever their
-//! version, are one component: they change in the same commits of the lock file.
+//! A file belongs to the innermost package around it. All copies of a package, of any version, are one
+//! component, because they change in the same commits of the lock file.
 
 use super::{Claims, ComponentKind};
 use crate::model::fileset::{base_name, parent, parts};
@@ -15,7 +15,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             folders.push(dir);
         }
     }
-    // The deepest first: what is inside another package is no longer free for it.
+    // The deepest packages come first, so that an outer package does not claim their files.
     folders.sort_by_cached_key(|dir| (std::cmp::Reverse(parts(dir).count()), *dir));
     for dir in folders {
         let Some(name) = package(dir) else { continue };
@@ -30,7 +30,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     }
 }
 
-/// The package that a folder holds: `node_modules/NAME` or `node_modules/@SCOPE/NAME`.
+/// Returns the package in a folder: `node_modules/NAME` or `node_modules/@SCOPE/NAME`.
 fn package(dir: &[u8]) -> Option<&[u8]> {
     let up = parent(dir)?;
     if base_name(up) == b"node_modules" {

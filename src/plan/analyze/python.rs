@@ -1,7 +1,7 @@
-//! Python packages, by the lists that installers leave in `*.dist-info/RECORD`, and compiled
-//! modules, which go with their sources.
+//! Python packages, found by the lists of files that installers write to `*.dist-info/RECORD`, and
+//! compiled modules, which are assigned to the component of their source.
 
-use super::{Claims, ComponentKind, NOBODY, Owner};
+use super::{Claims, ComponentKind, Owner, UNOWNED};
 use crate::model::fileset::{base_name, parent};
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
@@ -44,8 +44,8 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     }
 }
 
-/// Gives `X/__pycache__/Y.*.pyc` to the owner of `X/Y.py`: one changes with the other, and
-/// installers that compile list the sources only.
+/// Assigns `X/__pycache__/Y.*.pyc` to the owner of `X/Y.py`: they change together, and installers that
+/// compile list only the sources.
 pub(super) fn claim_bytecode(claims: &mut Claims<'_>) {
     let set = claims.set;
     for entry in set.entries() {
@@ -64,13 +64,13 @@ pub(super) fn claim_bytecode(claims: &mut Claims<'_>) {
         source.extend_from_slice(b".py");
         let Some(i) = set.position(&source) else { continue };
         let owner = claims.owner[set.entries()[i].inode as usize];
-        if owner != NOBODY {
+        if owner != UNOWNED {
             claims.claim(entry, owner);
         }
     }
 }
 
-/// A name as PEP 503 compares it.
+/// Normalises a package name as defined by PEP 503.
 fn normal(name: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(name).chars() {
@@ -83,7 +83,7 @@ fn normal(name: &[u8]) -> String {
     out
 }
 
-/// The first field of a CSV line (RFC 4180), unquoted.
+/// Returns the first field of a CSV line (RFC 4180), unquoted.
 fn first_field(line: &[u8]) -> Option<Vec<u8>> {
     let Some(quoted) = line.strip_prefix(b"\"") else {
         let field = line.split(|b| *b == b',').next()?.trim_ascii_end();
@@ -104,8 +104,8 @@ fn first_field(line: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// A path of RECORD from the root: relative to the folder of packages, absolute, or with `..`
-/// for scripts; `None` when it leaves the root.
+/// Returns a path in RECORD as a path from the root. It may be relative to the folder of packages, with
+/// `..` for scripts, or absolute; `None` if it leaves the root.
 fn join(site: &[u8], path: &[u8]) -> Option<Vec<u8>> {
     let mut kept: Vec<&[u8]> = Vec::new();
     let base: &[u8] = if path.starts_with(b"/") { b"" } else { site };

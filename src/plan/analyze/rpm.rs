@@ -1,7 +1,7 @@
 //! rpm: the SQLite database of Fedora, RHEL 9 and SUSE.
 //!
-//! A row a package, each a header blob as in a package file without its magic: an index of tags
-//! (<https://rpm-software-management.github.io/rpm/manual/format_header.html>), all numbers big
+//! Each row is a package: a header blob as in a package file, but without its magic. It is an index of
+//! tags (<https://rpm-software-management.github.io/rpm/manual/format_header.html>), all numbers big
 //! endian. The component is the source package.
 
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ use crate::base::temporary::TemporaryFolder;
 use crate::model::content::Contents;
 use crate::model::fileset::{FileSet, Inode, InodeKind};
 
-/// Where its database lies.
+/// Paths of the database.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 
 const NAME: u32 = 1000;
@@ -36,7 +36,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             if claims.set.position(&path(old)).is_some() {
                 claims.note(
                     &path(old),
-                    "is an rpm database of an old format, which is not read: its files are \
+                    "is an rpm database of an old format, which relayer can't read; its files are \
                      grouped by folder",
                 );
             }
@@ -51,7 +51,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             broken += usize::from(claim_package(claims, header).is_none());
         });
         if let Err(e) = read {
-            claims.broken(&database, "is not read to its end", e);
+            claims.broken(&database, "can't be read completely", e);
         }
         if broken > 0 {
             claims.note(&database, &format!("has {broken} entries that can't be read"));
@@ -59,7 +59,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     }
 }
 
-/// Gives each header blob to `take`. The database is copied out, with what is still in its
+/// Passes each header blob to `take`. The database is copied to a temporary file together with its
 /// write-ahead log.
 fn headers(
     set: &FileSet,
@@ -108,7 +108,7 @@ fn headers(
     Ok(())
 }
 
-/// Instructions of SQLite's machine from one look at how many there were to the next.
+/// Number of SQLite instructions between two checks of the limit.
 const STEP: u64 = 10_000;
 
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
@@ -116,8 +116,8 @@ fn sql(e: rusqlite::Error) -> Error {
     Error::malformed(format!("SQLite: {e}"))
 }
 
-/// Opens a database that may be anything: its schema comes with the image, and nothing in it may
-/// run, nor take memory without end.
+/// Opens an untrusted database. Its schema comes with the image, so nothing in it may run code or take
+/// unbounded memory.
 fn connect(path: &std::path::Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -132,10 +132,10 @@ fn connect(path: &std::path::Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Whether `Packages` is a table whose pages hold the blobs. A view, a virtual table or a generated
-/// column would be a program that the image brings along.
+/// Whether `Packages` is an ordinary table that contains the blobs. A view, a virtual table or a
+/// generated column would be a program supplied by the image.
 fn is_plain(connection: &Connection) -> rusqlite::Result<bool> {
-    // What SQLite made of the schema, and not what that says of itself.
+    // This asks SQLite how it parsed the schema, instead of trusting the schema's own text.
     let table = "SELECT 1 FROM pragma_table_list('Packages') \
                  WHERE schema = 'main' AND type = 'table'";
     let column = "SELECT 1 FROM pragma_table_xinfo('Packages') WHERE name = 'blob' AND hidden = 0";
@@ -157,7 +157,7 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The times that the database in `folder` records of files, by path.
+/// Returns the modification times that the database in `folder` records for files, with their paths.
 ///
 /// # Errors
 /// When the database can't be read.

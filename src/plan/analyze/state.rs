@@ -1,7 +1,7 @@
-//! Files that differ on every build although nothing else does.
+//! Files that differ on every build even if nothing else does.
 //!
-//! They belong to no package: in a layer with one they would change its digest every time. They
-//! are few and small, and go on top.
+//! They are assigned to no package, because they would change the digest of its layer on every build.
+//! They are few and small, and go into the top layer.
 
 use super::{Claims, ComponentKind};
 use crate::base::error::Result;
@@ -21,8 +21,8 @@ const FOLDERS: [(&[u8], &str); 10] = [
     (b"var/log", "logs"),
 ];
 
-/// Single files: the linker's cache has the order of installation, the backups of `useradd` and
-/// `shadow` the day of a change.
+/// Single files: the linker's cache depends on the order of installation, the backups of `useradd` and
+/// `shadow` contain the day of a change.
 const FILES: [&[u8]; 8] = [
     b"etc/ld.so.cache",
     b"etc/passwd-",
@@ -34,19 +34,19 @@ const FILES: [&[u8]; 8] = [
     b"etc/.pwd.lock",
 ];
 
-/// In folders of Python packages: RECORD lists files in another order, uv notes times.
+/// Files in folders of Python packages: the order of RECORD varies, and uv records times.
 const PYTHON: [&[u8]; 2] = [b"RECORD", b"uv_cache.json"];
-/// npm's list of what it installed.
+/// npm's list of installed packages.
 const NPM: &[u8] = b".package-lock.json";
 
 /// Of those, folders and names of what nobody misses: `--drop-noise`.
 const NOISE_FOLDERS: [&[u8]; 2] = [b"var/log", b"var/cache"];
 const NOISE_FILES: [&[u8]; 1] = [b"uv_cache.json"];
 
-/// Takes logs and caches out of a file set; gives how many files that were. Directories stay.
+/// Removes logs and caches from a file set and returns their number. Directories stay.
 ///
 /// # Errors
-/// None in a file set that is sound.
+/// None for a valid file set.
 pub fn drop_noise(set: &mut FileSet) -> Result<u64> {
     let noise = |entry: &Entry| {
         let below = |dir: &&[u8]| {
