@@ -1,10 +1,10 @@
-//! Secrets in an image's config: environment, labels, commands, and the history of how it was
-//! built, which has the values of `ARG` and `ENV` and whole `RUN` lines.
+//! Finds secrets in an image's config: in environment, labels, commands, and the build history, which
+//! contains the values of `ARG` and `ENV` and whole `RUN` lines.
 
 use serde_json::Value;
 
 use super::Secret;
-use super::names::{is_telling, pair};
+use super::names::{pair, suggests_secret};
 use super::patterns::{Hit, Patterns, addresses, is_secret};
 use crate::model::oci::Config;
 
@@ -42,15 +42,15 @@ pub(crate) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {
     secrets
 }
 
-/// Goes through all texts below a value. How deep that is, the parser of JSON has limited.
+/// Visits all texts below a value. The JSON parser has limited the depth.
 fn walk(place: &str, value: &Value, add: &mut impl FnMut(String, &str)) {
     match value {
         Value::String(text) => match text.split_once('=') {
-            // The variable's name says more than its number.
+            // The variable's name is more helpful than its position.
             Some((name, _)) if place.ends_with(".Env") => add(format!("{place} {name}"), text),
             _ => add(place.to_owned(), text),
         },
-        // A command is one text, whose words belong together.
+        // A command is searched as one text, because its words belong together.
         Value::Array(list) if !place.ends_with(".Env") && list.iter().all(Value::is_string) => {
             let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
             add(place.to_owned(), &words.join(" "));
@@ -69,7 +69,7 @@ fn walk(place: &str, value: &Value, add: &mut impl FnMut(String, &str)) {
     }
 }
 
-/// The same text with its secrets as `***`.
+/// Returns the text with each secret replaced by `***`.
 pub(crate) fn redact(text: &str, patterns: &Patterns) -> String {
     let mut out = String::new();
     let mut at = 0;
@@ -82,7 +82,7 @@ pub(crate) fn redact(text: &str, patterns: &Patterns) -> String {
     out
 }
 
-/// The secrets in a line of the config, in order, none within another.
+/// Returns the secrets in a text of the config, in order and without overlaps.
 fn find(patterns: &Patterns, text: &str) -> Vec<Hit> {
     let bytes = text.as_bytes();
     let mut hits = patterns.find(bytes);
@@ -91,7 +91,7 @@ fn find(patterns: &Patterns, text: &str) -> Vec<Hit> {
     hits.sort_by_key(|hit| (hit.at.start, std::cmp::Reverse(hit.at.end)));
     let mut end = 0;
     hits.retain(|hit| {
-        // All hits end where a character does: those of patterns are ASCII.
+        // All hits end at a character boundary, since those of patterns are ASCII.
         let is = hit.at.start >= end && text.get(hit.at.clone()).is_some();
         end = if is { hit.at.end } else { end };
         is
@@ -99,11 +99,11 @@ fn find(patterns: &Patterns, text: &str) -> Vec<Hit> {
     hits
 }
 
-/// `NAME=value`, `--password value`, `Bearer value`.
+/// Finds secrets in `NAME=value`, `--password value` and `Bearer value`.
 fn assignments(text: &str) -> Vec<Hit> {
     let mut hits = Vec::new();
     let mut before = "";
-    // A variable alone may have blanks in its value.
+    // The value of a single variable may contain spaces.
     let alone = text.split_once('=').is_some_and(|(name, value)| {
         !name.contains(char::is_whitespace) && !value.contains('=') && !value.starts_with("--")
     });
@@ -115,10 +115,10 @@ fn assignments(text: &str) -> Vec<Hit> {
             hits.push(Hit { rule: "secret-in-config", at: at..at + value.len() });
         };
         if let Some((key, value)) = pair(word.as_bytes()) {
-            if is_telling(key, value) {
+            if suggests_secret(key, value) {
                 hit(value);
             }
-        } else if before.starts_with("--") && is_telling(before.as_bytes(), word.as_bytes())
+        } else if before.starts_with("--") && suggests_secret(before.as_bytes(), word.as_bytes())
             || before.eq_ignore_ascii_case("bearer") && word.len() >= 16
         {
             let value = word.trim_matches(['"', '\'']);

@@ -1,38 +1,38 @@
-//! Secrets that are known by the file they are in: the files in which clients keep logins, and where
-//! in them. A file of such a name without a login in it is no secret.
+//! Finds secrets by the name of their file: the table lists the files in which clients store logins,
+//! and where in the file the login is. Such a file without a login is not a secret.
 
 use super::patterns::{Hit, addresses, is_secret, lone_word};
 use crate::model::fileset::{base_name, parts};
 
-/// Where in a file the secret is.
+/// The place of a secret in a file.
 enum Look {
-    /// The value of one of these keys, in lower case; lines of `key = value` or `key: value`, or
-    /// JSON.
+    /// The value of one of these keys, given in lower case, in lines of `key = value` or `key: value`
+    /// or in JSON.
     Keys(&'static [&'static str]),
-    /// The value of every key that speaks of secrets.
-    Telling,
-    /// Passwords in addresses.
+    /// The value of every key whose name suggests a secret.
+    SecretKeys,
+    /// Passwords in URLs.
     Addresses,
     /// The word after `password`, as in `.netrc`.
     AfterPassword,
     /// `<password>…</password>`.
     Element,
-    /// The file is one word.
+    /// The whole file, if it is one word.
     Word,
-    /// A password's hash in the second field.
+    /// A password hash in the second field.
     Hash,
-    /// The file is nothing else.
+    /// The whole file.
     All,
 }
 
 struct Rule {
     name: &'static str,
-    /// Ends of paths, in whole parts: `*` stands for any beginning or end of the last part.
+    /// Suffixes of paths, in whole parts; `*` stands for any prefix or suffix of the last part.
     files: &'static [&'static str],
     looks: &'static [Look],
 }
 
-use Look::{Addresses, AfterPassword, All, Element, Hash, Keys, Telling, Word};
+use Look::{Addresses, AfterPassword, All, Element, Hash, Keys, SecretKeys, Word};
 
 const RULES: [Rule; 25] = {
     const fn r(name: &'static str, files: &'static [&'static str], looks: &'static [Look]) -> Rule {
@@ -87,14 +87,14 @@ const RULES: [Rule; 25] = {
             ],
             &[All],
         ),
-        r("dotenv", &[".env", ".env.*", "*.env", "*.tfvars"], &[Telling, Addresses]),
+        r("dotenv", &[".env", ".env.*", "*.env", "*.tfvars"], &[SecretKeys, Addresses]),
         r("cargo-token", &[".cargo/credentials", ".cargo/credentials.toml"], &[Keys(&["token"])]),
         r("github-token", &["gh/hosts.yml"], &[Keys(&["oauth_token"])]),
         r("terraform-token", &["credentials.tfrc.json", ".terraformrc"], &[Keys(&["token"])]),
         r("composer-auth", &["composer/auth.json"], &[All]),
         r("gem-key", &[".gem/credentials"], &[Keys(&["rubygems_api_key"])]),
         r("maven-password", &[".m2/settings.xml"], &[Element]),
-        r("gradle-password", &[".gradle/gradle.properties"], &[Telling]),
+        r("gradle-password", &[".gradle/gradle.properties"], &[SecretKeys]),
         r("database-password", &[".pgpass"], &[All]),
         r("database-password", &[".my.cnf"], &[Keys(&["password"])]),
         r("password-hash", &["etc/shadow", "etc/shadow-", ".htpasswd"], &[Hash]),
@@ -125,10 +125,10 @@ const RULES: [Rule; 25] = {
     ]
 };
 
-/// What a file of this path is read for; an index for [`look`]. A file may be of several sorts.
+/// Returns the rules that apply to a file of this path, as indexes for [`look`].
 pub(super) fn rules_for(path: &[u8]) -> Vec<usize> {
     let name = base_name(path);
-    // What shows the form of a file, and key stores that hold public certificates.
+    // Excludes examples of files, and key stores that hold public certificates.
     let sample = [&b".example"[..], b".sample", b".template", b".tmpl", b".dist", b".pub"];
     if sample.iter().any(|end| name.ends_with(end))
         || [&b"cacert"[..], b"trust"].iter().any(|part| super::patterns::contains(name, part))
@@ -156,7 +156,7 @@ fn matches(path: &[u8], pattern: &[u8]) -> bool {
     parts(pattern).rev().all(&mut same)
 }
 
-/// The secrets in a file that rule number `rule` fits.
+/// Returns the secrets in a file to which rule number `rule` applies.
 pub(super) fn look(rule: usize, text: &[u8]) -> Vec<Hit> {
     let Rule { name, looks, .. } = &RULES[rule];
     let mut hits = Vec::new();
@@ -167,7 +167,7 @@ pub(super) fn look(rule: usize, text: &[u8]) -> Vec<Hit> {
                 let last = lower.rsplit(|b| b":/.".contains(b)).next().unwrap_or_default();
                 keys.iter().any(|k| k.as_bytes() == last)
             }),
-            Telling => tell(text),
+            SecretKeys => secret_values(text),
             Addresses => addresses(text).into_iter().map(|hit| hit.at).collect(),
             AfterPassword => after_password(text),
             Element => elements(text),
@@ -182,8 +182,8 @@ pub(super) fn look(rule: usize, text: &[u8]) -> Vec<Hit> {
     hits
 }
 
-/// A text that one of these rules was meant for, if nothing in it can be read as settings. Somebody who
-/// deleted such a file had a reason, and that it is harmless can't be told.
+/// Returns the whole text as a hit if one of these rules is for logins and no settings can be found in
+/// the text. Somebody deleted such a file for a reason, and nothing shows that it is harmless.
 pub(super) fn unread_login(rules: &[usize], text: &[u8]) -> Option<Hit> {
     let at = span(text, text.trim_ascii());
     let is_login =
@@ -194,7 +194,7 @@ pub(super) fn unread_login(rules: &[usize], text: &[u8]) -> Option<Hit> {
 
 type Spans = Vec<std::ops::Range<usize>>;
 
-/// Where a part of a text lies in it.
+/// Returns the range of a part of a text.
 fn span(text: &[u8], part: &[u8]) -> std::ops::Range<usize> {
     let start = part.as_ptr() as usize - text.as_ptr() as usize;
     start..start + part.len()
@@ -204,19 +204,19 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| !l.starts_with(b"#"))
 }
 
-/// The values of the keys that are wanted and that are secrets.
+/// Returns the values of `wanted` keys that are secrets.
 fn valued(text: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Spans {
     let found = pairs(text).into_iter().filter(|(key, value)| wanted(key) && is_secret(value));
     found.map(|(_, value)| span(text, value)).collect()
 }
 
-/// The values of keys that speak of secrets.
-pub(super) fn tell(text: &[u8]) -> Spans {
-    let found = pairs(text).into_iter().filter(|(key, value)| is_telling(key, value));
+/// Returns the values of keys whose name suggests a secret.
+pub(super) fn secret_values(text: &[u8]) -> Spans {
+    let found = pairs(text).into_iter().filter(|(key, value)| suggests_secret(key, value));
     found.map(|(_, value)| span(text, value)).collect()
 }
 
-/// Keys and values of a text of lines, or of a JSON document.
+/// Returns the keys and values of a text of lines, or of a JSON document.
 fn pairs(text: &[u8]) -> Vec<(&[u8], &[u8])> {
     if matches!(text.trim_ascii_start().first(), Some(b'{')) {
         return json_pairs(text);
@@ -224,7 +224,7 @@ fn pairs(text: &[u8]) -> Vec<(&[u8], &[u8])> {
     lines(text).filter_map(pair).collect()
 }
 
-/// `key = "value"`, `key: value`, `export KEY=value`, `"key": "value",`.
+/// Parses `key = "value"`, `key: value`, `export KEY=value` or `"key": "value",`.
 pub(super) fn pair(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = line.strip_prefix(b"export ").or(line.strip_prefix(b"- ")).unwrap_or(line);
     let equals = line.iter().position(|b| *b == b'=');
@@ -250,7 +250,7 @@ pub(super) fn pair(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&line[a..b], &rest[c..d]))
 }
 
-/// `"key": "value"` at any depth. What is between two quotes is a key when a colon and a text
+/// Finds `"key": "value"` at any depth. A quoted text is a key if a colon and another quoted text
 /// follow.
 fn json_pairs(text: &[u8]) -> Vec<(&[u8], &[u8])> {
     let mut strings: Vec<std::ops::Range<usize>> = Vec::new();
@@ -308,7 +308,7 @@ fn hashes(text: &[u8]) -> Spans {
     fields.filter(is).map(|field| span(text, field)).collect()
 }
 
-/// Words of keys whose values are secrets; of two, one after the other.
+/// Words in the names of keys whose values are secrets; two words must follow each other.
 const TELLING: [&[&str]; 18] = [
     &["password"],
     &["passwd"],
@@ -330,7 +330,7 @@ const TELLING: [&[&str]; 18] = [
     &["account", "key"],
 ];
 
-/// Last words of keys that speak about a secret and do not hold it.
+/// Last words of keys that describe a secret but do not contain it.
 const ABOUT: [&str; 28] = [
     "file",
     "path",
@@ -363,7 +363,7 @@ const ABOUT: [&str; 28] = [
 ];
 
 /// Whether a variable of this name and value holds a secret.
-pub(super) fn is_telling(key: &[u8], value: &[u8]) -> bool {
+pub(super) fn suggests_secret(key: &[u8], value: &[u8]) -> bool {
     let key = words(key);
     let has = |wanted: &&[&str]| key.windows(wanted.len()).any(|w| *w == **wanted);
     let path = value.starts_with(b"/") || value.starts_with(b"./");
@@ -374,7 +374,7 @@ pub(super) fn is_telling(key: &[u8], value: &[u8]) -> bool {
         && !super::patterns::contains(value, b"://")
 }
 
-/// The words of `AWS_SECRET_ACCESS_KEY`, `npm-token`, `apiKey`, in lower case.
+/// Returns the words of a name such as `AWS_SECRET_ACCESS_KEY`, `npm-token` or `apiKey`, in lower case.
 fn words(key: &[u8]) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = b' ';
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_found_where_their_clients_keep_them() {
+    fn logins_are_found_where_their_clients_store_them() {
         for (path, text, rule, value) in [
             ("root/.npmrc", "a=b\n//r.invalid/:_authToken=CORPUS-1\n", "npm-token", "CORPUS-1"),
             (".netrc", "machine h\n login u\n password hunter22\n", "netrc", "hunter22"),
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_that_name_without_a_login_are_none() {
+    fn files_of_that_name_without_a_login_are_not_secrets() {
         for (path, text) in [
             ("root/.npmrc", "registry=https://r.invalid/\n_authToken=${NPM_TOKEN}\n; comment\n"),
             ("root/.docker/config.json", r#"{"auths":{"h":{}},"credsStore":"ecr-login"}"#),
@@ -461,12 +461,12 @@ mod tests {
     }
 
     #[test]
-    fn names_of_variables_tell() {
+    fn names_of_variables_suggest_secrets() {
         for telling in ["AWS_SECRET_ACCESS_KEY", "npmToken", "db.password", "API_KEY", "X_PASSWD"] {
-            assert!(is_telling(telling.as_bytes(), b"hunter22"), "{telling}");
+            assert!(suggests_secret(telling.as_bytes(), b"hunter22"), "{telling}");
         }
         for not in ["GPG_KEY", "AWS_ACCESS_KEY_ID", "TOKEN_FILE", "KEYBOARD", "SECRETARY", "PATH"] {
-            assert!(!is_telling(not.as_bytes(), b"hunter22"), "{not}");
+            assert!(!suggests_secret(not.as_bytes(), b"hunter22"), "{not}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Secrets that are known by how they are written, wherever they stand: private keys, the
-//! tokens of services that begin them alike, addresses with a password.
+//! Finds secrets by their form, in any file: private keys, tokens of services that use a fixed prefix,
+//! and URLs with a password.
 //!
-//! First bytes are found by one automaton, and what follows is checked by hand in a bounded
-//! stretch, so that the time is linear in the text whatever the text is.
+//! One automaton finds the prefixes. A bounded number of bytes after each is then checked by hand, so
+//! that the time is linear in the length of any text.
 
 use std::ops::Range;
 
@@ -13,16 +13,17 @@ use crate::base::error::{Error, Result};
 /// A secret in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hit {
-    /// What sort of secret it is.
+    /// Name of the rule.
     pub(super) rule: &'static str,
-    /// Where its bytes are.
+    /// Range of its bytes in the text.
     pub(super) at: Range<usize>,
 }
 
-/// No pattern looks further ahead than this: a private key of 8,192 bits fits.
+/// Maximum number of bytes that a pattern checks: enough for a private key of 8,192 bits.
 pub(super) const REACH: usize = 8 << 10;
 
-/// A service's token: after `start` come `least` to `most` bytes of its alphabet, not one more.
+/// The form of a service's token: `start`, then `least` to `most` bytes of its alphabet, and no further
+/// byte of it.
 struct Token {
     rule: &'static str,
     start: &'static str,
@@ -62,8 +63,8 @@ fn hex(b: u8) -> bool {
 
 const ANY: usize = 400;
 
-/// As the services document them, or as their own secret scanning has them. Keys that are meant
-/// to be public in web pages (Google's `AIza`, Stripe's `pk_`) are not secrets.
+/// The tokens as the services document them, or as their own secret scanning matches them. Keys that
+/// are meant to be public in web pages (Google's `AIza`, Stripe's `pk_`) are not secrets.
 const TOKENS: [Token; 37] = {
     const fn t(
         rule: &'static str,
@@ -111,7 +112,7 @@ const TOKENS: [Token; 37] = {
         t("azure-key", "AccountKey=", base64, 86, 90),
         t("azure-key", "SharedAccessKey=", base64, 43, 90),
         t("private-key", "PuTTY-User-Key-File-", |b| b.is_ascii_digit(), 1, 1),
-        // Checked by `private_key`; the alphabet is not asked.
+        // Checked by `private_key`, which does not use the alphabet.
         t("private-key", PEM, word, 0, 0),
     ]
 };
@@ -128,7 +129,7 @@ impl Patterns {
             .map_err(|e| Error::unsupported(format!("the patterns of secrets: {e}")))
     }
 
-    /// All secrets in a text, in its order.
+    /// Returns all secrets in a text, in order.
     pub(super) fn find(&self, text: &[u8]) -> Vec<Hit> {
         let mut hits: Vec<Hit> = Vec::new();
         for found in self.0.find_iter(text) {
@@ -139,7 +140,7 @@ impl Patterns {
                 PEM => private_key(rest),
                 _ => token.check(before, rest),
             };
-            // A key's body may look like anything.
+            // The body of a key may look like any token.
             let inside = hits.last().is_some_and(|h| found.start() < h.at.end);
             if let Some(len) = len.filter(|_| !inside) {
                 hits.push(Hit { rule: token.rule, at: found.start()..found.end() + len });
@@ -149,8 +150,8 @@ impl Patterns {
     }
 }
 
-/// Passwords in addresses. In source code nearly all of them are examples, so only texts that are
-/// made to hold them are asked.
+/// Returns the passwords in URLs. In source code nearly all of them are examples, so this is only used
+/// for texts that are meant to contain them.
 pub(super) fn addresses(text: &[u8]) -> Vec<Hit> {
     let places = memchr::memmem::find_iter(text, b"://").map(|i| i + 3);
     let found = places.filter_map(|start| {
@@ -161,25 +162,25 @@ pub(super) fn addresses(text: &[u8]) -> Vec<Hit> {
 }
 
 impl Token {
-    /// The length of what follows the token's start, if it is one.
+    /// Returns the length of the bytes after the token's start, if it is a token.
     fn check(&self, before: Option<u8>, rest: &[u8]) -> Option<usize> {
         if before.is_some_and(|b| b.is_ascii_alphanumeric()) {
             return None;
         }
         let len = run(&rest[..rest.len().min(self.most + 1)], self.alphabet);
         let fits = (self.least..=self.most).contains(&len);
-        // What people write in place of a token: `ghp_xxxxxxxx`, `AKIAIOSFODNN7EXAMPLE`.
+        // Placeholders for a token: `ghp_xxxxxxxx`, `AKIAIOSFODNN7EXAMPLE`.
         let real = self.least == 1 || varied(&rest[..len]) && !rest[..len].ends_with(b"EXAMPLE");
         (fits && real).then_some(len)
     }
 }
 
-/// How many bytes of an alphabet a text begins with.
+/// Returns the number of bytes of an alphabet at the start of a text.
 fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
     text.iter().position(|b| !alphabet(*b)).unwrap_or(text.len())
 }
 
-/// Whether a text has as many different bytes as secrets have.
+/// Whether a text has as many different bytes as secrets usually have.
 fn varied(text: &[u8]) -> bool {
     let mut seen = [false; 256];
     for b in text {
@@ -188,8 +189,8 @@ fn varied(text: &[u8]) -> bool {
     seen.iter().filter(|s| **s).count() >= 8
 }
 
-/// The length of a private key after `-----BEGIN `. Names of keys without one, as in programs
-/// that read keys, have no body.
+/// Returns the length of a private key after `-----BEGIN `. A header without a body, as in programs
+/// that read keys, is not a key.
 fn private_key(rest: &[u8]) -> Option<usize> {
     let name = run(rest, |b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b' ');
     let kind = rest[..name].strip_suffix(b" BLOCK").unwrap_or(&rest[..name]);
@@ -198,9 +199,9 @@ fn private_key(rest: &[u8]) -> Option<usize> {
         return None;
     }
     let start = rest.len() - body.len();
-    // Whatever has dashes next ends the body, so that many beginnings don't share one.
+    // The next dashes end the body, so that many headers can't share one body.
     let end = memchr::memmem::find(body, b"-----");
-    // Headers of old forms (`Proc-Type: 4,ENCRYPTED`) stand before the body.
+    // Old formats have headers before the body (`Proc-Type: 4,ENCRYPTED`).
     let within = &body[..end.unwrap_or(body.len())];
     let mut at = 0;
     while at < within.len() {
@@ -217,12 +218,12 @@ fn private_key(rest: &[u8]) -> Option<usize> {
     None
 }
 
-/// The password in an address after `://`, as in `user:password@host`.
+/// Returns the password in a URL after `://`, as in `user:password@host`.
 fn password(rest: &[u8]) -> Option<Range<usize>> {
     let user = run(rest, |b| b.is_ascii_graphic() && !b"/@?#\"'`<>:(){}[]\\".contains(&b));
     let start = user + 1;
     if rest.get(user) == Some(&b'@') {
-        // A token alone, as `https://TOKEN@host`.
+        // A token without a user name, as in `https://TOKEN@host`.
         return (user >= 20 && varied(&rest[..user])).then_some(0..user);
     }
     if rest.get(user) != Some(&b':') {
@@ -234,11 +235,11 @@ fn password(rest: &[u8]) -> Option<Range<usize>> {
     is.then_some(start..start + len)
 }
 
-/// What stands in place of a secret begins so, and goes on in small letters: `change_me`.
+/// Prefixes of placeholders, which continue in lower-case letters: `change_me`.
 const FILLERS: [&str; 8] =
     ["change", "your", "example", "placeholder", "redacted", "replace", "insert", "xxx"];
 
-/// Or is made of these words alone: `secret`, `my-password`, `no token`.
+/// Words of which other placeholders consist: `secret`, `my-password`, `no token`.
 const FILLER_WORDS: [&str; 31] = [
     "a",
     "access",
@@ -273,7 +274,7 @@ const FILLER_WORDS: [&str; 31] = [
     "value",
 ];
 
-/// Whether a value that is called a password or token is one, and not what stands in its place.
+/// Whether a value given as a password or token is a real one, and not a placeholder.
 pub(super) fn is_secret(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     if value.len() < 4 {
@@ -296,7 +297,8 @@ pub(super) fn contains(text: &[u8], what: &[u8]) -> bool {
     memchr::memmem::find(text, what).is_some()
 }
 
-/// A text that is one word and may be a token: long enough, printable, and no path or address.
+/// Returns the range of a text that is one word and may be a token: long enough, printable, and not a
+/// path or URL.
 pub(super) fn lone_word(text: &[u8]) -> Option<Range<usize>> {
     let start = text.len() - text.trim_ascii_start().len();
     let value = text.trim_ascii();
@@ -320,10 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_known_by_their_start_length_and_alphabet() {
+    fn tokens_are_recognised_by_prefix_length_and_alphabet() {
         let github = format!("ghp_{}", "0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX");
         assert_eq!(rules(&format!("t={github};")), [("github-token", &*github)]);
-        // Put together here so that nobody's scanner takes the test for a leak.
+        // Concatenated here, so that secret scanners do not report the test as a leak.
         let aws = format!("AKIA{}", "Z3MPLEKEY4TEST5Q");
         assert_eq!(rules(&format!("id: {aws}\n")), [("aws-access-key", &*aws)]);
         for none in [
