@@ -71,7 +71,7 @@ fn a_drivers_marks_hide_nothing_but_what_they_hid() {
     let image = Image::new(vec![layer(&base), layer(&upper)]);
     let said = shown_alike(&image, &[]);
     assert!(said.contains("storage drivers are left out"), "{said}");
-    assert!(said.contains("trusted.overlay.opaque of 2 entries"), "{said}");
+    assert!(said.contains("trusted.overlay.opaque on 2 entries"), "{said}");
     let json = shown_alike(&image, &["--json"]);
     assert!(json.contains("\"notes\"") && json.contains("trusted.overlay.impure on 1 entry"));
 }
