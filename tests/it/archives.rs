@@ -187,6 +187,7 @@ fn through_every_command(i: &str, codec: Option<Codec>) {
     if Path::new(i).is_file() {
         let mut split = relayer();
         split.args(["split", "-", "-o", &at("pipe.tar")]).stdin(Stdio::piped());
+        split.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = split.spawn().unwrap();
         child.stdin.take().unwrap().write_all(&fs::read(i).unwrap()).unwrap();
         assert!(child.wait().unwrap().success());
