@@ -217,7 +217,7 @@ fn broken_layouts_are_refused() {
     case(&f, "a manifest of another shape", "manifest");
     for (media_type, fragment) in [
         ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
-        ("text/plain", "no image layer"),
+        ("text/plain", "not that of an image layer"),
     ] {
         let mut f = good();
         edit(&mut f, is_manifest, |m| m["layers"][1]["mediaType"] = media_type.into());
