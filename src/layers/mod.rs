@@ -1,8 +1,8 @@
 //! Conversion of layers to a file set, and of a file set to layers.
 //!
-//! Imports `base`, `model` and `format`. To know: [`read::read_layer`], one blob to its changeset;
-//! [`flatten::flatten`], changesets to what a client would show; [`encode::encode`], parts of a file set
-//! to tar, digests and blobs.
+//! May import `transport` and what lies below it. To know: [`flatten::read`], which reads all layers of an
+//! image and flattens them; [`tree`], the rules of that; [`encode::encode`], parts of a file set to tar,
+//! digests and blobs.
 
 pub mod changeset;
 pub mod encode;

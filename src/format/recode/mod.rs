@@ -11,7 +11,7 @@
 //! which the blob differs from it. docs/RECODE.md has the format and the encoders.
 //!
 //! Imports `base` and `model`. To know: [`analyze`] and [`rebuild`], the two directions; inside,
-//! [`Segment`](segment::Segment), the unit of work, and [`Predictor`](predict::Predictor), a simulated
+//! [`Segment`], the unit of work, and [`Predictor`], a simulated
 //! encoder.
 
 mod chains;
