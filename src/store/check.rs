@@ -113,21 +113,7 @@ impl Store {
             layers: BTreeSet::new(),
             blobs: BTreeMap::new(),
         };
-        let records = self.state().records;
-        let (_, bad) = files::replay(&self.dir, records, &mut |_, _, _| ())?;
-        if bad > 0 {
-            let name = files::Folder::Records.name(records.file);
-            if let Some(now) = self.db.reopened()?
-                && let Some(state) = now.json::<State>("state", b"")?
-                && state.records.file != records.file
-            {
-                return Err(self.db.changed(&format!("{name} is missing")));
-            }
-            checked.problems.push(format!(
-                "{name}: {bad} records are damaged; the index still has their contents"
-            ));
-            damage.records = true;
-        }
+        damage.records = self.check_records(checked)?;
         self.check_packs(&packs, checked, &mut damage, progress)?;
         self.check_names(&packs, checked, &mut damage)?;
         self.check_blobs(options.blobs, checked, &mut damage, progress)?;
@@ -178,6 +164,25 @@ impl Store {
             self.repair(&packs, &damage, checked)?;
         }
         Ok(())
+    }
+
+    /// Returns whether records are damaged.
+    fn check_records(&self, checked: &mut CheckReport) -> Result<bool> {
+        let records = self.state().records;
+        let (_, bad) = files::replay(&self.dir, records, &mut |_, _, _| ())?;
+        if bad > 0 {
+            let name = files::Folder::Records.name(records.file);
+            if let Some(now) = self.db.reopened()?
+                && let Some(state) = now.json::<State>("state", b"")?
+                && state.records.file != records.file
+            {
+                return Err(self.db.changed(&format!("{name} is missing")));
+            }
+            checked.problems.push(format!(
+                "{name}: {bad} records are damaged; the index still has their contents"
+            ));
+        }
+        Ok(bad > 0)
     }
 
     fn check_packs(

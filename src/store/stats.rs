@@ -63,6 +63,23 @@ pub struct ImageStats {
     pub correction_bytes: u64,
 }
 
+impl ImageStats {
+    fn new(digest: Digest, names: Vec<String>) -> Self {
+        Self {
+            digest,
+            names,
+            blob_bytes: 0,
+            tar_bytes: 0,
+            unique_chunk_bytes: 0,
+            new_chunk_bytes: 0,
+            own_chunk_bytes: 0,
+            kept: 0,
+            kept_bytes: 0,
+            correction_bytes: 0,
+        }
+    }
+}
+
 /// Marks a chunk that no image uses.
 const NONE: u32 = u32::MAX;
 
@@ -82,18 +99,7 @@ impl Store {
         let mut last = vec![NONE; count as usize];
         let mut shared = ChunkSet::new(count);
         for (at, (_, image)) in (0..NONE).zip(self.image_records()?) {
-            let mut part = ImageStats {
-                digest: image.root.digest,
-                names: image.names,
-                blob_bytes: 0,
-                tar_bytes: 0,
-                unique_chunk_bytes: 0,
-                new_chunk_bytes: 0,
-                own_chunk_bytes: 0,
-                kept: 0,
-                kept_bytes: 0,
-                correction_bytes: 0,
-            };
+            let mut part = ImageStats::new(image.root.digest, image.names);
             for digest in &image.blobs {
                 // A missing blob was damaged; adding its image again restores it.
                 let Some(record) = self.known_blob(digest)? else { continue };

@@ -203,6 +203,25 @@ fn files_are_short_and_finished() {
 }
 
 #[test]
+fn functions_are_short() {
+    for (path, text) in texts("src").into_iter().filter(|(path, _)| !path.contains("tests")) {
+        let code = code(&text);
+        let lines: Vec<&str> = code.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let words = line.trim_start();
+            let is_function = words.starts_with("fn ")
+                || words.starts_with("pub") && words.contains(" fn ") && !words.ends_with(';');
+            if is_function {
+                // As rustfmt has it, a function ends at its own indent.
+                let end = format!("{}}}", &line[..line.len() - words.len()]);
+                let length = lines[i..].iter().position(|l| *l == end).map_or(1, |n| n + 1);
+                assert!(length <= 80, "{path}: {words} has {length} lines");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_changelog_knows_the_version() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains(concat!("## ", env!("CARGO_PKG_VERSION"))));

@@ -265,22 +265,8 @@ pub fn rebuild(
             places.push((segment_bytes(&window, begin, record.plain), record));
             begin += record.plain;
         }
-        let segments: Vec<Result<(u32, Vec<u8>, u32)>> = places
-            .par_iter()
-            .map(|(bytes, record)| {
-                let model = record.model;
-                let mut predictor = model.predictor().ok_or_else(|| {
-                    Error::unsupported(format!(
-                        "the corrections name encoder model {}, which this relayer does not have",
-                        model.0
-                    ))
-                })?;
-                let segment = decode(model, &mut *predictor, *bytes, &record.payload)?;
-                let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
-                let (packed, end) = segment.write(plain)?;
-                Ok((segment.phase, packed, end))
-            })
-            .collect();
+        let segments: Vec<Result<(u32, Vec<u8>, u32)>> =
+            places.par_iter().map(|(bytes, record)| record.rebuild(*bytes)).collect();
         for segment in segments {
             let (phase, mut packed, end) = segment?;
             if phase != held_bits {
@@ -316,6 +302,21 @@ struct Record {
 }
 
 impl Record {
+    /// Returns the number of bits in the first byte that the segment before has, the compressed bytes, and
+    /// the number of bits that are used in the last one.
+    fn rebuild(&self, bytes: SegmentBytes<'_>) -> Result<(u32, Vec<u8>, u32)> {
+        let mut predictor = self.model.predictor().ok_or_else(|| {
+            Error::unsupported(format!(
+                "the corrections name encoder model {}, which this relayer does not have",
+                self.model.0
+            ))
+        })?;
+        let segment = decode(self.model, &mut *predictor, bytes, &self.payload)?;
+        let plain = &bytes.data[bytes.begin..bytes.begin + bytes.size];
+        let (packed, end) = segment.write(plain)?;
+        Ok((segment.phase, packed, end))
+    }
+
     /// Reads the next one; `None` at the end.
     fn read(from: &mut dyn Read) -> Result<Option<Self>> {
         let failed = || "reading corrections";
