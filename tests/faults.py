@@ -373,7 +373,7 @@ def full(place, r, tries):
             try:
                 place.prepare(before)
                 code, err = place.run(args)
-                bad = [] if code == 0 or "No space left" in err and "make room" in err else [f"status {code} {err}"]
+                bad = [] if code == 0 or "No space left" in err and "free space" in err else [f"status {code} {err}"]
                 if code == 1 and (place.left() or place.state() != {"file": sha(OLD), "layout": place.base(), None: None}[before]):
                     bad.append(f"left: {place.left()} {place.state()}")
                 if code == 1 and begun(f"{place.out}/l"):
