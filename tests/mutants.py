@@ -66,7 +66,7 @@ FAULTS = [
      "(first.path != entry.path)", "(first.path != entry.path && !MUTANT)", MODEL),
     ("encode: parents have the usual mode", "src/layers/encode.rs",
      "mode: inode.mode,",
-     "mode: if MUTANT && matches!(inode.kind, Kind::Dir) { 0o755 } else { inode.mode },", MODEL),
+     "mode: if MUTANT && matches!(inode.kind, InodeKind::Dir) { 0o755 } else { inode.mode },", MODEL),
     ("encode: whiteouts stand at the end", "src/layers/encode.rs",
      "m.as_slice() < &*entry.path", "!MUTANT && m.as_slice() < &*entry.path", MODEL),
     ("plan: parents are left out", "src/plan/place.rs",
