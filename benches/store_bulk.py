@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """What adding one image to a store costs when it holds thousands: CPU by number of images.
 
-    benches/store_bulk.py RELAYER [THOUSANDS]
+    benches/store_bulk.py [THOUSANDS]
 
 Layouts of a thousand small images each (eight shared layers and one of their own) are added at once, and
-after each of them fifteen images one by one, of whose CPU the median is shown. Works in /dev/shm.
+after each of them fifteen images one by one, of whose CPU the median is shown. Works in TMPDIR or /dev/shm. RELAYER names the binary.
 """
-import hashlib, io, json, os, resource, shutil, statistics, subprocess, sys, tarfile, tempfile
+import hashlib, io, json, os, shutil, statistics, sys, tarfile, tempfile
+
+from store_growth import run, sha
 
 
 def layer(files):
@@ -30,7 +32,7 @@ def layout(path, numbers):
     os.makedirs(f"{path}/blobs/sha256")
 
     def put(kind, data):
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha(data)
         with open(f"{path}/blobs/sha256/{digest}", "wb") as f:
             f.write(data)
         return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
@@ -38,7 +40,7 @@ def layout(path, numbers):
     roots = []
     for n in numbers:
         layers = [*SHARED, layer([(f"app/{n}", noise(str(n), 100))])]
-        ids = ["sha256:" + hashlib.sha256(l).hexdigest() for l in layers]
+        ids = ["sha256:" + sha(l) for l in layers]
         config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids}}
         manifest = {
             "schemaVersion": 2,
@@ -54,15 +56,13 @@ def layout(path, numbers):
 
 
 def main():
-    relayer, thousands = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+    thousands = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/dev/shm")) as folder:
         def add(numbers):
             layout(f"{folder}/new", numbers)
-            used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            before = used()
-            subprocess.run([relayer, "store", "--store", f"{folder}/store", "add", f"oci:{folder}/new", "-q"], check=True)
+            cpu, _ = run(f"{folder}/store", 256, "add", f"oci:{folder}/new")
             shutil.rmtree(f"{folder}/new")
-            return used() - before
+            return cpu
 
         def single(first):
             return 1000 * statistics.median(add([first + i]) for i in range(15))

@@ -47,12 +47,12 @@ impl Verify {
             .with_context(|| format!("comparing {} and {}", self.first, self.second))?;
         let value = || {
             json!({
-                "schema": SCHEMA, "same": found.same, "paths": found.paths,
+                "schema": SCHEMA, "same": found.is_same(), "paths": found.paths,
                 "carried_over": found.carried_over, "held": found.held,
                 "differences": found.differences,
             })
         };
-        let Verification { same, paths, carried_over, held, differences } = &found;
+        let Verification { paths, carried_over, held, differences } = &found;
         output::print_result(global, false, value, || {
             let mut text = String::new();
             for d in differences.iter().take(SHOWN) {
@@ -71,14 +71,14 @@ impl Verify {
                 n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
                 n => writeln!(text, "{n} differences"),
             };
-            if let Some(note) = held.note().filter(|_| !*same) {
+            if let Some(note) = held.note().filter(|_| !found.is_same()) {
                 let _ = writeln!(text, "{note}");
             }
-            if !*same && !allowed && differences.iter().all(|d| d.what == "mtime") {
+            if !found.is_same() && !allowed && differences.iter().all(|d| d.what == "mtime") {
                 text.push_str("only times differ; --allow carried-mtimes ignores those that --previous carried over\n");
             }
             text
         })?;
-        Ok(if found.same { Outcome::Done } else { Outcome::Differs })
+        Ok(if found.is_same() { Outcome::Done } else { Outcome::Differs })
     }
 }

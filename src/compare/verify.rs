@@ -39,10 +39,8 @@ impl fmt::Display for Difference {
 }
 
 /// What a comparison of two images, or of two indexes, came to.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Verification {
-    /// Whether nothing differs.
-    pub same: bool,
     /// Number of paths in the first.
     pub paths: usize,
     /// The times that were allowed to differ.
@@ -51,6 +49,13 @@ pub struct Verification {
     pub held: Held,
     /// All differences, by platform and path.
     pub differences: Vec<Difference>,
+}
+
+impl Verification {
+    /// Whether nothing differs.
+    pub fn is_same(&self) -> bool {
+        self.differences.is_empty()
+    }
 }
 
 /// Compares images platform by platform. With `allow_carried` times may differ that a split carries
@@ -96,7 +101,6 @@ pub fn verify(
         all.paths += flat.files.entries().len();
         all.differences.extend(compare(&flat.files, other));
     }
-    all.same = all.differences.is_empty();
     Ok(all)
 }
 

@@ -95,11 +95,6 @@ pub fn read<'a>(
 }
 
 impl ReadLayers<'_> {
-    /// Returns the contents of the layers' files.
-    pub fn contents(&self) -> Contents {
-        Contents::new(self.layers.iter().map(|l| Arc::clone(&l.source)).collect())
-    }
-
     /// Applies the layers, lowest first.
     ///
     /// # Errors
@@ -118,7 +113,8 @@ impl ReadLayers<'_> {
     }
 
     fn flatten_with(self, tree: Tree) -> Result<(Flattened, Vec<HiddenFile>)> {
-        let contents = self.contents();
+        let sources = self.layers.iter().map(|l| Arc::clone(&l.source)).collect();
+        let contents = Contents::new(sources);
         let notes = Attributes::note(self.layers.iter().map(|l| &l.driver)).into_iter().collect();
         let stats = |(blob, read): (&LayerBlob, &LayerContent)| LayerStats {
             digest: read.digest,

@@ -38,9 +38,10 @@ impl Parts<'_> {
         notes: &mut Vec<String>,
     ) -> Result<Option<Descriptor>> {
         let unchanged = self.before.filter(|before| self.is_unchanged(before));
-        let kept = KeptMetadata::of(self.image, self.layers);
+        let stale = Stale::of_annotations(self.image, self.layers);
+        let kept = KeptMetadata::of(self.image, self.layers, &stale);
         notes.extend(note(&kept.dropped).filter(|_| unchanged.is_none()));
-        let annotations = index_annotations(self.image, self.layers, notes);
+        let annotations = index_annotations(self.image, &stale, notes);
         let Some(encoded) = encoded else { return Ok(None) };
         let mut descriptor = match unchanged {
             Some(before) => bundle.add_unchanged(before)?,
@@ -122,10 +123,10 @@ struct KeptMetadata {
 }
 
 impl KeptMetadata {
-    /// Returns the metadata of an image whose layers are replaced by `layers`.
-    fn of(image: &Image, layers: &[LayerReport]) -> Self {
+    /// Returns the metadata of an image whose layers are replaced by `layers`, with the rules for its
+    /// annotations.
+    fn of(image: &Image, layers: &[LayerReport], stale: &Stale) -> Self {
         let (config, mut dropped) = Stale::of_config(image, layers).config(&image.config);
-        let stale = Stale::of_annotations(image, layers);
         let annotations = stale.annotations(&image.annotations, &mut dropped);
         Self { config, annotations, dropped }
     }
@@ -139,15 +140,10 @@ struct Layer<'a> {
     source: &'a Source,
 }
 
-/// Returns the annotations of the image's descriptor in the index, without those that are stale for
-/// these layers.
-fn index_annotations(
-    image: &Image,
-    layers: &[LayerReport],
-    notes: &mut Vec<String>,
-) -> Option<Annotations> {
+/// Returns the annotations of the image's descriptor in the index, without those that are
+/// stale.
+fn index_annotations(image: &Image, stale: &Stale, notes: &mut Vec<String>) -> Option<Annotations> {
     let mut dropped = Vec::new();
-    let stale = Stale::of_annotations(image, layers);
     let kept = stale.annotations(&image.index_annotations()?, &mut dropped);
     notes.extend(note(&dropped));
     (!kept.is_empty()).then_some(kept)
@@ -158,7 +154,8 @@ fn index_annotations(
 fn equal_except_layers(a: &Image, b: &Image) -> bool {
     // An image that was split before lacks the metadata that split removes.
     let rest = |image: &Image| {
-        let KeptMetadata { config, mut annotations, .. } = KeptMetadata::of(image, &[]);
+        let KeptMetadata { config, mut annotations, .. } =
+            KeptMetadata::of(image, &[], &Stale::of_annotations(image, &[]));
         annotations.retain(|key, _| ![SOURCE, VERSION, PLAN].contains(&key.as_str()));
         (config.without_history(HISTORY).with_layers(&[], &[]), annotations)
     };

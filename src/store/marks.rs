@@ -20,19 +20,15 @@ impl ChunkSet {
         self.0.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
-    /// Adds a chunk. Returns whether it was absent; false for a number out of range.
-    pub(super) fn add(&mut self, number: u64) -> bool {
-        let Some(word) = self.0.get_mut((number / 64) as usize) else { return false };
-        let bit = 1 << (number % 64);
-        let new = *word & bit == 0;
-        *word |= bit;
-        new
+    /// Adds a chunk; ignores a number out of range.
+    pub(super) fn add(&mut self, number: u64) {
+        if let Some(word) = self.0.get_mut((number / 64) as usize) {
+            *word |= 1 << (number % 64);
+        }
     }
 
     pub(super) fn add_all(&mut self, chunks: &ChunkRuns) {
-        chunks.numbers().for_each(|number| {
-            self.add(number);
-        });
+        chunks.numbers().for_each(|number| self.add(number));
     }
 }
 

@@ -58,7 +58,7 @@ const WRITE_BUFFER: usize = 4 << 20;
 const READ_CACHE: usize = 8 << 20;
 /// Number of files of similar size at which they are merged.
 const MERGE_TRIGGER: i32 = 6;
-/// A reader that is told of a file which a writer has taken away looks again, so often.
+/// Maximum number of times that a reader opens the database: again whenever a writer has removed a file of it.
 const ATTEMPTS: usize = 10;
 
 impl Db {
