@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let files = read.flatten()?.files;
     let mut out = std::io::stdout().lock();
     for entry in files.entries() {
-        let inode = &files.inodes()[entry.inode as usize];
+        let inode = files.inode(entry);
         let bytes = if let InodeKind::File(file) = &inode.kind { file.size } else { 0 };
         writeln!(out, "{:04o} {bytes:>12} {}", inode.mode, display(&entry.path))?;
     }

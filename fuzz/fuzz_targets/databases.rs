@@ -75,6 +75,6 @@ fuzz_target!(|bytes: &[u8]| {
     let mut flat = read.flatten().unwrap();
     let analysis = analyze(&flat.files, &flat.contents, &[]).unwrap();
     assert_eq!(analysis.owner.len(), flat.files.inodes().len());
-    assert!(analysis.owner.iter().all(|owner| (*owner as usize) < analysis.components.len()));
+    assert!(analysis.owner.iter().all(|owner| owner.index() < analysis.components.len()));
     recorded_times::apply(MtimePolicy::Zero, &mut flat.files, &mut flat.contents, &budget).unwrap();
 });

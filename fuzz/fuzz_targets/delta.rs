@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use relayer::delta::hostile::{HostileBlob, apply};
+use relayer::model::index::LayerIndex;
 
 /// The next piece, with two bytes before it that say how long it is.
 fn piece<'a>(data: &mut &'a [u8]) -> &'a [u8] {
@@ -27,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
             _ => (bytes, u64::from(plain) << (form >> 4)),
         };
         let reference =
-            if form & 8 > 0 { vec![(0, u64::from(form), old.len() as u64)] } else { vec![] };
+            if form & 8 > 0 { vec![(LayerIndex::new(0), u64::from(form), old.len() as u64)] } else { vec![] };
         packed.push(HostileBlob {
             bytes,
             plain,

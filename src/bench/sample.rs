@@ -1,6 +1,7 @@
 //! Selection of a sample of an image's files.
 
 use crate::model::fileset::{FileSet, InodeKind};
+use crate::model::index::InodeId;
 
 /// Bytes of adjacent files that are taken together: up to this size, compression windows see what they
 /// would see in the whole image.
@@ -20,28 +21,28 @@ impl Sample {
     /// Selects about `wanted` bytes of files: evenly spread runs in path order, or all files if they have
     /// no more bytes than that.
     pub(super) fn new(files: &FileSet, wanted: u64) -> Self {
-        let size = |inode: u32| match &files.inodes()[inode as usize].kind {
+        let size = |inode: InodeId| match &files[inode].kind {
             InodeKind::File(file) => Some(file.size),
             _ => None,
         };
-        let all_bytes = (0..files.inodes().len() as u32).filter_map(size).sum::<u64>();
+        let ids = || (0..files.inodes().len()).map(InodeId::new);
+        let all_bytes = ids().filter_map(size).sum::<u64>();
         if all_bytes <= wanted {
             return Self { inodes: vec![true; files.inodes().len()], bytes: all_bytes, all_bytes };
         }
         let runs = (wanted / RUN).max(1);
         let period = all_bytes.div_ceil(runs);
         // Everything but files is small and included.
-        let mut inodes: Vec<bool> =
-            (0..files.inodes().len() as u32).map(|inode| size(inode).is_none()).collect();
+        let mut inodes: Vec<bool> = ids().map(|inode| size(inode).is_none()).collect();
         let mut seen = vec![false; inodes.len()];
         let (mut at, mut bytes) = (0, 0);
         for entry in files.entries() {
             let Some(size) = size(entry.inode) else { continue };
-            if std::mem::replace(&mut seen[entry.inode as usize], true) {
+            if std::mem::replace(&mut seen[entry.inode.index()], true) {
                 continue;
             }
             if at % period < wanted / runs {
-                inodes[entry.inode as usize] = true;
+                inodes[entry.inode.index()] = true;
                 bytes += size;
             }
             at += size;

@@ -108,7 +108,7 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
     let (old_leaders, new_leaders) = (leaders(&old.files), leaders(&new.files));
     for (i, entry) in new.files.entries().iter().enumerate() {
         let inode = new.files.inode(entry);
-        if new_leaders[entry.inode as usize] != i || matches!(inode.kind, InodeKind::Dir) {
+        if new_leaders[entry.inode.index()] != i || matches!(inode.kind, InodeKind::Dir) {
             continue;
         }
         let before = old.files.position(&entry.path);
@@ -119,7 +119,7 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
                 continue;
             };
             let was = old.files.inode(before);
-            let linked = old_leaders[before.inode as usize];
+            let linked = old_leaders[before.inode.index()];
             let group = old.files.entries()[linked].path == entry.path;
             let tally = if !was.kind.same(&inode.kind) {
                 &mut changes.changed
@@ -135,7 +135,7 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
     }
     for (i, entry) in old.files.entries().iter().enumerate() {
         let inode = old.files.inode(entry);
-        let leads = old_leaders[entry.inode as usize] == i && !matches!(inode.kind, InodeKind::Dir);
+        let leads = old_leaders[entry.inode.index()] == i && !matches!(inode.kind, InodeKind::Dir);
         if leads && new.files.position(&entry.path).is_none() {
             all.removed.add(inode);
             components.entry(component(old, entry)).or_default().removed.add(inode);
@@ -156,13 +156,13 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
 fn leaders(set: &FileSet) -> Vec<usize> {
     let mut leaders = vec![usize::MAX; set.inodes().len()];
     for (i, e) in set.entries().iter().enumerate().rev() {
-        leaders[e.inode as usize] = i;
+        leaders[e.inode.index()] = i;
     }
     leaders
 }
 
 fn component<'a>(side: &'a ComparedImage, entry: &Entry) -> &'a str {
-    &side.analysis.components[side.analysis.owner[entry.inode as usize] as usize].name
+    &side.analysis.owner_of(entry.inode).name
 }
 
 /// Returns the work of clients that have the old layers to get the new ones.
@@ -231,7 +231,7 @@ mod tests {
                     edit(files.inode_mut(files.entries()[at].inode));
                 } else {
                     let id = files.entries()[at].inode;
-                    let mode = files.inodes()[id as usize].mode;
+                    let mode = files[id].mode;
                     edit(files.inode_mut(id));
                     files.inode_mut(id).mode = mode;
                 }

@@ -9,7 +9,8 @@ use super::ReadImage;
 use crate::base::error::{Error, Result};
 use crate::layers::flatten::Flattened;
 use crate::model::content::Budget;
-use crate::model::fileset::{Entry, FileSet, InodeId, InodeKind, display};
+use crate::model::fileset::{Entry, FileSet, InodeKind, display};
+use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Platform;
 use crate::plan::recorded_times::Held;
@@ -139,7 +140,7 @@ pub fn compare(first: &FileSet, second: &FileSet) -> Vec<Difference> {
 fn leaders(set: &FileSet) -> BTreeMap<InodeId, &Entry> {
     let counts = set.link_counts();
     let mut leaders = BTreeMap::new();
-    for e in set.entries().iter().filter(|e| counts[e.inode as usize] > 1) {
+    for e in set.entries().iter().filter(|e| counts[e.inode.index()] > 1) {
         leaders.entry(e.inode).or_insert(e);
     }
     leaders
@@ -203,11 +204,12 @@ fn compare_entries(first: Side<'_>, second: Side<'_>, out: &mut Vec<Difference>)
 mod tests {
     use super::*;
     use crate::model::fileset::{FileData, Inode, Location, Mtime};
+    use crate::model::index::SourceId;
 
     /// Files by name and inode, all of one size.
-    fn set(names: &[(&str, u32)], change: impl Fn(&mut Inode)) -> FileSet {
+    fn set(names: &[(&str, usize)], change: impl Fn(&mut Inode)) -> FileSet {
         let count = names.iter().map(|n| n.1 + 1).max().unwrap_or(0);
-        let location = Location::Span { source: 0, offset: 0 };
+        let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let mut inode = Inode {
             kind: InodeKind::File(FileData { size: 1, hash: [0; 32], location }),
             mode: 0o644,
@@ -217,9 +219,11 @@ mod tests {
             xattrs: None,
         };
         change(&mut inode);
-        let entries =
-            names.iter().map(|(p, i)| Entry { path: p.as_bytes().into(), inode: *i }).collect();
-        FileSet::new(entries, vec![inode; count as usize]).unwrap()
+        let entries = names
+            .iter()
+            .map(|(p, i)| Entry { path: p.as_bytes().into(), inode: InodeId::new(*i) })
+            .collect();
+        FileSet::new(entries, vec![inode; count]).unwrap()
     }
 
     type Edit = fn(&mut Inode);

@@ -79,9 +79,9 @@ pub fn apply(
         let place = || format!("layer {} ({})", i + 1, layer.digest);
         let (source, digest, diff_id) = match &layer.recipe {
             Recipe::Old(at) => {
-                let at = *at as usize;
-                let (Some(blob), Some(read)) = (old.layers.get(at), layers.get(at)) else {
-                    let what = format!("the old image has no layer {}", at + 1);
+                let index = at.index();
+                let (Some(blob), Some(read)) = (old.layers.get(index), layers.get(index)) else {
+                    let what = format!("the old image has no layer {}", at.number());
                     return Err(Error::malformed(what).context(place()));
                 };
                 (Arc::clone(&blob.source), read.digest, blob.diff_id)
@@ -273,7 +273,7 @@ impl<'a> LayerTarReader<'a> {
                 Op::Literals(_) => self.literals.read(buf)?,
                 Op::Patched(_) => self.patches.read(buf, &mut self.literals)?,
                 Op::Copy { layer, offset, .. } => {
-                    let tar = self.tars.get(layer as usize);
+                    let tar = self.tars.get(layer.index());
                     let tar = tar.filter(|tar| {
                         offset.checked_add(left).is_some_and(|end| end <= tar.size())
                     });

@@ -15,6 +15,7 @@ use crate::base::limits::{MAX_DELTA_PACKED, MAX_REFERENCE_RATIO};
 use crate::base::progress::Progress;
 use crate::layers::read::{self, LayerContent};
 use crate::model::content::{ReadAt as _, Region, Source, SourceReader};
+use crate::model::index::LayerIndex;
 
 /// The old image.
 #[derive(Clone, Copy)]
@@ -59,7 +60,7 @@ enum Chunk {
 struct PartPlan {
     plain: Vec<Chunk>,
     bytes: u64,
-    reference: Vec<(u32, u64, u64)>,
+    reference: Vec<(LayerIndex, u64, u64)>,
     reference_bytes: u64,
 }
 
@@ -105,7 +106,7 @@ impl PartPlan {
 struct PackedPart {
     bytes: Vec<u8>,
     plain: u64,
-    reference: Vec<(u32, u64, u64)>,
+    reference: Vec<(LayerIndex, u64, u64)>,
 }
 
 /// The streams of a layer.
@@ -280,7 +281,7 @@ fn spans<'a>(old: OldImage<'a>, read: &'a LayerContent) -> Result<Vec<FileSpan>>
         } else if let Some(similar) = old.index.similar(path, file.size) {
             let elf = can_patch(file.size, similar.bytes)
                 && is_elf(&read.source, offset, file.size)?
-                && is_elf(&old.tars[similar.layer as usize], similar.offset, similar.bytes)?;
+                && is_elf(&old.tars[similar.layer.index()], similar.offset, similar.bytes)?;
             match similar.bytes / MAX_REFERENCE_RATIO <= file.size {
                 _ if elf => Method::Patch(similar),
                 true => Method::Reference(similar),

@@ -12,6 +12,7 @@ use super::{Blobs, Delta, Header, Part};
 use crate::base::error::Result;
 use crate::model::content::Source;
 use crate::model::digest::Digest;
+use crate::model::index::LayerIndex;
 
 /// A blob with any content.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub struct HostileBlob {
     /// Whether it has patches of files; else it is a zstd frame.
     pub patches: bool,
     /// Layer, offset and bytes of its reference prefix.
-    pub reference: Vec<(u32, u64, u64)>,
+    pub reference: Vec<(LayerIndex, u64, u64)>,
 }
 
 /// Makes a tar of at most `max` bytes from instructions and blobs, and returns its size. Every stream
@@ -112,11 +113,11 @@ mod tests {
         refused(&[7; 99], &copy, vec![], "does not have");
         refused(&[7; 200], &[op(100, 2), vec![1, 0]].concat(), vec![], "does not have");
         refused(&[7; 200], &[op(100, 2), vec![0, 1]].concat(), vec![], "invalid instruction");
-        for reference in
+        for (layer, offset, bytes) in
             [(0, 0, 201), (0, u64::MAX, 2), (1, 0, 1), (0, 0, u64::MAX), (0, 0, 1 << 35)]
         {
             let mut part = zstd(b"abcd", 4);
-            part.reference.push(reference);
+            part.reference.push((LayerIndex::new(layer), offset, bytes));
             refused(&[7; 200], &op(4, 1), vec![part], "refer");
         }
     }
@@ -177,7 +178,8 @@ mod tests {
         let (old, new) = versions();
         let source: Source = Arc::new(new.clone());
         let region = crate::model::content::Region::new(Arc::clone(&source), 0, source.size());
-        let place = crate::delta::Place { layer: 0, offset: 0, bytes: old.len() as u64 };
+        let place =
+            crate::delta::Place { layer: LayerIndex::new(0), offset: 0, bytes: old.len() as u64 };
         let tars: [Source; 1] = [Arc::new(old.clone())];
         let patched = crate::delta::patch::write_patches(&[(place, region)], &tars).unwrap();
         let (bytes, rest) = (patched.bytes, patched.literals);

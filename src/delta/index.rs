@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Place;
 use crate::layers::read::LayerContent;
 use crate::model::fileset::{FileData, Location, base_name};
+use crate::model::index::LayerIndex;
 use crate::transport::image::Image;
 
 /// An image and its layers, read with their contents.
@@ -44,7 +45,7 @@ impl OldIndex {
         for (layer, read) in old.layers.iter().enumerate() {
             for (path, file) in read.files() {
                 let Location::Span { offset, .. } = file.location else { continue };
-                let place = Place { layer: layer as u32, offset, bytes: file.size };
+                let place = Place { layer: LayerIndex::new(layer), offset, bytes: file.size };
                 if offset >= 512 {
                     let header = Place { offset: offset - 512, bytes: 512, ..place };
                     index.headers.insert(path.into(), header);

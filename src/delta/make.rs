@@ -17,6 +17,7 @@ use crate::format::recompress;
 use crate::layers::read::LayerContent;
 use crate::model::content::{CHANGED, Source, SourceReader};
 use crate::model::digest::{Digest, Hashing};
+use crate::model::index::LayerIndex;
 use crate::model::oci::{self, Descriptor, Manifest, media_type};
 use crate::split::noted_compression;
 use crate::transport::image::{Image, LayerBlob};
@@ -65,8 +66,8 @@ pub fn make(
         let position = old.layers.iter().position(|l| l.digest == read.digest);
         let (recipe, descriptor) = if let Some(at) = position {
             stats.same_layers += 1;
-            let bytes = blob.source.size();
-            (Recipe::Old(at as u32), Descriptor::new(kind.media_type(), read.digest, bytes))
+            let descriptor = Descriptor::new(kind.media_type(), read.digest, blob.source.size());
+            (Recipe::Old(LayerIndex::new(at)), descriptor)
         } else {
             let (packing, descriptor) = choose_packing(new.image, blob, read, kind, &mut blobs)?;
             stats.other_blobs += u64::from(descriptor.digest != read.digest);
@@ -74,7 +75,7 @@ pub fn make(
                 Some(at) => {
                     let mut ops = OpWriter::default();
                     let bytes = read.tar_bytes;
-                    ops.push(Op::Copy { layer: at as u32, offset: 0, bytes });
+                    ops.push(Op::Copy { layer: LayerIndex::new(at), offset: 0, bytes });
                     stats.tars += bytes;
                     finish_recipe(read, packing, ops, Streams::default(), &mut blobs, &mut stats)?
                 }

@@ -42,6 +42,7 @@ use crate::format::codec::zstd_prefix;
 use crate::layers::read::LayerContent;
 use crate::model::content::{Source, SourceReader};
 use crate::model::digest::{Digest, hex};
+use crate::model::index::LayerIndex;
 
 /// The first bytes of a delta; the last of them is the version.
 const MAGIC: &[u8; 8] = b"RLDELTA\x01";
@@ -119,7 +120,7 @@ struct LayerHeader {
 #[serde(rename_all = "kebab-case")]
 enum Recipe {
     /// Take the old image's layer of this number, from 0, as it is.
-    Old(u32),
+    Old(LayerIndex),
     /// Follow instructions.
     Rebuild {
         /// Bytes of the tar.
@@ -163,7 +164,7 @@ struct Part {
     /// Number of the blob.
     blob: u32,
     /// The reference prefix it was compressed against: layer, offset and bytes in the old tars.
-    reference: Vec<(u32, u64, u64)>,
+    reference: Vec<(LayerIndex, u64, u64)>,
 }
 
 /// A blob of the delta.
@@ -180,7 +181,7 @@ struct BlobHeader {
 /// A range of bytes in the tar of an old layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    layer: u32,
+    layer: LayerIndex,
     offset: u64,
     bytes: u64,
 }
@@ -334,19 +335,19 @@ fn tars(layers: &[LayerContent]) -> Vec<Source> {
 }
 
 /// Reads the reference prefix of a part.
-fn reference(tars: &[Source], places: &[(u32, u64, u64)]) -> Result<Vec<u8>> {
+fn reference(tars: &[Source], places: &[(LayerIndex, u64, u64)]) -> Result<Vec<u8>> {
     let bad = || Error::malformed("the delta refers to bytes that the old image does not have");
     let total = places.iter().try_fold(0u64, |sum, p| sum.checked_add(p.2));
     let total = total.filter(|n| *n <= MAX_REFERENCE).ok_or_else(bad)?;
     let mut bytes = Vec::with_capacity(total as usize);
     for (layer, offset, len) in places {
-        let tar = tars.get(*layer as usize);
+        let tar = tars.get(layer.index());
         let tar = tar.filter(|t| offset.checked_add(*len).is_some_and(|end| end <= t.size()));
         let tar = tar.ok_or_else(bad)?;
         let start = bytes.len();
         bytes.resize(start + *len as usize, 0);
         tar.read_exact_at(&mut bytes[start..], *offset)
-            .with_context(|| format!("layer {} of the old image", layer + 1))?;
+            .with_context(|| format!("layer {} of the old image", layer.number()))?;
     }
     Ok(bytes)
 }

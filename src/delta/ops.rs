@@ -2,6 +2,7 @@
 
 use crate::base::error::{Error, Result};
 use crate::base::varint;
+use crate::model::index::LayerIndex;
 
 /// An instruction: where the next bytes of the tar come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub(super) enum Op {
     Patched(u64),
     /// A range of an old layer's tar.
     Copy {
-        /// Number of the layer, from 0.
-        layer: u32,
+        /// The old layer.
+        layer: LayerIndex,
         /// Offset of the first byte.
         offset: u64,
         /// Number of bytes.
@@ -67,7 +68,7 @@ impl OpWriter {
             Some(Op::Patched(n)) => varint::put(&mut self.bytes, n << 3 | 4),
             Some(Op::Copy { layer, offset, bytes }) => {
                 varint::put(&mut self.bytes, bytes << 3 | 2);
-                varint::put(&mut self.bytes, u64::from(layer));
+                varint::put(&mut self.bytes, layer.index() as u64);
                 let step = offset.cast_signed().wrapping_sub(self.end);
                 varint::put_signed(&mut self.bytes, step);
                 self.end = (offset + bytes).cast_signed();
@@ -102,7 +103,7 @@ impl<'a> OpReader<'a> {
             0 => Op::Headers(bytes),
             1 => Op::Data(bytes),
             2 => {
-                let layer = u32::try_from(self.number()?).map_err(|_| bad())?;
+                let layer = LayerIndex::checked(self.number()?).ok_or_else(bad)?;
                 let step = varint::take_signed(&mut self.bytes).ok_or_else(bad)?;
                 let offset = self.end.wrapping_add(step);
                 let end = offset.checked_add(i64::try_from(bytes).map_err(|_| bad())?);
@@ -137,8 +138,8 @@ mod tests {
             n.clone().prop_map(Op::Data),
             n.clone().prop_map(Op::Literals),
             n.clone().prop_map(Op::Patched),
-            (0u32..200, 0u64..1 << 50, n).prop_map(|(layer, offset, bytes)| Op::Copy {
-                layer,
+            (0usize..200, 0u64..1 << 50, n).prop_map(|(layer, offset, bytes)| Op::Copy {
+                layer: LayerIndex::new(layer),
                 offset,
                 bytes
             }),
@@ -174,11 +175,11 @@ mod tests {
     #[test]
     fn neighbours_are_joined() {
         let mut writer = OpWriter::default();
-        writer.push(Op::Copy { layer: 1, offset: 10, bytes: 5 });
-        writer.push(Op::Copy { layer: 1, offset: 15, bytes: 5 });
+        writer.push(Op::Copy { layer: LayerIndex::new(1), offset: 10, bytes: 5 });
+        writer.push(Op::Copy { layer: LayerIndex::new(1), offset: 15, bytes: 5 });
         writer.push(Op::Headers(3));
         writer.push(Op::Headers(4));
-        let want = [Op::Copy { layer: 1, offset: 10, bytes: 10 }, Op::Headers(7)];
+        let want = [Op::Copy { layer: LayerIndex::new(1), offset: 10, bytes: 10 }, Op::Headers(7)];
         assert_eq!(read(&writer.finish()).unwrap(), want);
     }
 }

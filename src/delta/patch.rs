@@ -83,7 +83,7 @@ pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Resul
     let mut literals = Vec::new();
     coder.raw_bits(files.len() as u64, 32);
     for (place, new) in files {
-        let numbers = [place.layer.into(), place.offset, place.bytes];
+        let numbers = [place.layer.index() as u64, place.offset, place.bytes];
         model.place(&mut coder, numbers);
         let old = old_file(tars, numbers)?;
         let new_elf = Elf::parse(new)?;

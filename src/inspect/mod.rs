@@ -195,7 +195,7 @@ fn inspect_one(
     let (flat, hidden) = read.flatten_and_list()?;
     let Flattened { files, contents, mut notes, .. } = flat;
     for h in &hidden {
-        layers[h.file.location.source() as usize].hidden_bytes += h.file.size;
+        layers[h.file.location.source().index()].hidden_bytes += h.file.size;
     }
     for layer in &mut layers {
         layer.shown_bytes = layer.file_bytes - layer.hidden_bytes;
@@ -328,7 +328,7 @@ fn components(
     };
     let mut components: Vec<ComponentSize> = analysis.components.iter().map(of).collect();
     for (id, inode) in set.inodes().iter().enumerate() {
-        let component = &mut components[analysis.owner[id] as usize];
+        let component = &mut components[analysis.owner[id].index()];
         component.estimate += estimates[id];
         if let InodeKind::File(file) = &inode.kind {
             component.files += 1;

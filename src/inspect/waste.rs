@@ -91,8 +91,8 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
         .map(|h| Hidden {
             path: path(&h.path),
             bytes: h.file.size,
-            layer: h.file.location.source() as usize + 1,
-            hidden_by: h.by as usize + 1,
+            layer: h.file.location.source().index() + 1,
+            hidden_by: h.by.number(),
             how: h.how,
             recoverable: h.file.size > 0 && !shown.contains(&h.file.hash),
         })
@@ -133,7 +133,7 @@ fn duplicates(set: &FileSet) -> Vec<Duplicate> {
     for (i, entry) in set.entries().iter().enumerate() {
         if let InodeKind::File(file) = &set.inode(entry).kind
             && file.size > 0
-            && !std::mem::replace(&mut seen[entry.inode as usize], true)
+            && !std::mem::replace(&mut seen[entry.inode.index()], true)
         {
             by_content.entry(&file.hash).or_default().push(i as u32);
         }
@@ -146,7 +146,7 @@ fn duplicates(set: &FileSet) -> Vec<Duplicate> {
                 let entry = &set.entries()[i as usize];
                 if let InodeKind::File(file) = &set.inode(entry).kind {
                     size = file.size;
-                    let layer = file.location.source() as usize + 1;
+                    let layer = file.location.source().index() + 1;
                     places.push(FileLocation { layer, path: path(&entry.path) });
                 }
             }

@@ -19,6 +19,7 @@ use crate::format::tar::{self, EntryKind};
 use crate::model::content::{Budget, Contents, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{Entry, FileSet, Inode, InodeKind, Mtime, Xattrs, base_name, display};
+use crate::model::index::InodeId;
 use crate::model::oci::Annotations;
 
 /// An encoded layer.
@@ -208,7 +209,7 @@ impl Job<'_> {
 struct FirstNames<'a> {
     /// Number of names of each inode.
     links: &'a [u32],
-    seen: BTreeMap<u32, &'a Entry>,
+    seen: BTreeMap<InodeId, &'a Entry>,
 }
 
 impl<'a> FirstNames<'a> {
@@ -218,7 +219,7 @@ impl<'a> FirstNames<'a> {
 
     /// Returns the name to link to; `None` for a first name.
     fn of(&mut self, entry: &'a Entry) -> Option<&'a Entry> {
-        if self.links[entry.inode as usize] < 2 {
+        if self.links[entry.inode.index()] < 2 {
             return None;
         }
         let first = *self.seen.entry(entry.inode).or_insert(entry);

@@ -16,6 +16,7 @@ use crate::base::progress::Progress;
 use crate::model::content::{Budget, Contents};
 use crate::model::digest::Digest;
 use crate::model::fileset::FileSet;
+use crate::model::index::SourceId;
 use crate::transport::image::LayerBlob;
 
 /// An image's layers after reading.
@@ -87,7 +88,7 @@ pub fn read<'a>(
         .par_iter()
         .enumerate()
         .with_max_len(1)
-        .map(|(i, blob)| read_layer(blob, i as u32, spools, &limits, progress))
+        .map(|(i, blob)| read_layer(blob, SourceId::new(i), spools, &limits, progress))
         .collect();
     progress.end();
     // If several layers are broken, the lowest is reported, no matter which is found first.

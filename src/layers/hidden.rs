@@ -1,6 +1,7 @@
 //! Files that layers hold and the final file set does not.
 
 use crate::model::fileset::FileData;
+use crate::model::index::LayerIndex;
 
 /// Counts of the files that flattening hides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -23,9 +24,9 @@ pub struct HiddenFile {
     pub path: Box<[u8]>,
     /// Its content.
     pub file: FileData,
-    /// Position of the layer that hides it, which is the file's own layer if a later entry of that
+    /// The layer that hides it, which is the file's own layer if a later entry of that
     /// layer hides it.
-    pub by: u32,
+    pub by: LayerIndex,
     /// How it was hidden.
     pub how: How,
 }

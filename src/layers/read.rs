@@ -20,6 +20,7 @@ use crate::format::tar::{self, EntryKind, Streaming};
 use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{FileData, Inode, InodeKind, Location, SparseMap, display};
+use crate::model::index::SourceId;
 use crate::transport::image::LayerBlob;
 
 /// A layer's changes, and the source of its bytes.
@@ -87,7 +88,7 @@ impl LayerContent {
 /// When the blob can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read_layer(
     layer: &LayerBlob,
-    number: u32,
+    number: SourceId,
     budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
@@ -97,7 +98,7 @@ pub fn read_layer(
 
 fn read(
     layer: &LayerBlob,
-    number: u32,
+    number: SourceId,
     budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
@@ -130,7 +131,7 @@ struct TarContent {
 /// Reads a layer's stream to its end.
 fn read_tar(
     raw: impl Read + Send,
-    number: u32,
+    number: SourceId,
     budget: Option<&Arc<Budget>>,
     limits: &Limits,
 ) -> Result<TarContent> {
@@ -162,7 +163,7 @@ fn read_tar(
 
 /// Collects the changes of a layer.
 struct Indexer<'a> {
-    number: u32,
+    number: SourceId,
     limits: &'a Limits,
     changes: Vec<Change>,
     driver: Attributes,

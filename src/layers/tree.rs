@@ -20,8 +20,9 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_IMPLIED, MAX_PATH, MAX_SYMLINKS};
 use crate::layers::changeset::{Change, ChangeKind, set_by_link};
 use crate::model::fileset::{
-    Entry, FileSet, Inode, InodeId, InodeKind, Mtime, display, join, parent, parts,
+    Entry, FileSet, Inode, InodeKind, Mtime, display, join, parent, parts,
 };
+use crate::model::index::{InodeId, LayerIndex};
 
 /// Number of applied changes after which the memory of their list is released.
 const SHRINK_INTERVAL: usize = 1 << 14;
@@ -42,9 +43,10 @@ pub fn apply<'a>(
 pub(super) struct Tree {
     names: BTreeMap<Box<[u8]>, InodeId>,
     inodes: Vec<Inode>,
-    /// Number of the layer that created each inode.
-    made_in: Vec<u32>,
-    layer: u32,
+    /// The layer that created each inode.
+    made_in: Vec<LayerIndex>,
+    /// The current layer.
+    layer: LayerIndex,
     /// Names that whiteouts of the current layer removed. Its hard links may still refer to them,
     /// since for clients that go entry by entry they may still exist.
     removed: BTreeMap<Box<[u8]>, InodeId>,
@@ -61,7 +63,7 @@ pub(super) struct Tree {
 struct Loss {
     path: Box<[u8]>,
     inode: InodeId,
-    by: u32,
+    by: LayerIndex,
     how: How,
 }
 
@@ -75,7 +77,8 @@ impl Tree {
         mut self,
         layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
     ) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
-        for (name, changes) in layers {
+        for (at, (name, changes)) in layers.into_iter().enumerate() {
+            self.layer = LayerIndex::new(at);
             self.apply(changes).with_context(|| name)?;
         }
         self.finish()
@@ -83,7 +86,6 @@ impl Tree {
 
     /// Applies one layer.
     fn apply(&mut self, changes: Vec<Change>) -> Result<()> {
-        self.layer += 1;
         self.removed.clear();
         // Where this layer replaces a symlink, its whiteouts do not act on the symlink's target.
         let added = OnceCell::new();
@@ -188,7 +190,7 @@ impl Tree {
                 display(target)
             ))
         })?;
-        let inode = &mut self.inodes[id as usize];
+        let inode = &mut self.inodes[id.index()];
         if matches!(inode.kind, InodeKind::Dir) {
             return Err(Error::malformed(format!(
                 "it is a hard link to the directory {}",
@@ -196,7 +198,7 @@ impl Tree {
             )));
         }
         set_by_link(inode, like);
-        self.made_in[id as usize] = self.layer;
+        self.made_in[id.index()] = self.layer;
         self.names.insert(at, id);
         Ok(())
     }
@@ -212,9 +214,9 @@ impl Tree {
 
     fn lose(&mut self, path: &[u8], inode: InodeId, how: How) {
         if let Some(losses) = &mut self.losses
-            && matches!(self.inodes[inode as usize].kind, InodeKind::File(_))
+            && matches!(self.inodes[inode.index()].kind, InodeKind::File(_))
         {
-            losses.push(Loss { path: path.into(), inode, by: self.layer - 1, how });
+            losses.push(Loss { path: path.into(), inode, by: self.layer, how });
         }
     }
 
@@ -244,7 +246,7 @@ impl Tree {
         }
         self.inodes.push(inode);
         self.made_in.push(self.layer);
-        (self.inodes.len() - 1) as InodeId
+        InodeId::new(self.inodes.len() - 1)
     }
 
     fn is_dir(&self, path: &[u8]) -> bool {
@@ -252,7 +254,7 @@ impl Tree {
     }
 
     fn get(&self, path: &[u8]) -> Option<&Inode> {
-        self.names.get(path).map(|id| &self.inodes[*id as usize])
+        self.names.get(path).map(|id| &self.inodes[id.index()])
     }
 
     /// Removes everything below a directory, and returns it.
@@ -285,12 +287,12 @@ impl Tree {
         let mut up = parent(path);
         while let Some(dir) = up.filter(|dir| !dir.is_empty()) {
             match self.names.get(dir) {
-                Some(id) if matches!(self.inodes[*id as usize].kind, InodeKind::Dir) => break,
-                Some(id) if self.made_in[*id as usize] == self.layer => {
+                Some(id) if matches!(self.inodes[id.index()].kind, InodeKind::Dir) => break,
+                Some(id) if self.made_in[id.index()] == self.layer => {
                     return Err(Error::malformed(format!(
                         "it is below {}, which is a {} in the same layer",
                         display(dir),
-                        self.inodes[*id as usize].kind.word()
+                        self.inodes[id.index()].kind.word()
                     )));
                 }
                 _ => {}
@@ -372,28 +374,28 @@ impl Tree {
         let mut kept = 0;
         let mut entries = Vec::with_capacity(self.names.len());
         for (path, id) in self.names {
-            let inode = *new_id[id as usize].get_or_insert_with(|| {
+            let inode = *new_id[id.index()].get_or_insert_with(|| {
                 kept += 1;
-                kept - 1
+                InodeId::new(kept - 1)
             });
             entries.push(Entry { path, inode });
         }
         // A file is hidden when it loses its last name. If one layer removed several names, the first
         // in order of paths is reported, which does not depend on the tar's order.
         let mut losses = self.losses.unwrap_or_default();
-        losses.retain(|loss| new_id[loss.inode as usize].is_none());
+        losses.retain(|loss| new_id[loss.inode.index()].is_none());
         losses.sort_by(|a, b| {
             (a.inode, Reverse(a.by), &a.path).cmp(&(b.inode, Reverse(b.by), &b.path))
         });
         losses.dedup_by_key(|loss| loss.inode);
         let list = losses.into_iter().filter_map(|Loss { path, inode, by, how }| {
-            match &self.inodes[inode as usize].kind {
+            match &self.inodes[inode.index()].kind {
                 InodeKind::File(file) => Some(HiddenFile { path, file: file.clone(), by, how }),
                 _ => None,
             }
         });
         let list = list.collect();
-        let mut inodes: Vec<Option<Inode>> = vec![None; kept as usize];
+        let mut inodes: Vec<Option<Inode>> = vec![None; kept];
         let (mut files, mut bytes) = self.seen;
         for (inode, new) in self.inodes.into_iter().zip(new_id) {
             let Some(new) = new else { continue };
@@ -401,7 +403,7 @@ impl Tree {
                 files -= 1;
                 bytes -= file.size;
             }
-            inodes[new as usize] = Some(inode);
+            inodes[new.index()] = Some(inode);
         }
         self.hidden.files = files;
         self.hidden.bytes = bytes;

@@ -4,14 +4,12 @@
 //! an inode with several names, so no stage of the pipeline can lose the fact that these names are
 //! one file.
 
-use std::ops::Range;
+use std::ops::{Index, Range};
 
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::base::text::{escape, shorten};
-
-/// Index of an [`Inode`] in [`FileSet::inodes`].
-pub type InodeId = u32;
+use crate::model::index::{InodeId, SourceId};
 
 /// A modification time as seconds and nanoseconds since 1970-01-01. Before that date the seconds are
 /// negative and the nanoseconds still count forwards.
@@ -32,7 +30,7 @@ pub enum Location {
     /// One run of bytes.
     Span {
         /// Number of the source.
-        source: u32,
+        source: SourceId,
         /// Offset of the first byte in the source.
         offset: u64,
     },
@@ -42,7 +40,7 @@ pub enum Location {
 
 impl Location {
     /// Returns the number of the source.
-    pub fn source(&self) -> u32 {
+    pub fn source(&self) -> SourceId {
         match self {
             Self::Span { source, .. } => *source,
             Self::Sparse(map) => map.source,
@@ -54,7 +52,7 @@ impl Location {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SparseMap {
     /// Number of the source.
-    pub source: u32,
+    pub source: SourceId,
     /// Offset of the first stored byte in the source. The runs are stored one after the other.
     pub offset: u64,
     /// For each run its offset in the file, and the number of bytes stored before it; ascending.
@@ -77,7 +75,7 @@ pub struct Run {
 impl SparseMap {
     /// Creates a map of runs `(offset in the file, length)`, which must be ascending, must not overlap,
     /// and must end within the file's size.
-    pub fn new(source: u32, offset: u64, mut runs: Vec<(u64, u64)>) -> Self {
+    pub fn new(source: SourceId, offset: u64, mut runs: Vec<(u64, u64)>) -> Self {
         let mut stored = 0;
         for (_, len) in &mut runs {
             stored += std::mem::replace(len, stored);
@@ -161,9 +159,7 @@ impl InodeKind {
             InodeKind::BlockDevice { .. } => "block device",
         }
     }
-}
 
-impl InodeKind {
     /// Whether type and content are the same, regardless of the location of the bytes.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
@@ -237,10 +233,10 @@ impl FileSet {
             }
             let inode = set
                 .inodes
-                .get(e.inode as usize)
+                .get(e.inode.index())
                 .ok_or_else(|| Error::malformed(format!("{} has no inode", show())))?;
             if matches!(inode.kind, InodeKind::Dir)
-                && std::mem::replace(&mut dir_seen[e.inode as usize], true)
+                && std::mem::replace(&mut dir_seen[e.inode.index()], true)
             {
                 return Err(Error::malformed(format!("directory {} has two names", show())));
             }
@@ -272,7 +268,7 @@ impl FileSet {
 
     /// Returns the inode of an entry.
     pub fn inode(&self, entry: &Entry) -> &Inode {
-        &self.inodes[entry.inode as usize]
+        &self.inodes[entry.inode.index()]
     }
 
     /// Returns the position of a path in [`entries`](Self::entries).
@@ -342,7 +338,7 @@ impl FileSet {
     pub fn link_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.inodes.len()];
         for e in &self.entries {
-            counts[e.inode as usize] += 1;
+            counts[e.inode.index()] += 1;
         }
         counts
     }
@@ -351,14 +347,14 @@ impl FileSet {
     pub fn names(&self) -> Vec<Vec<u32>> {
         let mut names = vec![Vec::new(); self.inodes.len()];
         for (i, e) in self.entries.iter().enumerate() {
-            names[e.inode as usize].push(i as u32);
+            names[e.inode.index()].push(i as u32);
         }
         names
     }
 
     /// Returns an inode for changes; its type must stay the same.
     pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
-        &mut self.inodes[id as usize]
+        &mut self.inodes[id.index()]
     }
 
     /// Returns the set without the names that `drop` selects, and without inodes that have no name left.
@@ -370,17 +366,25 @@ impl FileSet {
         let mut inodes = Vec::new();
         let mut entries = Vec::new();
         for mut entry in self.entries {
-            let inode = &self.inodes[entry.inode as usize];
+            let inode = &self.inodes[entry.inode.index()];
             if drop(&entry, inode) {
                 continue;
             }
-            entry.inode = *new_id[entry.inode as usize].get_or_insert_with(|| {
+            entry.inode = *new_id[entry.inode.index()].get_or_insert_with(|| {
                 inodes.push(inode.clone());
-                inodes.len() as InodeId - 1
+                InodeId::new(inodes.len() - 1)
             });
             entries.push(entry);
         }
         Self::new(entries, inodes)
+    }
+}
+
+impl Index<InodeId> for FileSet {
+    type Output = Inode;
+
+    fn index(&self, id: InodeId) -> &Inode {
+        &self.inodes[id.index()]
     }
 }
 
@@ -438,7 +442,7 @@ mod tests {
         for (path, link) in items {
             let kind =
                 link.map_or(InodeKind::Dir, |t| InodeKind::Symlink { target: t.as_bytes().into() });
-            entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });
+            entries.push(Entry { path: path.as_bytes().into(), inode: InodeId::new(inodes.len()) });
             inodes.push(Inode {
                 kind,
                 mode: 0o755,
@@ -475,15 +479,8 @@ mod tests {
 
     #[test]
     fn a_set_that_cannot_be_written_is_refused() {
-        let dir = |path: &[u8], inode| Entry { path: path.into(), inode };
-        let inode = Inode {
-            kind: InodeKind::Dir,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime::default(),
-            xattrs: None,
-        };
+        let dir = |path: &[u8], inode| Entry { path: path.into(), inode: InodeId::new(inode) };
+        let inode = set(&[("a", None)]).inodes()[0].clone();
         assert!(FileSet::new(vec![dir(b"b", 0), dir(b"a", 1)], vec![inode.clone(); 2]).is_err());
         assert!(FileSet::new(vec![dir(b"a/b", 0)], vec![inode.clone()]).is_err());
         assert!(FileSet::new(vec![dir(b"a", 0), dir(b"b", 0)], vec![inode]).is_err());

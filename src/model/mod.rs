@@ -8,6 +8,7 @@ pub mod content;
 pub mod counts;
 pub mod digest;
 pub mod fileset;
+pub mod index;
 pub mod mtime;
 pub mod oci;
 pub mod path_pattern;

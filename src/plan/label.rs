@@ -15,7 +15,7 @@ pub(super) fn label(shares: &[Share], analysis: &Analysis) -> String {
     let mut text = String::new();
     let mut last_kind = "";
     for (i, share) in shares.iter().take(NAMES).enumerate() {
-        let name = analysis.components[share.component as usize].name.as_str();
+        let name = analysis[share.component].name.as_str();
         let (kind, rest) = name.split_once(':').unwrap_or(("", name));
         if i > 0 {
             text.push_str(", ");

@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use crate::layers::encode;
 use crate::model::fileset::FileSet;
-use crate::plan::analyze::Analysis;
+use crate::plan::analyze::{Analysis, ComponentId};
 use crate::simulate::{CompressionKind, Profile};
 use sequence::Sequence;
 
@@ -70,8 +70,8 @@ pub struct PlanOptions<'a> {
 /// A component's part in a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Share {
-    /// Index in the analysis.
-    pub component: u32,
+    /// The component.
+    pub component: ComponentId,
     /// Files in this layer.
     pub files: u64,
     /// Bytes in them.

@@ -23,7 +23,7 @@ pub(super) fn place(
         let mut shares: BTreeMap<usize, Share> = BTreeMap::new();
         for at in group {
             let atom = &sequence.atoms[*at];
-            layer_of[atom.inode as usize] = Some(g as u8);
+            layer_of[atom.inode.index()] = Some(g as u8);
             let component = sequence.components[atom.component].component;
             let share = shares.entry(atom.component).or_insert(Share {
                 component,
@@ -32,7 +32,7 @@ pub(super) fn place(
                 estimate: 0,
             });
             share.estimate += atom.estimate;
-            if let InodeKind::File(file) = &set.inodes()[atom.inode as usize].kind {
+            if let InodeKind::File(file) = &set[atom.inode].kind {
                 share.files += 1;
                 share.bytes += file.size;
             }
@@ -40,7 +40,7 @@ pub(super) fn place(
         let hazards = shares.keys().map(|c| &sequence.components[*c].hazard);
         let hazard = hazards.fold(Hazard::default(), Hazard::plus);
         let mut shares: Vec<Share> = shares.into_values().collect();
-        let name = |s: &Share| analysis.components[s.component as usize].name.as_str();
+        let name = |s: &Share| analysis[s.component].name.as_str();
         shares.sort_by(|a, b| b.estimate.cmp(&a.estimate).then_with(|| name(a).cmp(name(b))));
         layers.push(PlannedLayer {
             entries: Vec::new(),
@@ -54,7 +54,7 @@ pub(super) fn place(
     // For each directory one bit per layer that already has it; there are never more than 125 layers.
     let mut listed: Vec<u128> = vec![0; set.entries().len()];
     for (i, entry) in set.entries().iter().enumerate() {
-        let Some(layer) = layer_of[entry.inode as usize] else { continue };
+        let Some(layer) = layer_of[entry.inode.index()] else { continue };
         let bit = 1u128 << layer;
         let entries = &mut layers[layer as usize].entries;
         entries.push(i as u32);

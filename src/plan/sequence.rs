@@ -9,8 +9,9 @@
 use std::cmp::Reverse;
 
 use super::churn::{Hazard, tier};
-use crate::model::fileset::{FileSet, InodeId, InodeKind};
-use crate::plan::analyze::Analysis;
+use crate::model::fileset::{FileSet, InodeKind};
+use crate::model::index::InodeId;
+use crate::plan::analyze::{Analysis, ComponentId};
 
 /// An indivisible unit: a file with all of its names, or an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +26,7 @@ pub(super) struct Atom {
 /// A component in the sequence.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
-    /// Index in the analysis.
-    pub(super) component: u32,
+    pub(super) component: ComponentId,
     pub(super) hazard: Hazard,
     /// A hash of the name, the same in every image.
     pub(super) hash: u64,
@@ -51,10 +51,10 @@ impl Sequence {
         let has_children = has_children(set);
         let mut seen = vec![false; set.inodes().len()];
         // By path, since entries are.
-        let mut found: Vec<(u32, InodeId)> = Vec::new();
+        let mut found: Vec<(ComponentId, InodeId)> = Vec::new();
         let mut sizes = vec![0u64; analysis.components.len()];
         for (i, entry) in set.entries().iter().enumerate() {
-            let inode = entry.inode as usize;
+            let inode = entry.inode.index();
             let dir = matches!(set.inode(entry).kind, InodeKind::Dir);
             let wanted = match only {
                 Some(only) => only[inode],
@@ -64,7 +64,7 @@ impl Sequence {
                 continue;
             }
             let component = analysis.owner[inode];
-            sizes[component as usize] += estimates[inode];
+            sizes[component.index()] += estimates[inode];
             found.push((component, entry.inode));
         }
         let mut order: Vec<usize> = (0..sizes.len()).filter(|i| sizes[*i] > 0).collect();
@@ -82,7 +82,7 @@ impl Sequence {
             let component = &analysis.components[old];
             let hash = blake3::hash(component.name.as_bytes());
             components.push(Part {
-                component: old as u32,
+                component: ComponentId::new(old),
                 hazard: Hazard::of(component),
                 hash: hash.as_bytes()[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b)),
             });
@@ -91,8 +91,8 @@ impl Sequence {
             .into_iter()
             .map(|(component, inode)| Atom {
                 inode,
-                component: place[component as usize],
-                estimate: estimates[inode as usize],
+                component: place[component.index()],
+                estimate: estimates[inode.index()],
             })
             .collect();
         // The sort is stable: paths stay in order within a component.

@@ -133,7 +133,7 @@ fn layer(
         layer.blob_bytes += atom.estimate;
         layer.tar_bytes += HEADER;
         layer.entries += 1;
-        if let InodeKind::File(file) = &set.inodes()[atom.inode as usize].kind {
+        if let InodeKind::File(file) = &set[atom.inode].kind {
             layer.tar_bytes += file.size;
         }
     }

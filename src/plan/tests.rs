@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::fileset::{Entry, FileData, Inode, InodeKind, Location, Mtime, parent};
-use crate::plan::analyze::{Component, ComponentKind, Learned};
+use crate::model::index::{InodeId, SourceId};
+use crate::plan::analyze::{Component, ComponentId, ComponentKind, Learned};
 use crate::simulate::{self, PROFILES};
 
 const KINDS: [ComponentKind; 6] = [
@@ -24,10 +25,10 @@ struct Shape(BTreeMap<String, (ComponentKind, Vec<u64>)>);
 
 impl Shape {
     fn build(&self) -> (FileSet, Analysis, Vec<u64>) {
-        let mut paths: BTreeMap<Vec<u8>, (InodeKind, u32, u64)> = BTreeMap::new();
+        let mut paths: BTreeMap<Vec<u8>, (InodeKind, ComponentId, u64)> = BTreeMap::new();
         let mut components = Vec::new();
         for (i, (name, (kind, files))) in self.0.iter().enumerate() {
-            let owner = i as u32;
+            let owner = ComponentId::new(i);
             let learned = Learned::default();
             components.push(Component { name: name.clone(), kind: *kind, churn: None, learned });
             let dir = format!("top{}/{name}", i % 3);
@@ -35,7 +36,7 @@ impl Shape {
             paths.entry(format!("top{}", i % 3).into()).or_insert((InodeKind::Dir, owner, 0));
             paths.insert(format!("{dir}/empty").into(), (InodeKind::Dir, owner, 44));
             for (f, estimate) in files.iter().enumerate() {
-                let location = Location::Span { source: 0, offset: 0 };
+                let location = Location::Span { source: SourceId::new(0), offset: 0 };
                 let file = FileData { size: estimate * 3, hash: [0; 32], location };
                 paths.insert(
                     format!("{dir}/{f:05}").into(),
@@ -43,10 +44,10 @@ impl Shape {
                 );
             }
         }
-        paths.insert(Vec::new(), (InodeKind::Dir, 0, 0));
+        paths.insert(Vec::new(), (InodeKind::Dir, ComponentId::new(0), 0));
         let (mut entries, mut inodes, mut owner, mut estimates) = (vec![], vec![], vec![], vec![]);
         for (path, (kind, component, estimate)) in paths {
-            entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
+            entries.push(Entry { path: path.into(), inode: InodeId::new(inodes.len()) });
             let mtime = Mtime::default();
             inodes.push(Inode { kind, mode: 0, uid: 0, gid: 0, mtime, xattrs: None });
             owner.push(component);
@@ -145,12 +146,12 @@ proptest! {
         let last_inode = set.inodes().len() - 1;
         let last = analysis.components.len() - 1;
         let entries = set.entries().iter()
-            .map(|e| Entry { path: e.path.clone(), inode: (last_inode - e.inode as usize) as u32 })
+            .map(|e| Entry { path: e.path.clone(), inode: InodeId::new(last_inode - e.inode.index()) })
             .collect();
         let back = FileSet::new(entries, set.inodes().iter().rev().cloned().collect()).unwrap();
         let analysis2 = Analysis {
             components: analysis.components.iter().rev().cloned().collect(),
-            owner: analysis.owner.iter().rev().map(|o| (last - *o as usize) as u32).collect(),
+            owner: analysis.owner.iter().rev().map(|o| ComponentId::new(last - o.index())).collect(),
             notes: Vec::new(),
         };
         let estimates2: Vec<u64> = estimates.iter().rev().copied().collect();
@@ -247,7 +248,7 @@ fn unrest(layers: u32) -> f64 {
         let base = image(seed);
         let contents = |shape: &Shape| -> Vec<BTreeMap<String, u64>> {
             let (_, analysis, plan) = shape.plan(Target::Layers(layers));
-            let name = |c: u32| analysis.components[c as usize].name.clone();
+            let name = |c: ComponentId| analysis[c].name.clone();
             plan.layers
                 .iter()
                 .map(|l| l.shares.iter().map(|s| (name(s.component), s.estimate)).collect())

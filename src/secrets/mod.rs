@@ -27,6 +27,7 @@ use crate::base::read::read_some;
 use crate::layers::hidden::{HiddenFile, How};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeKind, display, parent, parts};
+use crate::model::index::InodeId;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use patterns::{Hit, REACH};
 
@@ -129,7 +130,7 @@ fn items<'a>(
     analysis: &Analysis,
     hidden: &'a [HiddenFile],
 ) -> (Vec<Item<'a>>, u64) {
-    let kind = |inode: u32| analysis.components[analysis.owner[inode as usize] as usize].kind;
+    let kind = |inode: InodeId| analysis.owner_of(inode).kind;
     let mut public = 0;
     let mut items = Vec::new();
     let mut add = |item: Item<'a>, owner| {
@@ -141,19 +142,20 @@ fn items<'a>(
     };
     let entries = set.entries();
     for (id, names) in set.names().into_iter().enumerate() {
-        if let InodeKind::File(file) = &set.inodes()[id].kind
+        let id = InodeId::new(id);
+        if let InodeKind::File(file) = &set[id].kind
             && file.size > 0
         {
             let names = names.iter().map(|i| &*entries[*i as usize].path).collect();
             let item = Item { names, file, hidden_by: None, deleted: false };
-            add(item, Some(kind(id as u32)));
+            add(item, Some(kind(id)));
         }
     }
     for h in hidden.iter().filter(|h| h.file.size > 0) {
         // What a package has at the path today, an older version of it had there before.
         let owner = set.position(&h.path).map(|i| kind(entries[i].inode));
         let deleted = h.how != How::Overwritten;
-        let by = Some(h.by as usize + 1);
+        let by = Some(h.by.number());
         add(Item { names: vec![&h.path], file: &h.file, hidden_by: by, deleted }, owner);
     }
     (items, public)
@@ -277,7 +279,7 @@ impl Item<'_> {
             secrets.push(Secret {
                 rule: hit.rule,
                 path: display(self.names[0]),
-                layer: Some(self.file.location.source() as usize + 1),
+                layer: Some(self.file.location.source().index() + 1),
                 hidden_by: self.hidden_by,
                 line,
                 offset: at.start,
@@ -348,6 +350,7 @@ mod tests {
 
     use super::*;
     use crate::model::fileset::Location;
+    use crate::model::index::SourceId;
 
     fn key() -> String {
         let body = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC";
@@ -355,7 +358,7 @@ mod tests {
     }
 
     fn scan_one(path: &str, bytes: Vec<u8>) -> (Vec<Secret>, Scanned) {
-        let location = Location::Span { source: 0, offset: 0 };
+        let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let hash = *blake3::hash(&bytes).as_bytes();
         let file = FileData { size: bytes.len() as u64, hash, location };
         let contents = Contents::new(vec![Arc::new(bytes)]);

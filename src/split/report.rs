@@ -239,7 +239,7 @@ pub fn layers(
     let rows = plan.layers.iter().enumerate().map(|(i, layer)| {
         let encoded = encoded.map(|all| &all[i]);
         let components = layer.shares.iter().map(|share| {
-            let component = &analysis.components[share.component as usize];
+            let component = &analysis[share.component];
             ComponentReport {
                 name: component.name.clone(),
                 kind: component.kind,

@@ -174,8 +174,7 @@ impl<'a> NewContents<'a> {
     /// Returns the kind of component that owns a path.
     fn owner(&self, path: &[u8]) -> Option<ComponentKind> {
         let entry = &self.files.entries()[self.files.position(path)?];
-        let owner = self.analysis.owner[entry.inode as usize];
-        Some(self.analysis.components[owner as usize].kind)
+        Some(self.analysis.owner_of(entry.inode).kind)
     }
 }
 
@@ -186,6 +185,7 @@ mod tests {
 
     use super::*;
     use crate::model::fileset::Location;
+    use crate::model::index::SourceId;
 
     #[derive(Default)]
     struct Read(AtomicU64);
@@ -206,7 +206,7 @@ mod tests {
         let file = FileData {
             size: token.len() as u64,
             hash: *blake3::hash(&token).as_bytes(),
-            location: Location::Span { source: 0, offset: 0 },
+            location: Location::Span { source: SourceId::new(0), offset: 0 },
         };
         let dead = |i: usize| DeadFile {
             path: format!("srv/{i}").into_bytes().into(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::fileset::{FileData, Location};
+use crate::model::index::SourceId;
 
 fn inode(kind: InodeKind) -> Inode {
     Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: None }
@@ -16,7 +17,7 @@ fn dir(path: &str) -> Change {
 }
 
 fn file(path: &str, size: u64) -> Change {
-    let location = Location::Span { source: 0, offset: 0 };
+    let location = Location::Span { source: SourceId::new(0), offset: 0 };
     put(path, InodeKind::File(FileData { size, hash: [0; 32], location }))
 }
 
@@ -62,7 +63,7 @@ fn show(layers: Vec<Vec<Change>>) -> String {
             InodeKind::File(f) => f.size.to_string(),
             kind => kind.word()[..1].to_owned(),
         };
-        let group = if counts[e.inode as usize] > 1 { "+" } else { "" };
+        let group = if counts[e.inode.index()] > 1 { "+" } else { "" };
         format!("{}={word}{group}", String::from_utf8_lossy(&e.path))
     };
     set.entries().iter().map(word).collect::<Vec<_>>().join(" ")
@@ -141,7 +142,7 @@ fn a_links_own_header_only_ever_sets() {
         (inode.uid, inode.mode, inode.mtime.secs, xattrs.join(" "))
     };
     let file = || {
-        let location = Location::Span { source: 0, offset: 0 };
+        let location = Location::Span { source: SourceId::new(0), offset: 0 };
         InodeKind::File(FileData { size: 1, hash: [0; 32], location })
     };
     let both = [(CAP, "c"), ("user.a", "1")];
@@ -232,7 +233,7 @@ fn hidden_files_are_listed_with_who_hides_them() {
     let (set, hidden, list) = list(named(&layers)).unwrap();
     let mut shown: Vec<_> = list
         .iter()
-        .map(|h| format!("{} {} {:?} {}", display(&h.path), h.file.size, h.how, h.by))
+        .map(|h| format!("{} {} {:?} {}", display(&h.path), h.file.size, h.how, h.by.index()))
         .collect();
     shown.sort();
     assert_eq!(

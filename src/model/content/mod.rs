@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::model::fileset::{FileData, Location};
+use crate::model::index::SourceId;
 
 /// Bytes that several threads can read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -189,11 +190,10 @@ impl Contents {
         Self { sources }
     }
 
-    /// Adds the sources of other contents, and returns the number of the first one added.
-    pub fn append(&mut self, other: &Contents) -> u32 {
-        let first = self.sources.len() as u32;
-        self.sources.extend(other.sources.iter().cloned());
-        first
+    /// Adds a source.
+    pub fn add(&mut self, source: Source) -> SourceId {
+        self.sources.push(source);
+        SourceId::new(self.sources.len() - 1)
     }
 
     /// Returns a reader of a file, from front to back and with holes as zeros. It returns the last byte
@@ -231,7 +231,7 @@ impl Contents {
         }
         match &file.location {
             Location::Span { source, offset: start } => {
-                self.sources[*source as usize].read_exact_at(buf, start + offset)
+                self.sources[source.index()].read_exact_at(buf, start + offset)
             }
             Location::Sparse(map) => {
                 buf.fill(0);
@@ -240,7 +240,7 @@ impl Contents {
                     let (from, to) = (offset.max(run.at), end.min(run.at + run.len));
                     let part = &mut buf[(from - offset) as usize..(to - offset) as usize];
                     let stored = map.offset + run.stored + from - run.at;
-                    self.sources[map.source as usize].read_exact_at(part, stored)?;
+                    self.sources[map.source.index()].read_exact_at(part, stored)?;
                 }
                 Ok(())
             }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn sparse_files_read_as_zeros_between_their_runs() {
         let contents = Contents::new(vec![Arc::new(b"xxABCDE".to_vec())]);
-        let map = SparseMap::new(0, 2, vec![(3, 2), (8, 3)]);
+        let map = SparseMap::new(SourceId::new(0), 2, vec![(3, 2), (8, 3)]);
         let hash = *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes();
         let file = FileData { size: 12, hash, location: Location::Sparse(Box::new(map)) };
         assert_eq!(contents.read(&file, 100).unwrap(), b"\0\0\0AB\0\0\0CDE\0");
@@ -327,7 +327,7 @@ mod tests {
         const RUNS: u64 = 1 << 20;
         let runs = (0..RUNS).map(|i| (i * 2, 1)).collect();
         let contents = Contents::new(vec![Arc::new(vec![7; RUNS as usize])]);
-        let location = Location::Sparse(Box::new(SparseMap::new(0, 0, runs)));
+        let location = Location::Sparse(Box::new(SparseMap::new(SourceId::new(0), 0, runs)));
         let file = FileData { size: RUNS * 2, hash: [0; 32], location };
         let begin = cpu_seconds();
         let mut buf = [0; 64];
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn content_that_is_not_what_was_read_first_is_an_error() {
-        let location = Location::Span { source: 0, offset: 1 };
+        let location = Location::Span { source: SourceId::new(0), offset: 1 };
         let file = FileData { size: 4, hash: *blake3::hash(b"abcd").as_bytes(), location };
         for (now, same) in [(b"xabcd", true), (b"yabcd", true), (b"xabce", false)] {
             let contents = Contents::new(vec![Arc::new(now.to_vec())]);

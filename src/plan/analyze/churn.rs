@@ -69,15 +69,15 @@ pub(super) fn apply(claims: &mut Claims<'_>, rules: &[ChurnRule]) {
             Of::Paths(pattern) => {
                 let component =
                     claims.component(format!("churn:{}", rule.text), ComponentKind::Application);
-                claims.components[component as usize].churn = Some(rule.rate);
+                claims.components[component.index()].churn = Some(rule.rate);
                 for entry in set.entries().iter().filter(|e| pattern.matches(&e.path)) {
-                    claims.owner[entry.inode as usize] = component;
+                    claims.owner[entry.inode.index()] = component;
                     matched = true;
                 }
             }
             Of::Components(glob) => {
                 for (_, i) in claims.by_name.iter().filter(|(name, _)| glob.is_match(name)) {
-                    claims.components[*i as usize].churn = Some(rule.rate);
+                    claims.components[i.index()].churn = Some(rule.rate);
                     matched = true;
                 }
             }

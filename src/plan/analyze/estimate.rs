@@ -10,10 +10,11 @@ use std::io::Read;
 use rayon::prelude::*;
 use zstd::bulk::Compressor;
 
-use super::Analysis;
+use super::{Analysis, ComponentId};
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Contents;
-use crate::model::fileset::{FileData, FileSet, InodeId, InodeKind, display};
+use crate::model::fileset::{FileData, FileSet, InodeKind, display};
+use crate::model::index::InodeId;
 
 /// Distance between samples, in bytes.
 const STRIDE: u64 = 1 << 20;
@@ -61,7 +62,7 @@ pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Resu
     for (batch, ratio) in batches.iter().zip(ratios) {
         let ratio = ratio?;
         for (inode, file) in &batch.files {
-            estimates[*inode as usize] += (file.size as f64 * ratio).ceil() as u64;
+            estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
         }
     }
     Ok(estimates)
@@ -74,13 +75,13 @@ fn compressor() -> Result<Compressor<'static>> {
 /// Returns all files with content, in the order of components and paths, small ones in batches.
 fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
     let mut seen = vec![false; set.inodes().len()];
-    let mut order: Vec<(u32, InodeId, &FileData)> = Vec::new();
+    let mut order: Vec<(ComponentId, InodeId, &FileData)> = Vec::new();
     for entry in set.entries() {
         if let InodeKind::File(file) = &set.inode(entry).kind
             && file.size > 0
-            && !std::mem::replace(&mut seen[entry.inode as usize], true)
+            && !std::mem::replace(&mut seen[entry.inode.index()], true)
         {
-            order.push((analysis.owner[entry.inode as usize], entry.inode, file));
+            order.push((analysis.owner[entry.inode.index()], entry.inode, file));
         }
     }
     // Entries are sorted by path, and this sort is stable.
@@ -170,7 +171,7 @@ mod tests {
         let estimates = estimate(&set, &contents, &analysis).unwrap();
         let of = |path: &str| {
             let i = set.position(path.as_bytes()).unwrap();
-            estimates[set.entries()[i].inode as usize]
+            estimates[set.entries()[i].inode.index()]
         };
         assert!((4_600_000..5_300_000).contains(&of("a/noise")), "{}", of("a/noise"));
         assert!(of("b/zeros") < 10_000);

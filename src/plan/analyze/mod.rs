@@ -24,6 +24,7 @@ pub use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
 pub use state::drop_noise;
 
 use std::collections::BTreeMap;
+use std::ops::Index;
 
 use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
@@ -31,6 +32,7 @@ use crate::model::content::Contents;
 use crate::model::fileset::{
     Entry, FileSet, Inode, InodeKind, base_name, display, join, parent, parts, printable,
 };
+use crate::model::index::{InodeId, index_type};
 
 /// The kind of a component, ordered by stability: the kind that changes least comes first.
 #[derive(
@@ -76,15 +78,35 @@ pub struct Learned {
     pub changed: u64,
 }
 
+index_type! {
+    /// Position of a component in its [`Analysis`].
+    ComponentId
+}
+
 /// The components of a file set.
 #[derive(Debug, Clone, Default)]
 pub struct Analysis {
     /// The components, sorted by name; each owns at least one inode.
     pub components: Vec<Component>,
-    /// Index of the component that owns each inode of the file set.
-    pub owner: Vec<u32>,
+    /// The component that owns each inode of the file set.
+    pub owner: Vec<ComponentId>,
     /// Notes for the user, such as a database that could not be read or a rule that matched nothing.
     pub notes: Vec<String>,
+}
+
+impl Analysis {
+    /// Returns the component that owns an inode.
+    pub fn owner_of(&self, inode: InodeId) -> &Component {
+        &self[self.owner[inode.index()]]
+    }
+}
+
+impl Index<ComponentId> for Analysis {
+    type Output = Component;
+
+    fn index(&self, id: ComponentId) -> &Component {
+        &self.components[id.index()]
+    }
 }
 
 /// Finds the components of a file set. `churn` has the rates of change that the user states.
@@ -109,15 +131,15 @@ pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Resul
 }
 
 /// Marks an inode that no component owns yet.
-const UNOWNED: u32 = u32::MAX;
+const UNOWNED: ComponentId = ComponentId::new(u32::MAX as usize);
 
 /// The assignment of inodes to components while it is computed.
 struct Claims<'a> {
     set: &'a FileSet,
     contents: &'a Contents,
     components: Vec<Traits>,
-    by_name: BTreeMap<String, u32>,
-    owner: Vec<u32>,
+    by_name: BTreeMap<String, ComponentId>,
+    owner: Vec<ComponentId>,
     notes: Vec<String>,
     /// Number of bytes of texts that may still be read.
     texts: u64,
@@ -140,7 +162,7 @@ struct Traits {
 struct Owner {
     name: String,
     kind: ComponentKind,
-    id: Option<u32>,
+    id: Option<ComponentId>,
 }
 
 impl Owner {
@@ -168,8 +190,8 @@ impl<'a> Claims<'a> {
     }
 
     /// Returns the component of this name, which is created if it does not exist.
-    fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> u32 {
-        let next = self.components.len() as u32;
+    fn component(&mut self, name: impl AsRef<str>, kind: ComponentKind) -> ComponentId {
+        let next = ComponentId::new(self.components.len());
         let components = &mut self.components;
         *self.by_name.entry(printable(name.as_ref())).or_insert_with(|| {
             components.push(Traits { kind, churn: None });
@@ -178,12 +200,12 @@ impl<'a> Claims<'a> {
     }
 
     fn is_free(&self, entry: &Entry) -> bool {
-        self.owner[entry.inode as usize] == UNOWNED
+        self.owner[entry.inode.index()] == UNOWNED
     }
 
     /// Assigns an entry to a component unless it already has one.
-    fn claim(&mut self, entry: &Entry, component: u32) {
-        let owner = &mut self.owner[entry.inode as usize];
+    fn claim(&mut self, entry: &Entry, component: ComponentId) {
+        let owner = &mut self.owner[entry.inode.index()];
         if *owner == UNOWNED {
             *owner = component;
         }
@@ -278,19 +300,19 @@ impl<'a> Claims<'a> {
         }
         let mut used = vec![false; self.components.len()];
         for owner in &self.owner {
-            used[*owner as usize] = true;
+            used[owner.index()] = true;
         }
-        let mut new_index = vec![0; self.components.len()];
+        let mut new_id = vec![UNOWNED; self.components.len()];
         let mut components = Vec::new();
         for (name, old) in self.by_name {
-            if used[old as usize] {
-                new_index[old as usize] = components.len() as u32;
-                let Traits { kind, churn } = self.components[old as usize];
+            if used[old.index()] {
+                new_id[old.index()] = ComponentId::new(components.len());
+                let Traits { kind, churn } = self.components[old.index()];
                 components.push(Component { name, kind, churn, learned: Learned::default() });
             }
         }
         for owner in &mut self.owner {
-            *owner = new_index[*owner as usize];
+            *owner = new_id[owner.index()];
         }
         Ok(Analysis { components, owner: self.owner, notes: self.notes })
     }
@@ -322,7 +344,7 @@ fn xattrs(claims: &mut Claims<'_>) {
             days => days.parse::<u32>().ok().filter(|d| *d > 0).map(f64::from),
         });
         if let Some(days) = days {
-            claims.components[component as usize].churn = Some(DAYS_A_RELEASE / days);
+            claims.components[component.index()].churn = Some(DAYS_A_RELEASE / days);
         }
     }
 }
@@ -335,6 +357,7 @@ pub(crate) mod fixture {
 
     use super::*;
     use crate::model::fileset::{FileData, Location, Mtime, Xattrs};
+    use crate::model::index::SourceId;
 
     /// Builds a file set in memory and creates missing parents.
     #[derive(Default)]
@@ -354,7 +377,8 @@ pub(crate) mod fixture {
             bytes: &[u8],
             xattrs: Option<Xattrs>,
         ) -> Self {
-            let location = Location::Span { source: 0, offset: self.bytes.len() as u64 };
+            let location =
+                Location::Span { source: SourceId::new(0), offset: self.bytes.len() as u64 };
             self.bytes.extend_from_slice(bytes);
             let hash = *blake3::hash(bytes).as_bytes();
             let kind = InodeKind::File(FileData { size: bytes.len() as u64, hash, location });
@@ -386,7 +410,7 @@ pub(crate) mod fixture {
             }
             let (mut entries, mut inodes) = (Vec::new(), Vec::new());
             for (path, (kind, xattrs)) in self.items {
-                entries.push(Entry { path: path.into(), inode: inodes.len() as u32 });
+                entries.push(Entry { path: path.into(), inode: InodeId::new(inodes.len()) });
                 let mtime = Mtime::default();
                 let xattrs = xattrs.map(Box::new);
                 inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs });
@@ -401,7 +425,7 @@ pub(crate) mod fixture {
             let rules: Vec<ChurnRule> = churn.iter().map(|r| r.parse().unwrap()).collect();
             let analysis = analyze(&set, &contents, &rules).unwrap();
             let line = |e: &Entry| {
-                let name = &analysis.components[analysis.owner[e.inode as usize] as usize].name;
+                let name = &analysis.owner_of(e.inode).name;
                 format!("{}={name}", e.path.escape_ascii())
             };
             let files =
@@ -456,8 +480,8 @@ mod tests {
         let (set, contents) = Fixture::default().file("b/x", "1").file("a/x", "1").dir("z").build();
         let a = analyze(&set, &contents, &[]).unwrap();
         assert!(a.components.windows(2).all(|w| w[0].name < w[1].name));
-        for i in 0..a.components.len() as u32 {
-            assert!(a.owner.contains(&i), "{}", a.components[i as usize].name);
+        for i in (0..a.components.len()).map(ComponentId::new) {
+            assert!(a.owner.contains(&i), "{}", a[i].name);
         }
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn claim_bytecode(claims: &mut Claims<'_>) {
         source.extend_from_slice(module);
         source.extend_from_slice(b".py");
         let Some(i) = set.position(&source) else { continue };
-        let owner = claims.owner[set.entries()[i].inode as usize];
+        let owner = claims.owner[set.entries()[i].inode.index()];
         if owner != UNOWNED {
             claims.claim(entry, owner);
         }

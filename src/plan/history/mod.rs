@@ -40,7 +40,7 @@ impl Snapshot {
         for entry in files.entries() {
             let inode = files.inode(entry);
             let identity = identity(inode);
-            let hasher = &mut hashers[analysis.owner[entry.inode as usize] as usize];
+            let hasher = &mut hashers[analysis.owner[entry.inode.index()].index()];
             hasher.update(&(entry.path.len() as u64).to_le_bytes());
             hasher.update(&entry.path).update(&identity);
             if !matches!(inode.kind, InodeKind::Dir) {

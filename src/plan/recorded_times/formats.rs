@@ -6,7 +6,8 @@ use super::parse;
 use super::relations::Relations;
 use super::values::{Candidates, Form};
 use crate::base::error::Result;
-use crate::model::fileset::{Entry, InodeId, base_name, parent};
+use crate::model::fileset::{Entry, base_name, parent};
+use crate::model::index::InodeId;
 
 /// A sort of file that records times of others.
 struct Format {

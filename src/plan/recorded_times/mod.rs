@@ -20,7 +20,8 @@ use serde::Serialize;
 use crate::base::error::Result;
 use crate::base::limits::MAX_COMPILED_PYTHON;
 use crate::model::content::{Budget, Contents, SpoolWriter};
-use crate::model::fileset::{FileSet, Inode, InodeId, InodeKind, Location, Mtime};
+use crate::model::fileset::{FileSet, Inode, InodeKind, Location, Mtime};
+use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
 use relations::Relations;
 
@@ -100,26 +101,22 @@ pub fn retime(
     let mut spool = SpoolWriter::new(budget);
     let mut exchanged = Vec::new();
     for (id, stamp) in &stamps {
-        let InodeKind::File(file) = &files.inodes()[*id as usize].kind else { continue };
+        let InodeKind::File(file) = &files[*id].kind else { continue };
         let bytes = stamp.apply(contents.read(file, MAX_COMPILED_PYTHON)?);
-        let place = Location::Span { source: 0, offset: spool.size() };
-        exchanged.push((*id, place, *blake3::hash(&bytes).as_bytes()));
+        exchanged.push((*id, spool.size(), *blake3::hash(&bytes).as_bytes()));
         spool.write_all(&bytes)?;
     }
     if !exchanged.is_empty() {
-        let first = contents.append(&Contents::new(vec![Arc::new(spool.finish()?)]));
-        for (id, mut place, new_hash) in exchanged {
-            if let Location::Span { source, .. } = &mut place {
-                *source += first;
-            }
+        let source = contents.add(Arc::new(spool.finish()?));
+        for (id, offset, new_hash) in exchanged {
             if let InodeKind::File(file) = &mut files.inode_mut(id).kind {
                 file.hash = new_hash;
-                file.location = place;
+                file.location = Location::Span { source, offset };
             }
         }
     }
     for (id, after) in after.into_iter().enumerate() {
-        files.inode_mut(id as InodeId).mtime = after;
+        files.inode_mut(InodeId::new(id)).mtime = after;
     }
     Ok(Held { by: held, restamped: stamps.len() as u64 })
 }

@@ -5,7 +5,8 @@ use std::io::Read;
 use super::relations::Relations;
 use crate::base::error::Result;
 use crate::base::limits::{MAX_LISP_SOURCES, MAX_TIMES_LOG, MAX_TIMES_TEXT};
-use crate::model::fileset::{Entry, InodeId, base_name, join, parent, parts};
+use crate::model::fileset::{Entry, base_name, join, parent, parts};
+use crate::model::index::InodeId;
 use crate::plan::analyze;
 
 /// `…-le64.cache-9`

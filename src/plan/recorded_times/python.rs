@@ -6,7 +6,8 @@ use super::relations::Relations;
 use super::{Restamp, seconds};
 use crate::base::error::{Context, Result};
 use crate::base::limits::MAX_COMPILED_PYTHON;
-use crate::model::fileset::{InodeId, InodeKind, Mtime, base_name, display, parent};
+use crate::model::fileset::{InodeKind, Mtime, base_name, display, parent};
+use crate::model::index::InodeId;
 
 /// What summaries call it.
 const BY: &str = "compiled Python";
@@ -123,7 +124,7 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
             }
             _ => Stamp::Unknown,
         };
-        let plain = r.after[id as usize];
+        let plain = r.after[id.index()];
         match stamp {
             Stamp::None => {}
             Stamp::Unknown => r.hold_all(sources, BY),
@@ -149,7 +150,7 @@ fn is_signed(r: &Relations<'_>, id: InodeId) -> bool {
 impl Compiled {
     /// Asks whether the file may hold its source's new time; if not, the source keeps its own.
     fn prepare(mut self, r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Result<Self> {
-        let Some(secs) = self.in_step(r).next().map(|source| r.after[source as usize].secs as u32)
+        let Some(secs) = self.in_step(r).next().map(|source| r.after[source.index()].secs as u32)
         else {
             return Ok(self);
         };
@@ -166,7 +167,7 @@ impl Compiled {
         };
         if let Some(time) = time {
             self.next = (secs, time);
-            r.after[self.id as usize] = time;
+            r.after[self.id.index()] = time;
         } else {
             self.hold(r);
         }
@@ -187,7 +188,7 @@ impl Compiled {
 
     /// What it is to note.
     fn now(&self, r: &Relations<'_>) -> u32 {
-        self.in_step(r).next().map_or(self.stamp, |source| r.after[source as usize].secs as u32)
+        self.in_step(r).next().map_or(self.stamp, |source| r.after[source.index()].secs as u32)
     }
 
     /// Holds its sources if it would not be in step, or out of step, with each as it is now.
@@ -195,7 +196,7 @@ impl Compiled {
         let now = self.now(r);
         let fits = |source: &InodeId| {
             let was = seconds(r.inode(*source)) == self.stamp;
-            was == (r.after[*source as usize].secs as u32 == now)
+            was == (r.after[source.index()].secs as u32 == now)
         };
         let known = now == self.stamp || now == self.next.0;
         let stays = !r.is_long() && known && self.sources.iter().all(fits);

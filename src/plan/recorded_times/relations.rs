@@ -8,8 +8,9 @@ use crate::base::error::{Context, Result};
 use crate::base::limits::{MAX_LOOKUPS, MAX_TIME_PAIRS, MAX_TIME_STEPS, TEXT_PER_LOOKUP};
 use crate::model::content::Contents;
 use crate::model::fileset::{
-    Entry, FileData, FileSet, Inode, InodeId, InodeKind, Mtime, base_name, display, join, parent,
+    Entry, FileData, FileSet, Inode, InodeKind, Mtime, base_name, display, join, parent,
 };
+use crate::model::index::InodeId;
 
 /// A change of times, and what stands against it.
 pub(super) struct Relations<'a> {
@@ -101,7 +102,8 @@ impl<'a> Relations<'a> {
     /// Holds everything where not all could be looked for.
     pub(super) fn hold_unknown(&mut self) {
         if self.is_exhausted() {
-            self.hold_all(0..self.after.len() as InodeId, "files that name too many paths");
+            let all = (0..self.after.len()).map(InodeId::new);
+            self.hold_all(all, "files that name too many paths");
         }
     }
 
@@ -111,7 +113,7 @@ impl<'a> Relations<'a> {
     }
 
     pub(super) fn inode(&self, id: InodeId) -> &'a Inode {
-        &self.files.inodes()[id as usize]
+        &self.files[id]
     }
 
     /// The regular file that an entry names.
@@ -124,7 +126,7 @@ impl<'a> Relations<'a> {
 
     /// Whether a time is to be another.
     pub(super) fn moves(&self, id: InodeId) -> bool {
-        self.inode(id).mtime != self.after[id as usize]
+        self.inode(id).mtime != self.after[id.index()]
     }
 
     /// What is directly in a folder.
@@ -168,7 +170,7 @@ impl<'a> Relations<'a> {
     /// Keeps a time.
     pub(super) fn hold(&mut self, id: InodeId, by: &'static str) {
         if self.moves(id) {
-            self.after[id as usize] = self.inode(id).mtime;
+            self.after[id.index()] = self.inode(id).mtime;
             self.held.entry(id).or_insert(by);
         }
     }
@@ -182,7 +184,7 @@ impl<'a> Relations<'a> {
     /// Gives a time that is not held another one.
     pub(super) fn release(&mut self, id: InodeId, time: Mtime) {
         if !self.held.contains_key(&id) {
-            self.after[id as usize] = time;
+            self.after[id.index()] = time;
         }
     }
 
@@ -203,7 +205,7 @@ impl<'a> Relations<'a> {
     /// Something records this time for `id`: it must be so afterwards exactly if it is now.
     pub(super) fn equal(&mut self, id: InodeId, secs: u32, by: &'static str) {
         let is = |time: Mtime| time.secs as u32 == secs;
-        if is(self.inode(id).mtime) || is(self.after[id as usize]) {
+        if is(self.inode(id).mtime) || is(self.after[id.index()]) {
             self.hold(id, by);
         }
     }
@@ -292,12 +294,12 @@ impl<'a> Relations<'a> {
     fn in_order(&self, made: InodeId, of: InodeId) -> bool {
         let old = |made: Mtime, of: Mtime| (of > made, of.secs > made.secs);
         let (a, b) = (self.inode(made).mtime, self.inode(of).mtime);
-        old(a, b) == old(self.after[made as usize], self.after[of as usize])
+        old(a, b) == old(self.after[made.index()], self.after[of.index()])
     }
 
     fn all_in_order(&self, ids: &[InodeId]) -> bool {
         let mut times: Vec<(Mtime, Mtime)> =
-            ids.iter().map(|id| (self.inode(*id).mtime, self.after[*id as usize])).collect();
+            ids.iter().map(|id| (self.inode(*id).mtime, self.after[id.index()])).collect();
         times.sort_unstable();
         times.windows(2).all(|pair| {
             let ((a, x), (b, y)) = (pair[0], pair[1]);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::fileset::{Entry, FileData, parent};
+use crate::model::index::{InodeId, SourceId};
 
 mod bounds;
 
@@ -41,13 +42,10 @@ impl Fixture {
                 let offset = data.len() as u64;
                 data.extend_from_slice(content);
                 let (size, hash) = (content.len() as u64, *blake3::hash(content).as_bytes());
-                InodeKind::File(FileData {
-                    size,
-                    hash,
-                    location: Location::Span { source: 0, offset },
-                })
+                let location = Location::Span { source: SourceId::new(0), offset };
+                InodeKind::File(FileData { size, hash, location })
             });
-            entries.push(Entry { path: path.clone().into(), inode: inodes.len() as u32 });
+            entries.push(Entry { path: path.clone().into(), inode: InodeId::new(inodes.len()) });
             let mtime = Mtime { secs: *secs, nanos: 0 };
             inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: None });
         }
@@ -64,7 +62,7 @@ impl Fixture {
         let after: Vec<Mtime> = files.inodes().iter().map(change).collect();
         let budget = Budget::new(0, None);
         let held = retime(&mut files, &mut contents, &budget, after.clone(), None).unwrap();
-        let stays = |e: &&Entry| files.inode(e).mtime != after[e.inode as usize];
+        let stays = |e: &&Entry| files.inode(e).mtime != after[e.inode.index()];
         let name = |e: &Entry| String::from_utf8(e.path.to_vec()).unwrap();
         (files.entries().iter().filter(stays).map(name).collect(), held)
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::base::read::read_some;
-use crate::model::fileset::{FileSet, InodeId, InodeKind, Mtime};
+use crate::model::fileset::{FileSet, InodeKind, Mtime};
+use crate::model::index::InodeId;
 
 /// How a file holds a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Candidates {
         let mut wanted = BTreeSet::new();
         let mut filter = vec![0; 1 << 10];
         for id in ids {
-            let (inode, after) = (&files.inodes()[id as usize], after[id as usize]);
+            let (inode, after) = (&files[id], after[id.index()]);
             if inode.mtime == after {
                 continue;
             }
@@ -104,9 +105,10 @@ impl Candidates {
     }
 
     fn mark(&mut self, secs: u32, size: u64) {
-        let of = (secs, size, InodeId::MIN)..=(secs, size, InodeId::MAX);
         let from = self.found.len();
-        self.found.extend(self.wanted.range(of).map(|(.., id)| *id));
+        let of = self.wanted.range((secs, size, InodeId::new(0))..);
+        let of = of.take_while(|wanted| (wanted.0, wanted.1) == (secs, size));
+        self.found.extend(of.map(|(.., id)| *id));
         for id in &self.found[from..] {
             self.wanted.remove(&(secs, size, *id));
         }
@@ -224,10 +226,11 @@ fn words(b: &[u8], at: usize) -> [u32; 2] {
 mod tests {
     use super::*;
     use crate::model::fileset::{Entry, FileData, Inode, Location};
+    use crate::model::index::SourceId;
 
     /// Files of 712 bytes with this time each; all times are to be 5.
     fn candidates(times: &[i64], form: Form) -> Candidates {
-        let location = Location::Span { source: 0, offset: 0 };
+        let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let kind = InodeKind::File(FileData { size: 712, hash: [0; 32], location });
         let inode = |secs: &i64| {
             let mtime = Mtime { secs: *secs, nanos: 0 };
@@ -235,14 +238,19 @@ mod tests {
         };
         let inodes: Vec<_> = times.iter().map(inode).collect();
         let path = |i: usize| format!("{i:04}").into_bytes().into();
-        let entries = (0..times.len()).map(|i| Entry { path: path(i), inode: i as u32 }).collect();
+        let entries =
+            (0..times.len()).map(|i| Entry { path: path(i), inode: InodeId::new(i) }).collect();
         let files = FileSet::new(entries, inodes).unwrap();
         let after = vec![Mtime { secs: 5, nanos: 0 }; times.len()];
-        Candidates::new(&files, &after, 0..times.len() as u32, form)
+        Candidates::new(&files, &after, (0..times.len()).map(InodeId::new), form)
     }
 
-    fn found(times: &[i64], form: Form, bytes: &[u8]) -> Vec<InodeId> {
-        candidates(times, form).scan(bytes, form).unwrap()
+    fn found(times: &[i64], form: Form, bytes: &[u8]) -> Vec<usize> {
+        ids(candidates(times, form).scan(bytes, form).unwrap())
+    }
+
+    fn ids(found: Vec<InodeId>) -> Vec<usize> {
+        found.into_iter().map(InodeId::index).collect()
     }
 
     #[test]
@@ -301,9 +309,10 @@ mod tests {
     #[test]
     fn what_was_found_is_not_looked_for_again() {
         let mut all = candidates(&[7, 9, 7], Form::Decimal);
-        assert_eq!(all.scan(&b"7 7"[..], Form::Decimal).unwrap(), [0, 2]);
-        assert_eq!(all.scan(&b"7 9"[..], Form::Decimal).unwrap(), [1]);
-        assert_eq!(all.scan(&b"5"[..], Form::Decimal).unwrap(), [0, 1, 2]);
+        let mut scan = |text: &[u8]| ids(all.scan(text, Form::Decimal).unwrap());
+        assert_eq!(scan(b"7 7"), [0, 2]);
+        assert_eq!(scan(b"7 9"), [1]);
+        assert_eq!(scan(b"5"), [0, 1, 2]);
         assert!(all.is_empty());
     }
 

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::base::error::Result;
 use crate::model::content::{Budget, Contents};
-use crate::model::fileset::{FileSet, Inode, InodeId, InodeKind, Mtime};
+use crate::model::fileset::{FileSet, Inode, InodeKind, Mtime};
+use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
 use crate::plan::recorded_times::{Held, retime};
 
@@ -52,16 +53,15 @@ pub fn carry_over(
     let counterparts = counterparts(new, old);
     // The time of the counterpart, if an inode may have it.
     let carried = |id: InodeId, kind: &InodeKind, now: &Inode| {
-        let counterpart = &old.inodes()[counterparts[id as usize]? as usize];
+        let counterpart = &old[counterparts[id.index()]?];
         let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
         (same && policy.apply(counterpart.mtime) == counterpart.mtime).then_some(counterpart.mtime)
     };
     let before: Vec<Mtime> = new.inodes().iter().map(|inode| inode.mtime).collect();
-    let after = new
-        .inodes()
-        .iter()
-        .enumerate()
-        .map(|(id, inode)| carried(id as InodeId, &inode.kind, inode).unwrap_or(inode.mtime));
+    let after =
+        new.inodes().iter().enumerate().map(|(id, inode)| {
+            carried(InodeId::new(id), &inode.kind, inode).unwrap_or(inode.mtime)
+        });
     let after = after.collect();
     let restamp = |id: InodeId, inode: &Inode, hash: &[u8; 32]| {
         let mut kind = inode.kind.clone();
@@ -100,7 +100,7 @@ fn counterparts(new: &FileSet, old: &FileSet) -> Vec<Option<InodeId>> {
             }
             found = Some(id);
         }
-        found.filter(|id| old_counts[*id as usize] as usize == names.len())
+        found.filter(|id| old_counts[id.index()] as usize == names.len())
     };
     new.names().iter().map(counterpart).collect()
 }

@@ -26,23 +26,23 @@ pub(super) fn old_content(set: &FileSet, estimates: &[u64], old: &[OldLayer]) ->
             let below = set.below(&change.path);
             if !keeps && !below.is_empty() && seen.insert(&change.path) {
                 for entry in below {
-                    touched_by[entry.inode as usize] |= bit;
+                    touched_by[entry.inode.index()] |= bit;
                 }
             }
             if !matches!(change.kind, ChangeKind::Opaque)
                 && let Some(at) = set.position(&change.path)
             {
-                touched_by[set.entries()[at].inode as usize] |= bit;
+                touched_by[set.entries()[at].inode.index()] |= bit;
             }
         }
         for (inode, paths) in grouped(&layer.changes) {
             let at = paths.first().and_then(|path| set.position(path));
             let Some(id) = at.map(|at| set.entries()[at].inode) else { continue };
-            let mine = &names[id as usize];
+            let mine = &names[id.index()];
             let all = mine.len() == paths.len()
                 && mine.iter().all(|n| paths.contains(&*set.entries()[*n as usize].path));
-            if all && inode.same(&set.inodes()[id as usize]) {
-                provided_by[id as usize] |= bit;
+            if all && inode.same(&set[id]) {
+                provided_by[id.index()] |= bit;
             }
         }
     }
@@ -84,7 +84,7 @@ fn weight(set: &FileSet, estimates: &[u64], changes: &[Change]) -> u64 {
         };
         known += HEADER_BYTES as f64;
         let successor = set.position(&change.path).map(|at| set.entries()[at].inode);
-        match successor.map(|id| (&set.inodes()[id as usize].kind, estimates[id as usize])) {
+        match successor.map(|id| (&set[id].kind, estimates[id.index()])) {
             Some((InodeKind::File(file), estimate)) if file.size > 0 => {
                 let data = estimate.saturating_sub(HEADER_BYTES) as f64;
                 known += data / file.size as f64 * size as f64;

@@ -1,6 +1,7 @@
 //! Computes what new layers must contain on top of the kept ones.
 
-use crate::model::fileset::{FileSet, InodeId, InodeKind, parent};
+use crate::model::fileset::{FileSet, InodeKind, parent};
+use crate::model::index::InodeId;
 
 /// The difference between two file sets, in terms of layer entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,14 +32,14 @@ pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
             *counterpart.get_or_insert(at) == at
         });
         let Some(counterpart) = counterpart else { return false };
-        all && base_counts[counterpart as usize] as usize == names[id].len()
-            && base.inodes()[counterpart as usize].same(inode)
+        all && base_counts[counterpart.index()] as usize == names[id].len()
+            && base[counterpart].same(inode)
     };
     let mut write: Vec<bool> = (0..names.len()).map(|id| !stays(id)).collect();
     // The parents of everything that is written are written with it.
     let mut brought = vec![false; new.entries().len()];
     for entry in new.entries().iter().rev() {
-        if write[entry.inode as usize] {
+        if write[entry.inode.index()] {
             let mut up = parent(&entry.path);
             while let Some(at) = up.and_then(|path| new.position(path)) {
                 if std::mem::replace(&mut brought[at], true) {
@@ -50,7 +51,7 @@ pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
     }
     for (entry, brought) in new.entries().iter().zip(brought) {
         if brought {
-            write[entry.inode as usize] = false;
+            write[entry.inode.index()] = false;
         }
     }
     let is_dir = |path: &[u8]| {
@@ -79,7 +80,7 @@ mod tests {
                 _ => InodeKind::Fifo,
             };
             let mode = what[1..].parse().unwrap_or(0);
-            entries.push(Entry { path: path.as_bytes().into(), inode: inodes.len() as u32 });
+            entries.push(Entry { path: path.as_bytes().into(), inode: InodeId::new(inodes.len()) });
             let mtime = Mtime::default();
             inodes.push(Inode { kind, mode, uid: 0, gid: 0, mtime, xattrs: None });
         }
@@ -90,7 +91,7 @@ mod tests {
         let new = set(new);
         let rest = remainder(&set(base), &new);
         let text = |p: &[u8]| String::from_utf8(p.to_vec()).unwrap();
-        let written = new.entries().iter().filter(|e| rest.write[e.inode as usize]);
+        let written = new.entries().iter().filter(|e| rest.write[e.inode.index()]);
         (written.map(|e| text(&e.path)).collect(), rest.whiteouts.iter().map(|p| text(p)).collect())
     }
 
@@ -115,7 +116,7 @@ mod tests {
             names.sort_unstable();
             let entry = |(name, i): (&str, usize)| Entry {
                 path: name.as_bytes().into(),
-                inode: i as InodeId,
+                inode: InodeId::new(i),
             };
             let one = set(&["x=p"]).inodes()[0].clone();
             FileSet::new(names.into_iter().map(entry).collect(), vec![one; 2]).unwrap()

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::compare::verify::compare;
 use crate::model::content::{Budget, Contents, ReadAt};
-use crate::model::fileset::{Entry, FileData, Inode, InodeId, InodeKind, Location, Mtime, display};
+use crate::model::fileset::{Entry, FileData, Inode, InodeKind, Location, Mtime, display};
+use crate::model::index::{InodeId, SourceId};
 use crate::model::mtime::MtimePolicy;
-use crate::plan::analyze::{Component, ComponentKind, Learned};
+use crate::plan::analyze::{Component, ComponentId, ComponentKind, Learned};
 
 /// What the files hold, as far as anybody looks.
 struct Zeros;
@@ -94,7 +95,7 @@ fn build(tree: &Tree) -> FileSet {
             n => InodeKind::File(FileData {
                 size: u64::from(n) * 100_000,
                 hash: [n; 32],
-                location: Location::Span { source: 0, offset: 0 },
+                location: Location::Span { source: SourceId::new(0), offset: 0 },
             }),
         };
         let file = matches!(kind, InodeKind::File(_));
@@ -103,7 +104,7 @@ fn build(tree: &Tree) -> FileSet {
             let mtime = Mtime { secs: i64::from(thing.time), nanos: 0 };
             let mode = 0o600 + u32::from(thing.mode);
             inodes.push(Inode { kind, mode, uid: 0, gid: 0, mtime, xattrs: None });
-            inodes.len() as InodeId - 1
+            InodeId::new(inodes.len() - 1)
         });
         last_file = if file { Some(inode) } else { last_file };
         entries.push(Entry { path: path.into_bytes().into(), inode });
@@ -122,7 +123,7 @@ fn analysis(files: &FileSet) -> Analysis {
     };
     Analysis {
         components: (0..count).map(component).collect(),
-        owner: (0..files.inodes().len()).map(|i| (i / 2) as u32).collect(),
+        owner: (0..files.inodes().len()).map(|i| ComponentId::new(i / 2)).collect(),
         notes: Vec::new(),
     }
 }

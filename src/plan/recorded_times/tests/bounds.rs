@@ -28,11 +28,11 @@ fn where_files_name_too_many_paths_no_time_changes() {
 #[test]
 fn a_chain_of_compiled_files_is_held_whole() {
     // Each compiled file has the name of two sources, of which the second is the next one's first.
-    const LINKS: u32 = 100;
+    const LINKS: usize = 100;
     let time = |secs| Mtime { secs, nanos: 0 };
     let pyc = [&3379u16.to_le_bytes()[..], b"\r\n", &(T as u32).to_le_bytes(), &[0; 8]].concat();
     let file = |bytes: &[u8], offset| {
-        let location = Location::Span { source: 0, offset };
+        let location = Location::Span { source: SourceId::new(0), offset };
         let hash = *blake3::hash(bytes).as_bytes();
         InodeKind::File(FileData { size: bytes.len() as u64, hash, location })
     };
@@ -45,9 +45,9 @@ fn a_chain_of_compiled_files_is_held_whole() {
         for (link, name) in [(Some(i), "a"), (i.checked_sub(1), "b")] {
             let Some(link) = link else { continue };
             let path = |end| format!("{link:04}{name}.{end}").into_bytes().into();
-            entries.push(Entry { path: path("py"), inode: i });
+            entries.push(Entry { path: path("py"), inode: InodeId::new(i) });
             if link < LINKS {
-                entries.push(Entry { path: path("pyc"), inode: 2 * LINKS - link });
+                entries.push(Entry { path: path("pyc"), inode: InodeId::new(2 * LINKS - link) });
             }
         }
     }
@@ -56,11 +56,11 @@ fn a_chain_of_compiled_files_is_held_whole() {
     let contents = Contents::new(vec![Arc::new(pyc)]);
     let mut relations = Relations::new(&files, &contents, vec![time(0); files.inodes().len()]);
     let mut compiled = python::find(&mut relations, None).unwrap();
-    relations.hold(0, "a test");
+    relations.hold(InodeId::new(0), "a test");
     let mut rounds = 0;
     while relations.settle() || compiled.settle(&mut relations) {
         rounds += 1;
     }
-    assert_eq!(relations.count().values().sum::<u64>(), u64::from(LINKS) + 1);
+    assert_eq!(relations.count().values().sum::<u64>(), LINKS as u64 + 1);
     assert!(rounds < LINKS, "{rounds}");
 }
