@@ -96,6 +96,18 @@ pub(crate) const MAX_MEMBERS: usize = 200_000;
 /// Maximum bytes of the members' names and link targets.
 pub(crate) const MAX_MEMBER_NAMES: usize = 16 << 20;
 
+// ## Registries
+
+/// Maximum bytes of a file of credentials, of `registries.conf` or of certificates: the certificates of
+/// all public authorities have 220 kB.
+pub(crate) const MAX_CONFIG_FILE: u64 = 1 << 20;
+
+/// Maximum bytes that a credential helper may print: tokens have a few kB.
+pub(crate) const MAX_HELPER_OUTPUT: usize = 64 << 10;
+
+/// Maximum bytes of a registry's name: those of a DNS name and of a port.
+pub(crate) const MAX_HOST: usize = 255;
+
 // ## Files of an image
 
 /// Maximum number of entries in all layers of an image.

@@ -17,6 +17,7 @@ mod listing;
 pub(crate) mod name;
 pub mod open;
 pub mod outline;
+pub mod registry;
 mod verbatim;
 pub mod write;
 

@@ -1,0 +1,10 @@
+//! Images in registries, and the files that say how to reach them.
+//!
+//! Types to know: [`Keychain`](keychain::Keychain), which finds [`Credentials`](credentials::Credentials)
+//! where docker and podman keep them.
+
+mod auth_file;
+pub mod config_file;
+pub mod credentials;
+mod helper;
+pub mod keychain;
