@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let opened = open(&image.parse()?, None, &budget, MAX_SIZE)?;
     // The names of files are wanted, not their contents.
     let read = read(&opened.images[0].layers, Keep::Index, MAX_SIZE, &budget, &Silent)?;
-    let files = read.flatten()?.files;
+    let files = read.flatten()?.rootfs.files;
     let mut out = std::io::stdout().lock();
     for entry in files.entries() {
         let inode = files.inode(entry);

@@ -19,8 +19,8 @@ fn compared(image: &str) -> Result<ComparedImage> {
     let opened = open(&image.parse()?, None, &budget, MAX_SIZE)?;
     let flat =
         read(&opened.images[0].layers, Keep::Contents, MAX_SIZE, &budget, &Silent)?.flatten()?;
-    let analysis = analyze(&flat.files, &flat.contents, &[])?;
-    Ok(ComparedImage { files: flat.files, analysis, layers: flat.layers })
+    let analysis = analyze(&flat.rootfs, &[])?;
+    Ok(ComparedImage { files: flat.rootfs.files, analysis, layers: flat.layers })
 }
 
 fn main() -> Result<()> {

@@ -73,8 +73,8 @@ fuzz_target!(|bytes: &[u8]| {
     let layers = [blob];
     let read = flatten::read(&layers, Keep::Contents, MAX, &budget, &Silent).unwrap();
     let mut flat = read.flatten().unwrap();
-    let analysis = analyze(&flat.files, &flat.contents, &[]).unwrap();
-    assert_eq!(analysis.owner.len(), flat.files.inodes().len());
+    let analysis = analyze(&flat.rootfs, &[]).unwrap();
+    assert_eq!(analysis.owner.len(), flat.rootfs.files.inodes().len());
     assert!(analysis.owner.iter().all(|owner| owner.index() < analysis.components.len()));
-    recorded_times::apply(MtimePolicy::Zero, &mut flat.files, &mut flat.contents, &budget).unwrap();
+    recorded_times::apply(MtimePolicy::Zero, &mut flat.rootfs, &budget).unwrap();
 });

@@ -53,7 +53,7 @@ fn written(bundle: &Bundle, budget: &Arc<Budget>) -> Opened {
 
 fn files(layers: &[LayerBlob]) -> relayer::base::error::Result<FileSet> {
     let budget = Budget::new(MAX, None);
-    Ok(flatten::read(layers, Keep::Index, 4 * MAX, &budget, &Silent)?.flatten()?.files)
+    Ok(flatten::read(layers, Keep::Index, 4 * MAX, &budget, &Silent)?.flatten()?.rootfs.files)
 }
 
 fuzz_target!(|bytes: &[u8]| {

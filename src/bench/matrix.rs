@@ -145,7 +145,8 @@ pub fn measure(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Matrix> {
-    let Subject { files, contents, analysis, estimates, .. } = subject;
+    let Subject { rootfs, inventory, .. } = subject;
+    let files = &rootfs.files;
     let sample = Sample::new(files, options.sample);
     let only = (sample.bytes < sample.all_bytes).then_some(&sample.inodes[..]);
     let mut counts: Vec<u32> =
@@ -157,7 +158,7 @@ pub fn measure(
     progress.begin("measure", passes * sample.bytes);
     for count in counts {
         let planned = plan::PlanOptions { target: Target::Layers(count), only };
-        let plan = plan::plan(files, analysis, estimates, &planned);
+        let plan = plan::plan(files, inventory, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
@@ -165,11 +166,10 @@ pub fn measure(
             compression: Compression::None,
             threads: rayon::current_num_threads(),
         };
-        let tars: Vec<Source> =
-            encode::encode(files, contents, &layers, encoding, budget, &Silent)?
-                .into_iter()
-                .map(|layer| layer.source)
-                .collect();
+        let tars: Vec<Source> = encode::encode(rootfs, &layers, encoding, budget, &Silent)?
+            .into_iter()
+            .map(|layer| layer.source)
+            .collect();
         let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
         // The slowest first, so that they do not run alone at the end.
         let mut jobs: Vec<(usize, usize)> =
@@ -312,18 +312,15 @@ mod tests {
             char::from(b'a' + (state >> 60) as u8)
         };
         let text: String = (0..200_000).map(|_| noise()).collect();
-        let (files, contents) = Fixture::default()
+        let rootfs = Fixture::default()
             .file("app/one/data", &text)
             .file("srv/two/data", &text)
             .file("opt/three/readme", "three")
             .build();
-        let analysis = analyze(&files, &contents, &[]).unwrap();
-        let estimates = estimate(&files, &contents, &analysis).unwrap();
+        let inventory = estimate(&rootfs, analyze(&rootfs, &[]).unwrap()).unwrap();
         let subject = Subject {
-            files,
-            contents,
-            analysis,
-            estimates,
+            rootfs,
+            inventory,
             built: Vec::new(),
             limits: crate::layers::Limits::new(0, &[], &Budget::new(0, None)),
         };

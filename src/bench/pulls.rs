@@ -35,11 +35,11 @@ pub struct ColdPulls {
 
 /// Returns the image as built, and split with zstd at each number of layers.
 pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
-    let Subject { files, analysis, estimates, built, .. } = subject;
+    let Subject { rootfs, inventory, built, .. } = subject;
     let split = |count: &u32| {
         let target = plan::PlanOptions { target: Target::Layers(*count), only: None };
-        let plan = plan::plan(files, analysis, estimates, &target);
-        let layers = report::layers(&plan, analysis, None);
+        let plan = plan::plan(&rootfs.files, inventory, &target);
+        let layers = report::layers(&plan, &inventory.analysis, None);
         let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
         Form { target: Some(*count), layers }
     };

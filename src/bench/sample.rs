@@ -62,7 +62,7 @@ mod tests {
         for i in 0..1000 {
             image = image.file(&format!("{i:03}"), "x".repeat(100));
         }
-        let (files, _) = image.build();
+        let files = image.build().files;
         let all = Sample::new(&files, 100_000);
         assert_eq!((all.bytes, all.all_bytes), (100_000, 100_000));
         assert!(all.inodes.iter().all(|i| *i));

@@ -7,9 +7,9 @@ use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::layers::Limits;
 use crate::layers::flatten::{self, Flattened, Keep};
-use crate::model::content::{Budget, Contents};
-use crate::model::fileset::FileSet;
-use crate::plan::analyze::{self, Analysis};
+use crate::model::content::Budget;
+use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{self, Inventory};
 use crate::simulate;
 use crate::split;
 use crate::transport::image::Image;
@@ -17,13 +17,9 @@ use crate::transport::image::Image;
 /// An image that was read for measurements.
 pub struct Subject {
     /// The final file set.
-    pub files: FileSet,
-    /// The contents of its files.
-    pub contents: Contents,
-    /// Its components.
-    pub analysis: Analysis,
-    /// Estimated compressed bytes of each inode.
-    pub estimates: Vec<u64>,
+    pub rootfs: Rootfs,
+    /// Its components and estimates.
+    pub inventory: Inventory,
     /// The layers as built, lowest first; see [`split::pulled`].
     pub built: Vec<simulate::Layer>,
     /// Counts the memory of the file set against the budget until it is dropped.
@@ -33,7 +29,7 @@ pub struct Subject {
 impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut subject = f.debug_struct("Subject");
-        subject.field("analysis", &self.analysis).field("built", &self.built);
+        subject.field("analysis", &self.inventory.analysis).field("built", &self.built);
         subject.finish_non_exhaustive()
     }
 }
@@ -51,10 +47,9 @@ impl Subject {
     ) -> Result<Self> {
         let flat =
             flatten::read(&image.layers, Keep::Contents, max_size, budget, progress)?.flatten()?;
-        let analysis = analyze::analyze(&flat.files, &flat.contents, &[])?;
-        let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
-        let built = split::pulled(image, &flat, &estimates);
-        let Flattened { files, contents, limits, .. } = flat;
-        Ok(Self { files, contents, analysis, estimates, built, limits })
+        let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
+        let built = split::pulled(image, &flat, &inventory.estimates);
+        let Flattened { rootfs, limits, .. } = flat;
+        Ok(Self { rootfs, inventory, built, limits })
     }
 }

@@ -39,9 +39,9 @@ impl DiffArgs {
         for image in &self.images {
             let name = image.to_string();
             let (flat, _) = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
-            let Flattened { files, contents, layers, limits, .. } = flat;
-            let analysis = analyze(&files, &contents, &[])?;
-            let new = ComparedImage { files, analysis, layers };
+            let Flattened { rootfs, layers, limits, .. } = flat;
+            let analysis = analyze(&rootfs, &[])?;
+            let new = ComparedImage { files: rootfs.files, analysis, layers };
             if let Some((from, before, _)) = &old {
                 steps.push((from.clone(), name.clone(), diff(before, &new)));
             }

@@ -116,8 +116,8 @@ mod run {
         let mut all = Vec::new();
         for image in &args.images {
             let (name, loaded) = read(args, image, global, terminal)?;
-            let analysis = analyze(&loaded.files, &loaded.contents, &[])?;
-            let snapshot = Snapshot::new(&loaded.files, &analysis);
+            let analysis = analyze(&loaded.rootfs, &[])?;
+            let snapshot = Snapshot::new(&loaded.rootfs.files, &analysis);
             let added = history.add(&name, &image.to_string(), &snapshot)?;
             output::print_step(global, || {
                 if added.known {

@@ -288,13 +288,15 @@ mod run {
         let (flat, _) = load_one(&image, platform, &global.budget(), global, terminal)?;
         let wanted = path.as_bytes();
         let relative: Vec<&[u8]> = parts(wanted).collect();
-        let file = flat.files.resolve(&relative.join(&b'/'));
-        let inode = file.as_ref().and_then(|path| flat.files.get(path));
+        let file = flat.rootfs.files.resolve(&relative.join(&b'/'));
+        let inode = file.as_ref().and_then(|path| flat.rootfs.files.get(path));
         let place = || format!("{} of {image}", display(wanted));
         match inode.map(|inode| &inode.kind) {
             Some(InodeKind::File(file)) => {
                 let copy = |out: &mut dyn io::Write| {
-                    io::copy(&mut flat.contents.open(file), out).with_context(place).map(drop)
+                    io::copy(&mut flat.rootfs.contents.open(file), out)
+                        .with_context(place)
+                        .map(drop)
                 };
                 output::write(Path::new("-"), copy)?;
                 Ok(Outcome::Done)

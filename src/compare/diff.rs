@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn files_are_told_apart_by_what_changed() {
         let side = |fixture: Fixture, edit: &dyn Fn(&mut Inode)| {
-            let (mut files, contents) = fixture.build();
+            let mut rootfs = fixture.build();
+            let files = &mut rootfs.files;
             for path in ["a/meta", "a/time"] {
                 let at = files.position(path.as_bytes()).unwrap();
                 if path == "a/meta" {
@@ -236,8 +237,8 @@ mod tests {
                     files.inode_mut(id).mode = mode;
                 }
             }
-            let analysis = analyze(&files, &contents, &[]).unwrap();
-            ComparedImage { files, analysis, layers: Vec::new() }
+            let analysis = analyze(&rootfs, &[]).unwrap();
+            ComparedImage { files: rootfs.files, analysis, layers: Vec::new() }
         };
         let base =
             || Fixture::default().file("a/same", "1").file("a/meta", "12").file("a/time", "123");

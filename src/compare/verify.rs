@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::ReadImage;
 use crate::base::error::{Error, Result};
-use crate::layers::flatten::Flattened;
 use crate::model::content::Budget;
 use crate::model::fileset::{Entry, FileSet, InodeKind, display};
 use crate::model::index::InodeId;
@@ -89,18 +88,17 @@ pub fn verify(
     let on_disk = Budget::new(0, None);
     for (at, ReadImage { flat, .. }) in first.iter_mut().enumerate() {
         let counterpart = Platform::counterpart(&here, at, &there).ok_or_else(unlike)?;
-        let other = &second[counterpart].flat.files;
+        let other = &second[counterpart].flat.rootfs.files;
         if allow_carried {
             // What the second carried over from its previous image is what the first would carry over
             // from the second.
-            let Flattened { files, contents, .. } = flat;
             let policy = MtimePolicy::Preserve;
-            let (carried_over, held) = carry_over(files, contents, &on_disk, other, policy)?;
+            let (carried_over, held) = carry_over(&mut flat.rootfs, &on_disk, other, policy)?;
             all.held.add(&held);
             all.carried_over.add(carried_over);
         }
-        all.paths += flat.files.entries().len();
-        all.differences.extend(compare(&flat.files, other));
+        all.paths += flat.rootfs.files.entries().len();
+        all.differences.extend(compare(&flat.rootfs.files, other));
     }
     Ok(all)
 }

@@ -193,7 +193,7 @@ fn inspect_one(
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read.layers, &patterns)?;
     let (flat, hidden) = read.flatten_and_list()?;
-    let Flattened { files, contents, mut notes, .. } = flat;
+    let Flattened { rootfs, mut notes, .. } = flat;
     for h in &hidden {
         layers[h.file.location.source().index()].hidden_bytes += h.file.size;
     }
@@ -207,15 +207,15 @@ fn inspect_one(
         files: layers.iter().map(|l| l.files).sum(),
         file_bytes: layers.iter().map(|l| l.file_bytes).sum(),
     };
-    let analysis = analyze::analyze(&files, &contents, &[])?;
-    let estimates = analyze::estimate(&files, &contents, &analysis)?;
+    let files = &rootfs.files;
+    let inventory = analyze::estimate(&rootfs, analyze::analyze(&rootfs, &[])?)?;
+    let analysis = &inventory.analysis;
     let target = plan::PlanOptions { target: Target::Layers(options.target), only: None };
-    let plan = plan::plan(&files, &analysis, &estimates, &target);
+    let plan = plan::plan(files, &inventory, &target);
     let mut found = secrets::scan_config(&image.config, &patterns);
-    let (in_files, scanned) =
-        secrets::scan(&files, &analysis, &hidden, &contents, &patterns, progress)?;
+    let (in_files, scanned) = secrets::scan(&rootfs, analysis, &hidden, &patterns, progress)?;
     found.extend(in_files);
-    let waste = waste::waste(&files, &hidden);
+    let waste = waste::waste(files, &hidden);
     let history = image.config.layer_history().len();
     let facts = clients::Facts {
         layers: &layers,
@@ -230,10 +230,10 @@ fn inspect_one(
         config: Digest::of(&image.config_bytes),
         manifest: image.manifest.as_deref().map(Digest::of),
         totals,
-        files: Counts::of(&files),
+        files: Counts::of(files),
         secrets: found,
         scanned,
-        components: components(&files, &analysis, &estimates),
+        components: components(files, &inventory),
         warnings: clients::check(&facts, &options.clients),
         savings: Savings {
             layers: plan.layers.len(),
@@ -314,11 +314,8 @@ fn short_digest(word: &str) -> &str {
 }
 
 /// Returns the size of each component with files, largest first.
-fn components(
-    set: &FileSet,
-    analysis: &analyze::Analysis,
-    estimates: &[u64],
-) -> Vec<ComponentSize> {
+fn components(set: &FileSet, inventory: &analyze::Inventory) -> Vec<ComponentSize> {
+    let analyze::Inventory { analysis, estimates } = inventory;
     let of = |c: &analyze::Component| ComponentSize {
         name: c.name.clone(),
         kind: c.kind,

@@ -16,11 +16,12 @@ use crate::base::read::read_some;
 use crate::base::threads;
 use crate::format::codec::{Compression, Encoder};
 use crate::format::tar::{self, EntryKind};
-use crate::model::content::{Budget, Contents, Source, SpoolWriter};
+use crate::model::content::{Budget, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{Entry, FileSet, Inode, InodeKind, Mtime, Xattrs, base_name, display};
 use crate::model::index::InodeId;
 use crate::model::oci::Annotations;
+use crate::model::rootfs::Rootfs;
 
 /// An encoded layer.
 pub struct EncodedLayer {
@@ -85,13 +86,13 @@ pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 /// # Errors
 /// When a file can't be read or has changed since it was first read, or the spool can't be written.
 pub fn encode(
-    files: &FileSet,
-    contents: &Contents,
+    rootfs: &Rootfs,
     layers: &[LayerSpec<'_>],
     options: EncodeOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<EncodedLayer>> {
+    let files = &rootfs.files;
     let links = files.link_counts();
     let sizes: Vec<u64> = layers.iter().map(|layer| tar_size(files, &links, layer)).collect();
     progress.begin("encode", sizes.iter().sum());
@@ -107,7 +108,7 @@ pub fn encode(
     threads::run_on(concurrency, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let job = Job { files, contents, links: &links, progress };
+            let job = Job { rootfs, links: &links, progress };
             let done = job
                 .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
                 .with_context(|| format!("encoding layer {}", i + 1));
@@ -140,8 +141,7 @@ fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
 }
 
 struct Job<'a> {
-    files: &'a FileSet,
-    contents: &'a Contents,
+    rootfs: &'a Rootfs,
     links: &'a [u32],
     progress: &'a dyn Progress,
 }
@@ -162,7 +162,7 @@ impl Job<'_> {
         let mut buf = vec![0; 1 << 18];
         let mut markers = layer.markers().into_iter().peekable();
         for i in layer.entries {
-            let entry = &self.files.entries()[*i as usize];
+            let entry = &self.rootfs.files.entries()[*i as usize];
             while let Some(marker) = markers.next_if(|m| m.as_slice() < &*entry.path) {
                 tar.entry(&whiteout(&marker))?;
             }
@@ -187,11 +187,11 @@ impl Job<'_> {
         link: Option<&Entry>,
         buf: &mut [u8],
     ) -> Result<()> {
-        let inode = self.files.inode(entry);
+        let inode = self.rootfs.files.inode(entry);
         let header = metadata(entry, inode, link);
         let (InodeKind::File(file), None) = (&inode.kind, link) else { return tar.entry(&header) };
         let mut out = tar.file(&header)?;
-        let mut data = self.contents.open(file);
+        let mut data = self.rootfs.contents.open(file);
         loop {
             let n = read_some(&mut data, buf)?;
             if n == 0 {

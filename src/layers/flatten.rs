@@ -15,8 +15,8 @@ use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::model::content::{Budget, Contents};
 use crate::model::digest::Digest;
-use crate::model::fileset::FileSet;
 use crate::model::index::SourceId;
+use crate::model::rootfs::Rootfs;
 use crate::transport::image::LayerBlob;
 
 /// An image's layers after reading.
@@ -41,10 +41,8 @@ pub enum Keep {
 /// An image's final file set, as a client would have it on disk.
 #[derive(Debug)]
 pub struct Flattened {
-    /// The final file set.
-    pub files: FileSet,
-    /// The contents of its files.
-    pub contents: Contents,
+    /// The final file set and its contents.
+    pub rootfs: Rootfs,
     /// Counts of the files that lower layers hold and the file set does not.
     pub hidden: Hidden,
     /// Digests and sizes of the layers, lowest first.
@@ -129,6 +127,6 @@ impl ReadLayers<'_> {
         let changes = self.layers.into_iter().map(|l| l.changes);
         let (files, hidden, list) = tree.apply_all(names.zip(changes))?;
         let limits = self.limits;
-        Ok((Flattened { files, contents, hidden, layers, notes, limits }, list))
+        Ok((Flattened { rootfs: Rootfs { files, contents }, hidden, layers, notes, limits }, list))
     }
 }

@@ -12,3 +12,4 @@ pub mod index;
 pub mod mtime;
 pub mod oci;
 pub mod path_pattern;
+pub mod rootfs;

@@ -31,7 +31,7 @@ use serde::Serialize;
 
 use crate::layers::encode;
 use crate::model::fileset::FileSet;
-use crate::plan::analyze::{Analysis, ComponentId};
+use crate::plan::analyze::{ComponentId, Inventory};
 use crate::simulate::{CompressionKind, Profile};
 use sequence::Sequence;
 
@@ -110,14 +110,9 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
 }
 
-/// Returns the plan of a file set. `estimates` has the expected compressed bytes of each inode.
-pub fn plan(
-    set: &FileSet,
-    analysis: &Analysis,
-    estimates: &[u64],
-    options: &PlanOptions<'_>,
-) -> Plan {
-    let sequence = Sequence::new(set, analysis, estimates, options.only);
+/// Returns the plan of a file set.
+pub fn plan(set: &FileSet, inventory: &Inventory, options: &PlanOptions<'_>) -> Plan {
+    let sequence = Sequence::new(set, inventory, options.only);
     let mut groups = match options.target {
         Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize, SLACK),
         Target::Size(bytes) => by_size(&sequence, bytes.max(1)),
@@ -129,7 +124,7 @@ pub fn plan(
     if groups.is_empty() {
         groups.push(Vec::new());
     }
-    Plan { layers: place::place(set, analysis, &sequence, &groups) }
+    Plan { layers: place::place(set, &inventory.analysis, &sequence, &groups) }
 }
 
 /// Maximum estimated size of a layer, in twentieths of the mean. Estimates are inexact; the promise is

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use super::churn::{Hazard, tier};
 use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::index::InodeId;
-use crate::plan::analyze::{Analysis, ComponentId};
+use crate::plan::analyze::{ComponentId, Inventory};
 
 /// An indivisible unit: a file with all of its names, or an empty directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +42,8 @@ pub(super) struct Sequence {
 impl Sequence {
     /// Builds the sequence of all inodes, or of those that `only` marks. Directories that are not empty
     /// are placed with their content, unless they are marked.
-    pub(super) fn new(
-        set: &FileSet,
-        analysis: &Analysis,
-        estimates: &[u64],
-        only: Option<&[bool]>,
-    ) -> Self {
+    pub(super) fn new(set: &FileSet, inventory: &Inventory, only: Option<&[bool]>) -> Self {
+        let Inventory { analysis, estimates } = inventory;
         let has_children = has_children(set);
         let mut seen = vec![false; set.inodes().len()];
         // By path, since entries are.

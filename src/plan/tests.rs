@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::fileset::{Entry, FileData, Inode, InodeKind, Location, Mtime, parent};
 use crate::model::index::{InodeId, SourceId};
-use crate::plan::analyze::{Component, ComponentId, ComponentKind, Learned};
+use crate::plan::analyze::{Analysis, Component, ComponentId, ComponentKind, Learned};
 use crate::simulate::{self, PROFILES};
 
 const KINDS: [ComponentKind; 6] = [
@@ -24,7 +24,7 @@ const KINDS: [ComponentKind; 6] = [
 struct Shape(BTreeMap<String, (ComponentKind, Vec<u64>)>);
 
 impl Shape {
-    fn build(&self) -> (FileSet, Analysis, Vec<u64>) {
+    fn build(&self) -> (FileSet, Inventory) {
         let mut paths: BTreeMap<Vec<u8>, (InodeKind, ComponentId, u64)> = BTreeMap::new();
         let mut components = Vec::new();
         for (i, (name, (kind, files))) in self.0.iter().enumerate() {
@@ -54,13 +54,13 @@ impl Shape {
             estimates.push(estimate);
         }
         let analysis = Analysis { components, owner, notes: Vec::new() };
-        (FileSet::new(entries, inodes).unwrap(), analysis, estimates)
+        (FileSet::new(entries, inodes).unwrap(), Inventory { analysis, estimates })
     }
 
     fn plan(&self, target: Target) -> (FileSet, Analysis, Plan) {
-        let (set, analysis, estimates) = self.build();
-        let plan = plan(&set, &analysis, &estimates, &PlanOptions { target, only: None });
-        (set, analysis, plan)
+        let (set, inventory) = self.build();
+        let plan = plan(&set, &inventory, &PlanOptions { target, only: None });
+        (set, inventory.analysis, plan)
     }
 }
 
@@ -140,22 +140,23 @@ proptest! {
 
     #[test]
     fn names_decide_and_not_numbers(shape in shapes(20), n in 1u32..20) {
-        let (set, analysis, estimates) = shape.build();
-        let one = plan(&set, &analysis, &estimates, &PlanOptions { target: Target::Layers(n), only: None });
+        let (set, inventory) = shape.build();
+        let one = plan(&set, &inventory, &PlanOptions { target: Target::Layers(n), only: None });
         // The same set with its inodes counted from the other end, and its components too.
         let last_inode = set.inodes().len() - 1;
+        let Inventory { analysis, estimates } = inventory;
         let last = analysis.components.len() - 1;
         let entries = set.entries().iter()
             .map(|e| Entry { path: e.path.clone(), inode: InodeId::new(last_inode - e.inode.index()) })
             .collect();
         let back = FileSet::new(entries, set.inodes().iter().rev().cloned().collect()).unwrap();
-        let analysis2 = Analysis {
+        let analysis = Analysis {
             components: analysis.components.iter().rev().cloned().collect(),
             owner: analysis.owner.iter().rev().map(|o| ComponentId::new(last - o.index())).collect(),
             notes: Vec::new(),
         };
-        let estimates2: Vec<u64> = estimates.iter().rev().copied().collect();
-        let two = plan(&back, &analysis2, &estimates2, &PlanOptions { target: Target::Layers(n), only: None });
+        let inventory = Inventory { analysis, estimates: estimates.into_iter().rev().collect() };
+        let two = plan(&back, &inventory, &PlanOptions { target: Target::Layers(n), only: None });
         let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
         prop_assert_eq!(lists(&one), lists(&two));
     }
@@ -217,8 +218,7 @@ fn pulls_by_profile_are_near_their_bound() {
 fn an_empty_file_set_is_one_layer() {
     let plan = plan(
         &FileSet::default(),
-        &Analysis::default(),
-        &[],
+        &Inventory::default(),
         &PlanOptions { target: Target::Layers(8), only: None },
     );
     assert_eq!(plan.layers.len(), 1);

@@ -28,6 +28,7 @@ use crate::layers::hidden::{HiddenFile, How};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeKind, display, parent, parts};
 use crate::model::index::InodeId;
+use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use patterns::{Hit, REACH};
 
@@ -89,19 +90,18 @@ pub(crate) struct Item<'a> {
 /// Looks through the files that an image shows and those that it hides. Runs on the current rayon
 /// pool.
 pub(crate) fn scan(
-    set: &FileSet,
+    rootfs: &Rootfs,
     analysis: &Analysis,
     hidden: &[HiddenFile],
-    contents: &Contents,
     patterns: &Patterns,
     progress: &dyn Progress,
 ) -> Result<(Vec<Secret>, Scanned)> {
-    let (items, public) = items(set, analysis, hidden);
+    let (items, public) = items(&rootfs.files, analysis, hidden);
     progress.begin("scan", items.iter().map(|item| item.file.size).sum());
     let found: Vec<Result<(Vec<Secret>, Scanned)>> = items
         .par_iter()
         .map(|item| {
-            let found = item.scan(patterns, contents);
+            let found = item.scan(patterns, &rootfs.contents);
             progress.advance(item.file.size);
             found
         })

@@ -29,7 +29,8 @@ use crate::model::content::{Budget, Contents};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::oci::{Descriptor, Index};
-use crate::plan::analyze::{self, Analysis};
+use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{self, Inventory};
 use crate::plan::{self, Plan, recorded_times};
 use crate::simulate;
 use crate::transport::bundle::Bundle;
@@ -114,43 +115,41 @@ impl Job<'_> {
         let Self { options, budget, progress, .. } = *self;
         let mut flat = self.flatten(image)?;
         let dropped_noise =
-            if options.drop_noise { analyze::drop_noise(&mut flat.files)? } else { 0 };
-        let mut held =
-            recorded_times::apply(options.mtime, &mut flat.files, &mut flat.contents, budget)?;
+            if options.drop_noise { analyze::drop_noise(&mut flat.rootfs.files)? } else { 0 };
+        let mut held = recorded_times::apply(options.mtime, &mut flat.rootfs, budget)?;
         let previous = match before {
             None => None,
             Some(before) => Some(self.pool.install(|| {
                 let previous = Previous::read(before, options, budget, progress)
                     .with_context(|| "the previous image")?;
-                let (carried_over, more) = previous.carry_over(&mut flat, options, budget)?;
+                let (carried_over, more) =
+                    previous.carry_over(&mut flat.rootfs, options, budget)?;
                 held.add(&more);
                 Ok::<_, Error>((previous, carried_over))
             })?),
         };
-        let (analysis, estimates) = self.analyze(&flat)?;
+        let inventory = self.analyze(&flat.rootfs)?;
         let decision = match previous {
             None => Decision::first(plan::plan(
-                &flat.files,
-                &analysis,
-                &estimates,
+                &flat.rootfs.files,
+                &inventory,
                 &plan::PlanOptions { target: options.target, only: None },
             )),
             Some((previous, carried_over)) => {
-                let new = secrets::NewContents::of(&flat, &analysis);
-                let decide =
-                    || previous.decide(&new, &estimates, carried_over, purge, options, progress);
+                let new = (&flat.rootfs, &inventory);
+                let decide = || previous.decide(new, carried_over, purge, options, progress);
                 self.pool.install(decide)?
             }
         };
-        let mut notes = [&flat.notes[..], &analysis.notes].concat();
+        let mut notes = [&flat.notes[..], &inventory.analysis.notes].concat();
         notes.extend(decision.notes());
         notes.extend(purge.end_of_image()?);
-        let input = pulled(image, &flat, &estimates);
-        drop(estimates);
-        let encoded = self.encode(&flat, &decision.plan)?;
+        let input = pulled(image, &flat, &inventory.estimates);
+        drop(inventory.estimates);
+        let encoded = self.encode(&flat.rootfs, &decision.plan)?;
         // The contents are no longer needed; the next platform gets their memory.
-        flat.contents = Contents::default();
-        let layers = decision.layers(&analysis, encoded.as_deref());
+        flat.rootfs.contents = Contents::default();
+        let layers = decision.layers(&inventory.analysis, encoded.as_deref());
         let pull = options.profile.map(|profile| {
             let compression = simulate::CompressionKind::of(options.compression.media_type());
             PullReport::new(profile, &input, &decision.pulled(&layers, compression))
@@ -164,7 +163,7 @@ impl Job<'_> {
             before: report::totals_before(&flat.layers),
             input,
             after: report::totals(&layers),
-            files: Counts::of(&flat.files),
+            files: Counts::of(&flat.rootfs.files),
             hidden: flat.hidden,
             dropped_noise,
             held,
@@ -192,23 +191,21 @@ impl Job<'_> {
         })
     }
 
-    /// Returns the components with their learned rates of change, and the expected compressed bytes of
-    /// each inode.
-    fn analyze(&self, flat: &Flattened) -> Result<(Analysis, Vec<u64>)> {
+    /// Returns the components with their learned rates of change, and the estimates.
+    fn analyze(&self, rootfs: &Rootfs) -> Result<Inventory> {
         let options = self.options;
         self.pool.install(|| {
-            let mut analysis = analyze::analyze(&flat.files, &flat.contents, &options.churn)?;
+            let mut analysis = analyze::analyze(rootfs, &options.churn)?;
             for component in &mut analysis.components {
                 component.learned =
                     options.history.get(&component.name).copied().unwrap_or_default();
             }
-            let estimates = analyze::estimate(&flat.files, &flat.contents, &analysis)?;
-            Ok((analysis, estimates))
+            analyze::estimate(rootfs, analysis)
         })
     }
 
     /// Encodes the layers of a plan; returns `None` in a dry run.
-    fn encode(&self, flat: &Flattened, plan: &Plan) -> Result<Option<Vec<EncodedLayer>>> {
+    fn encode(&self, rootfs: &Rootfs, plan: &Plan) -> Result<Option<Vec<EncodedLayer>>> {
         let Self { options, budget, .. } = *self;
         if options.dry_run {
             return Ok(None);
@@ -216,8 +213,7 @@ impl Job<'_> {
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let threads = options.encoding_threads(budget.remaining_after_index());
         let encoding = encode::EncodeOptions { compression: options.compression, threads };
-        let (files, contents) = (&flat.files, &flat.contents);
-        encode::encode(files, contents, &layers, encoding, budget, self.progress).map(Some)
+        encode::encode(rootfs, &layers, encoding, budget, self.progress).map(Some)
     }
 }
 
@@ -226,7 +222,7 @@ impl Job<'_> {
 /// image.
 pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<simulate::Layer> {
     let compressed: u64 = estimates.iter().sum();
-    let bytes = Counts::of(&flat.files).bytes.max(1);
+    let bytes = Counts::of(&flat.rootfs.files).bytes.max(1);
     let one = |(layer, read): (&LayerBlob, &LayerStats)| {
         let mut compression = simulate::CompressionKind::of(&layer.media_type);
         let mut stored = layer.source.size();

@@ -11,14 +11,15 @@ use crate::format::codec::Format;
 use crate::layers::Limits;
 use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::encode::EncodedLayer;
-use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
+use crate::layers::flatten::{self, Keep, LayerStats};
 use crate::layers::read::LayerContent;
-use crate::model::content::{Budget, Contents, Source};
+use crate::model::content::{Budget, Source};
 use crate::model::digest::Digest;
-use crate::model::fileset::{FileSet, Inode, InodeKind};
+use crate::model::fileset::{Inode, InodeKind};
 use crate::model::oci::{self, Descriptor, Manifest};
+use crate::model::rootfs::Rootfs;
 use crate::plan::Plan;
-use crate::plan::analyze::Analysis;
+use crate::plan::analyze::{Analysis, Inventory};
 use crate::plan::recorded_times::Held;
 use crate::plan::update::{self, CarriedOver, DeadFile, LayerDecision, OldLayer, Update, Verdict};
 use crate::simulate;
@@ -42,9 +43,8 @@ pub(super) struct Previous<'a> {
     image: &'a Image,
     layers: Vec<OldLayer>,
     stats: Vec<LayerStats>,
-    files: FileSet,
-    /// File contents; those of compressed layers are missing if no secrets are searched for.
-    contents: Contents,
+    /// The contents of compressed layers' files are missing if no secrets are searched for.
+    rootfs: Rootfs,
     labels: Vec<String>,
     manifest: Option<Manifest>,
     /// Holds the file set's share of the memory budget until it is dropped.
@@ -95,8 +95,7 @@ impl<'a> Previous<'a> {
             image,
             layers,
             stats: flat.layers,
-            files: flat.files,
-            contents: flat.contents,
+            rootfs: flat.rootfs,
             labels: labels(image, manifest.as_ref()),
             manifest,
             _limits: flat.limits,
@@ -107,43 +106,37 @@ impl<'a> Previous<'a> {
     /// the options keep all timestamps.
     pub(super) fn carry_over(
         &self,
-        new: &mut Flattened,
+        new: &mut Rootfs,
         options: &Options,
         budget: &Arc<Budget>,
     ) -> Result<(CarriedOver, Held)> {
         if options.update.exact {
             return Ok(Default::default());
         }
-        let Flattened { files, contents, .. } = new;
-        update::carry_over(files, contents, budget, &self.files, options.mtime)
+        update::carry_over(new, budget, &self.rootfs.files, options.mtime)
     }
 
     /// Decides which layers are kept, and plans the new ones.
     pub(super) fn decide(
         self,
-        new: &secrets::NewContents<'_>,
-        estimates: &[u64],
+        (new, inventory): (&Rootfs, &Inventory),
         carried_over: CarriedOver,
         purge: &mut Purge<'_>,
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<Decision> {
-        let Self { layers, files, contents, .. } = &self;
-        let dead = update::dead_files(new.files, layers);
-        purge.record(new.files, layers, &dead);
+        let Self { layers, rootfs: old, .. } = &self;
+        let dead = update::dead_files(&new.files, layers);
+        purge.record(&new.files, layers, &dead);
         let secrets = if options.update.keep_secrets {
             Vec::new()
         } else {
-            secrets::lost(new, &dead, contents, progress)?
+            let new = secrets::NewContents { rootfs: new, analysis: &inventory.analysis };
+            secrets::lost(&new, &dead, &old.contents, progress)?
         };
         let secret = secrets.iter().map(|s| s.layer - 1);
-        let now = update::NewImage {
-            files: new.files,
-            analysis: new.analysis,
-            estimates,
-            target: options.target,
-        };
-        let update = update::update(now, files, layers, dead, secret, &options.update)?;
+        let now = update::NewImage { files: &new.files, inventory, target: options.target };
+        let update = update::update(now, &old.files, layers, dead, secret, &options.update)?;
         let kept = update.decisions.iter().enumerate().filter(|(_, f)| f.verdict == Verdict::Kept);
         let kept = kept.map(|(i, decision)| self.kept(i, decision)).collect::<Result<_>>()?;
         let Update { decisions, plan, dead } = update;

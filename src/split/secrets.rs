@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::layers::flatten::Flattened;
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeKind};
 use crate::model::path_pattern::PathPattern;
+use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent, purge_match};
 use crate::secrets::{Item, Patterns, is_public};
@@ -70,8 +70,7 @@ impl<'a> Purge<'a> {
 
 /// The new image's files, contents and components.
 pub(super) struct NewContents<'a> {
-    pub(super) files: &'a FileSet,
-    pub(super) contents: &'a Contents,
+    pub(super) rootfs: &'a Rootfs,
     pub(super) analysis: &'a Analysis,
 }
 
@@ -85,7 +84,7 @@ pub(super) fn lost(
     old: &Contents,
     progress: &dyn Progress,
 ) -> Result<Vec<LostSecret>> {
-    let shown = new.files.inodes().iter().filter_map(|inode| match &inode.kind {
+    let shown = new.rootfs.files.inodes().iter().filter_map(|inode| match &inode.kind {
         InodeKind::File(file) => Some(&file.hash),
         _ => None,
     });
@@ -107,7 +106,7 @@ pub(super) fn lost(
     }
     let before = rules(before, old, &patterns, progress)?;
     let rules_of = |d: &DeadFile| d.file.as_ref().and_then(|file| before.get(&file.hash));
-    let now = |d: &DeadFile| match &find_following_parent(new.files, &d.path)?.kind {
+    let now = |d: &DeadFile| match &find_following_parent(&new.rootfs.files, &d.path)?.kind {
         InodeKind::File(file) => Some(file),
         _ => None,
     };
@@ -117,7 +116,7 @@ pub(super) fn lost(
             add(&mut after, file, &d.path, false);
         }
     }
-    let after = rules(after, new.contents, &patterns, progress)?;
+    let after = rules(after, &new.rootfs.contents, &patterns, progress)?;
     let mut found = Vec::new();
     for d in gone {
         let renewed = now(d).and_then(|file| after.get(&file.hash));
@@ -166,14 +165,10 @@ fn rules<'a>(
     Ok(found?.into_iter().flatten().collect())
 }
 
-impl<'a> NewContents<'a> {
-    pub(super) fn of(flat: &'a Flattened, analysis: &'a Analysis) -> Self {
-        Self { files: &flat.files, contents: &flat.contents, analysis }
-    }
-
+impl NewContents<'_> {
     /// Returns the kind of component that owns a path.
     fn owner(&self, path: &[u8]) -> Option<ComponentKind> {
-        let entry = &self.files.entries()[self.files.position(path)?];
+        let entry = &self.rootfs.files.entries()[self.rootfs.files.position(path)?];
         Some(self.analysis.owner_of(entry.inode).kind)
     }
 }
@@ -216,9 +211,8 @@ mod tests {
             file: Some(file.clone()),
         };
         let dead: Vec<_> = (0..10).map(dead).collect();
-        let (files, contents) = (FileSet::default(), Contents::default());
-        let analysis = crate::plan::analyze::analyze(&files, &contents, &[]).unwrap();
-        let new = NewContents { files: &files, contents: &contents, analysis: &analysis };
+        let rootfs = Rootfs::default();
+        let new = NewContents { rootfs: &rootfs, analysis: &Analysis::default() };
         let (old, read) = (Contents::new(vec![Arc::new(token)]), Read::default());
         let found = lost(&new, &dead, &old, &read).unwrap();
         assert_eq!(read.0.into_inner(), file.size);

@@ -6,7 +6,7 @@ use crate::model::fileset::parent;
 const LOCAL: &[u8] = b"var/lib/pacman/local";
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.below(LOCAL) {
         let Some(dir) = entry.path.strip_suffix(b"/desc").filter(|d| parent(d) == Some(LOCAL))
         else {

@@ -62,7 +62,7 @@ impl fmt::Display for ChurnRule {
 
 /// Applies rules in their order; later ones win.
 pub(super) fn apply(claims: &mut Claims<'_>, rules: &[ChurnRule]) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for rule in rules {
         let mut matched = false;
         match &rule.of {
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn names_set_rates_and_what_matches_nothing_is_noted() {
-        let (set, contents) = fixture().build();
+        let rootfs = fixture().build();
         let rules: Vec<ChurnRule> =
             ["npm:*=0.5", "deb:x=1"].iter().map(|r| r.parse().unwrap()).collect();
-        let analysis = analyze(&set, &contents, &rules).unwrap();
+        let analysis = analyze(&rootfs, &rules).unwrap();
         let npm = analysis.components.iter().find(|c| c.name == "npm:a").unwrap();
         assert_eq!(npm.churn, Some(0.5));
         assert_eq!(analysis.notes, ["--churn deb:x=1 matches nothing"]);

@@ -13,7 +13,7 @@ const INFO: &[u8] = b"var/lib/dpkg/info";
 const DISTROLESS: &[u8] = b"var/lib/dpkg/status.d";
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     if let Some(status) = claims.text(STATUS) {
         let sources = sources(&status);
         for entry in set.below(INFO) {

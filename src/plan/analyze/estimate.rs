@@ -10,11 +10,12 @@ use std::io::Read;
 use rayon::prelude::*;
 use zstd::bulk::Compressor;
 
-use super::{Analysis, ComponentId};
+use super::{Analysis, ComponentId, Inventory};
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeKind, display};
 use crate::model::index::InodeId;
+use crate::model::rootfs::Rootfs;
 
 /// Distance between samples, in bytes.
 const STRIDE: u64 = 1 << 20;
@@ -38,13 +39,13 @@ struct Batch<'a> {
     bytes: u64,
 }
 
-/// Returns the bytes that each inode is expected to take in a zstd layer. Runs on the current rayon
-/// pool.
+/// Adds the bytes that each inode is expected to take in a zstd layer. Runs on the current rayon pool.
 ///
 /// # Errors
 /// When a file can't be read.
-pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Result<Vec<u64>> {
-    let batches = batches(set, analysis);
+pub fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
+    let Rootfs { files: set, contents } = rootfs;
+    let batches = batches(set, &analysis);
     let total: u64 = batches.iter().map(|b| b.bytes).sum();
     let window = (STRIDE * ENOUGH / total.max(ENOUGH)).max(STRIDE / PART);
     let ratios: Vec<Result<f64>> = batches
@@ -65,7 +66,7 @@ pub fn estimate(set: &FileSet, contents: &Contents, analysis: &Analysis) -> Resu
             estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
         }
     }
-    Ok(estimates)
+    Ok(Inventory { analysis, estimates })
 }
 
 fn compressor() -> Result<Compressor<'static>> {
@@ -162,16 +163,16 @@ mod tests {
 
     #[test]
     fn noise_stays_and_zeros_go() {
-        let (set, contents) = Fixture::default()
+        let rootfs = Fixture::default()
             .file("a/noise", noise(5 << 20, 1))
             .file("b/zeros", vec![0; 5 << 20])
             .file("c/empty", "")
             .build();
-        let analysis = analyze(&set, &contents, &[]).unwrap();
-        let estimates = estimate(&set, &contents, &analysis).unwrap();
+        let analysis = analyze(&rootfs, &[]).unwrap();
+        let (set, all) = (&rootfs.files, estimate(&rootfs, analysis).unwrap().estimates);
         let of = |path: &str| {
             let i = set.position(path.as_bytes()).unwrap();
-            estimates[set.entries()[i].inode.index()]
+            all[set.entries()[i].inode.index()]
         };
         assert!((4_600_000..5_300_000).contains(&of("a/noise")), "{}", of("a/noise"));
         assert!(of("b/zeros") < 10_000);
@@ -185,9 +186,9 @@ mod tests {
         for i in 0..500 {
             fixture = fixture.file(&format!("app/x/{i}"), &text);
         }
-        let (set, contents) = fixture.build();
-        let analysis = analyze(&set, &contents, &[]).unwrap();
-        let all: u64 = estimate(&set, &contents, &analysis).unwrap().iter().sum();
+        let rootfs = fixture.build();
+        let analysis = analyze(&rootfs, &[]).unwrap();
+        let all: u64 = estimate(&rootfs, analysis).unwrap().estimates.iter().sum();
         // 1.5 MB that repeat every 3 kB.
         assert!(all < 150_000, "{all}");
     }

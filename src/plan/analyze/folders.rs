@@ -13,7 +13,7 @@ const SYSTEM: [&[u8]; 13] = [
 ];
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.entries() {
         if !claims.is_free(entry) {
             continue;

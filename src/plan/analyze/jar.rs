@@ -4,7 +4,7 @@ use super::{Claims, ComponentKind};
 use crate::model::fileset::base_name;
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.entries() {
         let name = base_name(&entry.path);
         let stem = name.strip_suffix(b".jar").or_else(|| name.strip_suffix(b".war"));

@@ -28,11 +28,11 @@ use std::ops::Index;
 
 use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
-use crate::model::content::Contents;
 use crate::model::fileset::{
-    Entry, FileSet, Inode, InodeKind, base_name, display, join, parent, parts, printable,
+    Entry, Inode, InodeKind, base_name, display, join, parent, parts, printable,
 };
 use crate::model::index::{InodeId, index_type};
+use crate::model::rootfs::Rootfs;
 
 /// The kind of a component, ordered by stability: the kind that changes least comes first.
 #[derive(
@@ -109,12 +109,21 @@ impl Index<ComponentId> for Analysis {
     }
 }
 
+/// The components of a file set and the expected compressed size of each inode: what plans are made from.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The components.
+    pub analysis: Analysis,
+    /// Expected compressed bytes of each inode.
+    pub estimates: Vec<u64>,
+}
+
 /// Finds the components of a file set. `churn` has the rates of change that the user states.
 ///
 /// # Errors
 /// When the system fails to read a file; package databases that are not valid give notes instead.
-pub fn analyze(set: &FileSet, contents: &Contents, churn: &[ChurnRule]) -> Result<Analysis> {
-    let mut claims = Claims::new(set, contents);
+pub fn analyze(rootfs: &Rootfs, churn: &[ChurnRule]) -> Result<Analysis> {
+    let mut claims = Claims::new(rootfs);
     xattrs(&mut claims);
     state::claim(&mut claims);
     dpkg::claim(&mut claims);
@@ -135,8 +144,7 @@ const UNOWNED: ComponentId = ComponentId::new(u32::MAX as usize);
 
 /// The assignment of inodes to components while it is computed.
 struct Claims<'a> {
-    set: &'a FileSet,
-    contents: &'a Contents,
+    rootfs: &'a Rootfs,
     components: Vec<Traits>,
     by_name: BTreeMap<String, ComponentId>,
     owner: Vec<ComponentId>,
@@ -174,13 +182,12 @@ impl Owner {
 }
 
 impl<'a> Claims<'a> {
-    fn new(set: &'a FileSet, contents: &'a Contents) -> Self {
+    fn new(rootfs: &'a Rootfs) -> Self {
         Self {
-            set,
-            contents,
+            rootfs,
             components: Vec::new(),
             by_name: BTreeMap::new(),
-            owner: vec![UNOWNED; set.inodes().len()],
+            owner: vec![UNOWNED; rootfs.files.inodes().len()],
             notes: Vec::new(),
             texts: MAX_TEXTS,
             lookups: MAX_LOOKUPS,
@@ -222,7 +229,7 @@ impl<'a> Claims<'a> {
         if path.is_empty() || path.contains(&&b".."[..]) {
             return;
         }
-        let set = self.set;
+        let set = &self.rootfs.files;
         let path = path.join(&b'/');
         let found = set.position(&path).or_else(|| {
             let dir = parent(&path).unwrap_or_default();
@@ -262,10 +269,10 @@ impl<'a> Claims<'a> {
     /// Returns the bytes of a file, with symlinks followed. Returns `None` if it does not exist, and
     /// `None` with a note if it is too large or can't be read.
     fn read(&mut self, path: &[u8], limit: u64) -> Option<Vec<u8>> {
-        let set = self.set;
+        let set = &self.rootfs.files;
         let path = set.resolve(path)?;
         let Inode { kind: InodeKind::File(file), .. } = set.get(&path)? else { return None };
-        self.contents.read(file, limit).map_err(|e| self.broken(&path, "is ignored", e)).ok()
+        self.rootfs.contents.read(file, limit).map_err(|e| self.broken(&path, "is ignored", e)).ok()
     }
 
     /// Adds a note on invalid data in the image, or records an error of the system.
@@ -324,7 +331,7 @@ const DAYS_A_RELEASE: f64 = 30.0;
 /// Assigns files by the attributes in which image builders name components, as chunkah and rpm-ostree
 /// read them.
 fn xattrs(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.entries() {
         let inode = set.inode(entry);
         let get = |name: &[u8]| {
@@ -356,7 +363,8 @@ pub(crate) mod fixture {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::fileset::{FileData, Location, Mtime, Xattrs};
+    use crate::model::content::Contents;
+    use crate::model::fileset::{FileData, FileSet, Location, Mtime, Xattrs};
     use crate::model::index::SourceId;
 
     /// Builds a file set in memory and creates missing parents.
@@ -399,7 +407,7 @@ pub(crate) mod fixture {
             self
         }
 
-        pub(crate) fn build(mut self) -> (FileSet, Contents) {
+        pub(crate) fn build(mut self) -> Rootfs {
             let paths: Vec<Vec<u8>> = self.items.keys().cloned().collect();
             for path in paths {
                 let mut dir = parent(&path);
@@ -415,15 +423,16 @@ pub(crate) mod fixture {
                 let xattrs = xattrs.map(Box::new);
                 inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs });
             }
-            let set = FileSet::new(entries, inodes).unwrap();
-            (set, Contents::new(vec![Arc::new(self.bytes)]))
+            let files = FileSet::new(entries, inodes).unwrap();
+            Rootfs { files, contents: Contents::new(vec![Arc::new(self.bytes)]) }
         }
 
         /// `path=component`, for everything but directories.
         pub(crate) fn owners(self, churn: &[&str]) -> (Vec<String>, Vec<String>) {
-            let (set, contents) = self.build();
+            let rootfs = self.build();
+            let set = &rootfs.files;
             let rules: Vec<ChurnRule> = churn.iter().map(|r| r.parse().unwrap()).collect();
-            let analysis = analyze(&set, &contents, &rules).unwrap();
+            let analysis = analyze(&rootfs, &rules).unwrap();
             let line = |e: &Entry| {
                 let name = &analysis.owner_of(e.inode).name;
                 format!("{}={name}", e.path.escape_ascii())
@@ -447,9 +456,9 @@ mod tests {
             (b"user.component"[..].into(), b"model"[..].into()),
             (b"user.update-interval"[..].into(), b"yearly"[..].into()),
         ];
-        let (set, contents) =
+        let rootfs =
             Fixture::default().raw_file(b"var/log/m", b"1", Some(x)).file("app/a", "2").build();
-        let a = analyze(&set, &contents, &[]).unwrap();
+        let a = analyze(&rootfs, &[]).unwrap();
         let names: Vec<_> = a.components.iter().map(|c| (c.name.as_str(), c.churn)).collect();
         assert!(names.contains(&("xattr:model", Some(30.0 / 365.0))), "{names:?}");
     }
@@ -477,8 +486,8 @@ mod tests {
 
     #[test]
     fn components_are_sorted_and_used() {
-        let (set, contents) = Fixture::default().file("b/x", "1").file("a/x", "1").dir("z").build();
-        let a = analyze(&set, &contents, &[]).unwrap();
+        let rootfs = Fixture::default().file("b/x", "1").file("a/x", "1").dir("z").build();
+        let a = analyze(&rootfs, &[]).unwrap();
         assert!(a.components.windows(2).all(|w| w[0].name < w[1].name));
         for i in (0..a.components.len()).map(ComponentId::new) {
             assert!(a.owner.contains(&i), "{}", a[i].name);

@@ -7,7 +7,7 @@ use super::{Claims, ComponentKind};
 use crate::model::fileset::{base_name, parent, parts};
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     let mut folders: Vec<&[u8]> = Vec::new();
     for entry in set.entries() {
         let Some(dir) = entry.path.strip_suffix(b"/package.json") else { continue };

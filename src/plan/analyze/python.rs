@@ -5,7 +5,7 @@ use super::{Claims, ComponentKind, Owner, UNOWNED};
 use crate::model::fileset::{base_name, parent};
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.entries() {
         let name = base_name(&entry.path);
         let stem = name.strip_suffix(b".dist-info").or_else(|| name.strip_suffix(b".egg-info"));
@@ -47,7 +47,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
 /// Assigns `X/__pycache__/Y.*.pyc` to the owner of `X/Y.py`: they change together, and installers that
 /// compile list only the sources.
 pub(super) fn claim_bytecode(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for entry in set.entries() {
         if !claims.is_free(entry) || !entry.path.ends_with(b".pyc") {
             continue;

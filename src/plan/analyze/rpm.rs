@@ -16,8 +16,8 @@ use crate::base::limits::{
     MAX_SQLITE_PROGRAM, MAX_SQLITE_STEPS, MAX_TEXT,
 };
 use crate::base::temporary::TemporaryFolder;
-use crate::model::content::Contents;
-use crate::model::fileset::{FileSet, Inode, InodeKind};
+use crate::model::fileset::{Inode, InodeKind};
+use crate::model::rootfs::Rootfs;
 
 /// Paths of the database.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
@@ -33,7 +33,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
     for folder in FOLDERS {
         let path = |name: &str| format!("{folder}/{name}").into_bytes();
         for old in ["Packages", "Packages.db"] {
-            if claims.set.position(&path(old)).is_some() {
+            if claims.rootfs.files.position(&path(old)).is_some() {
                 claims.note(
                     &path(old),
                     "is an rpm database of an old format, which relayer can't read; its files are \
@@ -42,12 +42,11 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             }
         }
         let database = path("rpmdb.sqlite");
-        if claims.set.position(&database).is_none() {
+        if claims.rootfs.files.position(&database).is_none() {
             continue;
         }
         let mut broken = 0;
-        let (set, contents) = (claims.set, claims.contents);
-        let read = headers(set, contents, folder, &mut |header| {
+        let read = headers(claims.rootfs, folder, &mut |header| {
             broken += usize::from(claim_package(claims, header).is_none());
         });
         if let Err(e) = read {
@@ -61,23 +60,18 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
 
 /// Passes each header blob to `take`. The database is copied to a temporary file together with its
 /// write-ahead log.
-fn headers(
-    set: &FileSet,
-    contents: &Contents,
-    folder: &str,
-    take: &mut dyn FnMut(&[u8]),
-) -> Result<()> {
+fn headers(rootfs: &Rootfs, folder: &str, take: &mut dyn FnMut(&[u8])) -> Result<()> {
     let dir = TemporaryFolder::new()?;
     let mut size = 0;
     for name in ["rpmdb.sqlite", "rpmdb.sqlite-wal"] {
-        let found = set.get(format!("{folder}/{name}").as_bytes());
+        let found = rootfs.files.get(format!("{folder}/{name}").as_bytes());
         let Some(Inode { kind: InodeKind::File(file), .. }) = found else { continue };
         if file.size > MAX_RPM_DATABASE {
             return Err(Error::limit(format!("{} bytes are too many", file.size)));
         }
         size += file.size;
         let mut out = std::fs::File::create(dir.path().join(name))?;
-        std::io::copy(&mut contents.open(file).take(MAX_RPM_DATABASE), &mut out)?;
+        std::io::copy(&mut rootfs.contents.open(file).take(MAX_RPM_DATABASE), &mut out)?;
         out.flush()?;
     }
     let mut connection = connect(&dir.path().join("rpmdb.sqlite")).map_err(sql)?;
@@ -161,9 +155,9 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
 ///
 /// # Errors
 /// When the database can't be read.
-pub fn times(set: &FileSet, contents: &Contents, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
+pub fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
-    headers(set, contents, folder, &mut |header| {
+    headers(rootfs, folder, &mut |header| {
         let Some(header) = Header::parse(header) else { return };
         let Some(times) = header.numbers(FILE_MTIMES) else { return };
         for (path, time) in header.paths().zip(times) {
@@ -389,9 +383,8 @@ mod tests {
             [(DIR_INDEXES, &[0, 1]), (FILE_MTIMES, &[1_700_000_000, 7])];
         let empty = header(&[(NAME, &["no-files"])], &[]);
         let database = database(&[header(&strings, &numbers), empty]);
-        let fixture = Fixture::default().file("var/lib/rpm/rpmdb.sqlite", database);
-        let (set, contents) = fixture.build();
-        let times = times(&set, &contents, FOLDERS[0]).unwrap();
+        let rootfs = Fixture::default().file("var/lib/rpm/rpmdb.sqlite", database).build();
+        let times = times(&rootfs, FOLDERS[0]).unwrap();
         assert_eq!(times, [(b"/bin/a".to_vec(), 1_700_000_000), (b"/etc/b".to_vec(), 7)]);
     }
 

@@ -63,7 +63,7 @@ pub fn drop_noise(set: &mut FileSet) -> Result<u64> {
 }
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
-    let set = claims.set;
+    let set = &claims.rootfs.files;
     for (dir, what) in FOLDERS {
         let below = set.below(dir);
         if below.is_empty() {
@@ -97,13 +97,14 @@ mod tests {
 
     #[test]
     fn logs_and_caches_can_go() {
-        let (mut set, _) = Fixture::default()
+        let mut set = Fixture::default()
             .file("var/log/apt/history.log", "x")
             .file("var/logs", "x")
             .file("var/lib/dpkg/status", "x")
             .file("v/a-1.dist-info/uv_cache.json", "x")
             .file("v/a-1.dist-info/RECORD", "x")
-            .build();
+            .build()
+            .files;
         assert_eq!(super::drop_noise(&mut set).unwrap(), 2);
         assert!(set.get(b"var/log/apt").is_some() && set.get(b"var/logs").is_some());
         assert!(set.get(b"var/log/apt/history.log").is_none());

@@ -127,12 +127,12 @@ mod tests {
     #[test]
     fn identities_are_of_content_and_not_of_times() {
         let snapshot = |content: &str, edit: &dyn Fn(&mut Inode)| {
-            let (mut files, contents) =
-                Fixture::default().file("srv/a/x", content).file("etc/y", "1").build();
+            let mut rootfs = Fixture::default().file("srv/a/x", content).file("etc/y", "1").build();
+            let files = &mut rootfs.files;
             let at = files.position(b"srv/a/x").unwrap();
             edit(files.inode_mut(files.entries()[at].inode));
-            let analysis = analyze(&files, &contents, &[]).unwrap();
-            Snapshot::new(&files, &analysis)
+            let analysis = analyze(&rootfs, &[]).unwrap();
+            Snapshot::new(&rootfs.files, &analysis)
         };
         let base = snapshot("1", &|_| ());
         assert_eq!(base, snapshot("1", &|i| i.mtime.secs = 99));

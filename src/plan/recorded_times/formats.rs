@@ -163,7 +163,7 @@ const FORMATS: &[Format] = &[
         by: "npm lockfiles",
         is: |path, _| path.ends_with(b"node_modules/.package-lock.json"),
         rule: Rule::Name(|r, e, by| {
-            let below = r.files.below(parent(&e.path).unwrap_or_default());
+            let below = r.files().below(parent(&e.path).unwrap_or_default());
             let package = |e: &&Entry| {
                 let dir = parent(&e.path).unwrap_or_default();
                 let scope = base_name(dir).starts_with(b"@");
@@ -259,7 +259,7 @@ const FORMATS: &[Format] = &[
                 && matches!(base_name(path), b"modules.dep" | b"modules.dep.bin")
         },
         rule: Rule::Name(|r, e, by| {
-            let below = r.files.below(parent(&e.path).unwrap_or_default()).iter();
+            let below = r.files().below(parent(&e.path).unwrap_or_default()).iter();
             let modules = below.filter(|m| contains(base_name(&m.path), b".ko"));
             let all: Vec<_> = modules.map(|e| e.inode).collect();
             r.older_than_any(e, by, all);
@@ -322,7 +322,7 @@ const FORMATS: &[Format] = &[
 /// Finds all that records a time which is to be another.
 pub(super) fn find(relations: &mut Relations<'_>) -> Result<()> {
     let mut scopes: Vec<Option<Candidates>> = FORMATS.iter().map(|_| None).collect();
-    let files = relations.files;
+    let files = relations.files();
     // Of a file with several names the numbers are the same.
     let mut scanned = BTreeSet::new();
     for entry in files.entries() {

@@ -19,10 +19,11 @@ use serde::Serialize;
 
 use crate::base::error::Result;
 use crate::base::limits::MAX_COMPILED_PYTHON;
-use crate::model::content::{Budget, Contents, SpoolWriter};
-use crate::model::fileset::{FileSet, Inode, InodeKind, Location, Mtime};
+use crate::model::content::{Budget, SpoolWriter};
+use crate::model::fileset::{Inode, InodeKind, Location, Mtime};
 use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
+use crate::model::rootfs::Rootfs;
 use relations::Relations;
 
 /// What came of a change of times.
@@ -65,32 +66,26 @@ pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
 ///
 /// # Errors
 /// When a file that records times can't be read, or the spool can't be written.
-pub fn apply(
-    policy: MtimePolicy,
-    files: &mut FileSet,
-    contents: &mut Contents,
-    budget: &Arc<Budget>,
-) -> Result<Held> {
-    let after = files.inodes().iter().map(|inode| policy.apply(inode.mtime)).collect();
-    retime(files, contents, budget, after, None)
+pub fn apply(policy: MtimePolicy, rootfs: &mut Rootfs, budget: &Arc<Budget>) -> Result<Held> {
+    let after = rootfs.files.inodes().iter().map(|inode| policy.apply(inode.mtime)).collect();
+    retime(rootfs, budget, after, None)
 }
 
 /// Gives inodes the times in `after`, but for those that other files record. Files that have to
-/// hold another time are added to `contents`, and have the time in `after` where there is no `restamp`.
+/// hold another time are added to its contents, and have the time in `after` where there is no `restamp`.
 ///
 /// # Errors
 /// When a file that records times can't be read, or the spool can't be written.
 pub fn retime(
-    files: &mut FileSet,
-    contents: &mut Contents,
+    rootfs: &mut Rootfs,
     budget: &Arc<Budget>,
     after: Vec<Mtime>,
     restamp: Option<&Restamp<'_>>,
 ) -> Result<Held> {
-    if files.inodes().iter().zip(&after).all(|(inode, after)| inode.mtime == *after) {
+    if rootfs.files.inodes().iter().zip(&after).all(|(inode, after)| inode.mtime == *after) {
         return Ok(Held::default());
     }
-    let mut relations = Relations::new(files, contents, after);
+    let mut relations = Relations::new(rootfs, after);
     let mut compiled = python::find(&mut relations, restamp)?;
     formats::find(&mut relations)?;
     relations.hold_unknown();
@@ -98,6 +93,7 @@ pub fn retime(
     let held = relations.count();
     let stamps = compiled.stamps(&relations);
     let after = relations.after;
+    let Rootfs { files, contents } = rootfs;
     let mut spool = SpoolWriter::new(budget);
     let mut exchanged = Vec::new();
     for (id, stamp) in &stamps {

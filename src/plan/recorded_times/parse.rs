@@ -102,10 +102,9 @@ pub(super) fn is_rpm(path: &[u8], name: &[u8]) -> bool {
 /// `rpm -V` compares times of regular files.
 pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let folder = parent(&e.path).unwrap_or_default();
-    let Ok(times) = analyze::rpm_times(r.files, r.contents, &String::from_utf8_lossy(folder))
-    else {
+    let Ok(times) = analyze::rpm_times(r.rootfs, &String::from_utf8_lossy(folder)) else {
         // It can't be said which times it has, so none of a file changes.
-        let files = r.files.entries().iter().filter(|e| r.file(e).is_some());
+        let files = r.files().entries().iter().filter(|e| r.file(e).is_some());
         let files: Vec<_> = files.map(|e| e.inode).collect();
         r.hold_all(files, by);
         return;
@@ -174,7 +173,7 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
         let is = name == b"cc" || names.iter().any(|n| name.windows(n.len()).any(|w| w == *n));
         is && parent(&e.path).is_some_and(|dir| base_name(dir) == b"bin")
     };
-    let all: Vec<_> = r.files.entries().iter().filter(compiler).map(|e| e.inode).collect();
+    let all: Vec<_> = r.files().entries().iter().filter(compiler).map(|e| e.inode).collect();
     r.hold_all(all, by);
 }
 
@@ -184,7 +183,7 @@ pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
         return;
     }
     let known = |e: &&Entry| e.path.ends_with(b"/src/runtime/runtime2.go");
-    for entry in r.files.entries().iter().filter(known) {
+    for entry in r.files().entries().iter().filter(known) {
         let source = parent(&entry.path).and_then(parent).unwrap_or_default();
         r.hold_below(source, by);
     }
@@ -195,7 +194,7 @@ pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
 pub(super) fn ninja(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
     let dir = parent(&e.path).unwrap_or_default();
     r.hold_below(dir, by);
-    let files = r.files;
+    let files = r.files();
     let Some(deps) = files.position(&join(dir, b".ninja_deps")) else {
         // Its sources are in the folder above, as a rule.
         if let Some(up) = parent(dir).filter(|up| !up.is_empty()) {

@@ -103,7 +103,7 @@ pub(super) struct AllCompiled(Vec<Compiled>);
 /// Finds the compiled files, and holds the sources of those that can't hold another time.
 pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Result<AllCompiled> {
     let mut sources: BTreeMap<InodeId, (usize, Vec<InodeId>)> = BTreeMap::new();
-    for (at, entry) in r.files.entries().iter().enumerate() {
+    for (at, entry) in r.files().entries().iter().enumerate() {
         let Some(source) = source_of(&entry.path).filter(|_| r.file(entry).is_some()) else {
             continue;
         };
@@ -117,7 +117,7 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
         if !sources.iter().any(|source| r.moves(*source)) {
             continue;
         }
-        let entry = &r.files.entries()[at];
+        let entry = &r.files().entries()[at];
         let stamp = match r.file(entry) {
             Some(file) if file.size <= MAX_COMPILED_PYTHON && !is_signed(r, id) => {
                 Stamp::read(&r.head(entry, HEADER as u64)?)
@@ -160,7 +160,7 @@ impl Compiled {
         let time = match (restamp, &r.inode(self.id).kind) {
             (Some(restamp), InodeKind::File(file)) => {
                 let stamp = NewStamp { at: self.at, secs };
-                let bytes = stamp.apply(r.contents.read(file, MAX_COMPILED_PYTHON)?);
+                let bytes = stamp.apply(r.rootfs.contents.read(file, MAX_COMPILED_PYTHON)?);
                 restamp(self.id, r.inode(self.id), blake3::hash(&bytes).as_bytes())
             }
             _ => Some(self.plain),

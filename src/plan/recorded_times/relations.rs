@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::values::{Candidates, Form};
 use crate::base::error::{Context, Result};
 use crate::base::limits::{MAX_LOOKUPS, MAX_TIME_PAIRS, MAX_TIME_STEPS, TEXT_PER_LOOKUP};
-use crate::model::content::Contents;
 use crate::model::fileset::{
     Entry, FileData, FileSet, Inode, InodeKind, Mtime, base_name, display, join, parent,
 };
 use crate::model::index::InodeId;
+use crate::model::rootfs::Rootfs;
 
 /// A change of times, and what stands against it.
 pub(super) struct Relations<'a> {
-    pub(super) files: &'a FileSet,
-    pub(super) contents: &'a Contents,
+    pub(super) rootfs: &'a Rootfs,
     /// For each inode the time that it is to have; that it has when it is held.
     pub(super) after: Vec<Mtime>,
     /// Why an inode is held.
@@ -34,10 +33,9 @@ pub(super) struct Relations<'a> {
 }
 
 impl<'a> Relations<'a> {
-    pub(super) fn new(files: &'a FileSet, contents: &'a Contents, after: Vec<Mtime>) -> Self {
+    pub(super) fn new(rootfs: &'a Rootfs, after: Vec<Mtime>) -> Self {
         Self {
-            files,
-            contents,
+            rootfs,
             after,
             held: BTreeMap::new(),
             pairs: Vec::new(),
@@ -49,21 +47,25 @@ impl<'a> Relations<'a> {
         }
     }
 
+    pub(super) fn files(&self) -> &'a FileSet {
+        &self.rootfs.files
+    }
+
     /// The inode that a path leads to, with symlinks followed as a process would.
     pub(super) fn at(&self, path: &[u8]) -> Option<InodeId> {
-        let direct = self.position(path).map(|at| self.files.entries()[at].inode);
+        let direct = self.position(path).map(|at| self.files().entries()[at].inode);
         let is = |kind: fn(&InodeKind) -> bool| move |id: &InodeId| kind(&self.inode(*id).kind);
         if direct.as_ref().is_some_and(is(|kind| !matches!(kind, InodeKind::Symlink { .. }))) {
             return direct;
         }
         // Without a symlink on the way what is not there by this name is not there.
         let dir = parent(path).filter(|_| direct.is_none() && base_name(path) != b"..");
-        let dir = dir.and_then(|dir| self.position(dir)).map(|at| self.files.entries()[at].inode);
+        let dir = dir.and_then(|dir| self.position(dir)).map(|at| self.files().entries()[at].inode);
         if dir.as_ref().is_some_and(is(|kind| matches!(kind, InodeKind::Dir))) {
             return None;
         }
         let at = self.position(&self.resolve(path)?)?;
-        Some(self.files.entries()[at].inode)
+        Some(self.files().entries()[at].inode)
     }
 
     /// The same, without following the last part.
@@ -72,18 +74,18 @@ impl<'a> Relations<'a> {
             let dir = self.resolve(parent(path)?)?;
             self.position(&join(&dir, base_name(path)))
         });
-        at.map(|at| self.files.entries()[at].inode)
+        at.map(|at| self.files().entries()[at].inode)
     }
 
     /// Where a path stands in the file set.
     pub(super) fn position(&self, path: &[u8]) -> Option<usize> {
         self.lookups.set(self.lookups.get().checked_sub(1)?);
-        self.files.position(path)
+        self.files().position(path)
     }
 
     fn resolve(&self, path: &[u8]) -> Option<Vec<u8>> {
         let mut lookups = self.lookups.get();
-        let found = self.files.resolve_within(path, &mut lookups);
+        let found = self.files().resolve_within(path, &mut lookups);
         self.lookups.set(lookups);
         found
     }
@@ -113,7 +115,7 @@ impl<'a> Relations<'a> {
     }
 
     pub(super) fn inode(&self, id: InodeId) -> &'a Inode {
-        &self.files[id]
+        &self.files()[id]
     }
 
     /// The regular file that an entry names.
@@ -132,14 +134,14 @@ impl<'a> Relations<'a> {
     /// What is directly in a folder.
     pub(super) fn children(&self, dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
         let dir = dir.to_vec();
-        self.files.below(&dir).iter().filter(move |e| parent(&e.path) == Some(&dir))
+        self.files().below(&dir).iter().filter(move |e| parent(&e.path) == Some(&dir))
     }
 
     /// The beginning of a file: all of it, or `most` bytes.
     pub(super) fn head(&self, entry: &Entry, most: u64) -> Result<Vec<u8>> {
         let Some(file) = self.file(entry) else { return Ok(Vec::new()) };
         let mut bytes = vec![0; file.size.min(most) as usize];
-        let read = self.contents.read_at(file, &mut bytes, 0);
+        let read = self.rootfs.contents.read_at(file, &mut bytes, 0);
         read.with_context(|| format!("reading {}", display(&entry.path)))?;
         self.count_text(bytes.len());
         Ok(bytes)
@@ -152,7 +154,7 @@ impl<'a> Relations<'a> {
 
     /// Emacs's sources and byte code of this name.
     pub(super) fn lisp(&mut self, name: &[u8]) -> Vec<InodeId> {
-        let files = self.files;
+        let files = self.files();
         let all = self.lisp.get_or_insert_with(|| {
             let mut all: BTreeMap<Vec<u8>, Vec<InodeId>> = BTreeMap::new();
             for entry in files.entries() {
@@ -193,7 +195,7 @@ impl<'a> Relations<'a> {
         if !self.once("hold", dir) {
             return;
         }
-        let files = self.files;
+        let files = self.files();
         if let Some(dir) = files.position(dir) {
             self.hold(files.entries()[dir].inode, by);
         }
@@ -227,7 +229,7 @@ impl<'a> Relations<'a> {
         if made == of || !(self.moves(made) || self.moves(of)) {
             return;
         }
-        if self.pairs.len() < MAX_TIME_PAIRS * self.files.entries().len() {
+        if self.pairs.len() < MAX_TIME_PAIRS * self.files().entries().len() {
             self.pairs.push((made, of, by));
         } else {
             self.hold(made, by);
@@ -253,7 +255,7 @@ impl<'a> Relations<'a> {
     ) -> Result<()> {
         use std::io::Read as _;
         let Some(file) = self.file(entry).filter(|_| !scope.is_empty()) else { return Ok(()) };
-        let bytes = self.contents.open(file).take(most);
+        let bytes = self.rootfs.contents.open(file).take(most);
         let found = scope.scan(bytes, form);
         self.hold_all(found.with_context(|| format!("reading {}", display(&entry.path)))?, by);
         Ok(())

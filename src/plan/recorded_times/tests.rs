@@ -1,7 +1,8 @@
 //! Each format: what it records keeps its time, and the rest doesn't.
 
 use super::*;
-use crate::model::fileset::{Entry, FileData, parent};
+use crate::model::content::Contents;
+use crate::model::fileset::{Entry, FileData, FileSet, parent};
 use crate::model::index::{InodeId, SourceId};
 
 mod bounds;
@@ -35,7 +36,7 @@ impl Fixture {
         self
     }
 
-    fn build(&self) -> (FileSet, Contents) {
+    fn build(&self) -> Rootfs {
         let (mut entries, mut inodes, mut data) = (Vec::new(), Vec::new(), Vec::new());
         for (path, (content, secs)) in &self.items {
             let kind = content.as_ref().map_or(InodeKind::Dir, |content| {
@@ -49,19 +50,21 @@ impl Fixture {
             let mtime = Mtime { secs: *secs, nanos: 0 };
             inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: None });
         }
-        (FileSet::new(entries, inodes).unwrap(), Contents::new(vec![Arc::new(data)]))
+        let files = FileSet::new(entries, inodes).unwrap();
+        Rootfs { files, contents: Contents::new(vec![Arc::new(data)]) }
     }
 
     /// Gives all times that `to` makes of them; the paths that keep another one, and why.
     fn change(&self, to: impl Fn(i64) -> i64) -> (Vec<String>, Held) {
-        let (mut files, mut contents) = self.build();
+        let mut rootfs = self.build();
         let change = |inode: &Inode| match inode.mtime.secs {
             0 => inode.mtime,
             secs => Mtime { secs: to(secs), nanos: 0 },
         };
-        let after: Vec<Mtime> = files.inodes().iter().map(change).collect();
+        let after: Vec<Mtime> = rootfs.files.inodes().iter().map(change).collect();
         let budget = Budget::new(0, None);
-        let held = retime(&mut files, &mut contents, &budget, after.clone(), None).unwrap();
+        let held = retime(&mut rootfs, &budget, after.clone(), None).unwrap();
+        let files = rootfs.files;
         let stays = |e: &&Entry| files.inode(e).mtime != after[e.inode.index()];
         let name = |e: &Entry| String::from_utf8(e.path.to_vec()).unwrap();
         (files.entries().iter().filter(stays).map(name).collect(), held)
@@ -411,13 +414,11 @@ fn compiled_python_holds_the_new_time_of_its_source() {
             .file("a/__pycache__/x.cpython-311.pyc", compiled(stamp), T + 1)
             .file("a/__pycache__/x.cpython-311.opt-1.pyc", compiled(stamp), T + 1)
     };
-    let (files, contents) = {
-        let (mut files, mut contents) = image(T).build();
-        let after = vec![Mtime { secs: 77, nanos: 0 }; files.inodes().len()];
-        let held = retime(&mut files, &mut contents, &Budget::new(0, None), after, None).unwrap();
-        assert_eq!(held, Held { by: BTreeMap::new(), restamped: 2 });
-        (files, contents)
-    };
+    let mut rootfs = image(T).build();
+    let after = vec![Mtime { secs: 77, nanos: 0 }; rootfs.files.inodes().len()];
+    let held = retime(&mut rootfs, &Budget::new(0, None), after, None).unwrap();
+    assert_eq!(held, Held { by: BTreeMap::new(), restamped: 2 });
+    let Rootfs { files, contents } = rootfs;
     for name in ["a/__pycache__/x.cpython-311.pyc", "a/__pycache__/x.cpython-311.opt-1.pyc"] {
         let inode = files.get(name.as_bytes()).unwrap();
         let InodeKind::File(file) = &inode.kind else { panic!() };

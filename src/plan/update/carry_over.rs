@@ -9,10 +9,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::base::error::Result;
-use crate::model::content::{Budget, Contents};
+use crate::model::content::Budget;
 use crate::model::fileset::{FileSet, Inode, InodeKind, Mtime};
 use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
+use crate::model::rootfs::Rootfs;
 use crate::plan::recorded_times::{Held, retime};
 
 /// Counts of what was carried over.
@@ -39,27 +40,26 @@ impl CarriedOver {
 }
 
 /// Carries times over from `old` to `new`, except those that `policy` would change and those that other
-/// files record. Compiled Python files that change are added to `contents`.
+/// files record. Compiled Python files that change are added to the contents of `new`.
 ///
 /// # Errors
 /// When a file that records times can't be read, or the spool of `budget` can't be written.
 pub fn carry_over(
-    new: &mut FileSet,
-    contents: &mut Contents,
+    new: &mut Rootfs,
     budget: &Arc<Budget>,
     old: &FileSet,
     policy: MtimePolicy,
 ) -> Result<(CarriedOver, Held)> {
-    let counterparts = counterparts(new, old);
+    let counterparts = counterparts(&new.files, old);
     // The time of the counterpart, if an inode may have it.
     let carried = |id: InodeId, kind: &InodeKind, now: &Inode| {
         let counterpart = &old[counterparts[id.index()]?];
         let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
         (same && policy.apply(counterpart.mtime) == counterpart.mtime).then_some(counterpart.mtime)
     };
-    let before: Vec<Mtime> = new.inodes().iter().map(|inode| inode.mtime).collect();
+    let before: Vec<Mtime> = new.files.inodes().iter().map(|inode| inode.mtime).collect();
     let after =
-        new.inodes().iter().enumerate().map(|(id, inode)| {
+        new.files.inodes().iter().enumerate().map(|(id, inode)| {
             carried(InodeId::new(id), &inode.kind, inode).unwrap_or(inode.mtime)
         });
     let after = after.collect();
@@ -70,11 +70,12 @@ pub fn carry_over(
         }
         carried(id, &kind, inode)
     };
-    let mut held = retime(new, contents, budget, after, Some(&restamp))?;
+    let mut held = retime(new, budget, after, Some(&restamp))?;
     // These hold their source's previous time, and count here alone.
     let bytecode = std::mem::take(&mut held.restamped);
     let mut carried = CarriedOver { bytecode, ..CarriedOver::default() };
-    for (inode, _) in new.inodes().iter().zip(before).filter(|(i, before)| i.mtime != *before) {
+    for (inode, _) in new.files.inodes().iter().zip(before).filter(|(i, before)| i.mtime != *before)
+    {
         match &inode.kind {
             InodeKind::Dir => carried.directories += 1,
             InodeKind::File(file) => {

@@ -20,7 +20,7 @@ use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::tree;
 use crate::model::fileset::{FileSet, parent};
 use crate::model::path_pattern::PathPattern;
-use crate::plan::analyze::Analysis;
+use crate::plan::analyze::Inventory;
 use crate::plan::{self, MAX_LAYERS, Plan, PlannedLayer, Target, plan};
 use choose::{Layers, OldContent};
 use remainder::Remainder;
@@ -76,10 +76,8 @@ pub struct OldLayer {
 pub struct NewImage<'a> {
     /// Its file set.
     pub files: &'a FileSet,
-    /// Its components.
-    pub analysis: &'a Analysis,
-    /// Expected compressed bytes of each inode.
-    pub estimates: &'a [u64],
+    /// Its components and estimates.
+    pub inventory: &'a Inventory,
     /// The target if no layer is kept.
     pub target: Target,
 }
@@ -133,7 +131,7 @@ pub fn update(
     secret: impl IntoIterator<Item = usize>,
     options: &UpdateOptions,
 ) -> Result<Update> {
-    let old_content = providers::old_content(new.files, new.estimates, previous);
+    let old_content = providers::old_content(new.files, &new.inventory.estimates, previous);
     let purge = |d: &&DeadFile| options.purge.iter().any(|p| p.matches(&d.path));
     let purged = bits(dead.iter().filter(purge).map(|d| d.layer));
     let secret = bits(secret);
@@ -174,7 +172,7 @@ pub fn update(
     let layers = if keep == 0 {
         let from_scratch = |target| {
             let options = plan::PlanOptions { target, only: None };
-            plan(new.files, new.analysis, new.estimates, &options).layers
+            plan(new.files, new.inventory, &options).layers
         };
         let layers = from_scratch(new.target);
         if layers.len() > room as usize { from_scratch(Target::Layers(room)) } else { layers }
@@ -200,7 +198,7 @@ fn bits(layers: impl IntoIterator<Item = usize>) -> Layers {
 
 /// Returns the target size of a new layer in compressed bytes.
 fn piece(new: NewImage<'_>) -> u64 {
-    let total: u64 = new.estimates.iter().sum();
+    let total: u64 = new.inventory.estimates.iter().sum();
     let piece = (total / PIECES).max(MIN_PIECE);
     match new.target {
         Target::Size(bytes) => piece.min(bytes.max(1)),
@@ -246,7 +244,7 @@ fn new_layers(
         rest.write.iter().zip(&changed.write).map(|(w, c)| *w && *c == changes).collect()
     });
     let bytes = masks.each_ref().map(|mask| -> u64 {
-        mask.iter().zip(new.estimates).filter(|(m, _)| **m).map(|(_, e)| e).sum()
+        mask.iter().zip(&new.inventory.estimates).filter(|(m, _)| **m).map(|(_, e)| e).sum()
     });
     let mut count = bytes.map(|b| b.div_ceil(piece) as u32);
     while count[0] + count[1] > room.max(2) {
@@ -257,7 +255,7 @@ fn new_layers(
     let mut place = |mask: &[bool], count: u32| {
         if mask.contains(&true) {
             let options = plan::PlanOptions { target: Target::Layers(count), only: Some(mask) };
-            layers.extend(plan(new.files, new.analysis, new.estimates, &options).layers);
+            layers.extend(plan(new.files, new.inventory, &options).layers);
         }
     };
     if room == 1 {

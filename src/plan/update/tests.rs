@@ -11,7 +11,8 @@ use crate::model::content::{Budget, Contents, ReadAt};
 use crate::model::fileset::{Entry, FileData, Inode, InodeKind, Location, Mtime, display};
 use crate::model::index::{InodeId, SourceId};
 use crate::model::mtime::MtimePolicy;
-use crate::plan::analyze::{Component, ComponentId, ComponentKind, Learned};
+use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{Analysis, Component, ComponentId, ComponentKind, Learned};
 
 /// What the files hold, as far as anybody looks.
 struct Zeros;
@@ -113,7 +114,7 @@ fn build(tree: &Tree) -> FileSet {
 }
 
 /// A component for every second inode.
-fn analysis(files: &FileSet) -> Analysis {
+fn inventory(files: &FileSet) -> Inventory {
     let count = files.inodes().len().div_ceil(2).max(1);
     let component = |i| Component {
         name: format!("c{i}"),
@@ -121,19 +122,16 @@ fn analysis(files: &FileSet) -> Analysis {
         churn: None,
         learned: Learned::default(),
     };
-    Analysis {
+    let analysis = Analysis {
         components: (0..count).map(component).collect(),
         owner: (0..files.inodes().len()).map(|i| ComponentId::new(i / 2)).collect(),
         notes: Vec::new(),
-    }
-}
-
-fn estimates(files: &FileSet) -> Vec<u64> {
+    };
     let estimate = |inode: &Inode| match &inode.kind {
         InodeKind::File(file) => file.size / 3 + 44,
         _ => 44,
     };
-    files.inodes().iter().map(estimate).collect()
+    Inventory { analysis, estimates: files.inodes().iter().map(estimate).collect() }
 }
 
 /// The changeset of a planned layer, as it will be read again.
@@ -181,15 +179,16 @@ proptest! {
         let mut tree = start;
         let mut old = build(&tree);
         let target = Target::Layers(target);
-        let first = plan(&old, &analysis(&old), &estimates(&old), &plan::PlanOptions { target, only: None });
+        let first = plan(&old, &inventory(&old), &plan::PlanOptions { target, only: None });
         let mut stack: Vec<OldLayer> = first.layers.iter().map(|l| written(&old, l)).collect();
         for step in steps {
             tree = evolve(tree, step);
-            let mut files = build(&tree);
-            let (mut now, budget) = (Contents::new(vec![Arc::new(Zeros)]), Budget::new(0, None));
-            carry_over(&mut files, &mut now, &budget, &old, MtimePolicy::Preserve).unwrap();
-            let (analysis, estimates) = (analysis(&files), estimates(&files));
-            let new = NewImage { files: &files, analysis: &analysis, estimates: &estimates, target };
+            let contents = Contents::new(vec![Arc::new(Zeros)]);
+            let mut rootfs = Rootfs { files: build(&tree), contents };
+            carry_over(&mut rootfs, &Budget::new(0, None), &old, MtimePolicy::Preserve).unwrap();
+            let files = rootfs.files;
+            let inventory = inventory(&files);
+            let new = NewImage { files: &files, inventory: &inventory, target };
             let update = super::update(new, &old, &stack, dead_files(&files, &stack), [], &options).unwrap();
             let kept = update.decisions.iter().map(|f| f.verdict == Verdict::Kept);
             let mut next: Vec<OldLayer> =

@@ -6,10 +6,10 @@ use crate::base::limits::MAX_LOOKUPS;
 #[test]
 fn where_files_name_too_many_paths_no_time_changes() {
     let image = Fixture::default().file("b/x.d", "x.o: x.c y.c\n", T).file("b/x.o", "x", T + 5);
-    let (files, contents) = image.file("b/x.c", "x", T + 1).file("z", "z", T + 9).build();
-    let after = vec![Mtime::default(); files.inodes().len()];
+    let rootfs = image.file("b/x.c", "x", T + 1).file("z", "z", T + 9).build();
+    let after = vec![Mtime::default(); rootfs.files.inodes().len()];
     let find = |lookups| {
-        let mut relations = Relations::new(&files, &contents, after.clone());
+        let mut relations = Relations::new(&rootfs, after.clone());
         relations.lookups.set(lookups);
         formats::find(&mut relations).unwrap();
         relations.hold_unknown();
@@ -19,9 +19,9 @@ fn where_files_name_too_many_paths_no_time_changes() {
     assert_eq!(find(2), [("files that name too many paths", 4)]);
     // What is read counts as well.
     let note = [b"x.o: x.c\n", &[b' '; 6400][..]].concat();
-    let (files, contents) = Fixture::default().file("b/x.d", note, T).build();
-    let relations = Relations::new(&files, &contents, vec![Mtime::default(); 2]);
-    relations.head(&files.entries()[1], u64::MAX).unwrap();
+    let rootfs = Fixture::default().file("b/x.d", note, T).build();
+    let relations = Relations::new(&rootfs, vec![Mtime::default(); 2]);
+    relations.head(&rootfs.files.entries()[1], u64::MAX).unwrap();
     assert_eq!(MAX_LOOKUPS - relations.lookups.get(), 100);
 }
 
@@ -53,8 +53,8 @@ fn a_chain_of_compiled_files_is_held_whole() {
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     let files = FileSet::new(entries, inodes).unwrap();
-    let contents = Contents::new(vec![Arc::new(pyc)]);
-    let mut relations = Relations::new(&files, &contents, vec![time(0); files.inodes().len()]);
+    let rootfs = Rootfs { files, contents: Contents::new(vec![Arc::new(pyc)]) };
+    let mut relations = Relations::new(&rootfs, vec![time(0); rootfs.files.inodes().len()]);
     let mut compiled = python::find(&mut relations, None).unwrap();
     relations.hold(InodeId::new(0), "a test");
     let mut rounds = 0;
