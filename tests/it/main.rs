@@ -32,6 +32,7 @@ mod overlay;
 mod page;
 mod pulls;
 mod recode;
+mod registry;
 mod secrets;
 mod stale;
 mod step;

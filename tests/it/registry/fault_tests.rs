@@ -1,0 +1,184 @@
+//! The faults of the registry, by requests that are written by hand.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::by_hand::Client;
+use super::*;
+
+/// A registry with one blob of 100 kB, whose path and bytes it gives.
+fn registry(faults: Faults) -> (TestRegistry, String, Vec<u8>) {
+    let registry = TestRegistry::start(Profile::plain());
+    let bytes: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    let path = format!("/v2/r/blobs/{}", registry.put_blob("r", &bytes));
+    registry.set_faults(faults);
+    (registry, path, bytes)
+}
+
+/// All that a connection gives after one request, and the error that ends it.
+fn raw(registry: &TestRegistry, path: &str) -> (Vec<u8>, Option<ErrorKind>) {
+    let mut client = Client::new(registry.host());
+    let stream = client.stream.get_mut();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut got = Vec::new();
+    let error = stream.read_to_end(&mut got).err().map(|e| e.kind());
+    (got, error)
+}
+
+fn body(answer: &[u8]) -> &[u8] {
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    &answer[end + 4..]
+}
+
+#[test]
+fn answers_are_reset_cut_wrong_or_too_long() {
+    let get = |fault| {
+        let (registry, path, bytes) = registry(Faults::none().then(On::BlobGet, fault));
+        let (got, error) = raw(&registry, &path);
+        let entry = registry.log().pop().unwrap();
+        assert_eq!(entry.fault, Some(fault));
+        // The next one is as it should be.
+        assert_eq!(body(&raw(&registry, &path).0), bytes, "after {fault:?}");
+        (got, error, bytes, entry.sent)
+    };
+    let (_, error, _, sent) = get(Fault::ResetResponse(70_000));
+    assert_eq!((error, sent), (Some(ErrorKind::ConnectionReset), 70_000));
+    let (got, error, _, _) = get(Fault::LostAnswer);
+    assert_eq!((got.len(), error), (0, Some(ErrorKind::ConnectionReset)));
+    let (got, error, bytes, sent) = get(Fault::Truncate(100_010));
+    assert_eq!((body(&got), error, sent), (&bytes[..10], None, 10));
+    assert!(String::from_utf8_lossy(&got).contains("Content-Length: 100000\r\n"));
+    let (got, _, mut bytes, _) = get(Fault::WrongByte(5));
+    bytes[5] ^= 1;
+    assert!(body(&got) == bytes);
+    let (got, _, bytes, _) = get(Fault::TooLong);
+    assert_eq!(body(&got).len(), bytes.len() + (1 << 20));
+    let (got, _, bytes, _) = get(Fault::Slow(300));
+    assert!(body(&got) == bytes);
+    assert!(get(Fault::Garbage).0.starts_with(b"\x16"));
+    assert!(get(Fault::HugeHeaders).0.len() > 1 << 20);
+    let text = get(Fault::WrongContentRange).0;
+    assert!(String::from_utf8_lossy(&text[..300]).contains("Content-Range: bytes 1-100000/100001"));
+    assert!(get(Fault::Redirect).0.starts_with(b"HTTP/1.1 307 "));
+}
+
+#[test]
+fn an_endless_answer_ends_when_the_client_closes() {
+    let (registry, path, _) = registry(Faults::none().then(On::BlobGet, Fault::Endless));
+    let mut client = Client::new(registry.host());
+    write!(client.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut got = vec![0; 1 << 20];
+    client.stream.read_exact(&mut got).unwrap();
+    assert!(!String::from_utf8_lossy(&got[..500]).contains("Content-Length"));
+    drop(client);
+    let sent = registry.log()[0].sent;
+    assert!((1 << 19..1 << 26).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_stall_is_as_long_as_it_says_and_not_longer_than_the_registry() {
+    let faults = Faults::none().then(On::BlobGet, Fault::Stall(3, 0)).stalling(200);
+    let (registry, path, _) = registry(faults.then(On::Any, Fault::Stall(0, 60_000)));
+    let begin = Instant::now();
+    assert_eq!(Client::new(registry.host()).get(&path).body.len(), 100_000);
+    assert!(begin.elapsed() >= Duration::from_millis(200));
+    let mut client = Client::new(registry.host());
+    write!(client.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    drop(registry);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_upload_whose_answer_is_lost_is_there() {
+    let faults = Faults::none().then(On::UploadPut, Fault::LostAnswer);
+    let (registry, path, _) = registry(faults.then(On::ManifestGet, Fault::Garbage));
+    let mut client = Client::new(registry.host());
+    let (name, url) = (digest(b"abc"), client.open("r"));
+    let range = format!("{url}?digest={name}");
+    let got = client.try_send("PUT", &range, &[], b"abc");
+    assert_eq!(got.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(registry.blob("r", &name).unwrap(), b"abc");
+    assert_eq!(registry.log()[1].status, 0);
+    registry.remove_blob("r", &name);
+    let mut client = Client::new(registry.host());
+    assert_eq!(client.send("HEAD", &path.replace("r/blobs", "q/blobs"), &[], b"").status, 404);
+    registry.corrupt_blob("r", &name, b"other");
+    assert_eq!(client.get(&format!("/v2/r/blobs/{name}")).body, b"other");
+}
+
+#[test]
+fn rules_follow_each_other_and_spare_other_requests() {
+    let busy = Fault::Status(429, Some(1));
+    let faults =
+        Faults::none().times(On::BlobHead, 1, 2, busy).then(On::BlobHead, Fault::Status(502, None));
+    let (registry, path, _) = registry(faults.then(On::BlobGet, busy).only("sha256:none"));
+    let mut client = Client::new(registry.host());
+    let mut head = || client.send("HEAD", &path, &[], b"");
+    let first = [head(), head(), head(), head(), head()];
+    assert_eq!(first.each_ref().map(|g| g.status), [200, 429, 429, 502, 200]);
+    assert_eq!((first[1].header("Retry-After"), first[3].header("Retry-After")), ("1", ""));
+    assert_eq!(client.get(&path).status, 200);
+    assert_eq!(client.get("/v2/r/blobs/sha256:none").status, 429);
+}
+
+#[test]
+fn tokens_expire_on_purpose() {
+    let registry = TestRegistry::start(Profile::ghcr());
+    registry.set_faults(Faults::none().times(On::BlobHead, 1, 1, Fault::ExpireTokens));
+    let mut client = Client::new(registry.host());
+    client.authorization =
+        super::by_hand::token(&registry, registry.host(), "&scope=repository:r:pull", false);
+    let mut head = || client.send("HEAD", &format!("/v2/r/blobs/{}", digest(b"")), &[], b"").status;
+    assert_eq!([head(), head(), head()], [404, 401, 401]);
+}
+
+#[test]
+fn a_seed_is_a_schedule() {
+    let text = |faults: Faults| format!("{faults:?}");
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 1..300 {
+        let (good, bad) = (Faults::from_seed(seed), Faults::hostile(seed));
+        assert_eq!(text(good.clone()), text(Faults::from_seed(seed)));
+        assert_ne!(text(good.clone()), text(Faults::from_seed(seed + 1)));
+        assert!(good.faults().len().max(bad.faults().len()) <= Faults::MOST);
+        assert!(good.faults().iter().all(|f| !f.is_fatal()));
+        assert!(bad.faults().iter().any(|f| f.is_fatal()));
+        for fault in [good, bad].iter().flat_map(Faults::faults) {
+            kinds.insert(format!("{fault:?}").split('(').next().unwrap().to_owned());
+        }
+    }
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
+}
+
+#[test]
+fn what_a_client_should_not_do_is_noted() {
+    let (registry, path, _) = registry(Faults::none());
+    let mut client = Client::new(registry.host());
+    client.get("/v2//r/tags/list");
+    client.send("GET", "/v2/r/manifests/x", &[("Range", "bytes=0-1")], b"");
+    client.send("GET", &path, &[("Accept-Encoding", "gzip")], b"");
+    client.get("/v2/R/tags/list");
+    client.get("/v2/r/blobs/sha256:abc");
+    client.send("POST", "/v2/r/blobs/uploads/?from=x", &[], b"");
+    let stream = client.stream.get_mut();
+    write!(stream, "POST /v2/r/blobs/uploads/ HTTP/1.1\r\nHost: h\r\n\r\nwhat\r\n\r\n").unwrap();
+    // It ends with a reset, as something is left unread.
+    let _ = std::io::copy(stream, &mut std::io::sink());
+    let whats = [
+        "two slashes",
+        "invalid repository name",
+        "Range on what is not a blob",
+        "asks for a blob in another encoding",
+        "invalid repository name",
+        "invalid digest",
+        "from without mount",
+        "no Content-Length",
+        "a request that is not HTTP/1.1",
+    ];
+    let violations = registry.violations();
+    assert_eq!(violations.len(), whats.len(), "{violations:#?}");
+    for (violation, what) in violations.iter().zip(whats) {
+        assert!(violation.ends_with(what), "{violation}");
+    }
+}
