@@ -1,4 +1,4 @@
-//! Escaping and shortening of text from an image for terminals and logs.
+//! Text for terminals and logs: numbers, and text from an image, which is escaped and shortened.
 
 use std::borrow::Cow;
 
@@ -60,9 +60,43 @@ pub(crate) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…{}", &text[..head], &text[tail..]))
 }
 
+/// Formats `1234567` as `1,234,567`.
+pub(crate) fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Formats a number with its noun, which is given in the singular: `1 layer`, `2 layers`, `0 copies`.
+pub(crate) fn count(n: u64, noun: &str) -> String {
+    let (stem, end) = match noun.strip_suffix('y') {
+        _ if n == 1 => (noun, ""),
+        Some(stem) => (stem, "ies"),
+        None => (noun, "s"),
+    };
+    format!("{} {stem}{end}", number(n))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_grouped_and_nouns_are_counted() {
+        assert_eq!(number(7), "7");
+        assert_eq!(number(1234), "1,234");
+        assert_eq!(number(1_234_567), "1,234,567");
+        assert_eq!(count(1, "layer"), "1 layer");
+        assert_eq!(count(1234, "layer"), "1,234 layers");
+        assert_eq!(count(1, "directory"), "1 directory");
+        assert_eq!(count(0, "directory"), "0 directories");
+    }
 
     #[test]
     fn a_terminal_gets_text_only() {

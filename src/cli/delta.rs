@@ -13,6 +13,7 @@ use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
+use crate::base::text::count;
 use crate::delta::{self, Delta, DeltaStats, ImageContents};
 use crate::layers::flatten::{self, Keep};
 use crate::model::content::{Budget, DiskFile, Source};
@@ -23,7 +24,8 @@ use crate::transport::image::Image;
 use crate::transport::open::stdin;
 use crate::transport::{Reference, write};
 
-/// Memory for the old image's layers while a delta is applied; the rest goes to a temporary file.
+/// Memory for the old image's layers while a delta is applied, in bytes. The rest goes to a temporary
+/// file.
 const SPOOL: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
@@ -40,8 +42,8 @@ pub(super) struct DeltaArgs {
     /// Select a platform of an image index
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Set the zstd level of contents that are not copied from OLD. Patches of programs do not depend
-    /// on it
+    /// Set the zstd level for contents that are not copied from OLD; it does not affect patches of
+    /// programs
     #[arg(long, value_name = "N", default_value_t = defaults::DELTA_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
     /// Overwrite the output if it already exists
@@ -90,9 +92,9 @@ impl DeltaArgs {
         })?;
         if stats.other_blobs > 0 {
             terminal.note(&format!(
-                "{} layers of other tools can't be compressed to the same bytes: the result has other \
-                 blobs with the same content",
-                stats.other_blobs
+                "can't reproduce the compressed bytes of {}: the result has other blobs with the same \
+                 content",
+                count(stats.other_blobs, "layer")
             ));
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -106,11 +108,11 @@ impl DeltaArgs {
             || value,
             || {
                 format!(
-                    "wrote {}: {}, {seconds:.1} s\n{} layers are unchanged; of the files in the others {} \
-                 are copied from the old image and {} are new or changed\n",
+                    "wrote {}: {}, {seconds:.1} s\n{} unchanged; files in the others: {} copied from \
+                     the old image, {} new or changed\n",
                     self.output.display(),
                     ByteSize(stats.bytes),
-                    stats.same_layers,
+                    count(stats.same_layers, "layer"),
                     ByteSize(stats.copied),
                     ByteSize(stats.changed)
                 )

@@ -6,10 +6,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::load_one;
-use super::table::{lines, number, table};
+use super::table::{lines, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
+use crate::base::text::number;
 use crate::compare::diff::{Changes, ComparedImage, Diff, Load, Loads, diff};
 use crate::layers::Limits;
 use crate::layers::flatten::Flattened;

@@ -83,9 +83,10 @@ mod run {
 
     use super::super::load::load_one;
     use super::super::output;
-    use super::super::table::{lines, number, share, table};
+    use super::super::table::{lines, share, table};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::base::error::{Error, Result};
+    use crate::base::text::{count, number};
     use crate::layers::flatten::Flattened;
     use crate::model::fileset::display;
     use crate::plan::analyze::{Component, Learned, analyze};
@@ -124,10 +125,10 @@ mod run {
                     return format!("{image}: already in {name}\n");
                 }
                 format!(
-                    "{image}: number {} of {name}, {} of {} components changed\n",
+                    "{image}: number {} of {name}, {} of {} changed\n",
                     added.number + 1,
                     number(added.changed),
-                    number(added.seen)
+                    count(added.seen, "component")
                 )
             })?;
             all.push(json!({ "image": image.to_string(), "sequence": name, "added": added }));
@@ -202,7 +203,7 @@ mod run {
     ) -> String {
         let mut text = String::new();
         for (name, images) in sequences {
-            let _ = writeln!(text, "{name}: {} images", number(*images));
+            let _ = writeln!(text, "{name}: {}", count(*images, "image"));
         }
         let rows = |title: &str, rates: &mut dyn Iterator<Item = &(ComponentRate, f64)>| {
             let mut rows = table(&[title, "changed", "of", "chance per release"], 1);

@@ -6,11 +6,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::load;
-use super::table::{lines, number, share, table};
+use super::table::{lines, share, table};
 use super::{Global, Outcome, client, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
+use crate::base::text::{count, number};
 use crate::inspect::{FailOn, Inspection, LayerFacts, Options, Severity, Warning, inspect};
 use crate::layers::hidden::How;
 use crate::model::oci::Platform;
@@ -212,21 +213,21 @@ fn overview(image: &Inspection) -> String {
     let mut text = lines(&rows);
     let _ = writeln!(
         text,
-        "\n{} layers, {} stored, {} unpacked; {} directories, {} symlinks, {} hard links, {} special",
-        totals.layers,
+        "\n{}, {} stored, {} unpacked; {}, {}, {}, {}",
+        count(totals.layers as u64, "layer"),
         size(totals.blob_bytes),
         size(totals.tar_bytes),
-        number(c.directories),
-        number(c.symlinks),
-        number(c.hard_links),
-        number(c.special),
+        count(c.directories, "directory"),
+        count(c.symlinks, "symlink"),
+        count(c.hard_links, "hard link"),
+        count(c.special, "special file"),
     );
     let _ = writeln!(
         text,
-        "split would drop {} of files and store about {} in {} layers",
+        "split would drop {} of files and store about {} in {}",
         size(savings.dropped_bytes),
         size(savings.estimate),
-        savings.layers
+        count(savings.layers as u64, "layer")
     );
     text
 }
@@ -234,7 +235,8 @@ fn overview(image: &Inspection) -> String {
 fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
     let scanned = &image.scanned;
     if image.secrets.is_empty() {
-        return format!("no likely secrets in {} files and the config\n", number(scanned.files));
+        let files = count(scanned.files, "file");
+        return format!("no likely secrets in {files} and the config\n");
     }
     let header = ["likely secret", "path", "layer", "hidden by", "line", "byte", "length"];
     let mut rows = table(&header, 2);

@@ -134,12 +134,13 @@ mod run {
     use super::super::load::load_one;
     use super::super::output;
     use super::super::size::Size;
-    use super::super::table::{lines, number, share, table};
+    use super::super::table::{lines, share, table};
     use super::add::{add, named, room};
     use super::{Command, Extract, Global, Outcome, Platform, StoreArgs, Terminal};
     use crate::base::byte_size::ByteSize;
     use crate::base::defaults;
     use crate::base::error::{Context, Error, Result};
+    use crate::base::text::{count, number};
     use crate::model::fileset::{InodeKind, display, parts};
     use crate::model::mtime::time;
     use crate::split::report::SCHEMA;
@@ -188,7 +189,7 @@ mod run {
                     number(image.layers),
                     match image.missing {
                         0 => size,
-                        n => format!("{size}, {n} blobs are missing"),
+                        n => format!("{size}, {} missing", count(n, "blob")),
                     },
                 ]);
             }
@@ -227,7 +228,7 @@ mod run {
                     if image.kept == 0 {
                         String::new()
                     } else {
-                        format!("{} layers, {}", image.kept, ByteSize(image.kept_bytes))
+                        format!("{}, {}", count(image.kept, "layer"), ByteSize(image.kept_bytes))
                     },
                 ]);
             }
@@ -315,9 +316,9 @@ mod run {
         let collected = pool.install(|| Store::collect_garbage(dir, packing, &budget, terminal))?;
         finish(global, json!({ "collected": collected }), || {
             format!(
-                "freed {}: {} chunks, {} unpacked; {} are left\n",
+                "freed {}: {}, {} unpacked; {} left\n",
                 ByteSize(collected.before_bytes.saturating_sub(collected.after_bytes)),
-                number(collected.chunks),
+                count(collected.chunks, "chunk"),
                 ByteSize(collected.chunk_bytes),
                 ByteSize(collected.after_bytes)
             )
@@ -339,26 +340,26 @@ mod run {
                 let _ = writeln!(text, "{line}");
             }
             let blobs = if options.blobs {
-                format!(", {} blobs", number(checked.blobs))
+                format!(", {}", count(checked.blobs, "blob"))
             } else {
                 String::new()
             };
             let _ = writeln!(
                 text,
-                "{} chunks, {} unpacked, {} images{blobs}: {}",
-                number(checked.chunks),
+                "{}, {} unpacked, {}{blobs}: {}",
+                count(checked.chunks, "chunk"),
                 ByteSize(checked.chunk_bytes),
-                number(checked.images),
+                count(checked.images, "image"),
                 match checked.problems.len() {
                     0 => "no damage".to_owned(),
                     n if options.repair => format!(
-                        "{} problems repaired, {} images to be added again",
-                        number(n as u64 - checked.incomplete),
-                        number(checked.incomplete)
+                        "{} repaired, {} to be added again",
+                        count(n as u64 - checked.incomplete, "problem"),
+                        count(checked.incomplete, "image")
                     ),
                     n => format!(
-                        "{} problems; `relayer store check --repair` removes damaged data",
-                        number(n as u64)
+                        "{}; `relayer store check --repair` removes damaged data",
+                        count(n as u64, "problem")
                     ),
                 }
             );

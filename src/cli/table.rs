@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::base::byte_size::ByteSize;
+use crate::base::text::{count, number};
 use crate::plan::update::{CarriedOver, Verdict};
 use crate::split::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
 
-/// Returns a table without lines, whose first `left` columns are text and the others numbers.
+/// Returns a table without lines. The first `left` columns are text, the others numbers.
 pub(super) fn table(header: &[&str], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -32,19 +33,6 @@ pub(super) fn lines(table: &Table) -> String {
 
 fn size(bytes: Option<u64>) -> String {
     bytes.map_or_else(String::new, |b| ByteSize(b).to_string())
-}
-
-/// Formats `1234567` as `1,234,567`.
-pub(super) fn number(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// Formats the result of a split.
@@ -85,19 +73,19 @@ fn describe(image: &ImageReport, verbose: bool) -> String {
     let c = &image.files;
     let _ = writeln!(
         text,
-        "{} files, {} directories, {} symlinks, {} hard links, {}",
-        number(c.files),
-        number(c.directories),
-        number(c.symlinks),
-        number(c.hard_links),
+        "{}, {}, {}, {}, {}",
+        count(c.files, "file"),
+        count(c.directories, "directory"),
+        count(c.symlinks, "symlink"),
+        count(c.hard_links, "hard link"),
         ByteSize(c.bytes)
     );
     let hidden = &image.hidden;
     if hidden.files > 0 {
         let _ = writeln!(
             text,
-            "dropped: {} files, {} in lower layers that upper layers delete or overwrite",
-            number(hidden.files),
+            "dropped: {}, {} in lower layers that upper layers delete or overwrite",
+            count(hidden.files, "file"),
             ByteSize(hidden.bytes)
         );
     }
@@ -114,15 +102,15 @@ fn describe(image: &ImageReport, verbose: bool) -> String {
     if image.held.restamped > 0 {
         let _ = writeln!(
             text,
-            "{} compiled Python files were given the new timestamp of their source",
-            number(image.held.restamped)
+            "set the new timestamp of the source in {}",
+            count(image.held.restamped, "compiled Python file")
         );
     }
     if let Some(note) = image.held.note() {
         let _ = writeln!(text, "{note}");
     }
     if image.dropped_noise > 0 {
-        let _ = writeln!(text, "left out: {} logs and caches", number(image.dropped_noise));
+        let _ = writeln!(text, "left out logs and caches: {}", count(image.dropped_noise, "file"));
     }
     if verbose {
         for d in image.update.iter().flat_map(|u| &u.deleted) {
@@ -135,9 +123,9 @@ fn describe(image: &ImageReport, verbose: bool) -> String {
             for component in &layer.components {
                 let _ = writeln!(
                     text,
-                    "  {:>10}  {:>7} files  {}",
+                    "  {:>10}  {:>13}  {}",
                     ByteSize(component.bytes),
-                    number(component.files),
+                    count(component.files, "file"),
                     component.name
                 );
             }
@@ -190,7 +178,8 @@ fn update_lines(update: &UpdateReport) -> String {
     let dropped: Vec<_> =
         update.previous.iter().enumerate().filter(|(_, l)| l.verdict != Verdict::Kept).collect();
     let all = update.previous.len();
-    let _ = writeln!(text, "\n{} of {all} previous layers kept", all - dropped.len());
+    let kept = all - dropped.len();
+    let _ = writeln!(text, "\nkept {kept} of {}", count(all as u64, "previous layer"));
     if !dropped.is_empty() {
         let mut rows = table(&["#", "dropped", "bytes", "in use", "why"], 2);
         for (i, layer) in dropped {
@@ -198,7 +187,7 @@ fn update_lines(update: &UpdateReport) -> String {
                 Verdict::Purged => "holds a file to purge",
                 Verdict::Secret => "holds a deleted file that is a likely secret",
                 _ if layer.live == 0 => "not in use",
-                _ => "costs less to download again than to keep",
+                _ => "downloading it again costs less than keeping it",
             };
             rows.add_row([
                 (i + 1).to_string(),
@@ -223,36 +212,23 @@ fn update_lines(update: &UpdateReport) -> String {
     if *carried_over != CarriedOver::default() {
         let _ = writeln!(
             text,
-            "carried over: timestamps of {} files ({}), {} directories and {} compiled Python files \
-             without other changes",
-            number(carried_over.files),
+            "carried over: timestamps of {} ({}), {} and {} without other changes",
+            count(carried_over.files, "file"),
             ByteSize(carried_over.bytes),
-            number(carried_over.directories),
-            number(carried_over.bytecode)
+            count(carried_over.directories, "directory"),
+            count(carried_over.bytecode, "compiled Python file")
         );
     }
     if let Some(largest) = update.deleted.first() {
         let bytes = update.deleted.iter().map(|d| d.bytes).sum();
         let _ = writeln!(
             text,
-            "deleted, but still in kept layers: {} files, {}, the largest {}; --purge PATTERN drops \
-             their layers",
-            number(update.deleted.len() as u64),
+            "deleted, but still in kept layers: {}, {}, the largest {}; --purge PATTERN drops their \
+             layers",
+            count(update.deleted.len() as u64, "file"),
             ByteSize(bytes),
             largest.path
         );
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(number(7), "7");
-        assert_eq!(number(1234), "1,234");
-        assert_eq!(number(1_234_567), "1,234,567");
-    }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::load::load;
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::error::{Context, Result};
+use crate::base::text::count;
 use crate::compare::verify::{Verification, verify};
 use crate::layers::flatten::Keep;
 use crate::model::oci::Platform;
@@ -60,16 +61,20 @@ impl Verify {
             }
             let _ = match differences.len() {
                 0 if *carried_over == CarriedOver::default() => {
-                    writeln!(text, "same: {paths} paths")
+                    writeln!(text, "same: {}", count(*paths as u64, "path"))
                 }
                 0 => writeln!(
                     text,
-                    "same: {paths} paths, ignoring the timestamps of {} files and {} directories, \
-                     and those in {} compiled Python files",
-                    carried_over.files, carried_over.directories, carried_over.bytecode
+                    "same: {}, ignoring the timestamps of {} and {}, and those in {}",
+                    count(*paths as u64, "path"),
+                    count(carried_over.files, "file"),
+                    count(carried_over.directories, "directory"),
+                    count(carried_over.bytecode, "compiled Python file")
                 ),
-                n if n > SHOWN => writeln!(text, "… {n} differences; --json lists all"),
-                n => writeln!(text, "{n} differences"),
+                n if n > SHOWN => {
+                    writeln!(text, "… {}; --json lists all", count(n as u64, "difference"))
+                }
+                n => writeln!(text, "{}", count(n as u64, "difference")),
             };
             if let Some(note) = held.note().filter(|_| !found.is_same()) {
                 let _ = writeln!(text, "{note}");

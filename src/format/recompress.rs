@@ -1,4 +1,4 @@
-//! Finding out how a blob was compressed, by doing it again.
+//! Finds out how a blob was compressed by compressing its content again.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use crate::base::error::{Error, Result, if_valid};
 use crate::format::codec::{Compression, Encoder, Format};
 use crate::model::content::{ReadAt, Source, SourceReader};
 
-/// The compression that makes exactly `blob` of the `size` bytes of its uncompressed `tar`; `None`
-/// when relayer has none that does. `noted` is what its image says of it.
+/// Returns the compression that turns `tar` of `size` bytes into exactly `blob`, or `None` if relayer
+/// has none. `recorded` is the compression that the image's annotations state. It is tried first.
 ///
 /// # Errors
-/// When a source can't be read.
+/// If a source can't be read.
 pub fn find(
-    noted: Option<Compression>,
+    recorded: Option<Compression>,
     format: Format,
     blob: &Source,
     tar: &dyn ReadAt,
@@ -25,38 +25,38 @@ pub fn find(
         Format::Gzip => &["gzip"],
         Format::Zstd => &["zstd", "zstd:chunked"],
     };
-    let mut all: Vec<Compression> = noted.into_iter().collect();
+    let mut all: Vec<Compression> = recorded.into_iter().collect();
     for name in usual {
         let compression = Compression::new(name, None, None)?;
-        all.retain(|noted| *noted != compression);
+        all.retain(|other| *other != compression);
         all.push(compression);
     }
     for compression in all {
-        let same = Same { blob: Arc::clone(blob), at: 0, buf: Vec::new() };
-        let mut encoder = Encoder::new(same, &compression, workers, size)?;
-        // What differs ends it early; then there is nothing to be finished.
+        let comparer = Comparer { blob: Arc::clone(blob), at: 0, buf: Vec::new() };
+        let mut encoder = Encoder::new(comparer, &compression, workers, size)?;
+        // The comparer fails at the first difference, which ends the copy early.
         let copied = io::copy(&mut SourceReader::new(tar, 0, size), &mut encoder);
         let finished = copied.map_err(Error::from).and_then(|_| encoder.finish());
-        if if_valid(finished)?.is_some_and(|(same, _)| same.at == blob.size()) {
+        if if_valid(finished)?.is_some_and(|(comparer, _)| comparer.at == blob.size()) {
             return Ok(Some(compression));
         }
     }
     Ok(None)
 }
 
-/// Takes what is the same as a blob, and fails at the first difference.
-struct Same {
+/// A writer that compares its input with a blob and fails at the first difference.
+struct Comparer {
     blob: Source,
     at: u64,
     buf: Vec<u8>,
 }
 
-impl Write for Same {
+impl Write for Comparer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buf.resize(bytes.len(), 0);
         self.blob.read_exact_at(&mut self.buf, self.at)?;
         if self.buf != bytes {
-            return Err(Error::mismatch("the blob was compressed in another way").into());
+            return Err(Error::mismatch("the blob was compressed in a different way").into());
         }
         self.at += bytes.len() as u64;
         Ok(bytes.len())
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_makes_the_same_bytes_is_found() {
+    fn only_a_compression_with_identical_output_is_found() {
         let tar: Vec<u8> = (0..3_000_000u32).flat_map(|i| (i / 7).to_le_bytes()).collect();
         for text in ["gzip:6", "gzip:9", "zstd:3", "zstd:7", "zstd:3:long=25", "none"] {
             let compression = Compression::parse(text).unwrap();

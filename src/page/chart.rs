@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use super::treemap::{Rect, squarify};
 use crate::base::byte_size::ByteSize;
+use crate::base::text::count;
 
 /// Returns a figure: a heading, a caption, the picture, and its numbers as a table.
 pub(super) fn figure(
@@ -119,7 +120,7 @@ fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
     let small: Vec<&Tile> = group.tiles.iter().filter(|t| !large(t) && t.bytes > 0).collect();
     let rest = small.iter().map(|t| t.bytes).sum();
     if rest > 0 {
-        let label = format!("{} small components", small.len());
+        let label = count(small.len() as u64, "small component");
         shown.push(Tile { label, class: "other", bytes: rest });
     }
     shown.sort_by_key(|t| std::cmp::Reverse(t.bytes));
@@ -362,7 +363,7 @@ mod tests {
         let mut all: Vec<Tile> = (0..5000).map(|_| tile(1)).collect();
         all.insert(0, tile(1_000_000));
         let page = treemap(&[Group { label: "g".into(), tiles: all }]).into_string();
-        assert!(page.contains("5000 small components, 5.0 kB"));
+        assert!(page.contains("5,000 small components, 5.0 kB"));
         assert_eq!(page.matches("class=\"tile ").count(), 2);
     }
 }

@@ -13,6 +13,7 @@ pub use measure::page;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::base::byte_size::ByteSize;
+use crate::base::text::count;
 use crate::bench::{ColdPulls, Matrix, Step};
 use crate::inspect::Inspection;
 use crate::plan::analyze::ComponentKind;
@@ -116,7 +117,10 @@ impl Page<'_> {
                 ))
                 (fact(
                     size(self.inspection.waste.hidden_bytes),
-                    format!("in {} files hidden by upper layers", self.inspection.waste.hidden_files),
+                    format!(
+                        "in {} hidden by upper layers",
+                        count(self.inspection.waste.hidden_files, "file")
+                    ),
                 ))
                 li .bad[secrets > 0] {
                     strong { (secrets) }
@@ -318,9 +322,9 @@ impl Page<'_> {
             let point = |(i, cell): (usize, &crate::bench::Cell)| {
                 let more = 100.0 * (cell.blob_bytes as f64 / one - 1.0);
                 let text = format!(
-                    "{}, {} layers: {}, {more:+.1} %",
+                    "{}, {}: {}, {more:+.1} %",
                     row.compression,
-                    cell.target,
+                    count(u64::from(cell.target), "layer"),
                     size(cell.blob_bytes)
                 );
                 let label = if i == last { row.compression.clone() } else { String::new() };

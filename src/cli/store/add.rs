@@ -12,6 +12,7 @@ use super::Add;
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
+use crate::base::text::count;
 use crate::base::threads;
 use crate::model::content::Budget;
 use crate::model::digest::Digest;
@@ -50,8 +51,8 @@ pub(super) fn add(
         };
         if tags.len() > 1 && !args.name.is_empty() {
             let several = format!(
-                "it has {} images, and --name is only for a single one; add one by its tag",
-                tags.len()
+                "it has {}, and --name is only for a single one; add one by its tag",
+                count(tags.len() as u64, "image")
             );
             return Err(Error::refused(several).context(reading(image)));
         }
@@ -120,8 +121,8 @@ fn print_added(
 ) -> Result<()> {
     if added.kept > 0 {
         terminal.note(&format!(
-            "{} layers can't be rebuilt from their files and are stored as they are",
-            added.kept
+            "stored {} without splitting into files, since the blob can't be rebuilt from them",
+            count(added.kept, "layer")
         ));
     }
     for (name, digest) in &added.moved {

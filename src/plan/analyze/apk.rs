@@ -1,7 +1,7 @@
-//! apk: the database of Alpine and Wolfi.
+//! apk: the package database of Alpine and Wolfi.
 //!
-//! Lines of `LETTER:value`, a blank line after each package: `P` name, `o` origin (the source),
-//! `F` a folder, `R` a file in it.
+//! It has lines of `LETTER:value`: `P` is the name, `o` the origin (the source), `F` a folder, and `R` a
+//! file in it. A blank line ends each package.
 
 use super::{Claims, ComponentKind, Owner};
 use crate::base::limits::MAX_PACKAGES;

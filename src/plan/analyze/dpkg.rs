@@ -1,4 +1,5 @@
-//! dpkg: the database of Debian and Ubuntu, and the split one of distroless images.
+//! dpkg: the package database of Debian and Ubuntu, and the one of distroless images, which has a file
+//! for each package.
 //!
 //! Packages of one source are built and updated together, so the component is the source package.
 
@@ -18,7 +19,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         let sources = sources(&status);
         for entry in set.below(INFO) {
             let Some(list) = base_name(&entry.path).strip_suffix(b".list") else { continue };
-            // `libc6:amd64.list` where a package may be installed for several architectures.
+            // `libc6:amd64.list` if the package can be installed for several architectures.
             let package = list.split(|b| *b == b':').next().unwrap_or(list);
             let Some(source) = sources.get(package) else { continue };
             let Some(mut owner) = owner(source) else { continue };
@@ -37,7 +38,7 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         let first = sources(&status).into_values().next();
         let Some(mut owner) = first.and_then(owner) else { continue };
         for line in sums.split(|b| *b == b'\n') {
-            // 32 digits, two blanks, the path.
+            // 32 digits, two spaces, the path.
             if let Some(path) = line.get(34..) {
                 claims.claim_listed(b"", path, &mut owner);
             }
@@ -49,14 +50,14 @@ fn owner(source: &[u8]) -> Option<Owner> {
     Owner::new("deb", source, ComponentKind::OsPackage)
 }
 
-/// Package name to source name, from paragraphs of `Field: value` lines.
+/// Parses paragraphs of `Field: value` lines. Returns the source name of each package.
 fn sources(status: &[u8]) -> BTreeMap<&[u8], &[u8]> {
     let mut found = BTreeMap::new();
     let (mut package, mut source): (Option<&[u8]>, Option<&[u8]>) = (None, None);
     for line in status.split(|b| *b == b'\n').chain([&b""[..]]) {
         if line.is_empty() {
             if let Some(package) = package.take() {
-                // `Source: gcc-12 (12.2.0-14)` when its version is another.
+                // `Source: gcc-12 (12.2.0-14)` if the source has a different version.
                 let source = source.unwrap_or(package);
                 let name = source.split(|b| *b == b' ').next().unwrap_or(source);
                 found.insert(package, name);
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn distroless_has_a_file_a_package() {
+    fn distroless_images_have_a_database_file_for_each_package() {
         let (owners, _) = Fixture::default()
             .file("var/lib/dpkg/status.d/tzdata", "Package: tzdata\nVersion: 1\n")
             .file(

@@ -1,8 +1,8 @@
 //! rpm: the SQLite database of Fedora, RHEL 9 and SUSE.
 //!
-//! Each row is a package: a header blob as in a package file, but without its magic. It is an index of
-//! tags (<https://rpm-software-management.github.io/rpm/manual/format_header.html>), all numbers big
-//! endian. The component is the source package.
+//! Each row is a package: a header blob as in a package file, but without the magic number. It is an
+//! index of tags (<https://rpm-software-management.github.io/rpm/manual/format_header.html>). All
+//! numbers are big endian. The component is the source package.
 
 use std::io::{Read, Write};
 
@@ -16,10 +16,11 @@ use crate::base::limits::{
     MAX_SQLITE_PROGRAM, MAX_SQLITE_STEPS, MAX_TEXT,
 };
 use crate::base::temporary::TemporaryFolder;
+use crate::base::text::count;
 use crate::model::fileset::{Inode, InodeKind};
 use crate::model::rootfs::Rootfs;
 
-/// Paths of the database.
+/// Folders that may contain the database.
 pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 
 const NAME: u32 = 1000;
@@ -36,8 +37,8 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             if claims.rootfs.files.position(&path(old)).is_some() {
                 claims.note(
                     &path(old),
-                    "is an rpm database of an old format, which relayer can't read; its files are \
-                     grouped by folder",
+                    "is an rpm database in an old format that relayer can't read; files are grouped by \
+                     folder",
                 );
             }
         }
@@ -47,19 +48,19 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         }
         let mut broken = 0;
         let read = headers(claims.rootfs, folder, &mut |header| {
-            broken += usize::from(claim_package(claims, header).is_none());
+            broken += u64::from(claim_package(claims, header).is_none());
         });
         if let Err(e) = read {
             claims.broken(&database, "can't be read completely", e);
         }
         if broken > 0 {
-            claims.note(&database, &format!("has {broken} entries that can't be read"));
+            claims.note(&database, &format!("has {}", count(broken, "malformed package entry")));
         }
     }
 }
 
-/// Passes each header blob to `take`. The database is copied to a temporary file together with its
-/// write-ahead log.
+/// Calls `take` with each header blob. For this, the database and its write-ahead log are copied to
+/// temporary files.
 fn headers(rootfs: &Rootfs, folder: &str, take: &mut dyn FnMut(&[u8])) -> Result<()> {
     let dir = TemporaryFolder::new()?;
     let mut size = 0;
@@ -67,7 +68,10 @@ fn headers(rootfs: &Rootfs, folder: &str, take: &mut dyn FnMut(&[u8])) -> Result
         let found = rootfs.files.get(format!("{folder}/{name}").as_bytes());
         let Some(Inode { kind: InodeKind::File(file), .. }) = found else { continue };
         if file.size > MAX_RPM_DATABASE {
-            return Err(Error::limit(format!("{} bytes are too many", file.size)));
+            return Err(Error::limit(format!(
+                "it has {} bytes, more than the limit of {MAX_RPM_DATABASE}",
+                file.size
+            )));
         }
         size += file.size;
         let mut out = std::fs::File::create(dir.path().join(name))?;
@@ -93,7 +97,7 @@ fn headers(rootfs: &Rootfs, folder: &str, take: &mut dyn FnMut(&[u8])) -> Result
             return Err(Error::limit(format!("it has more than {MAX_PACKAGES} packages")));
         }
         let header = row.get_ref(0).map_err(sql)?.as_blob().unwrap_or_default();
-        // Rows may share pages.
+        // In a crafted database rows share pages, so its size alone does not limit the output.
         left = left
             .checked_sub(header.len() as u64)
             .ok_or_else(|| Error::malformed("its entries have more bytes than the file"))?;
@@ -105,7 +109,7 @@ fn headers(rootfs: &Rootfs, folder: &str, take: &mut dyn FnMut(&[u8])) -> Result
 /// Number of SQLite instructions between two checks of the limit.
 const STEP: u64 = 10_000;
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
+#[expect(clippy::needless_pass_by_value, reason = "used with `map_err`")]
 fn sql(e: rusqlite::Error) -> Error {
     Error::malformed(format!("SQLite: {e}"))
 }
@@ -151,10 +155,10 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Returns the modification times that the database in `folder` records for files, with their paths.
+/// Returns the paths and modification times that the database in `folder` records.
 ///
 /// # Errors
-/// When the database can't be read.
+/// If the database can't be read.
 pub fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
     headers(rootfs, folder, &mut |header| {
@@ -165,7 +169,7 @@ pub fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
             else {
                 continue;
             };
-            // What its list of paths may come to; one without end records nothing of use.
+            // Stop when the paths exceed the limit: such a database is not useful.
             let Some(rest) = left.checked_sub(dir.len() + name.len()) else { return };
             left = rest;
             all.push(([dir, name].concat(), time));
@@ -174,7 +178,7 @@ pub fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     Ok(all)
 }
 
-/// `bash-5.2.15-3.fc38.src.rpm` is of `bash`: version and release have no dashes.
+/// Returns `bash` for `bash-5.2.15-3.fc38.src.rpm`. Version and release contain no dashes.
 fn source_name(file: &[u8]) -> &[u8] {
     let mut dashes = file.iter().enumerate().rev().filter(|(_, b)| **b == b'-');
     dashes.nth(1).map_or(file, |(at, _)| &file[..at])
@@ -195,15 +199,14 @@ impl<'a> Header<'a> {
         Some(Self { index, data })
     }
 
-    /// Type, count and data of a tag.
+    /// Returns the type, count and data of a tag.
     fn find(&self, tag: u32) -> Option<(u32, usize, &'a [u8])> {
         let entry = self.index.chunks_exact(16).find(|e| be32(e, 0) == Some(tag))?;
         let data = self.data.get(be32(entry, 8)? as usize..)?;
         Some((be32(entry, 4)?, be32(entry, 12)? as usize, data))
     }
 
-    /// All paths of a package, folder and name, of which one without files has none; `None` where the folder is
-    /// not there.
+    /// Returns the folder and name of each file of a package. `None` for a file whose folder is missing.
     fn paths(&self) -> impl Iterator<Item = Option<(&'a [u8], &'a [u8])>> + use<'a> {
         let dirs = self.strings(DIR_NAMES).into_iter().flatten();
         let dirs: Vec<&[u8]> = dirs.take(MAX_RPM_FOLDERS).collect();
@@ -215,15 +218,15 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Strings (types 6, 8 and 9); fewer than stated when the data ends.
+    /// Returns the strings of a tag (types 6, 8 and 9), or fewer than stated if the data ends.
     fn strings(&self, tag: u32) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
         let (kind, count, data) = self.find(tag)?;
-        // The last piece is what follows the last NUL and no string.
+        // The last piece follows the last NUL, and is not a string.
         let mut left = data.split(|b| *b == 0);
         matches!(kind, 6 | 8 | 9).then(|| std::iter::from_fn(move || left.next()).take(count))
     }
 
-    /// 32-bit numbers (type 4).
+    /// Returns the 32-bit numbers of a tag (type 4).
     fn numbers(&self, tag: u32) -> Option<impl Iterator<Item = u32> + use<'a>> {
         let (kind, count, data) = self.find(tag)?;
         (kind == 4).then(|| data.chunks_exact(4).take(count).filter_map(|n| be32(n, 0)))
@@ -307,10 +310,10 @@ mod tests {
             assert!(owners.contains(&format!("{path}=rpm:bash-completion")), "{owners:?}");
         }
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].contains("3 entries"), "{notes:?}");
+        assert!(notes[0].contains("3 malformed package entries"), "{notes:?}");
     }
 
-    /// Schemas that would have SQLite work or fill memory without end.
+    /// Schemas that would make SQLite run forever or use unlimited memory.
     #[test]
     fn a_database_can_run_nothing() {
         const ENDLESS: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
@@ -326,7 +329,7 @@ mod tests {
         let rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 300000)";
         for (sql, why) in [
             (view.clone(), "no table Packages"),
-            // A view that calls itself a table.
+            // A view that claims to be a table.
             (
                 format!(
                     "{view}; PRAGMA writable_schema = 1; \
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_put_together_in_no_more_time_than_there_are_bytes() {
+    fn joining_paths_takes_time_linear_in_the_database() {
         let names: Vec<String> = (0..100_000).map(|i| i.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let long = "d".repeat(4_000_000);

@@ -1,4 +1,4 @@
-//! Formats of which more must be read than that they hold a number.
+//! Formats that need more than a search for numbers.
 
 use std::io::Read;
 
@@ -15,8 +15,8 @@ pub(super) fn is_font_cache(name: &[u8]) -> bool {
     end < name.len() && name[..end].ends_with(b".cache-")
 }
 
-/// The folder that a cache stands for, and the low 32 bits of its time. The file is what a machine
-/// had in memory: magic, version, size, offset of the folder's name, …, time, nanoseconds.
+/// A cache records the path of its folder and the low 32 bits of the folder's time. The file is a
+/// memory image: magic, version, size, offset of the folder's name, …, time, nanoseconds.
 pub(super) fn font_cache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
     let head = r.head(e, 64 << 10)?;
     let found = |big: bool, word: usize| {
@@ -29,18 +29,18 @@ pub(super) fn font_cache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> 
         let magic = number(0, 4).filter(|m| matches!(m, 0xFC02_FC04 | 0xFC02_FC05));
         let name = head.get(number(8 + word, word)?..).filter(|_| magic.is_some())?;
         let name = name.split(|b| *b == 0).next().filter(|name| name.starts_with(b"/"))?;
-        // Three more words, of which the middle one counts in int.
+        // Three more fields, of which the middle one is an int.
         let time = if word == 8 { 48 } else { 28 };
         Some((parts(name).collect::<Vec<_>>().join(&b'/'), number(time, 4)? as u32))
     };
     let all = [(false, 8), (true, 8), (false, 4), (true, 4)];
     match all.into_iter().find_map(|(big, word)| found(big, word)) {
         Some((dir, secs)) => {
-            if let Some(dir) = r.at(&dir) {
-                r.equal(dir, secs, by);
+            if let Some(dir) = r.lookup(&dir) {
+                r.hold_if_equal(dir, secs, by);
             }
         }
-        // Another layout: any folder of fonts may be meant.
+        // An unknown layout may be of any folder of fonts.
         None => {
             for dir in [&b"usr/share/fonts"[..], b"usr/local/share/fonts"] {
                 r.hold_below(dir, by);
@@ -50,7 +50,7 @@ pub(super) fn font_cache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> 
     Ok(())
 }
 
-/// `CACHE/<system ID of 32 digits>/path/of/x.php.bin` is of `path/of/x.php`.
+/// `CACHE/<system ID of 32 digits>/path/of/x.php.bin` is the cache of `path/of/x.php`.
 pub(super) fn cached_script(path: &[u8]) -> Option<Vec<u8>> {
     let all: Vec<&[u8]> = path.strip_suffix(b".bin")?.split(|b| *b == b'/').collect();
     let id = |part: &&[u8]| part.len() == 32 && part.iter().all(u8::is_ascii_hexdigit);
@@ -58,10 +58,10 @@ pub(super) fn cached_script(path: &[u8]) -> Option<Vec<u8>> {
     Some(all[at + 1..].join(&b'/')).filter(|script| !script.is_empty())
 }
 
-/// Magic, system ID, three sizes, the time: 64 bits each, or 32.
+/// Magic, system ID, three sizes and the time. Sizes and time have 64 or 32 bits.
 pub(super) fn opcache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
     let head = r.head(e, 80)?;
-    let script = cached_script(&e.path).and_then(|script| r.at(&script));
+    let script = cached_script(&e.path).and_then(|script| r.lookup(&script));
     let (Some(script), true) = (script, head.starts_with(b"OPCACHE")) else { return Ok(()) };
     let long = head.get(64..).and_then(|b| b.first_chunk::<8>()).copied().unwrap_or_default();
     let short = head.get(52..).and_then(|b| b.first_chunk::<4>()).copied().unwrap_or_default();
@@ -69,7 +69,7 @@ pub(super) fn opcache(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Res
     let long = long.into_iter().filter_map(|n| u32::try_from(n).ok());
     for secs in long.chain([u32::from_le_bytes(short), u32::from_be_bytes(short)]) {
         if secs != 0 {
-            r.equal(script, secs, by);
+            r.hold_if_equal(script, secs, by);
         }
     }
     Ok(())
@@ -81,18 +81,19 @@ pub(super) fn blade_view(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> 
     let from = find_last(&text, b"/**PATH ").map(|at| at + 8);
     let path =
         from.and_then(|from| Some(&text[from..from + find_last(&text[from..], b" ENDPATH")?]));
-    if let Some(view) = path.and_then(|path| r.at(&parts(path).collect::<Vec<_>>().join(&b'/'))) {
-        // The same time counts as old here.
-        r.order(vec![e.inode, view], by);
+    if let Some(view) = path.and_then(|path| r.lookup(&parts(path).collect::<Vec<_>>().join(&b'/')))
+    {
+        // Laravel also counts equal times as stale.
+        r.keep_order(vec![e.inode, view], by);
     }
     Ok(())
 }
 
-fn find_last(text: &[u8], what: &[u8]) -> Option<usize> {
-    text.windows(what.len()).rposition(|w| w == what)
+fn find_last(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).rposition(|w| w == part)
 }
 
-/// Whether this is a file of rpm's database.
+/// Whether `path` is the file `name` of rpm's database.
 pub(super) fn is_rpm(path: &[u8], name: &[u8]) -> bool {
     base_name(path) == name
         && parent(path)
@@ -103,22 +104,22 @@ pub(super) fn is_rpm(path: &[u8], name: &[u8]) -> bool {
 pub(super) fn rpm(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let folder = parent(&e.path).unwrap_or_default();
     let Ok(times) = analyze::rpm_times(r.rootfs, &String::from_utf8_lossy(folder)) else {
-        // It can't be said which times it has, so none of a file changes.
+        // The recorded times are unknown, so no file's time changes.
         let files = r.files().entries().iter().filter(|e| r.file(e).is_some());
         let files: Vec<_> = files.map(|e| e.inode).collect();
         r.hold_all(files, by);
         return;
     };
     for (path, secs) in times {
-        recorded(r, &path, secs, by);
+        hold_recorded(r, &path, secs, by);
     }
 }
 
-/// A package database has this time for a path.
-fn recorded(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
+/// Handles a time that a package database records for a path.
+fn hold_recorded(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
     let path: Vec<&[u8]> = parts(path).collect();
-    if let Some(id) = r.named(&path.join(&b'/')) {
-        r.equal(id, secs, by);
+    if let Some(id) = r.lookup_no_follow(&path.join(&b'/')) {
+        r.hold_if_equal(id, secs, by);
     }
 }
 
@@ -126,7 +127,7 @@ fn recorded(r: &mut Relations<'_>, path: &[u8], secs: u32, by: &'static str) {
 pub(super) fn mtree(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
     let packed = r.head(e, MAX_TIMES_TEXT)?;
     let mut text = Vec::new();
-    // What is damaged says nothing beyond the damage; pacman can't read it either.
+    // A damaged file is read up to the damage. pacman can't read it either.
     let _ =
         flate2::read::MultiGzDecoder::new(&packed[..]).take(MAX_TIMES_LOG).read_to_end(&mut text);
     r.count_text(text.len());
@@ -143,14 +144,14 @@ pub(super) fn mtree(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
         } else if words[0].starts_with(b".")
             && let Some(secs) = time(&words).or(default)
         {
-            recorded(r, &unescaped(words[0]), secs, by);
+            hold_recorded(r, &unescape(words[0]), secs, by);
         }
     }
     Ok(())
 }
 
-/// mtree writes odd bytes as `\040`.
-fn unescaped(name: &[u8]) -> Vec<u8> {
+/// Decodes escapes like `\040`.
+fn unescape(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     let mut at = 0;
     while let Some(byte) = name.get(at) {
@@ -162,9 +163,9 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// ccache's keys are hashes, among others of the compiler's time.
+/// ccache's keys are hashes that include the compiler's time.
 pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
-    if !r.once("ccache", b"") {
+    if !r.is_first("ccache", b"") {
         return;
     }
     let compiler = |e: &&Entry| {
@@ -179,7 +180,7 @@ pub(super) fn ccache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
 
 /// The keys are hashes of names, times and sizes in the standard library's folders.
 pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
-    if !r.once("Go", b"") {
+    if !r.is_first("Go", b"") {
         return;
     }
     let known = |e: &&Entry| e.path.ends_with(b"/src/runtime/runtime2.go");
@@ -189,14 +190,14 @@ pub(super) fn go_cache(r: &mut Relations<'_>, _: &Entry, by: &'static str) {
     }
 }
 
-/// What ninja made, and what its log of dependencies names, keeps its time: it holds times of the
-/// one, and compares them with those of the other.
+/// ninja's log records the times of its outputs, and ninja compares them with the times of the files
+/// in its dependency log. Both sorts of files keep their times.
 pub(super) fn ninja(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Result<()> {
     let dir = parent(&e.path).unwrap_or_default();
     r.hold_below(dir, by);
     let files = r.files();
     let Some(deps) = files.position(&join(dir, b".ninja_deps")) else {
-        // Its sources are in the folder above, as a rule.
+        // Sources are usually in the parent folder.
         if let Some(up) = parent(dir).filter(|up| !up.is_empty()) {
             r.hold_below(up, by);
         }
@@ -206,7 +207,8 @@ pub(super) fn ninja(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
     let Some(mut rest) = log.strip_prefix(b"# ninjadeps\n").and_then(|b| b.get(4..)) else {
         return Ok(());
     };
-    // Records: the size, whose upper bit says that it is no path; a path, padded, and a checksum.
+    // A record begins with its size. If the top bit of that is clear, a padded path and a checksum
+    // follow.
     while let Some((size, after)) = rest.split_first_chunk::<4>() {
         let size = u32::from_le_bytes(*size);
         let Some((record, after)) = after.split_at_checked((size & 0x7FFF_FFFF) as usize) else {
@@ -218,30 +220,30 @@ pub(super) fn ninja(r: &mut Relations<'_>, e: &Entry, by: &'static str) -> Resul
             continue;
         };
         let path = path.split(|b| *b == 0).next().unwrap_or_default();
-        if let Some(id) = from(r, dir, path) {
+        if let Some(id) = lookup_from(r, dir, path) {
             r.hold(id, by);
         }
     }
     Ok(())
 }
 
-/// What a path means for a process in this folder.
-fn from(r: &Relations<'_>, dir: &[u8], path: &[u8]) -> Option<InodeId> {
+/// Looks up a path as a process with this working directory would.
+fn lookup_from(r: &Relations<'_>, dir: &[u8], path: &[u8]) -> Option<InodeId> {
     if path.is_empty() {
         return None;
     }
     let path = if path.starts_with(b"/") { path.to_vec() } else { join(dir, path) };
-    r.at(&parts(&path).collect::<Vec<_>>().join(&b'/'))
+    r.lookup(&parts(&path).collect::<Vec<_>>().join(&b'/'))
 }
 
 pub(super) fn is_object(path: &[u8]) -> bool {
     [&b".o"[..], b".lo", b".obj"].iter().any(|s| path.ends_with(s))
 }
 
-/// make compares objects with what lies beside them.
+/// make compares objects with the files beside them.
 pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let dir = parent(&e.path).unwrap_or_default();
-    if !r.once("objects", dir) {
+    if !r.is_first("objects", dir) {
         return;
     }
     let mut up = Some(dir);
@@ -250,7 +252,7 @@ pub(super) fn objects(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
         if made.iter().any(|name| r.position(&join(above, name)).is_some()) {
             let siblings = r.children(dir).filter(|c| r.file(c).is_some());
             let siblings = siblings.map(|c| c.inode).collect();
-            r.order(siblings, by);
+            r.keep_order(siblings, by);
             return;
         }
         up = parent(above);
@@ -262,50 +264,51 @@ pub(super) fn dependencies(r: &mut Relations<'_>, e: &Entry, by: &'static str) -
     let text = r.head(e, MAX_TIMES_TEXT)?;
     let lines = text.split(|b| *b == b'\n');
     let (mut target, mut base): (Option<InodeId>, &[u8]) = (None, b"");
-    let mut goes_on = false;
+    let mut continued = false;
     for line in lines {
         if r.is_exhausted() {
             break;
         }
         let mut words = line.split(|b| b" \t\r\\".contains(b)).filter(|w| !w.is_empty());
-        if !goes_on {
+        if !continued {
             let Some(name) = words.next().and_then(|w| w.strip_suffix(b":")) else { continue };
-            // Where make ran is not said: the nearest folder from which the target is there.
+            // The file doesn't record where make ran. Take the nearest folder in which the target
+            // exists.
             let mut dir = parent(&e.path);
             target = None;
             while let (Some(at), None) = (dir, target) {
-                (target, base) = (from(r, at, name), at);
+                (target, base) = (lookup_from(r, at, name), at);
                 dir = parent(at);
             }
         }
-        goes_on = line.ends_with(b"\\");
+        continued = line.ends_with(b"\\");
         let Some(target) = target else { continue };
-        for of in words.filter_map(|w| from(r, base, w)).collect::<Vec<_>>() {
-            r.not_older(target, of, by);
+        for source in words.filter_map(|w| lookup_from(r, base, w)).collect::<Vec<_>>() {
+            r.keep_staleness(target, source, by);
         }
     }
     Ok(())
 }
 
-/// `native-lisp/…/NAME-<hash of its path>-<hash of its content>.eln` is not taken when it is older
-/// than `NAME.elc`.
+/// Emacs ignores `native-lisp/…/NAME-<hash of its path>-<hash of its content>.eln` if it is older than
+/// `NAME.elc`.
 pub(super) fn native_lisp(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let name = base_name(&e.path);
     let mut dashes = name.iter().enumerate().rev().filter(|(_, b)| **b == b'-');
     let Some((end, _)) = dashes.nth(1) else { return };
-    let sources = r.lisp(&name[..end]);
+    let sources = r.lisp_sources(&name[..end]);
     if sources.len() <= MAX_LISP_SOURCES {
-        r.older_than_any(e, by, sources);
+        r.keep_staleness_all(e, by, sources);
         return;
     }
     r.hold(e.inode, by);
-    if r.once("Lisp", &name[..end]) {
+    if r.is_first("Lisp", &name[..end]) {
         r.hold_all(sources, by);
     }
 }
 
-/// `…/guile/3.0/ccache/ice-9/x.go` is of `/usr/share/guile/3.0/ice-9/x.scm`; a user's cache has the
-/// whole path below its version.
+/// `…/guile/3.0/ccache/ice-9/x.go` is compiled from `/usr/share/guile/3.0/ice-9/x.scm`. A user's cache
+/// has the source's whole path below the version.
 pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let all: Vec<&[u8]> = e.path.split(|b| *b == b'/').collect();
     let cache = all.iter().rposition(|p| matches!(*p, b"ccache" | b"site-ccache"));
@@ -321,31 +324,32 @@ pub(super) fn guile(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
         sources.push([share, version, &module].join(&b'/'));
         sources.push([share, b"site", version, &module].join(&b'/'));
     }
-    let sources: Vec<_> = sources.iter().filter_map(|path| r.at(path)).collect();
-    r.older_than_any(e, by, sources);
+    let sources: Vec<_> = sources.iter().filter_map(|path| r.lookup(path)).collect();
+    r.keep_staleness_all(e, by, sources);
 }
 
-/// ASDF: `~/.cache/common-lisp/<implementation>/path/of/x.fasl`, or beside `x.lisp`.
+/// ASDF writes `~/.cache/common-lisp/<implementation>/path/of/x.fasl`, or `x.fasl` beside `x.lisp`.
 pub(super) fn fasl(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
     let Some(stem) = e.path.strip_suffix(b".fasl") else { return };
     let all: Vec<&[u8]> = stem.split(|b| *b == b'/').collect();
     let cache = all.iter().position(|p| *p == b"common-lisp").filter(|at| at + 2 < all.len());
     let stem = cache.map_or_else(|| stem.to_vec(), |at| all[at + 2..].join(&b'/'));
     let names = [&b".lisp"[..], b".lsp", b".cl"].map(|end| [&stem[..], end].concat());
-    let sources: Vec<_> = names.iter().filter_map(|path| r.at(path)).collect();
-    r.older_than_any(e, by, sources);
+    let sources: Vec<_> = names.iter().filter_map(|path| r.lookup(path)).collect();
+    r.keep_staleness_all(e, by, sources);
 }
 
-/// `x.zwc` is of the file `x`, or of all files in the folder `x`.
+/// `x.zwc` is compiled from the file `x`, or from all files in the folder `x`.
 pub(super) fn zwc(r: &mut Relations<'_>, e: &Entry, by: &'static str) {
-    let Some(of) = e.path.strip_suffix(b".zwc") else { return };
-    let mut sources: Vec<_> = r.children(of).map(|c| c.inode).collect();
-    sources.extend(r.at(of));
-    r.older_than_any(e, by, sources);
+    let Some(source) = e.path.strip_suffix(b".zwc") else { return };
+    let mut sources: Vec<_> = r.children(source).map(|c| c.inode).collect();
+    sources.extend(r.lookup(source));
+    r.keep_staleness_all(e, by, sources);
 }
 
-/// What a file is made of, where its name tells; it counts as old when that is newer.
-pub(super) fn made_of(path: &[u8]) -> Vec<Vec<u8>> {
+/// Returns the paths that a compiled file may be made from, going by its name. The file is stale if
+/// one of them is newer.
+pub(super) fn source_paths(path: &[u8]) -> Vec<Vec<u8>> {
     let (dir, name) = (parent(path).unwrap_or_default(), base_name(path));
     let beside = |stem: &[u8], end: &[u8]| join(dir, &[stem, end].concat());
     // Emacs with load-prefer-newer

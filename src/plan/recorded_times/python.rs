@@ -1,4 +1,4 @@
-//! Python's compiled files, as far as they note the time of their source.
+//! Compiled Python files that record the time of their source.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use crate::base::limits::MAX_COMPILED_PYTHON;
 use crate::model::fileset::{InodeKind, Mtime, base_name, display, parent};
 use crate::model::index::InodeId;
 
-/// What summaries call it.
+/// Name of the format in summaries.
 const BY: &str = "compiled Python";
-/// Bytes of the longest header.
+/// Size of the longest header in bytes.
 const HEADER: usize = 16;
 
-/// What a compiled file says of its source.
+/// What a compiled file records of its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stamp {
-    /// The low 32 bits of its modification time in seconds, at this offset in the header.
+    /// The low 32 bits of the source's modification time in seconds, at offset `at` of the header.
     Mtime { mtime: u32, at: usize },
-    /// A hash of its content, or nothing: times don't matter.
+    /// No time, but a hash of the content or nothing.
     None,
-    /// A form that is not known.
+    /// An unknown format.
     Unknown,
 }
 
 impl Stamp {
-    /// Reads the beginning of a file. The forms by magic number are in
-    /// `Lib/importlib/_bootstrap_external.py` of Python; the newest one is PEP 552.
+    /// Parses the beginning of a file. `Lib/importlib/_bootstrap_external.py` of Python lists the
+    /// formats by magic number. PEP 552 describes the newest.
     fn read(head: &[u8]) -> Self {
         let Some(header) = head.first_chunk::<HEADER>() else { return Self::Unknown };
         let word = |at: usize| {
@@ -40,15 +40,15 @@ impl Stamp {
         match magic {
             3392..4000 if word(4) & 1 == 1 => Self::None,
             3392..4000 if word(4) == 0 => Self::Mtime { mtime: word(8), at: 8 },
-            // Python 2, and 3 before 3.7; from 3.3 on the source's size follows.
+            // Python 2, and 3 before 3.7. Since 3.3 the source's size follows.
             20121..=62211 | 3000..3392 => Self::Mtime { mtime: word(4), at: 4 },
             _ => Self::Unknown,
         }
     }
 }
 
-/// Path of the source that a compiled file stands for (PEP 3147, and the older place beside it);
-/// `None` for other files.
+/// Returns the path of a compiled file's source: that of PEP 3147, or in the same folder as in older
+/// versions. `None` for other files.
 fn source_of(path: &[u8]) -> Option<Vec<u8>> {
     let name = base_name(path);
     let stem = name.strip_suffix(b".pyc").or(name.strip_suffix(b".pyo"))?;
@@ -67,28 +67,28 @@ fn source_of(path: &[u8]) -> Option<Vec<u8>> {
     Some(source)
 }
 
-/// A compiled file that notes the time of a source which is to have another.
+/// A compiled file whose source's time is about to change.
 struct Compiled {
     id: InodeId,
-    /// Hard links may make it the compiled file of several.
+    /// Through hard links a file may have several sources.
     sources: Vec<InodeId>,
-    /// What it notes, and where in the file.
+    /// The recorded time, and its offset in the file.
     stamp: u32,
     at: usize,
-    /// What it would note, and the time that it takes then.
+    /// The time that it would record, and the time that the file itself would get then.
     next: (u32, Mtime),
-    /// The time that it has otherwise.
+    /// The file's time if the recorded time stays.
     plain: Mtime,
 }
 
-/// A time to be written into a file.
+/// A time to write into a file.
 pub(super) struct NewStamp {
     at: usize,
     secs: u32,
 }
 
 impl NewStamp {
-    /// The file with that time in it.
+    /// Returns the file with the new time in it.
     pub(super) fn apply(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         if let Some(place) = bytes.get_mut(self.at..self.at + 4) {
             place.copy_from_slice(&self.secs.to_le_bytes());
@@ -97,24 +97,24 @@ impl NewStamp {
     }
 }
 
-/// All compiled files whose sources are to have other times.
+/// All compiled files whose sources' times are about to change.
 pub(super) struct AllCompiled(Vec<Compiled>);
 
-/// Finds the compiled files, and holds the sources of those that can't hold another time.
+/// Finds the compiled files. Holds the sources of files that can't be changed.
 pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Result<AllCompiled> {
     let mut sources: BTreeMap<InodeId, (usize, Vec<InodeId>)> = BTreeMap::new();
     for (at, entry) in r.files().entries().iter().enumerate() {
         let Some(source) = source_of(&entry.path).filter(|_| r.file(entry).is_some()) else {
             continue;
         };
-        // Python asks for the time of what a symlink points at.
-        if let Some(source) = r.at(&source) {
+        // Python uses the time of a symlink's target.
+        if let Some(source) = r.lookup(&source) {
             sources.entry(entry.inode).or_insert_with(|| (at, Vec::new())).1.push(source);
         }
     }
     let mut all = Vec::new();
     for (id, (at, sources)) in sources {
-        if !sources.iter().any(|source| r.moves(*source)) {
+        if !sources.iter().any(|source| r.will_change(*source)) {
             continue;
         }
         let entry = &r.files().entries()[at];
@@ -141,19 +141,16 @@ pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Resu
     Ok(AllCompiled(all))
 }
 
-/// Whether the kernel would miss what was changed.
+/// Whether the file has a signature that a change would break.
 fn is_signed(r: &Relations<'_>, id: InodeId) -> bool {
     let names = [&b"security.ima"[..], b"security.evm"];
     r.inode(id).xattrs.iter().flat_map(|x| x.iter()).any(|(name, _)| names.contains(&&**name))
 }
 
 impl Compiled {
-    /// Asks whether the file may hold its source's new time; if not, the source keeps its own.
+    /// Decides whether the file gets its source's new time. If it doesn't, the source keeps its time.
     fn prepare(mut self, r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Result<Self> {
-        let Some(secs) = self.in_step(r).next().map(|source| r.after[source.index()].secs as u32)
-        else {
-            return Ok(self);
-        };
+        let secs = self.new_secs(r);
         if secs == self.stamp {
             return Ok(self);
         }
@@ -174,57 +171,55 @@ impl Compiled {
         Ok(self)
     }
 
-    /// The sources whose time it notes.
-    fn in_step(&self, r: &Relations<'_>) -> impl Iterator<Item = InodeId> {
-        let is = |source: &InodeId| seconds(r.inode(*source)) == self.stamp;
-        self.sources.iter().copied().filter(is).collect::<Vec<_>>().into_iter()
-    }
-
+    /// Holds the times of the sources. Returns whether any of them was about to change.
     fn hold(&self, r: &mut Relations<'_>) -> bool {
-        let moves = self.sources.iter().any(|source| r.moves(*source));
+        let any = self.sources.iter().any(|source| r.will_change(*source));
         r.hold_all(self.sources.iter().copied(), BY);
-        moves
+        any
     }
 
-    /// What it is to note.
-    fn now(&self, r: &Relations<'_>) -> u32 {
-        self.in_step(r).next().map_or(self.stamp, |source| r.after[source.index()].secs as u32)
+    /// Returns the time to record: the new time of the first source whose time it records now.
+    fn new_secs(&self, r: &Relations<'_>) -> u32 {
+        let matches = |source: &&InodeId| seconds(r.inode(**source)) == self.stamp;
+        let source = self.sources.iter().find(matches);
+        source.map_or(self.stamp, |source| r.after[source.index()].secs as u32)
     }
 
-    /// Holds its sources if it would not be in step, or out of step, with each as it is now.
-    fn settle(&mut self, r: &mut Relations<'_>) -> bool {
-        let now = self.now(r);
+    /// Holds the sources if the recorded time would begin or cease to match one of them. Returns
+    /// whether anything changed.
+    fn hold_conflicts(&mut self, r: &mut Relations<'_>) -> bool {
+        let secs = self.new_secs(r);
         let fits = |source: &InodeId| {
-            let was = seconds(r.inode(*source)) == self.stamp;
-            was == (r.after[source.index()].secs as u32 == now)
+            let matched = seconds(r.inode(*source)) == self.stamp;
+            matched == (r.after[source.index()].secs as u32 == secs)
         };
-        let known = now == self.stamp || now == self.next.0;
-        let stays = !r.is_long() && known && self.sources.iter().all(fits);
+        let known = secs == self.stamp || secs == self.next.0;
+        let stays = !r.is_round_limit_reached() && known && self.sources.iter().all(fits);
         let held = !stays && self.hold(r);
-        // A file that keeps its note keeps its time too, unless that changes anyway.
-        let back = self.now(r) == self.stamp && self.next.1 != self.plain;
-        if back {
+        // If the recorded time stays, the file gets the time that it has without `restamp`.
+        let reset = self.new_secs(r) == self.stamp && self.next.1 != self.plain;
+        if reset {
             self.next.1 = self.plain;
-            r.release(self.id, self.plain);
+            r.set_unless_held(self.id, self.plain);
         }
-        held || back
+        held || reset
     }
 }
 
 impl AllCompiled {
-    /// Holds what would come into step or out of it; whether there was something.
-    pub(super) fn settle(&mut self, r: &mut Relations<'_>) -> bool {
+    /// Holds the sources of all conflicting files. Returns whether anything changed.
+    pub(super) fn hold_conflicts(&mut self, r: &mut Relations<'_>) -> bool {
         let mut any = false;
         for compiled in &mut self.0 {
-            any |= compiled.settle(r);
+            any |= compiled.hold_conflicts(r);
         }
         any
     }
 
-    /// The files that are to hold another time.
+    /// Returns the files whose recorded time changes.
     pub(super) fn stamps(&self, r: &Relations<'_>) -> Vec<(InodeId, NewStamp)> {
-        let changed = self.0.iter().filter(|c| c.now(r) != c.stamp);
-        changed.map(|c| (c.id, NewStamp { at: c.at, secs: c.now(r) })).collect()
+        let changed = self.0.iter().filter(|c| c.new_secs(r) != c.stamp);
+        changed.map(|c| (c.id, NewStamp { at: c.at, secs: c.new_secs(r) })).collect()
     }
 }
 

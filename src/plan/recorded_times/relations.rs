@@ -1,4 +1,4 @@
-//! What is known of the times of a file set: which must stay, and which must stay in order.
+//! Constraints on a change of times: which times must stay, and which must keep their order.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,24 +12,24 @@ use crate::model::fileset::{
 use crate::model::index::InodeId;
 use crate::model::rootfs::Rootfs;
 
-/// A change of times, and what stands against it.
+/// A change of times and the constraints on it.
 pub(super) struct Relations<'a> {
     pub(super) rootfs: &'a Rootfs,
-    /// For each inode the time that it is to have; that it has when it is held.
+    /// The new time of each inode. A held inode has its old time here.
     pub(super) after: Vec<Mtime>,
-    /// Why an inode is held.
+    /// Held inodes, with the format that holds each.
     held: BTreeMap<InodeId, &'static str>,
-    /// What counts as old when the second is newer than the first.
+    /// Compiled file, source, format: the first is stale if the second is newer.
     pairs: Vec<(InodeId, InodeId, &'static str)>,
-    /// What must keep its order.
+    /// Groups of inodes that must keep their order.
     orders: Vec<(Vec<InodeId>, &'static str)>,
     rounds: u32,
-    /// How many paths may still be looked for.
+    /// Number of paths that may still be looked up.
     pub(super) lookups: Cell<u64>,
-    /// What was looked at, in which way, and need not be again.
+    /// Pairs of an action and a path that are done.
     seen: BTreeSet<(&'static str, Vec<u8>)>,
-    /// Emacs's sources and byte code by name.
-    lisp: Option<BTreeMap<Vec<u8>, Vec<InodeId>>>,
+    /// Emacs's sources and byte code by name, if they were needed.
+    lisp_sources: Option<BTreeMap<Vec<u8>, Vec<InodeId>>>,
 }
 
 impl<'a> Relations<'a> {
@@ -43,7 +43,7 @@ impl<'a> Relations<'a> {
             rounds: 0,
             lookups: Cell::new(MAX_LOOKUPS),
             seen: BTreeSet::new(),
-            lisp: None,
+            lisp_sources: None,
         }
     }
 
@@ -51,14 +51,14 @@ impl<'a> Relations<'a> {
         &self.rootfs.files
     }
 
-    /// The inode that a path leads to, with symlinks followed as a process would.
-    pub(super) fn at(&self, path: &[u8]) -> Option<InodeId> {
+    /// Returns the inode that a path leads to, following symlinks as the kernel does.
+    pub(super) fn lookup(&self, path: &[u8]) -> Option<InodeId> {
         let direct = self.position(path).map(|at| self.files().entries()[at].inode);
         let is = |kind: fn(&InodeKind) -> bool| move |id: &InodeId| kind(&self.inode(*id).kind);
         if direct.as_ref().is_some_and(is(|kind| !matches!(kind, InodeKind::Symlink { .. }))) {
             return direct;
         }
-        // Without a symlink on the way what is not there by this name is not there.
+        // If its folder is no symlink, the path doesn't exist.
         let dir = parent(path).filter(|_| direct.is_none() && base_name(path) != b"..");
         let dir = dir.and_then(|dir| self.position(dir)).map(|at| self.files().entries()[at].inode);
         if dir.as_ref().is_some_and(is(|kind| matches!(kind, InodeKind::Dir))) {
@@ -68,8 +68,8 @@ impl<'a> Relations<'a> {
         Some(self.files().entries()[at].inode)
     }
 
-    /// The same, without following the last part.
-    pub(super) fn named(&self, path: &[u8]) -> Option<InodeId> {
+    /// Like `lookup`, but doesn't follow a symlink in the last component.
+    pub(super) fn lookup_no_follow(&self, path: &[u8]) -> Option<InodeId> {
         let at = self.position(path).or_else(|| {
             let dir = self.resolve(parent(path)?)?;
             self.position(&join(&dir, base_name(path)))
@@ -77,7 +77,7 @@ impl<'a> Relations<'a> {
         at.map(|at| self.files().entries()[at].inode)
     }
 
-    /// Where a path stands in the file set.
+    /// Returns the position of a path in the file set.
     pub(super) fn position(&self, path: &[u8]) -> Option<usize> {
         self.lookups.set(self.lookups.get().checked_sub(1)?);
         self.files().position(path)
@@ -90,35 +90,35 @@ impl<'a> Relations<'a> {
         found
     }
 
-    /// Counts text that is read as lookups: a file may have many names, and unpack to many times its
-    /// bytes.
+    /// Counts text that was read towards the limit of lookups. A file may have many names and is read
+    /// for each, and compressed text may expand to many times its size.
     pub(super) fn count_text(&self, bytes: usize) {
         self.lookups.set(self.lookups.get().saturating_sub((bytes / TEXT_PER_LOOKUP) as u64));
     }
 
-    /// Whether nothing more is looked for, since files name too many paths.
+    /// Whether the limit of lookups is reached.
     pub(super) fn is_exhausted(&self) -> bool {
         self.lookups.get() == 0
     }
 
-    /// Holds everything where not all could be looked for.
-    pub(super) fn hold_unknown(&mut self) {
+    /// Holds all times if the limit of lookups is reached.
+    pub(super) fn hold_all_if_exhausted(&mut self) {
         if self.is_exhausted() {
             let all = (0..self.after.len()).map(InodeId::new);
             self.hold_all(all, "files that name too many paths");
         }
     }
 
-    /// The inode that `name`, in the same folder as `path`, leads to.
-    pub(super) fn beside(&self, path: &[u8], name: &[u8]) -> Option<InodeId> {
-        self.at(&join(parent(path)?, name))
+    /// Returns the inode that `name` in the folder of `path` leads to.
+    pub(super) fn sibling(&self, path: &[u8], name: &[u8]) -> Option<InodeId> {
+        self.lookup(&join(parent(path)?, name))
     }
 
     pub(super) fn inode(&self, id: InodeId) -> &'a Inode {
         &self.files()[id]
     }
 
-    /// The regular file that an entry names.
+    /// Returns the regular file of an entry, if it is one.
     pub(super) fn file(&self, entry: &Entry) -> Option<&'a FileData> {
         match &self.inode(entry.inode).kind {
             InodeKind::File(file) => Some(file),
@@ -126,36 +126,36 @@ impl<'a> Relations<'a> {
         }
     }
 
-    /// Whether a time is to be another.
-    pub(super) fn moves(&self, id: InodeId) -> bool {
+    /// Whether a time is about to change.
+    pub(super) fn will_change(&self, id: InodeId) -> bool {
         self.inode(id).mtime != self.after[id.index()]
     }
 
-    /// What is directly in a folder.
+    /// Returns the entries directly in a folder.
     pub(super) fn children(&self, dir: &[u8]) -> impl Iterator<Item = &'a Entry> {
         let dir = dir.to_vec();
         self.files().below(&dir).iter().filter(move |e| parent(&e.path) == Some(&dir))
     }
 
-    /// The beginning of a file: all of it, or `most` bytes.
-    pub(super) fn head(&self, entry: &Entry, most: u64) -> Result<Vec<u8>> {
+    /// Reads at most `max_bytes` bytes from the start of a file.
+    pub(super) fn head(&self, entry: &Entry, max_bytes: u64) -> Result<Vec<u8>> {
         let Some(file) = self.file(entry) else { return Ok(Vec::new()) };
-        let mut bytes = vec![0; file.size.min(most) as usize];
+        let mut bytes = vec![0; file.size.min(max_bytes) as usize];
         let read = self.rootfs.contents.read_at(file, &mut bytes, 0);
         read.with_context(|| format!("reading {}", display(&entry.path)))?;
         self.count_text(bytes.len());
         Ok(bytes)
     }
 
-    /// Whether `what` is done with this path or name for the first time.
-    pub(super) fn once(&mut self, what: &'static str, path: &[u8]) -> bool {
-        self.seen.insert((what, path.to_vec()))
+    /// Whether this is the first call with this action and path.
+    pub(super) fn is_first(&mut self, action: &'static str, path: &[u8]) -> bool {
+        self.seen.insert((action, path.to_vec()))
     }
 
-    /// Emacs's sources and byte code of this name.
-    pub(super) fn lisp(&mut self, name: &[u8]) -> Vec<InodeId> {
+    /// Returns Emacs's sources and byte code of this name.
+    pub(super) fn lisp_sources(&mut self, name: &[u8]) -> Vec<InodeId> {
         let files = self.files();
-        let all = self.lisp.get_or_insert_with(|| {
+        let all = self.lisp_sources.get_or_insert_with(|| {
             let mut all: BTreeMap<Vec<u8>, Vec<InodeId>> = BTreeMap::new();
             for entry in files.entries() {
                 let ends = [&b".el"[..], b".elc", b".el.gz"];
@@ -169,9 +169,9 @@ impl<'a> Relations<'a> {
         all.get(name).cloned().unwrap_or_default()
     }
 
-    /// Keeps a time.
+    /// Makes an inode keep its time.
     pub(super) fn hold(&mut self, id: InodeId, by: &'static str) {
-        if self.moves(id) {
+        if self.will_change(id) {
             self.after[id.index()] = self.inode(id).mtime;
             self.held.entry(id).or_insert(by);
         }
@@ -183,16 +183,16 @@ impl<'a> Relations<'a> {
         }
     }
 
-    /// Gives a time that is not held another one.
-    pub(super) fn release(&mut self, id: InodeId, time: Mtime) {
+    /// Sets the new time of an inode, unless that is held.
+    pub(super) fn set_unless_held(&mut self, id: InodeId, time: Mtime) {
         if !self.held.contains_key(&id) {
             self.after[id.index()] = time;
         }
     }
 
-    /// Keeps the times of a folder and all in it.
+    /// Holds the times of a folder and everything below it.
     pub(super) fn hold_below(&mut self, dir: &[u8], by: &'static str) {
-        if !self.once("hold", dir) {
+        if !self.is_first("hold", dir) {
             return;
         }
         let files = self.files();
@@ -204,84 +204,86 @@ impl<'a> Relations<'a> {
         }
     }
 
-    /// Something records this time for `id`: it must be so afterwards exactly if it is now.
-    pub(super) fn equal(&mut self, id: InodeId, secs: u32, by: &'static str) {
+    /// Holds `id` if its time equals a recorded one, or would become equal to it.
+    pub(super) fn hold_if_equal(&mut self, id: InodeId, secs: u32, by: &'static str) {
         let is = |time: Mtime| time.secs as u32 == secs;
         if is(self.inode(id).mtime) || is(self.after[id.index()]) {
             self.hold(id, by);
         }
     }
 
-    /// The file `made` counts as old once one of `of` is newer.
-    pub(super) fn older_than_any(
+    /// Calls `keep_staleness` for each source.
+    pub(super) fn keep_staleness_all(
         &mut self,
-        made: &Entry,
+        compiled: &Entry,
         by: &'static str,
-        of: impl IntoIterator<Item = InodeId>,
+        sources: impl IntoIterator<Item = InodeId>,
     ) {
-        for of in of {
-            self.not_older(made.inode, of, by);
+        for source in sources {
+            self.keep_staleness(compiled.inode, source, by);
         }
     }
 
-    /// `made` counts as old once `of` is newer.
-    pub(super) fn not_older(&mut self, made: InodeId, of: InodeId, by: &'static str) {
-        if made == of || !(self.moves(made) || self.moves(of)) {
+    /// Requires that `compiled` stays stale or stays fresh. It is stale if `source` is newer.
+    pub(super) fn keep_staleness(&mut self, compiled: InodeId, source: InodeId, by: &'static str) {
+        if compiled == source || !(self.will_change(compiled) || self.will_change(source)) {
             return;
         }
         if self.pairs.len() < MAX_TIME_PAIRS * self.files().entries().len() {
-            self.pairs.push((made, of, by));
+            self.pairs.push((compiled, source, by));
         } else {
-            self.hold(made, by);
-            self.hold(of, by);
+            self.hold(compiled, by);
+            self.hold(source, by);
         }
     }
 
-    /// Which of these are newer than which must stay so.
-    pub(super) fn order(&mut self, ids: Vec<InodeId>, by: &'static str) {
-        if ids.iter().any(|id| self.moves(*id)) {
+    /// Requires that the times of these inodes keep their order.
+    pub(super) fn keep_order(&mut self, ids: Vec<InodeId>, by: &'static str) {
+        if ids.iter().any(|id| self.will_change(*id)) {
             self.orders.push((ids, by));
         }
     }
 
-    /// Holds back those of `scope` whose time, now or then, `entry` holds in its first `most` bytes.
-    pub(super) fn values(
+    /// Holds the inodes of `scope` whose old or new time is a number in the first `max_bytes` bytes of
+    /// `entry`.
+    pub(super) fn hold_values(
         &mut self,
         entry: &Entry,
-        most: u64,
+        max_bytes: u64,
         form: Form,
         scope: &mut Candidates,
         by: &'static str,
     ) -> Result<()> {
         use std::io::Read as _;
         let Some(file) = self.file(entry).filter(|_| !scope.is_empty()) else { return Ok(()) };
-        let bytes = self.rootfs.contents.open(file).take(most);
+        let bytes = self.rootfs.contents.open(file).take(max_bytes);
         let found = scope.scan(bytes, form);
         self.hold_all(found.with_context(|| format!("reading {}", display(&entry.path)))?, by);
         Ok(())
     }
 
-    /// Whether chains have become too long to go along them step by step.
-    pub(super) fn is_long(&self) -> bool {
+    /// Whether the limit of rounds is reached. From then on everything that could conflict is held,
+    /// since a long chain would need a round for each of its links.
+    pub(super) fn is_round_limit_reached(&self) -> bool {
         self.rounds > MAX_TIME_STEPS
     }
 
-    /// Holds what would come out of order; whether there was something.
-    pub(super) fn settle(&mut self) -> bool {
+    /// Holds times that would violate a constraint. Returns whether there were any.
+    pub(super) fn hold_conflicts(&mut self) -> bool {
         self.rounds += 1;
-        let whole = self.is_long();
+        let hold_all = self.is_round_limit_reached();
         let mut any = false;
-        for (made, of, by) in std::mem::take(&mut self.pairs) {
-            if !whole && self.in_order(made, of) {
-                self.pairs.push((made, of, by));
+        for (compiled, source, by) in std::mem::take(&mut self.pairs) {
+            if !hold_all && self.staleness_stays(compiled, source) {
+                self.pairs.push((compiled, source, by));
                 continue;
             }
             any = true;
-            self.hold(made, by);
-            self.hold(of, by);
+            self.hold(compiled, by);
+            self.hold(source, by);
         }
         for (ids, by) in std::mem::take(&mut self.orders) {
-            if !whole && self.all_in_order(&ids) {
+            if !hold_all && self.order_stays(&ids) {
                 self.orders.push((ids, by));
                 continue;
             }
@@ -291,15 +293,16 @@ impl<'a> Relations<'a> {
         any
     }
 
-    /// Whether the second is newer than the first afterwards exactly if it is now; also for who
-    /// looks at seconds only.
-    fn in_order(&self, made: InodeId, of: InodeId) -> bool {
-        let old = |made: Mtime, of: Mtime| (of > made, of.secs > made.secs);
-        let (a, b) = (self.inode(made).mtime, self.inode(of).mtime);
-        old(a, b) == old(self.after[made.index()], self.after[of.index()])
+    /// Whether the source is newer after the change exactly if it is newer before. This must hold for
+    /// whole times and for seconds alone, since some programs compare only seconds.
+    fn staleness_stays(&self, compiled: InodeId, source: InodeId) -> bool {
+        let stale =
+            |compiled: Mtime, source: Mtime| (source > compiled, source.secs > compiled.secs);
+        let before = stale(self.inode(compiled).mtime, self.inode(source).mtime);
+        before == stale(self.after[compiled.index()], self.after[source.index()])
     }
 
-    fn all_in_order(&self, ids: &[InodeId]) -> bool {
+    fn order_stays(&self, ids: &[InodeId]) -> bool {
         let mut times: Vec<(Mtime, Mtime)> =
             ids.iter().map(|id| (self.inode(*id).mtime, self.after[id.index()])).collect();
         times.sort_unstable();
@@ -309,7 +312,7 @@ impl<'a> Relations<'a> {
         })
     }
 
-    /// How many are held, by what records them.
+    /// Returns the number of held inodes by format.
     pub(super) fn count(&self) -> BTreeMap<&'static str, u64> {
         let mut by = BTreeMap::new();
         for format in self.held.values() {

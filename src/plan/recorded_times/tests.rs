@@ -1,4 +1,4 @@
-//! Each format: what it records keeps its time, and the rest doesn't.
+//! For each format: files whose time it records keep that time, and others don't.
 
 use super::*;
 use crate::model::content::Contents;
@@ -9,7 +9,7 @@ mod bounds;
 
 const T: i64 = 1_760_000_000;
 
-/// A small image: files by path, folders with a slash behind their name, each with its time.
+/// A small image: the content (`None` for folders) and time of each path.
 #[derive(Default)]
 struct Fixture {
     items: BTreeMap<Vec<u8>, (Option<Vec<u8>>, i64)>,
@@ -26,7 +26,7 @@ impl Fixture {
         self.folders(path)
     }
 
-    /// What is above, with a time that changes nothing.
+    /// Adds the parent folders, with a time that stays.
     fn folders(mut self, path: &str) -> Self {
         let mut up = parent(path.as_bytes());
         while let Some(dir) = up.filter(|dir| !dir.is_empty()) {
@@ -54,7 +54,7 @@ impl Fixture {
         Rootfs { files, contents: Contents::new(vec![Arc::new(data)]) }
     }
 
-    /// Gives all times that `to` makes of them; the paths that keep another one, and why.
+    /// Applies `to` to all times. Returns the paths that got another time than that, and the counts.
     fn change(&self, to: impl Fn(i64) -> i64) -> (Vec<String>, Held) {
         let mut rootfs = self.build();
         let change = |inode: &Inode| match inode.mtime.secs {
@@ -70,7 +70,7 @@ impl Fixture {
         (files.entries().iter().filter(stays).map(name).collect(), held)
     }
 
-    /// Checks that these are all that stays when every time becomes 0.
+    /// Checks that exactly these paths keep their time when all times are to become 0.
     fn holds(&self, paths: &[&str], by: &str) {
         let (got, held) = self.change(|_| 0);
         assert_eq!(got, paths, "{by}");
@@ -78,25 +78,25 @@ impl Fixture {
     }
 }
 
-/// A pair of times, as most formats compare them: what is made counts as old once the other is newer.
-fn not_older(made: &str, of: &str, by: &str) {
+/// Checks a compiled file and its source. The compiled file is stale if the source is newer.
+fn staleness_stays(made: &str, of: &str, by: &str) {
     let fresh = Fixture::default().file(made, "x", T + 10).file(of, "x", T).file("z", "z", T + 5);
-    // Both become the same: still not older.
+    // Both times become equal: still not stale.
     assert_eq!(fresh.change(|_| 0).0, Vec::<String>::new(), "{by}");
-    // The order would be another.
+    // The order would change.
     let (mut held, why) = fresh.change(|t| T + 5 - (t - T - 5));
     held.sort();
     let mut want = [made, of];
     want.sort_unstable();
     assert_eq!((held, why.by), (want.map(str::to_owned).to_vec(), BTreeMap::from([(by, 2)])));
-    // What is old stays old.
+    // A stale file stays stale.
     let stale = Fixture::default().file(made, "x", T).file(of, "x", T + 10).file("z", "z", T + 5);
     assert_eq!(stale.change(|_| 0).0.len(), 2, "{by}");
     assert!(stale.change(|t| t - 1000).0.is_empty(), "{by}");
 }
 
 #[test]
-fn what_is_made_stays_as_new_as_its_source() {
+fn compiled_files_do_not_become_stale() {
     for (made, of, by) in [
         ("a/x.elc", "a/x.el", "compiled files"),
         ("a/x.elc", "a/x.el.gz", "compiled files"),
@@ -141,13 +141,13 @@ fn what_is_made_stays_as_new_as_its_source() {
             assert!(fixture(T + 10, T).change(|_| 0).0.is_empty(), "{made}");
             assert_eq!(fixture(T, T + 10).change(|_| 0).1.by, BTreeMap::from([(by, 2)]));
         } else {
-            not_older(made, of, by);
+            staleness_stays(made, of, by);
         }
     }
 }
 
 #[test]
-fn jars_keep_the_time_that_an_archive_of_classes_has() {
+fn jars_keep_the_time_that_a_class_archive_records() {
     let jar = b"PK jar".repeat(50);
     let archive = |magic: u32, time: i64| {
         let mut out = vec![7; 100_000];
@@ -164,7 +164,7 @@ fn jars_keep_the_time_that_an_archive_of_classes_has() {
                 .file("app/other.jar", "PK other", T)
         };
         image(T).holds(&["app/app.jar"], "JVM archives");
-        // One that is out of step may not come into step.
+        // A recorded time that doesn't match must not begin to match.
         assert!(image(T - 9).change(|_| 0).0.is_empty());
         assert_eq!(image(T - 9).change(|t| t - 9).0, ["app/app.jar"]);
     }
@@ -176,7 +176,7 @@ fn jars_keep_the_time_that_an_archive_of_classes_has() {
 }
 
 #[test]
-fn folders_keep_the_time_that_a_cache_of_fonts_has() {
+fn folders_keep_the_time_that_a_font_cache_records() {
     let cache = |words: usize, big: bool, time: u32| {
         let mut out = Vec::new();
         let mut put = |n: u64, len: usize| {
@@ -211,13 +211,13 @@ fn folders_keep_the_time_that_a_cache_of_fonts_has() {
         image(cache(words, big, T as u32)).holds(&["usr/share/fonts/dejavu"], "fontconfig caches");
         assert!(image(cache(words, big, 7)).change(|_| 0).0.is_empty());
     }
-    // A layout that is not known may mean any of them.
+    // A cache of an unknown layout may be of any of them.
     let all = ["usr/share/fonts/dejavu", "usr/share/fonts/other"];
     image(b"another layout".to_vec()).holds(&all, "fontconfig caches");
 }
 
 #[test]
-fn caches_of_interpreters_hold_their_sources() {
+fn interpreter_caches_hold_their_sources() {
     let n = |n: i64| n.to_le_bytes();
     let source = "x".repeat(33);
     let boot = [&[0; 16][..], &n(33), &n(T), &n(5), &[0; 24]].concat();
@@ -280,7 +280,7 @@ fn caches_of_interpreters_hold_their_sources() {
 }
 
 #[test]
-fn caches_of_systems_hold_what_they_list() {
+fn system_caches_hold_the_files_that_they_list() {
     let n = |n: i64| n.to_le_bytes();
     Fixture::default()
         .file("usr/lib/gstreamer-1.0/libgsta.so", "four", T)
@@ -322,7 +322,7 @@ fn caches_of_systems_hold_what_they_list() {
 }
 
 #[test]
-fn package_databases_hold_the_files_that_are_as_they_were_installed() {
+fn package_databases_hold_unchanged_files() {
     let mtree = |text: &str| {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
         gzip.write_all(text.as_bytes()).unwrap();
@@ -339,13 +339,13 @@ fn package_databases_hold_the_files_that_are_as_they_were_installed() {
         .file("usr/bin/e", "x", T)
         .file("var/lib/pacman/local/a-1/mtree", mtree(&text), T)
         .holds(&["usr/bin/a", "usr/bin/b c"], "pacman's database");
-    // Formats of rpm's that are not read: any file with a time that is in them.
+    // rpm formats that can't be parsed hold any file whose time is in them.
     Fixture::default()
         .file("usr/bin/a", "x", T)
         .file("usr/bin/b", "x", T + 1)
         .file("var/lib/rpm/Packages.db", [&b"x"[..], &(T as u32).to_be_bytes()].concat(), T + 9)
         .holds(&["usr/bin/a"], "rpm's database");
-    // Nothing is known: every file.
+    // An unreadable database holds every file.
     Fixture::default()
         .file("usr/bin/a", "x", T)
         .file("var/lib/rpm/rpmdb.sqlite", "no database, but it is long enough for one", T)
@@ -365,7 +365,7 @@ fn build_trees_keep_their_order() {
     };
     let reverse = |t| 2 * T + 9 - t;
     let (held, _) = made("out/x.o: src/x.c \\\n  src/x.h\n").change(reverse);
-    // The folder of the objects is one order, the header may go without coming out of it.
+    // The files beside the object keep their order. The header's time can change without breaking it.
     assert_eq!(held, ["srv/out/x.d", "srv/out/x.o", "srv/src/x.c"]);
     let beside = Fixture::default()
         .file("srv/Makefile", "all:", T)
@@ -407,7 +407,7 @@ fn compiled(stamp: i64) -> Vec<u8> {
 }
 
 #[test]
-fn compiled_python_holds_the_new_time_of_its_source() {
+fn compiled_python_records_the_new_time_of_its_source() {
     let image = |stamp| {
         Fixture::default()
             .file("a/x.py", "x", T)
@@ -426,19 +426,19 @@ fn compiled_python_holds_the_new_time_of_its_source() {
         assert_eq!(file.hash, *blake3::hash(&compiled(77)).as_bytes());
         assert_eq!(inode.mtime.secs, 77);
     }
-    // What is stale stays stale; it may not come into step.
+    // A stale file stays stale, even if the new time would match it.
     let (held, why) = image(T - 5).change(|_| 0);
     assert!(held.is_empty() && why.restamped == 0);
     let (held, why) = image(T - 5).change(|t| t - 5);
     assert_eq!(held, ["a/x.py"]);
     assert_eq!(why.by, BTreeMap::from([("compiled Python", 1)]));
-    // A form that is not known.
+    // An unknown format.
     image(T).file("a/x.pyc", b"another magic number", T).holds(&["a/x.py"], "compiled Python");
 }
 
 #[test]
-fn what_holds_a_source_keeps_its_compiled_file_as_it_is() {
-    // The package database records the source, so its compiled file stays in step with that.
+fn the_compiled_file_of_a_held_source_is_not_changed() {
+    // The package database records the source's time, so the compiled file must keep it too.
     let image = Fixture::default().file("a/x.py", "x", T).file("a/x.pyc", compiled(T), T + 1).file(
         "var/lib/rpm/Packages",
         (T as u32).to_be_bytes(),
@@ -451,7 +451,7 @@ fn what_holds_a_source_keeps_its_compiled_file_as_it_is() {
 
 #[test]
 fn holding_one_time_may_hold_the_next() {
-    // c < b < a by time, each made of the one after; b is held by an archive of fonts.
+    // The byte code is newer than its source, and rpm's database holds the byte code.
     let image = Fixture::default().file("a/x.elc", "x", T + 2).file("a/x.el", "x", T + 1).file(
         "var/lib/rpm/Packages",
         (T as u32 + 2).to_be_bytes(),
@@ -459,7 +459,7 @@ fn holding_one_time_may_hold_the_next() {
     );
     // The byte code stays at T + 2; the source may become older.
     assert_eq!(image.change(|_| 0).0, ["a/x.elc"]);
-    // But not newer than it.
+    // But it must not become newer than the byte code.
     assert_eq!(image.change(|t| t + 50).0, ["a/x.el", "a/x.elc"]);
 }
 
@@ -471,13 +471,13 @@ fn the_note_is_one_plain_line() {
     held.add(&Held { by: BTreeMap::from([("JVM archives", 1), ("apt caches", 1)]), restamped: 0 });
     assert_eq!(
         held.note().unwrap(),
-        "4 times stay as they are, since other files record them: JVM archives (3), apt caches (1)"
+        "kept 4 timestamps that other files record: JVM archives (3), apt caches (1)"
     );
 }
 
 proptest::proptest! {
     #[test]
-    fn no_file_of_any_name_makes_it_fail(
+    fn damaged_files_of_every_format_are_accepted(
         name in 0usize..40,
         data in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200),
     ) {

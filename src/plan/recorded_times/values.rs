@@ -1,8 +1,8 @@
-//! Times by their value: which of the times that are about to change does a file hold?
+//! Search for times by their value: which of the times that are about to change does a file contain?
 //!
-//! Layouts differ from release to release and machine to machine, the numbers in them don't. A time
-//! together with its file's size is hardly ever there by chance; a time alone may be, and then it
-//! is held back for nothing, which is safe.
+//! Layouts differ by release and machine, but the numbers in them don't. A match of a time together
+//! with its file's size is hardly ever chance. A match of a time alone may be. Then the time is held
+//! without need, which is safe.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -11,11 +11,11 @@ use crate::base::read::read_some;
 use crate::model::fileset::{FileSet, InodeKind, Mtime};
 use crate::model::index::InodeId;
 
-/// How a file holds a time.
+/// How a file stores a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Seconds beside the file's size, 32 or 64 bits each, either first, in either byte order,
-    /// from an offset that can be divided by this.
+    /// Seconds beside the file's size, in either order, with 32 or 64 bits each, in either byte order.
+    /// The offset is a multiple of this.
     Sized(usize),
     /// Seconds or milliseconds, in 32 or 64 bits, in either byte order.
     Alone,
@@ -25,24 +25,24 @@ pub(super) enum Form {
     Decimal,
 }
 
-/// Longest run of bytes that one reading looks at: a number of 64 bits before and behind another.
+/// Number of bytes that one check looks at: a 64-bit number with a neighbour on each side.
 const WINDOW: usize = 24;
-/// Of a decimal number; longer ones are no time.
+/// Maximum length of a decimal number. Longer ones are no times.
 const DIGITS: usize = 20;
 const CHUNK: usize = 1 << 20;
 
 /// Times of some files, before and after a change.
 pub(super) struct Candidates {
-    /// Low 32 bits of the seconds, the size where it counts, and whose they are. What is found goes,
-    /// so that many files that hold the same times cost no more than one.
+    /// The low 32 bits of the seconds, the size if the form needs it, and the inode. What is found is
+    /// removed, so that many files that contain the same times cost no more than one.
     wanted: BTreeSet<(u32, u64, InodeId)>,
     found: Vec<InodeId>,
-    /// A bit for each hash of the low 32 bits: most numbers are no time of ours.
+    /// A bit for each hash of the low 32 bits. It rules out most numbers without a search.
     filter: Vec<u64>,
 }
 
 impl Candidates {
-    /// Those of `ids` whose time is to be another.
+    /// Collects those of `ids` whose time is about to change.
     pub(super) fn new(
         files: &FileSet,
         after: &[Mtime],
@@ -60,7 +60,7 @@ impl Candidates {
                 (InodeKind::File(file), Form::Sized(_)) => file.size,
                 _ => 0,
             };
-            // No time is often 0, which says that nobody looks.
+            // Formats often write 0 for "no time", so that is no match.
             for secs in [inode.mtime, after].map(|t| t.secs as u32).into_iter().filter(|s| *s != 0)
             {
                 wanted.insert((secs, size, id));
@@ -75,8 +75,8 @@ impl Candidates {
         self.wanted.is_empty()
     }
 
-    /// Looks through a file, of which `bytes` come. Gives the inodes that have a time which is in it
-    /// and was in none before.
+    /// Searches the content of a file. Returns the inodes whose time is in it, except those that an
+    /// earlier call returned for the same time.
     pub(super) fn scan(&mut self, mut bytes: impl Read, form: Form) -> io::Result<Vec<InodeId>> {
         let mut buffer = vec![0; CHUNK + 4 * WINDOW];
         let (mut filled, mut start) = (0, 0);
@@ -87,7 +87,7 @@ impl Candidates {
             if !last && filled < buffer.len() {
                 continue;
             }
-            // What may need bytes that are still to come is looked at with them.
+            // Positions near the end need bytes that are not read yet, so they wait for the next turn.
             let end = if last { filled } else { filled - 2 * WINDOW };
             match form {
                 Form::Decimal => self.decimals(&buffer[..filled], start, end),
@@ -96,7 +96,7 @@ impl Candidates {
             if last {
                 return Ok(std::mem::take(&mut self.found));
             }
-            // A number's neighbours before it stay in sight.
+            // Keep the bytes before the next position: a size may precede its time.
             let keep = end - 2 * WINDOW;
             buffer.copy_within(keep..filled, 0);
             filled -= keep;
@@ -114,7 +114,7 @@ impl Candidates {
         }
     }
 
-    fn may_want(&self, secs: u32) -> bool {
+    fn may_be_wanted(&self, secs: u32) -> bool {
         let (word, bit) = place(secs);
         self.filter[word] & bit != 0
     }
@@ -137,24 +137,24 @@ impl Candidates {
                     if let Some(eight) = b.get(at..).and_then(|b| b.first_chunk::<8>()) {
                         for n in [u64::from_le_bytes(*eight), u64::from_be_bytes(*eight)] {
                             if let Ok(secs) = u32::try_from(n / 1000)
-                                && self.may_want(secs)
+                                && self.may_be_wanted(secs)
                             {
                                 self.mark(secs, 0);
                             }
                         }
                     }
                     for secs in words(b, at) {
-                        if self.may_want(secs) {
+                        if self.may_be_wanted(secs) {
                             self.mark(secs, 0);
                         }
                     }
                 }
                 _ => {
                     let [little, big] = words(b, at);
-                    if self.may_want(little) {
+                    if self.may_be_wanted(little) {
                         self.sized(b, at, little, u64::from_le_bytes, u32::from_le_bytes);
                     }
-                    if self.may_want(big) {
+                    if self.may_be_wanted(big) {
                         self.sized(b, at, big, u64::from_be_bytes, u32::from_be_bytes);
                     }
                 }
@@ -163,7 +163,7 @@ impl Candidates {
         }
     }
 
-    /// Marks a time at `at` with each number beside it that may be its file's size.
+    /// Marks the time at `at` with each neighbouring number that may be the file's size.
     fn sized(
         &mut self,
         b: &[u8],
@@ -177,7 +177,7 @@ impl Candidates {
         let short_at = |at: Option<usize>| {
             at.and_then(|at| b.get(at..)?.first_chunk::<4>()).map(|n| u64::from(short(*n)))
         };
-        // The time is 64 bits long from here or, in the other order, up to here.
+        // A 64-bit time begins here or, in the other byte order, ends with these 4 bytes.
         for from in [Some(at), at.checked_sub(4)] {
             if long_at(from) == Some(u64::from(secs)) {
                 let sides = [from.map(|f| f + 8), from.and_then(|f| f.checked_sub(8))];
@@ -210,13 +210,13 @@ impl Candidates {
     }
 }
 
-/// Where a time is in the filter.
+/// Returns the word and the bit of a time in the filter.
 fn place(secs: u32) -> (usize, u64) {
     let hash = secs.wrapping_mul(0x9E37_79B1) >> 16;
     (hash as usize / 64, 1 << (hash % 64))
 }
 
-/// The 32 bits at an offset in both byte orders; 0 behind the end.
+/// Returns the 32-bit number at an offset in both byte orders, or 0 past the end.
 fn words(b: &[u8], at: usize) -> [u32; 2] {
     let four = b.get(at..).and_then(|b| b.first_chunk::<4>()).copied().unwrap_or_default();
     [u32::from_le_bytes(four), u32::from_be_bytes(four)]
@@ -228,7 +228,7 @@ mod tests {
     use crate::model::fileset::{Entry, FileData, Inode, Location};
     use crate::model::index::SourceId;
 
-    /// Files of 712 bytes with this time each; all times are to be 5.
+    /// Files of 712 bytes with these times, all of which are about to become 5.
     fn candidates(times: &[i64], form: Form) -> Candidates {
         let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let kind = InodeKind::File(FileData { size: 712, hash: [0; 32], location });
@@ -276,7 +276,7 @@ mod tests {
         }
         let wrong = [t.to_le_bytes(), 713u64.to_le_bytes()].concat();
         assert!(found(&[1_760_000_000], Form::Sized(4), &wrong).is_empty());
-        // The time to come counts too.
+        // The new time counts too.
         let stale = [5u64.to_le_bytes(), 712u64.to_le_bytes()].concat();
         assert_eq!(found(&[1_760_000_000], Form::Sized(4), &stale), [0]);
     }

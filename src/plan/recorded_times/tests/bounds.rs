@@ -1,10 +1,10 @@
-//! What a hostile image could ask for without end.
+//! Limits on the work that a hostile image can cause.
 
 use super::*;
 use crate::base::limits::MAX_LOOKUPS;
 
 #[test]
-fn where_files_name_too_many_paths_no_time_changes() {
+fn no_time_changes_if_files_name_too_many_paths() {
     let image = Fixture::default().file("b/x.d", "x.o: x.c y.c\n", T).file("b/x.o", "x", T + 5);
     let rootfs = image.file("b/x.c", "x", T + 1).file("z", "z", T + 9).build();
     let after = vec![Mtime::default(); rootfs.files.inodes().len()];
@@ -12,12 +12,12 @@ fn where_files_name_too_many_paths_no_time_changes() {
         let mut relations = Relations::new(&rootfs, after.clone());
         relations.lookups.set(lookups);
         formats::find(&mut relations).unwrap();
-        relations.hold_unknown();
+        relations.hold_all_if_exhausted();
         relations.count().into_iter().collect::<Vec<_>>()
     };
     assert_eq!(find(100), []);
     assert_eq!(find(2), [("files that name too many paths", 4)]);
-    // What is read counts as well.
+    // Bytes that are read count too.
     let note = [b"x.o: x.c\n", &[b' '; 6400][..]].concat();
     let rootfs = Fixture::default().file("b/x.d", note, T).build();
     let relations = Relations::new(&rootfs, vec![Mtime::default(); 2]);
@@ -26,8 +26,8 @@ fn where_files_name_too_many_paths_no_time_changes() {
 }
 
 #[test]
-fn a_chain_of_compiled_files_is_held_whole() {
-    // Each compiled file has the name of two sources, of which the second is the next one's first.
+fn a_long_chain_of_compiled_files_is_held_in_few_rounds() {
+    // Each compiled file has two sources, and shares the second with the next compiled file.
     const LINKS: usize = 100;
     let time = |secs| Mtime { secs, nanos: 0 };
     let pyc = [&3379u16.to_le_bytes()[..], b"\r\n", &(T as u32).to_le_bytes(), &[0; 8]].concat();
@@ -37,7 +37,7 @@ fn a_chain_of_compiled_files_is_held_whole() {
         InodeKind::File(FileData { size: bytes.len() as u64, hash, location })
     };
     let inode = |kind| Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime: time(T), xattrs: None };
-    // The compiled files come last first, so that one pass goes one step along the chain.
+    // The compiled files come in reverse order, so that one pass goes one step along the chain.
     let sources = (0..=LINKS).map(|_| inode(file(b"", 0)));
     let inodes: Vec<_> = sources.chain((0..LINKS).map(|_| inode(file(&pyc, 0)))).collect();
     let mut entries = Vec::new();
@@ -58,7 +58,7 @@ fn a_chain_of_compiled_files_is_held_whole() {
     let mut compiled = python::find(&mut relations, None).unwrap();
     relations.hold(InodeId::new(0), "a test");
     let mut rounds = 0;
-    while relations.settle() || compiled.settle(&mut relations) {
+    while relations.hold_conflicts() || compiled.hold_conflicts(&mut relations) {
         rounds += 1;
     }
     assert_eq!(relations.count().values().sum::<u64>(), LINKS as u64 + 1);
