@@ -31,7 +31,7 @@ fn layers_that_lie_are_refused() {
         ("a block of zeros within", zero_block, "single block of zeros"),
         ("a PAX record too long", with_pax(b"99 path=x\n"), "stated length"),
         ("a PAX record without a length", with_pax(b"path=x\n"), "stated length"),
-        ("a PAX size that is no number", with_pax(&pax_record(b"size", b"many")), "no number"),
+        ("a PAX size that is no number", with_pax(&pax_record(b"size", b"many")), "not a number"),
         (
             "a PAX size beyond the archive",
             with_pax(&pax_record(b"size", b"8000000000000000000")),

@@ -16,12 +16,12 @@ use sha2::{Digest, Sha256};
 use super::image::{padded, pax_record};
 use super::model::Random;
 
-/// Where relayer refuses what Go reads, by words of its message, and why.
+/// Parts of the messages with which relayer refuses headers that Go accepts, and why.
 const REFUSED: [(&str, &str); 4] = [
-    ("none that clients unpack", "Go gives any type to its caller; clients refuse it then"),
-    ("in a global header", "GNU tar and libarchive heed it, Go does not: data would move"),
-    ("out of the range of Linux", "Go gives any device number to its caller"),
-    ("is the limit", "newer Go bounds the runs of a sparse file as well"),
+    ("clients don't unpack", "Go returns any type to its caller, and clients refuse it"),
+    ("in a global header", "GNU tar and libarchive follow it, Go does not: data would move"),
+    ("outside the range of Linux", "Go returns any device number to its caller"),
+    ("more than the limit of", "newer Go limits the runs of a sparse file too"),
 ];
 
 /// Numbers as text or base 256, good and bad, that fit a field of eight bytes or twelve.

@@ -1,4 +1,4 @@
-//! What only a description of an archive repeats: fields of a header that unpacking does not need.
+//! Header fields that unpacking doesn't need. Only the table of contents of zstd:chunked repeats them.
 
 use super::header::{Block, Fields};
 use super::read::TarEntry;
@@ -8,19 +8,19 @@ use crate::model::fileset::Mtime;
 /// Fields as Go's `archive/tar` reads them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detail {
-    /// The mode field, bits of the type included.
+    /// The mode field, including the bits of the type.
     pub mode: i64,
-    /// Major and minor number, whatever the type.
+    /// Major and minor number, for every type.
     pub device: (i64, i64),
     /// Access time.
     pub accessed: Option<Mtime>,
-    /// Change of status.
+    /// Status change time.
     pub changed: Option<Mtime>,
 }
 
-/// The details of `entry`, whose headers are `head`. `None` where Go's `archive/tar` and clients
-/// that build on it would see something else than this entry: sparse files, global headers, sizes
-/// of what has no data, formats of their own.
+/// Returns the details of `entry`, whose headers are `head`. Returns `None` if Go's `archive/tar` or
+/// clients based on it read the headers differently: for sparse files, global headers, sizes of
+/// entries without data, and unusual dialects.
 pub fn detail(head: &[u8], entry: &TarEntry) -> Option<Detail> {
     let mut records = pax::Records::new();
     let mut rest = head;

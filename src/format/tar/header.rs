@@ -1,17 +1,17 @@
-//! One header block: its checksum, its dialect and its fields.
+//! One header block: its checksum, dialect and fields.
 //!
-//! The rules are those of Go's `archive/tar`. Every field must be readable, even where an extended
-//! header has another value for it.
+//! The rules are those of Go's `archive/tar`. Every field must be valid, even if an extended header
+//! overrides it.
 
 use std::ops::Range;
 
 use super::{BLOCK, number};
 use crate::base::error::{Error, Result};
 
-/// A header as it stands in the archive.
+/// A header as in the archive.
 pub(super) type Block = [u8; BLOCK];
 
-// Where the fields are: POSIX.1-1988 ustar, and the same places in the formats before and after.
+// Positions of the fields in POSIX.1-1988 ustar. Earlier and later formats use the same.
 const NAME: Range<usize> = 0..100;
 const MODE: Range<usize> = 100..108;
 const UID: Range<usize> = 108..116;
@@ -26,17 +26,17 @@ const VERSION: Range<usize> = 263..265;
 const MAJOR: Range<usize> = 329..337;
 const MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
-/// GNU has times where ustar has the beginning of a long path, star where it has its end.
+/// GNU stores times where ustar stores the beginning of a long path, and star where ustar stores its end.
 const GNU_TIMES: [Range<usize>; 2] = [345..357, 357..369];
 const STAR_PREFIX: Range<usize> = 345..476;
 const STAR_TIMES: [Range<usize>; 2] = [476..488, 488..500];
 const STAR_TRAILER: Range<usize> = 508..512;
 
-/// What tells how a header is to be read. Whatever is none of the others is of version 7: magic of
-/// another kind, GNU's with another version.
+/// The format of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// No prefix, no device numbers.
+    /// Unix version 7, without prefix and device numbers. This is also the format of headers with an
+    /// unknown magic number, or with GNU's magic number and another version.
     V7,
     /// ustar and PAX.
     Ustar,
@@ -57,7 +57,7 @@ impl Dialect {
     }
 }
 
-/// What a header says by itself.
+/// The fields of a header.
 #[derive(Debug)]
 pub(super) struct Fields {
     pub(super) path: Vec<u8>,
@@ -68,17 +68,17 @@ pub(super) struct Fields {
     pub(super) uid: i64,
     pub(super) gid: i64,
     pub(super) mtime: i64,
-    /// Major and minor number, whatever the type.
+    /// Major and minor number, for every type.
     pub(super) device: (i64, i64),
-    /// Whether its dialect is one that clients and their libraries agree on.
+    /// Whether clients and their libraries agree on this dialect.
     pub(super) plain: bool,
 }
 
 impl Fields {
-    /// Reads a header whose checksum is right.
+    /// Parses a header whose checksum is correct.
     ///
     /// # Errors
-    /// When a field that should be a number is none.
+    /// If a numeric field is not a number.
     pub(super) fn read(block: &Block) -> Result<Self> {
         let number = |range: Range<usize>, what| number::parse(&block[range], what);
         let text = |range: Range<usize>| until_nul(&block[range]);
@@ -86,7 +86,7 @@ impl Fields {
         let mut prefix: &[u8] = &[];
         let mut plain = dialect != Dialect::Star;
         match dialect {
-            // GNU's magic with another version is read in several ways.
+            // Readers disagree on GNU's magic number with another version.
             Dialect::V7 => plain = !block[MAGIC].starts_with(b"ustar"),
             Dialect::Ustar => prefix = text(PREFIX),
             Dialect::Star => {
@@ -97,8 +97,8 @@ impl Fields {
             }
             Dialect::Gnu => {
                 plain = GNU_TIMES.iter().all(|range| block[range.clone()] == [0; 12]);
-                // Go before 1.8 wrote a prefix there when a number needed GNU's form
-                // (golang/go#12594): what is no time and looks like text is one.
+                // Go before 1.8 wrote a prefix there if a number needed GNU's encoding
+                // (golang/go#12594). It is one if it is not a time and looks like text.
                 let broken = |range: &Range<usize>| {
                     block[range.start] != 0 && number(range.clone(), "time").is_err()
                 };
@@ -126,7 +126,8 @@ impl Fields {
         })
     }
 
-    /// Whether no data follows, whatever the size field says: links, directories, devices, pipes.
+    /// Whether the type has no data, so that the size field is ignored: links, directories, devices,
+    /// pipes.
     pub(super) fn header_only(&self) -> bool {
         matches!(self.typeflag, b'1'..=b'6')
     }
@@ -134,21 +135,21 @@ impl Fields {
 
 /// Checks a header's checksum.
 pub(super) fn check(block: &Block) -> Result<()> {
-    // What is no number is as wrong as another number.
+    // A checksum that is not a number counts as wrong.
     let stated = number::octal(&block[CHECKSUM]);
     let sum = |value: fn(u8) -> i64| {
         let (before, after) = (&block[..CHECKSUM.start], &block[CHECKSUM.end..]);
         let sum = |part: &[u8]| part.iter().map(|b| value(*b)).sum::<i64>();
         sum(before) + sum(after) + 8 * i64::from(b' ')
     };
-    // Some old writers summed signed bytes.
+    // Some old writers added signed bytes.
     let unsigned = sum(i64::from);
     if stated.is_some_and(|s| s == unsigned || s == sum(|b| i64::from(b.cast_signed()))) {
         return Ok(());
     }
     Err(Error::malformed(format!(
-        "the header's checksum is {:?}, but its bytes sum up to {unsigned:o}; this is no tar \
-         archive, or it is damaged",
+        "the header states checksum {:?}, but its checksum is {unsigned:o}; this is not a tar archive, \
+         or it is damaged",
         String::from_utf8_lossy(until_nul(&block[CHECKSUM]))
     )))
 }

@@ -1,9 +1,9 @@
 //! The tar format of layers: ustar with PAX and GNU extensions.
 //!
-//! The header's layout comes from the `tar` crate. The reader's loop, PAX, sparse files and the
-//! writer are ours: the crate drops extended attributes whose value holds a newline, with every
-//! record after them, misreads PAX sparse files, and loses negative and fractional times. Where
-//! readers differ the rule is that of Go's `archive/tar`, which every stock client uses.
+//! The layout of headers comes from the `tar` crate. The reader, PAX, sparse files and the writer are
+//! our own. The crate drops an extended attribute whose value contains a newline, together with all
+//! records after it. It also misreads PAX sparse files and loses negative and fractional times. Where
+//! readers disagree, this follows Go's `archive/tar`, which docker, containerd and podman use.
 
 mod detail;
 mod header;
@@ -17,28 +17,28 @@ pub use detail::{Detail, detail};
 pub use read::{Data, Forward, Reader, Streaming, TarEntry};
 pub use write::{FileWriter, Metadata, Writer, entry_size};
 
-/// Everything is laid out in blocks of this size.
+/// Size of a block in bytes. Headers and data are padded to it.
 pub(crate) const BLOCK: usize = 512;
 
-/// What an entry is, with what only this type has.
+/// The type of an entry, with the fields that only this type has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
     File {
-        /// Bytes, holes included.
+        /// Size in bytes, including holes.
         size: u64,
-        /// For a sparse file its stored runs, `(offset, length)`: ascending, without overlap,
-        /// within the size, and together as long as what is stored.
+        /// The stored runs of a sparse file, `(offset, length)`. They ascend without overlap and lie
+        /// within the size. Their sum is the number of stored bytes.
         sparse: Option<Vec<(u64, u64)>>,
     },
-    /// Another name for an entry before it.
+    /// Another name for an earlier entry.
     HardLink {
-        /// That entry's path, as it came.
+        /// The path of that entry, as in the archive.
         target: Box<[u8]>,
     },
     /// A symbolic link.
     Symlink {
-        /// Its text.
+        /// The text of the link.
         target: Box<[u8]>,
     },
     /// A directory.
@@ -61,7 +61,7 @@ pub enum EntryKind {
     },
 }
 
-/// Zeros after `size` bytes up to the next block.
+/// Returns the number of zeros between `size` bytes of data and the next block.
 fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }

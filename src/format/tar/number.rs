@@ -1,14 +1,15 @@
-//! Numbers in headers: octal text, or base 256 where the first bit is set.
+//! Numbers in headers: octal text, or base 256 if the first bit is set.
 
 use crate::base::error::{Error, Result};
 
-/// Reads a numeric field; an empty one is 0, as for Go.
+/// Parses a numeric field. An empty one is 0, as in Go.
 pub(super) fn parse(field: &[u8], what: &str) -> Result<i64> {
-    let bad =
-        || Error::malformed(format!("the header's {what} is no number: {}", field.escape_ascii()));
+    let bad = || {
+        Error::malformed(format!("the header's {what} is not a number: {}", field.escape_ascii()))
+    };
     let Some(first) = field.first() else { return Ok(0) };
     if first & 0x80 != 0 {
-        // Two's complement, its sign in the second bit.
+        // Two's complement. The second bit is the sign.
         let negative = first & 0x40 != 0;
         let mut value: i64 = if negative { -1 } else { 0 };
         for (i, byte) in field.iter().enumerate() {
@@ -21,12 +22,12 @@ pub(super) fn parse(field: &[u8], what: &str) -> Result<i64> {
     octal(field).ok_or_else(bad)
 }
 
-/// Reads octal text with blanks and NULs around it; `None` when it is something else.
+/// Parses octal text with spaces and NULs around it. Returns `None` for anything else.
 pub(super) fn octal(field: &[u8]) -> Option<i64> {
     let blank = |b: &u8| matches!(b, b' ' | 0);
     let Some(first) = field.iter().position(|b| !blank(b)) else { return Some(0) };
     let last = field.iter().rposition(|b| !blank(b)).unwrap_or(first);
-    // What follows a NUL means nothing.
+    // Everything after a NUL is ignored.
     let digits = field[first..=last].split(|b| *b == 0).next().unwrap_or_default();
     digits.iter().try_fold(0i64, |value, b| match b {
         b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(b - b'0')),
@@ -34,8 +35,8 @@ pub(super) fn octal(field: &[u8]) -> Option<i64> {
     })
 }
 
-/// Octal digits that fill all but the last byte of `field`, which stays NUL. Gives false and
-/// writes 0 when the number does not fit: PAX has it then.
+/// Writes octal digits to all bytes of `field` but the last, which becomes NUL. If the number doesn't
+/// fit, writes 0 and returns false. It needs a PAX record then.
 pub(super) fn write(field: &mut [u8], value: u64) -> bool {
     let digits = field.len() - 1;
     let fits = value < 1 << (3 * digits as u32).min(63);
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_zero() {
+    fn a_number_that_does_not_fit_is_written_as_zero() {
         let mut field = [b'x'; 8];
         assert!(write(&mut field, 0o7_777_777));
         assert_eq!(&field, b"7777777\0");

@@ -1,5 +1,5 @@
-//! PAX extended headers: `LENGTH KEY=VALUE\n`, where the length counts the whole record. Values
-//! may hold any byte, newlines too, so only the length tells where a record ends.
+//! PAX extended headers: records of `LENGTH KEY=VALUE\n`, where the length is that of the whole record.
+//! A value may contain any byte, also newlines, so only the length determines where it ends.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use crate::model::fileset::{Mtime, Xattrs};
 pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 pub(super) const SPARSE: &[u8] = b"GNU.sparse.";
 
-/// The records of an extended header by their keys. Of several with one key the last counts.
-/// Those of sparse format 0.0, which uses two keys again and again, are joined as 0.1 has them.
+/// The records of an extended header by key. The last record of a key applies. Sparse format 0.0
+/// repeats two keys. Its records are joined into the form of format 0.1.
 pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Reads the records of an extended header.
@@ -25,7 +25,7 @@ pub(super) fn records(data: &[u8]) -> Result<Records> {
             return Ok(());
         }
         if (key == b"GNU.sparse.offset") != numbers.is_multiple_of(2) || value.contains(&b',') {
-            return Err(bad(key, value, "out of turn"));
+            return Err(bad(key, value, "out of order"));
         }
         if numbers > 0 {
             map.push(b',');
@@ -40,7 +40,7 @@ pub(super) fn records(data: &[u8]) -> Result<Records> {
     Ok(records)
 }
 
-/// What the records say of the entry after them, as far as clients follow it.
+/// The records that clients use for the next entry.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
     pub(super) path: Option<Vec<u8>>,
@@ -54,7 +54,7 @@ pub(super) struct Pax {
 
 impl Pax {
     /// # Errors
-    /// When a value that clients read is not of its kind.
+    /// If a value that clients read is invalid.
     pub(super) fn of(records: &Records) -> Result<Self> {
         let mut pax = Self::default();
         for (key, value) in records {
@@ -62,7 +62,7 @@ impl Pax {
                 _ if key.starts_with(XATTR) => {
                     pax.xattrs.push((key[XATTR.len()..].into(), value.clone().into()));
                 }
-                // An empty value takes a record back, and leaves what the header itself says.
+                // An empty value removes the record, so that the header's value applies.
                 _ if value.is_empty() => {}
                 b"path" => pax.path = Some(value.clone()),
                 b"linkpath" => pax.link_path = Some(value.clone()),
@@ -70,7 +70,7 @@ impl Pax {
                 b"uid" => pax.uid = Some(number(key, value)?),
                 b"gid" => pax.gid = Some(number(key, value)?),
                 b"mtime" => pax.mtime = Some(time(key, value)?),
-                // Nobody keeps them, but what is no time makes the header a broken one.
+                // These are not used, but clients reject a header in which they are invalid.
                 b"atime" | b"ctime" => drop(time(key, value)?),
                 _ => {}
             }
@@ -79,12 +79,12 @@ impl Pax {
     }
 }
 
-/// Checks a global (`g`) header. Go, and so every stock client, passes over what it says; keys
-/// that would change where data lies make readers disagree, so they are refused.
+/// Checks a global (`g`) header. Go, and so docker, containerd and podman, ignore its values. Keys that
+/// would change where data is are refused, since readers disagree on them.
 pub(super) fn check_global(data: &[u8]) -> Result<()> {
     for (key, value) in records(data)? {
         if matches!(&key[..], b"size" | b"path" | b"linkpath") || key.starts_with(SPARSE) {
-            return Err(bad(&key, &value, "in a global header, where clients disagree on it"));
+            return Err(bad(&key, &value, "in a global header, and clients disagree on that"));
         }
     }
     Ok(())
@@ -95,9 +95,9 @@ fn bad(key: &[u8], value: &[u8], why: &str) -> Error {
     Error::malformed(format!("PAX record {}={} is {why}", key.escape_ascii(), value.escape_ascii()))
 }
 
-/// Goes through records, checked as Go's `parsePAXRecord` and `validPAXRecord` do.
+/// Calls `take` for each record, after the checks of Go's `parsePAXRecord` and `validPAXRecord`.
 fn each(mut data: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-    let broken = || Error::malformed("a PAX record's stated length does not fit it");
+    let broken = || Error::malformed("a PAX record doesn't match its stated length");
     while !data.is_empty() {
         let space = data.iter().position(|b| *b == b' ').ok_or_else(broken)?;
         let length = decimal(&data[..space])
@@ -111,7 +111,7 @@ fn each(mut data: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Re
         let value = &value[1..];
         let text = matches!(key, b"path" | b"linkpath" | b"uname" | b"gname");
         if key.contains(&0) || (text && value.contains(&0)) {
-            return Err(bad(key, value, "not valid: it has a NUL"));
+            return Err(bad(key, value, "not valid: it contains a NUL"));
         }
         take(key, value)?;
         data = rest;
@@ -119,18 +119,18 @@ fn each(mut data: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Re
     Ok(())
 }
 
-/// A decimal number with or without a sign.
+/// Parses a decimal number with or without a sign.
 pub(super) fn decimal(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 pub(super) fn number(key: &[u8], value: &[u8]) -> Result<i64> {
-    decimal(value).ok_or_else(|| bad(key, value, "no number"))
+    decimal(value).ok_or_else(|| bad(key, value, "not a number"))
 }
 
-/// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off, as Go does.
+/// Parses `[-]SECONDS[.FRACTION]`. Digits beyond nanoseconds are cut off, as in Go.
 pub(super) fn time(key: &[u8], value: &[u8]) -> Result<Mtime> {
-    let wrong = || bad(key, value, "no time");
+    let wrong = || bad(key, value, "not a time");
     let dot = value.iter().position(|b| *b == b'.').unwrap_or(value.len());
     let (whole, fraction) = (&value[..dot], value.get(dot + 1..).unwrap_or_default());
     if !fraction.iter().all(u8::is_ascii_digit) {
@@ -146,7 +146,7 @@ pub(super) fn time(key: &[u8], value: &[u8]) -> Result<Mtime> {
     })
 }
 
-/// The text of a time, without zeros at its end.
+/// Formats a time, without zeros at the end.
 pub(super) fn time_text(time: Mtime) -> String {
     if time.nanos == 0 {
         return time.secs.to_string();
@@ -171,7 +171,7 @@ pub(super) fn push(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-/// Bytes of a record. The length counts its own digits.
+/// Returns the length of a record in bytes. It includes the digits of the length itself.
 fn record_len(key: &[u8], value: &[u8]) -> usize {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_hold_newlines_and_what_follows_is_read() {
+    fn values_may_contain_newlines() {
         let cap = b"\x01\0\0\x02\x0a\0\n=\n";
         let data = text(&[(b"SCHILY.xattr.security.capability", cap), (b"uid", b"5000000")]);
         let pax = read(&data).unwrap();
@@ -207,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_record_of_a_key_counts_and_an_empty_one_takes_it_back() {
+    fn the_last_record_of_a_key_applies_and_an_empty_one_removes_it() {
         let data = text(&[
             (b"path", b"a"),
             (b"path", b""),
             (b"SCHILY.xattr.user.x", b"1"),
             (b"SCHILY.xattr.user.x", b"2"),
             (b"SCHILY.xattr.user.none", b""),
-            // What a later record replaces is not read.
+            // A value that a later record replaces is not checked.
             (b"size", b"x"),
             (b"size", b""),
         ]);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn record_lengths_count_themselves() {
+    fn record_lengths_include_their_own_digits() {
         for n in 0..2000 {
             let mut out = Vec::new();
             push(&mut out, b"k", &vec![b'v'; n]);

@@ -1,4 +1,4 @@
-//! Reading an archive entry by entry.
+//! Reads an archive entry by entry.
 
 use std::io::{self, Read};
 
@@ -11,12 +11,12 @@ use crate::base::read::read_some;
 use crate::model::content::SourceReader;
 use crate::model::fileset::{Mtime, Xattrs, display};
 
-/// Something read front to back that can pass over bytes.
+/// A sequential reader that can skip bytes.
 pub trait Forward: Read {
-    /// Passes over `bytes` bytes.
+    /// Skips `bytes` bytes.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    /// [`io::ErrorKind::UnexpectedEof`] if fewer bytes are left.
     fn skip(&mut self, bytes: u64) -> io::Result<()>;
 }
 
@@ -26,7 +26,7 @@ impl Forward for SourceReader<'_> {
     }
 }
 
-/// A stream, where passing over bytes is reading them.
+/// A stream that skips bytes by reading them.
 pub struct Streaming<R> {
     inner: R,
     buf: Vec<u8>,
@@ -44,7 +44,7 @@ impl<R: Read> Streaming<R> {
         Self { inner, buf: vec![0; 1 << 16] }
     }
 
-    /// The stream, behind what has been read of it.
+    /// Returns the stream, at its current position.
     pub fn into_inner(self) -> R {
         self.inner
     }
@@ -67,39 +67,39 @@ impl<R: Read> Forward for Streaming<R> {
     }
 }
 
-/// One entry, with what extended headers say of it.
+/// One entry, with the values of its extended headers applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TarEntry {
-    /// As it came: `./`, trailing slashes and all.
+    /// Path as in the archive, including `./` and trailing slashes.
     pub path: Vec<u8>,
-    /// What it is.
+    /// Type.
     pub kind: EntryKind,
     /// Permission bits: 0 to 0o7777.
     pub mode: u32,
-    /// Owner. Of larger numbers the low 32 bits, as chown(2) takes them.
+    /// User ID of the owner: the low 32 bits, as chown(2) uses them.
     pub uid: u32,
-    /// Group.
+    /// Group ID, in the same way.
     pub gid: u32,
     /// Modification time.
     pub mtime: Mtime,
     /// Extended attributes, sorted.
     pub xattrs: Xattrs,
-    /// Where the first of its headers stands in the archive.
+    /// Offset of its first header in the archive, in bytes.
     pub header_offset: u64,
-    /// Where its stored bytes begin.
+    /// Offset of its stored data in the archive, in bytes.
     pub data_offset: u64,
-    /// How many bytes are stored; fewer than the size of a sparse file.
+    /// Number of stored bytes. For a sparse file this is less than its size.
     pub stored: u64,
 }
 
-/// Reads entries one after the other.
+/// Reads entries in order.
 pub struct Reader<R> {
     inner: R,
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     at: u64,
-    /// Bytes of the current entry that are still to be read.
+    /// Number of data bytes of the current entry that are not read yet.
     left: u64,
-    /// Zeros after them.
+    /// Number of padding bytes after them.
     pad: u64,
     done: bool,
 }
@@ -110,45 +110,45 @@ impl<R> std::fmt::Debug for Reader<R> {
     }
 }
 
-/// What special headers say of the entry after them.
+/// Values from special headers, for the entry after them.
 #[derive(Default)]
 struct Special {
     pax: Records,
-    /// Empty where there is none.
+    /// Path and link target of GNU's headers. Empty if there are none.
     name: Vec<u8>,
     link: Vec<u8>,
 }
 
 impl<R: Forward> Reader<R> {
-    /// Reads from the beginning of an archive.
+    /// Reads an archive from its beginning.
     pub fn new(inner: R) -> Self {
         Self { inner, at: 0, left: 0, pad: 0, done: false }
     }
 
-    /// The reader below, behind what has been read of it.
+    /// Returns the inner reader, at its current position.
     pub fn into_inner(self) -> R {
         self.inner
     }
 
-    /// The reader below, which stands behind what has been read of it.
+    /// Returns the inner reader, at its current position.
     pub fn inner_mut(&mut self) -> &mut R {
         &mut self.inner
     }
 
-    /// The stored bytes of the current entry.
+    /// Returns a reader of the current entry's stored bytes.
     pub fn data(&mut self) -> Data<'_, R> {
         Data(self)
     }
 
-    /// The next entry; `None` at the end of the archive, which is two blocks of zeros or the end
-    /// of input. Passes over what is left of the entry before, and over special headers that no
-    /// entry follows.
+    /// Returns the next entry, or `None` at the end of the archive, which is two blocks of zeros or
+    /// the end of input. Skips unread data of the previous entry, and special headers without an
+    /// entry after them.
     ///
     /// # Errors
-    /// When the archive is cut off or breaks its format; the message has the entry's offset.
+    /// If the archive is cut off or malformed. The message states the entry's offset.
     pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
         let place = |at| move || format!("tar entry at byte {at}");
-        self.pass_data()?;
+        self.skip_data()?;
         let mut start = self.at;
         let mut special = Special::default();
         while !self.done {
@@ -164,7 +164,8 @@ impl<R: Forward> Reader<R> {
                         b'K' => special.link = until_nul(&data).to_vec(),
                         _ => {
                             pax::check_global(&data).with_context(place(at))?;
-                            // For Go this is an entry, which takes what stands before it.
+                            // In Go a global header is an entry, which consumes the special headers
+                            // before it.
                             special = Special::default();
                             start = self.at;
                         }
@@ -187,11 +188,11 @@ impl<R: Forward> Reader<R> {
         special: Special,
     ) -> Result<TarEntry> {
         let pax = Pax::of(&special.pax)?;
-        let said = |text: Vec<u8>| Some(text).filter(|text| !text.is_empty());
-        let path = said(special.name).or(pax.path).unwrap_or_else(|| fields.path.clone());
-        let target = said(special.link).or(pax.link_path).unwrap_or_else(|| fields.link.clone());
+        let stated = |text: Vec<u8>| Some(text).filter(|text| !text.is_empty());
+        let path = stated(special.name).or(pax.path).unwrap_or_else(|| fields.path.clone());
+        let target = stated(special.link).or(pax.link_path).unwrap_or_else(|| fields.link.clone());
         let place = || display(&path);
-        // The header's own size must be one too, even where an extended header has another.
+        // The header's own size must be valid even if an extended header overrides it.
         if !fields.header_only() {
             size_of(fields.size).with_context(place)?;
         }
@@ -200,7 +201,8 @@ impl<R: Forward> Reader<R> {
         let stored = if let EntryKind::File { size, .. } = kind { size } else { 0 };
         (self.left, self.pad) = (stored, padding(stored));
         if self.at.checked_add(self.left).and_then(|end| end.checked_add(self.pad)).is_none() {
-            return Err(Error::malformed(format!("a size of {stored} bytes")).context(place()));
+            let what = format!("the stated size of {stored} bytes is too large");
+            return Err(Error::malformed(what).context(place()));
         }
         let (kind, stored, name) =
             self.sparse(block, &special.pax, kind, stored).with_context(place)?;
@@ -218,8 +220,8 @@ impl<R: Forward> Reader<R> {
         })
     }
 
-    /// Reads the map of a file if it is a sparse one. Gives its kind, how many bytes are stored for
-    /// it, and its path where the map's records have another.
+    /// Reads the map of a file if it is sparse. Returns the file's type, its number of stored bytes, and
+    /// its path if the records contain one.
     fn sparse(
         &mut self,
         block: &Block,
@@ -242,9 +244,9 @@ impl<R: Forward> Reader<R> {
         }
         let Some(found) = sparse::pax_format(records)? else { return Ok((kind, stored, None)) };
         if !matches!(kind, EntryKind::File { .. }) {
-            return Err(Error::malformed("a sparse map, and it is no file"));
+            return Err(Error::malformed("it has a sparse map, but is not a regular file"));
         }
-        // Without a size of its own it is that of the entry.
+        // Without a size record, the size is that of the entry.
         let size = found.size.unwrap_or(stored.cast_signed());
         if let Some(runs) = found.runs {
             return sparse(runs, size, stored, found.name);
@@ -253,7 +255,7 @@ impl<R: Forward> Reader<R> {
         sparse(runs, size, stored - taken, found.name)
     }
 
-    /// The next header with a good checksum; `None` at the end.
+    /// Returns the next header after checking its checksum, or `None` at the end.
     fn header(&mut self) -> Result<Option<Block>> {
         let mut block = [0; BLOCK];
         if !self.try_block(&mut block)? {
@@ -273,29 +275,29 @@ impl<R: Forward> Reader<R> {
         Ok(Some(block))
     }
 
-    /// The data of a special header, all of it.
+    /// Returns all data of a special header.
     fn special(&mut self, fields: &Fields) -> Result<Vec<u8>> {
         let size = size_of(fields.size)?;
         if size > MAX_EXTENDED_HEADER {
             return Err(Error::limit(format!(
-                "an extended header of {size} bytes; {MAX_EXTENDED_HEADER} is the limit"
+                "the extended header has {size} bytes, more than the limit of {MAX_EXTENDED_HEADER}"
             )));
         }
         (self.left, self.pad) = (size, padding(size));
         let mut data = vec![0; size as usize];
         Data(self).read_exact(&mut data)?;
-        self.pass_data()?;
+        self.skip_data()?;
         Ok(data)
     }
 
-    fn pass_data(&mut self) -> Result<()> {
+    fn skip_data(&mut self) -> Result<()> {
         if self.left > 0 {
             let at = self.at;
             self.inner.skip(self.left).map_err(|e| cut_off(e, at))?;
             self.at += self.left;
             self.left = 0;
         }
-        // As Go does, an archive that ends right behind its last byte of data is taken.
+        // As in Go, an archive may end directly after its last byte of data, without padding.
         let mut zeros = [0; BLOCK];
         while self.pad > 0 {
             let n = read_some(&mut self.inner, &mut zeros[..self.pad as usize])?;
@@ -313,7 +315,7 @@ impl<R: Forward> Reader<R> {
         if self.try_block(block)? { Ok(()) } else { Err(ends_within(self.at)) }
     }
 
-    /// False when the input has ended right here.
+    /// Reads a block. Returns false if the input ends here.
     fn try_block(&mut self, block: &mut [u8; BLOCK]) -> Result<bool> {
         let mut filled = 0;
         while filled < BLOCK {
@@ -335,7 +337,7 @@ fn ends_within(at: u64) -> Error {
     Error::malformed(format!("the archive ends at byte {at}, within an entry; it is cut off"))
 }
 
-/// Turns "unexpected end" into our words; other errors stay.
+/// Replaces "unexpected end of file" with a message that states the offset. Keeps other errors.
 fn cut_off(e: io::Error, at: u64) -> Error {
     let e = Error::from(e);
     match e.io_kind() {
@@ -367,11 +369,11 @@ impl<R: Read> Read for Data<'_, R> {
     }
 }
 
-/// What a header says the entry is.
+/// Returns the type of an entry.
 fn kind(fields: &Fields, path: &[u8], target: Box<[u8]>, size: i64) -> Result<EntryKind> {
     let device = |value: i64| {
         u32::try_from(value).map_err(|_| {
-            Error::unsupported(format!("device number {value} is out of the range of Linux"))
+            Error::unsupported(format!("device number {value} is outside the range of Linux"))
         })
     };
     let (major, minor) = fields.device;
@@ -386,7 +388,7 @@ fn kind(fields: &Fields, path: &[u8], target: Box<[u8]>, size: i64) -> Result<En
         b'6' => EntryKind::Fifo,
         other => {
             return Err(Error::unsupported(format!(
-                "type {:?} is none that clients unpack",
+                "clients don't unpack entries of type {:?}",
                 char::from(other)
             )));
         }
@@ -394,5 +396,5 @@ fn kind(fields: &Fields, path: &[u8], target: Box<[u8]>, size: i64) -> Result<En
 }
 
 fn size_of(value: i64) -> Result<u64> {
-    u64::try_from(value).map_err(|_| Error::malformed(format!("a negative size: {value}")))
+    u64::try_from(value).map_err(|_| Error::malformed(format!("it has a negative size: {value}")))
 }

@@ -1,4 +1,4 @@
-//! What we write is read by others, and what others write is read by us.
+//! Other programs read our archives, and we read theirs.
 
 use std::io::{Cursor, Read, Write};
 
@@ -47,7 +47,7 @@ fn signals_do_not_matter() {
     let whole =
         archive(&[(metadata(b"a", file(3)), b"abc"), (metadata(b"b", file(700)), &[7; 700])]);
     let mut reader = Reader::new(Streaming::new(Interrupted::new(&whole[..])));
-    // What is not read is passed over, padding and all.
+    // Data that is not read is skipped, including padding.
     let mut paths = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
         paths.push(entry.path);
@@ -63,8 +63,8 @@ fn only(bytes: &[u8]) -> TarEntry {
 
 fn fails(bytes: &[u8], with: &str) {
     let e = read_all(bytes).expect_err(with).to_string();
-    assert!(e.contains(with), "{e} has no {with}");
-    assert!(e.contains("byte"), "{e} names no place");
+    assert!(e.contains(with), "{e} does not contain {with}");
+    assert!(e.contains("byte"), "{e} does not state the offset");
 }
 
 fn fix_checksum(header: &mut [u8]) {
@@ -148,7 +148,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_is_read_again(entries in prop::collection::vec(any_entry(), 0..6)) {
+    fn entries_survive_a_round_trip(entries in prop::collection::vec(any_entry(), 0..6)) {
         let written: Vec<(Metadata<'_>, &[u8])> = entries.iter().map(|(e, data)| {
             let m = Metadata {
                 path: &e.path, kind: e.kind.clone(), mode: e.mode, uid: e.uid, gid: e.gid,
@@ -193,7 +193,7 @@ fn every_value_has_one_form() {
     assert_eq!(&a[265..329], &[0; 64], "no user and group names");
     // The root is "./", a directory ends in a slash.
     assert!(archive(&[(metadata(b"", EntryKind::Dir), b"")]).starts_with(b"./\0"));
-    // 100 bytes fit; 101 take the prefix; what has no slash there takes PAX.
+    // 100 bytes fit in the name. Longer paths use the prefix, or PAX if no slash is in the right place.
     assert_eq!(archive(&[(metadata(&[b'n'; 100], EntryKind::Fifo), b"")]).len(), 512 + 1024);
     let long = [vec![b'd'; 50], vec![b'n'; 60]].join(&b'/');
     assert_eq!(archive(&[(metadata(&long, EntryKind::Fifo), b"")]).len(), 512 + 1024);
@@ -201,7 +201,7 @@ fn every_value_has_one_form() {
 }
 
 #[test]
-fn what_tar_cannot_say_is_refused() {
+fn values_that_tar_cannot_store_are_refused() {
     let mut w = Writer::new(Vec::new());
     assert!(w.entry(&metadata(b"a\0b", EntryKind::Fifo)).is_err());
     assert!(w.entry(&metadata(b"d", EntryKind::CharDevice { major: 1, minor: 1 << 21 })).is_err());
@@ -210,7 +210,7 @@ fn what_tar_cannot_say_is_refused() {
 }
 
 #[test]
-fn pax_overrides_the_header_and_size_always() {
+fn pax_records_override_the_header_including_its_size() {
     let records: &[(&[u8], &[u8])] = &[
         (b"path", b"long"),
         (b"size", b"3"),
@@ -218,7 +218,7 @@ fn pax_overrides_the_header_and_size_always() {
         (b"mtime", b"-1.5"),
         (b"SCHILY.xattr.security.capability", b"\x01\x00\n\x02=\n"),
     ];
-    // A size of 1 in the header must not count (CVE-2025-62518).
+    // The header's size of 1 must be ignored (CVE-2025-62518).
     let m = metadata(b"short", EntryKind::Fifo);
     let bytes = [pax(records, b'x'), patched(&m, &[(124, b"00000000001\0")], b"abc")].concat();
     let e = only(&bytes);
@@ -226,13 +226,13 @@ fn pax_overrides_the_header_and_size_always() {
     assert_eq!(e.kind, file(3));
     assert_eq!(e.mtime, Mtime { secs: -2, nanos: 500_000_000 });
     assert_eq!(&*e.xattrs[0].1, b"\x01\x00\n\x02=\n");
-    // Nothing of it stays for the entry after.
+    // The records don't apply to the next entry.
     let two = [&bytes[..bytes.len() - 1024], &patched(&m, &[], b"")].concat();
     assert_eq!(read_all(&two).unwrap()[1].0.path, b"short");
 }
 
 #[test]
-fn a_global_header_is_passed_over_unless_it_moves_data() {
+fn a_global_header_is_ignored_unless_it_moves_data() {
     let entry = patched(&metadata(b"f", EntryKind::Fifo), &[], b"");
     let ok = [pax(&[(b"comment", b"0123"), (b"uid", b"7")], b'g'), entry.clone()].concat();
     assert_eq!(only(&ok).uid, 0);
@@ -257,20 +257,20 @@ fn numbers_may_be_base_256_and_times_negative() {
 }
 
 #[test]
-fn types_are_taken_as_go_takes_them() {
+fn types_are_interpreted_as_in_go() {
     let m = metadata(b"d/", EntryKind::Fifo);
     assert_eq!(only(&patched(&m, &[(156, b"\0")], b"")).kind, EntryKind::Dir);
     assert_eq!(only(&patched(&m, &[(156, b"0")], b"")).kind, file(0));
-    // A directory's or link's size means nothing: no data follows.
+    // The size of a directory or link is ignored, and no data follows.
     let with_size: &[(usize, &[u8])] = &[(124, b"00000001000\0"), (156, b"5")];
     assert_eq!(only(&patched(&m, with_size, b"")).stored, 0);
     for kind in [b"7", b"D", b"M", b"V", b"N", b"z"] {
-        fails(&patched(&m, &[(156, kind)], b""), "none that clients unpack");
+        fails(&patched(&m, &[(156, kind)], b""), "clients don't unpack");
     }
 }
 
 #[test]
-fn damage_is_an_error_with_its_place() {
+fn errors_about_damage_state_the_offset() {
     let good = archive(&[(metadata(b"a", file(600)), &[1; 600]), (metadata(b"b", file(0)), b"")]);
     for cut in 1..good.len() - 1024 {
         let whole = [512 + 600, 512 + 600 + 1, 1536, 2048].contains(&cut)
@@ -292,7 +292,7 @@ fn damage_is_an_error_with_its_place() {
 }
 
 #[test]
-fn an_index_jumps_over_data() {
+fn data_can_be_skipped() {
     let bytes =
         archive(&[(metadata(b"a", file(600)), &[1; 600]), (metadata(b"b", file(2)), b"xy")]);
     let mut reader = Reader::new(SourceReader::all(&bytes));
@@ -330,7 +330,7 @@ fn gnu_tar_and_python_read_what_we_write() {
 }
 
 #[test]
-fn what_gnu_tar_writes_is_read() {
+fn archives_of_gnu_tar_are_read() {
     if !needs("tar") {
         return;
     }
@@ -364,7 +364,7 @@ fn what_gnu_tar_writes_is_read() {
         assert_eq!(*size, 3 << 20);
         let mut dense = vec![0; *size as usize];
         let mut data = Cursor::new(data);
-        // A 1.0 map stands before the data and was read with it.
+        // The map of format 1.0 precedes the data, and `data_offset` is behind it.
         for (offset, len) in runs {
             data.read_exact(&mut dense[*offset as usize..][..*len as usize]).unwrap();
         }
@@ -375,7 +375,7 @@ fn what_gnu_tar_writes_is_read() {
 }
 
 #[test]
-fn sparse_maps_that_lie_are_refused() {
+fn invalid_sparse_maps_are_refused() {
     let m = metadata(b"f", EntryKind::Fifo);
     let sparse = |map: &[u8], size: &[u8], data: &[u8]| {
         let records: &[(&[u8], &[u8])] = &[
@@ -388,10 +388,10 @@ fn sparse_maps_that_lie_are_refused() {
     };
     assert!(read_all(&sparse(b"0,3", b"10", b"abc")).is_ok());
     fails(&sparse(b"0,4", b"10", b"abc"), "are stored");
-    fails(&sparse(b"8,3", b"10", b"abc"), "leave the file");
+    fails(&sparse(b"8,3", b"10", b"abc"), "exceed the file");
     fails(&sparse(b"2,2,1,1", b"10", b"abc"), "count");
-    fails(&sparse(b"18446744073709551615,3", b"10", b"abc"), "no numbers");
-    fails(&sparse(b"9223372036854775807,3", b"9223372036854775807", b"abc"), "leave the file");
+    fails(&sparse(b"18446744073709551615,3", b"10", b"abc"), "non-numbers");
+    fails(&sparse(b"9223372036854775807,3", b"9223372036854775807", b"abc"), "exceed the file");
     fails(&sparse(b"1,2,3", b"10", b"abc"), "count");
     let one: &[(&[u8], &[u8])] =
         &[(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")];
@@ -403,10 +403,10 @@ fn sparse_maps_that_lie_are_refused() {
     let block = [&b"99999999\n"[..], &[0; 503]].concat();
     fails(&v1(&block), "limit");
     let block = [&b"1\nx\n"[..], &[0; 508]].concat();
-    fails(&v1(&block), "something but numbers");
+    fails(&v1(&block), "other than numbers");
 }
 
-/// A special header of GNU's or another writer, and its data.
+/// A special header of GNU or another writer, with its data.
 fn special(typeflag: u8, data: &[u8]) -> Vec<u8> {
     let size = format!("{:011o}\0", data.len());
     let patch: &[(usize, &[u8])] = &[(124, size.as_bytes()), (156, &[typeflag])];
@@ -416,7 +416,7 @@ fn special(typeflag: u8, data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn each_dialect_has_its_own_fields_behind_the_names() {
+fn fields_after_the_names_depend_on_the_dialect() {
     let m = metadata(b"file", EntryKind::Fifo);
     let path = |patch: &[(usize, &[u8])]| {
         let read = read_all(&patched(&m, patch, b""));
@@ -425,11 +425,11 @@ fn each_dialect_has_its_own_fields_behind_the_names() {
     let ustar: (usize, &[u8]) = (257, b"ustar\x0000");
     let gnu: (usize, &[u8]) = (257, b"ustar  \0");
     assert_eq!(path(&[ustar, (345, b"a/b")]).unwrap(), "a/b/file");
-    // Times in GNU's header are no prefix; what Go before 1.8 wrote there is.
+    // Times in a GNU header are not a prefix, but Go before 1.8 wrote a prefix there.
     assert_eq!(path(&[gnu, (345, b"14371573010\x0014371573010\0")]).unwrap(), "file");
     assert_eq!(path(&[gnu, (345, b"some/folder")]).unwrap(), "some/folder/file");
     assert_eq!(path(&[gnu, (345, b"caf\xe9/folder")]).unwrap(), "file");
-    // With another version it is a header of version 7, without prefix and devices.
+    // With another version, the header is read as version 7: without prefix and device numbers.
     assert_eq!(path(&[(257, b"ustar \0\0"), (345, b"a/b"), (329, b"none")]).unwrap(), "file");
     // star ends its prefix where its times begin.
     let times: (usize, &[u8]) = (476, b"00000000007 00000000007 ");
@@ -437,14 +437,14 @@ fn each_dialect_has_its_own_fields_behind_the_names() {
     let long = [b'p'; 131];
     assert_eq!(path(&[ustar, (508, b"tar\0"), (345, &long), times]).unwrap().len(), 136);
     assert!(path(&[ustar, (508, b"tar\0"), (476, b"no time")]).is_err());
-    // Every number must be one, whatever the type and whatever PAX says.
+    // Every number must be valid for every type, even if PAX overrides it.
     assert!(path(&[ustar, (329, b"none")]).is_err());
     let bytes = [pax(&[(b"uid", b"5")], b'x'), patched(&m, &[(108, b"none")], b"")].concat();
     fails(&bytes, "user ID");
 }
 
 #[test]
-fn special_headers_count_in_every_order() {
+fn special_headers_apply_in_every_order() {
     let m = metadata(b"own", EntryKind::Fifo);
     let read = |parts: &[Vec<u8>]| {
         let bytes = [&parts.concat()[..], &patched(&m, &[(108, b"0000007\0")], b"")].concat();
@@ -457,7 +457,7 @@ fn special_headers_count_in_every_order() {
     assert_eq!(read(&[name(b"long\0"), name(b"")]), ("own".into(), 7));
     assert_eq!(read(&[name(b"long\0more"), x(&[(b"path", b"pax")])]), ("long".into(), 7));
     assert_eq!(read(&[name(b"\0"), x(&[(b"path", b"pax")])]), ("pax".into(), 7));
-    // The last of several counts; a global one takes away what stands before it.
+    // The last of several headers applies. A global header discards those before it.
     assert_eq!(read(&[x(&[(b"uid", b"1")]), x(&[(b"path", b"two")])]), ("two".into(), 7));
     let global = || pax(&[(b"comment", b"c")], b'g');
     assert_eq!(read(&[x(&[(b"uid", b"1")]), name(b"long"), global()]), ("own".into(), 7));
@@ -465,7 +465,7 @@ fn special_headers_count_in_every_order() {
 }
 
 #[test]
-fn an_archive_may_end_behind_a_special_header() {
+fn an_archive_may_end_after_a_special_header() {
     let file = patched(&metadata(b"f", EntryKind::Fifo), &[], b"");
     let tails =
         [pax(&[(b"comment", b"c")], b'g'), pax(&[(b"path", b"x")], b'x'), special(b'L', b"n")];
@@ -479,7 +479,7 @@ fn an_archive_may_end_behind_a_special_header() {
 }
 
 #[test]
-fn what_makes_no_sparse_map_leaves_a_plain_file() {
+fn files_without_a_complete_sparse_map_are_not_sparse() {
     let m = metadata(b"f", EntryKind::Fifo);
     let read = |records: &[(&[u8], &[u8])]| {
         let entry = patched(&m, &[(124, b"00000000003\0")], b"abc");
@@ -492,9 +492,9 @@ fn what_makes_no_sparse_map_leaves_a_plain_file() {
     assert_eq!(read(&[(b"GNU.sparse.major", b"1"), size]), file(3));
     let map: (&[u8], &[u8]) = (b"GNU.sparse.map", b"0,3");
     let one: (&[u8], &[u8]) = (b"GNU.sparse.numblocks", b"1");
-    // Without a size of its own it has the entry's.
+    // Without a size record, the size is that of the entry.
     assert_eq!(read(&[map, one]), EntryKind::File { size: 3, sparse: Some(vec![(0, 3)]) });
     assert_eq!(read(&[map, one, size]), EntryKind::File { size: 9, sparse: Some(vec![(0, 3)]) });
     let bytes = [pax(&[map, one], b'x'), patched(&m, &[(156, b"5")], b"")].concat();
-    fails(&bytes, "no file");
+    fails(&bytes, "not a regular file");
 }

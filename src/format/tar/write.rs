@@ -1,7 +1,7 @@
-//! Writing archives in one canonical form: the same entry is always the same bytes.
+//! Writes archives in one canonical form: the same entry always has the same bytes.
 //!
-//! ustar headers with empty user and group names; numbers in octal; a PAX header only for what
-//! does not fit, with sorted records and nothing of its own (no time, no process ID).
+//! Headers are ustar with empty user and group names and octal numbers. Only values that don't fit
+//! get a PAX header. Its records are sorted, and the header itself contains no time or process ID.
 
 use std::io::{self, Write};
 
@@ -11,38 +11,37 @@ use super::{BLOCK, EntryKind, number, padding, pax};
 use crate::base::error::{Error, Result};
 use crate::model::fileset::{Mtime, Xattrs, display};
 
-/// What to write in an entry's headers.
+/// The contents of an entry's headers.
 #[derive(Debug, Clone)]
 pub struct Metadata<'a> {
     /// Path without leading or trailing slash; empty for the root.
     pub path: &'a [u8],
-    /// What it is. Sparse files are written dense, so `sparse` must be `None`.
+    /// Type. Sparse files are written with their holes filled, so `sparse` must be `None`.
     pub kind: EntryKind,
     /// Permission bits.
     pub mode: u32,
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
     /// Modification time.
     pub mtime: Mtime,
-    /// Extended attributes, sorted. A hard link repeats those of its file: clients change the
-    /// owner of a link they have made, which drops capabilities, and then set what its own header
-    /// says.
+    /// Extended attributes, sorted. A hard link repeats those of its file. Clients set the owner of
+    /// each new link, which drops capabilities, and then set the attributes of the link's header.
     pub xattrs: &'a Xattrs,
 }
 
 /// The name of every PAX header.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
-/// An entry's header, and the records that don't fit in it.
+/// An entry's header, and PAX records for values that don't fit in it.
 struct Encoded {
     header: Header,
     records: Vec<u8>,
     size: u64,
 }
 
-/// Bytes that an entry takes with its headers, data and padding.
+/// Returns the size of an entry in bytes, including headers, data and padding.
 pub fn entry_size(metadata: &Metadata<'_>) -> u64 {
     let Encoded { records, size, .. } = encode(metadata);
     let extended = match records.len() as u64 {
@@ -118,19 +117,19 @@ fn encode(m: &Metadata<'_>) -> Encoded {
     Encoded { header, records: text, size }
 }
 
-/// `(prefix, name)` as ustar stores them; `None` when they don't fit. The prefix is as short as
-/// can be, so that there is one form.
+/// Splits a path into the prefix and name of ustar. Returns `None` if they don't fit. The prefix is
+/// always the shortest possible, so that the form is unique.
 fn split_path(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.len() <= 100 {
         return Some((&[], path));
     }
-    // The slash between the two is stored in neither. One at the end belongs to the name.
+    // The slash between the two is not stored. A slash at the end belongs to the name.
     let first = path.len() - 101;
     let slash = path[first..path.len() - 1].iter().position(|b| *b == b'/')? + first;
     (slash > 0 && slash <= 155).then(|| (&path[..slash], &path[slash + 1..]))
 }
 
-/// Writes entries one after the other.
+/// Writes entries in order.
 pub struct Writer<W> {
     inner: W,
 }
@@ -150,29 +149,30 @@ impl<W: Write> Writer<W> {
     /// Writes an entry without data.
     ///
     /// # Errors
-    /// When the header can't express a value, or the writer below fails.
+    /// If tar can't store a value, or the inner writer fails.
     pub fn entry(&mut self, metadata: &Metadata<'_>) -> Result<()> {
         self.file(metadata)?.finish()
     }
 
-    /// Writes a file's headers; its bytes go into what this gives.
+    /// Writes a file's headers. Returns a writer for its data.
     ///
     /// # Errors
-    /// When tar can't say it: a NUL in a path or link, a device number over 2,097,151.
+    /// If tar can't store a value: a NUL in a path or link, or a device number over 2,097,151. If the
+    /// inner writer fails.
     pub fn file(&mut self, m: &Metadata<'_>) -> Result<FileWriter<'_, W>> {
         let target = match &m.kind {
             EntryKind::HardLink { target } | EntryKind::Symlink { target } => &target[..],
             _ => &[],
         };
         if m.path.contains(&0) || target.contains(&0) {
-            return Err(Error::malformed(format!("{}: a NUL in a path", display(m.path))));
+            return Err(Error::malformed(format!("{}: the path contains a NUL", display(m.path))));
         }
         if let EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } =
             m.kind
             && major.max(minor) > 0o7_777_777
         {
             return Err(Error::unsupported(format!(
-                "{}: device {major},{minor} is beyond what tar can hold",
+                "{}: device number {major},{minor} is too large for tar",
                 display(m.path)
             )));
         }
@@ -203,7 +203,7 @@ impl<W: Write> Writer<W> {
     /// Ends the archive.
     ///
     /// # Errors
-    /// When the writer below fails.
+    /// If the inner writer fails.
     pub fn finish(mut self) -> Result<W> {
         self.inner.write_all(&[0; 2 * BLOCK])?;
         Ok(self.inner)
@@ -214,7 +214,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Takes the bytes of one file.
+/// A writer for the data of one file.
 pub struct FileWriter<'a, W> {
     writer: &'a mut Writer<W>,
     size: u64,
@@ -234,7 +234,7 @@ impl<W: Write> FileWriter<'_, W> {
     /// Ends the file.
     ///
     /// # Errors
-    /// When fewer bytes came than the header says.
+    /// If fewer bytes were written than the header states, or the inner writer fails.
     pub fn finish(self) -> Result<()> {
         if self.left > 0 {
             return Err(Error::mismatch(format!(
@@ -249,7 +249,11 @@ impl<W: Write> FileWriter<'_, W> {
 impl<W: Write> Write for FileWriter<'_, W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         if buf.len() as u64 > self.left {
-            return Err(Error::mismatch(format!("more than {} bytes came", self.size)).into());
+            let what = format!(
+                "the file has more than {} bytes; did the input change while it was read?",
+                self.size
+            );
+            return Err(Error::mismatch(what).into());
         }
         let n = self.writer.inner.write(buf)?;
         self.left -= n as u64;
