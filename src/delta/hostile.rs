@@ -98,7 +98,7 @@ mod tests {
     fn parts_of_other_sizes_than_stated_are_refused() {
         let four = op(4, 1);
         assert_eq!(apply(vec![], &four, vec![zstd(b"abcd", 4)], 100).unwrap(), 4);
-        refused(&[], &four, vec![zstd(b"abcd", 5)], "bytes came out");
+        refused(&[], &four, vec![zstd(b"abcd", 5)], "it expands to");
         refused(&[], &four, vec![zstd(b"abcd", 3)], "damaged");
         refused(&[], &four, vec![zstd(b"abc", 3)], "fewer bytes");
         refused(&[], &four, vec![zstd(b"", 0)], "invalid size");

@@ -1,5 +1,5 @@
-//! gzip: one member whose blocks are compressed in parallel, and a reader of any number of
-//! members.
+//! gzip: a writer of one member, whose blocks are compressed in parallel, and a reader of any number
+//! of members.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::OnceLock;
@@ -11,19 +11,19 @@ use super::{Format, decoding_error};
 use crate::base::error::{Error, Result};
 use crate::base::threads;
 
-/// Each block is deflated on its own, primed with the end of the one before, as pigz does. Larger
-/// blocks lose less at their ends; this loses about 0.02 %.
+/// Size of a block in bytes. As in pigz, each block is compressed separately, with the end of the
+/// previous block as its dictionary. Larger blocks compress better. This size costs about 0.02 %.
 const BLOCK: usize = 1 << 20;
-/// Deflate looks back so far, in bytes (RFC 1951 §2).
+/// Size of deflate's window in bytes (RFC 1951 §2).
 pub(crate) const WINDOW: usize = 1 << 15;
-/// No name, no time, unknown system: nothing that could differ.
+/// The header without a name or time and with an unknown system, so that it is always the same.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// Writes one gzip member.
 pub struct Encoder<W> {
     out: W,
     level: u32,
-    /// Bytes of a batch: a block for each worker.
+    /// Size of a batch in bytes: a block for each worker.
     batch: usize,
     /// The last [`WINDOW`] bytes before `pending`.
     before: Vec<u8>,
@@ -54,12 +54,12 @@ impl<W: Write> Encoder<W> {
     pub(super) fn finish(mut self) -> io::Result<W> {
         self.write_batch(true)?;
         self.out.write_all(&self.crc.sum().to_le_bytes())?;
-        // The size modulo 2³², as RFC 1952 has it.
+        // RFC 1952 wants the size modulo 2³².
         self.out.write_all(&self.crc.amount().to_le_bytes())?;
         Ok(self.out)
     }
 
-    /// Compresses what is pending, a block a thread, and writes the blocks in order.
+    /// Compresses the pending blocks in parallel, and writes them in order.
     fn write_batch(&mut self, last: bool) -> io::Result<()> {
         if !self.begun {
             self.out.write_all(&HEADER)?;
@@ -99,8 +99,8 @@ impl<W: Write> Encoder<W> {
 
 impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        // Only when more is coming: the last block must be the last, however many workers fill
-        // the batch.
+        // A full batch waits for more input: only `finish` may write the last block, so that the
+        // output doesn't depend on the number of workers.
         if self.pending.len() == self.batch && !buf.is_empty() {
             self.write_batch(false)?;
         }
@@ -114,7 +114,7 @@ impl<W: Write> Write for Encoder<W> {
     }
 }
 
-/// Raw deflate of one block, ending at a byte boundary.
+/// Compresses one block as raw deflate that ends at a byte boundary.
 fn deflate(block: &[u8], dictionary: &[u8], level: u32, last: bool) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::fmt::Display| Error::malformed(format!("deflate: {e}"));
     let mut compress = Compress::new(flate2::Compression::new(level), false);
@@ -130,14 +130,14 @@ fn deflate(block: &[u8], dictionary: &[u8], level: u32, last: bool) -> Result<Ve
         let full = out.len() == out.capacity();
         match status {
             Status::StreamEnd => return Ok(out),
-            // A sync flush is complete when it leaves room.
+            // A sync flush is complete if the output is not full.
             Status::Ok | Status::BufError if !last && !full => return Ok(out),
             _ => out.reserve(1 << 16),
         }
     }
 }
 
-/// Reads members until the input ends. Zeros after the last are padding, as from tape.
+/// Reads members until the input ends. Zeros after the last member are ignored as padding.
 pub(super) struct Decoder<R> {
     member: Option<flate2::bufread::GzDecoder<R>>,
 }
@@ -167,10 +167,9 @@ impl<R: BufRead> Decoder<R> {
                     }
                     Some(0x1f) => break true,
                     Some(_) => {
-                        return Err(Error::malformed(
-                            "something follows the gzip data that is no gzip",
-                        )
-                        .into());
+                        return Err(
+                            Error::malformed("the gzip data is followed by other data").into()
+                        );
                     }
                 }
             };

@@ -1,5 +1,5 @@
-//! Compression of layers and archives: detection of formats, decoding, and encoding in a form that every
-//! client can read and that does not depend on the machine.
+//! Compression of layers and archives. Detects formats, decodes, and encodes. Every client can read the
+//! encoded form, and it does not depend on the machine.
 
 pub(crate) mod chunked;
 mod gzip;
@@ -21,13 +21,13 @@ use crate::base::read::read_some;
 use crate::model::content::{ReadAt, SourceReader, WindowBudget};
 use crate::model::oci::{Annotations, media_type};
 
-/// As many first bytes tell every format.
+/// Number of first bytes that identify every format.
 pub const MAGIC: usize = 10;
 
-/// How bytes are compressed, told from the first of them as clients do.
+/// The compression format of some bytes. As in clients, it is detected from the first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Not at all.
+    /// Not compressed.
     Plain,
     /// gzip, RFC 1952.
     Gzip,
@@ -36,10 +36,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// Tells the format from the first [`MAGIC`] bytes, or all if there are fewer.
+    /// Detects the format from the first [`MAGIC`] bytes, or all if there are fewer.
     ///
     /// # Errors
-    /// When it is one that layers must not have or that is not supported.
+    /// If the format is not allowed in layers or not supported.
     pub fn detect(head: &[u8]) -> Result<Self> {
         let other = match head {
             [0x1f, 0x8b, ..] => return Ok(Self::Gzip),
@@ -59,10 +59,10 @@ impl Format {
 }
 
 impl Format {
-    /// Tells the format of `source`.
+    /// Detects the format of `source`.
     ///
     /// # Errors
-    /// As for [`detect`](Self::detect), and when it can't be read.
+    /// As for [`detect`](Self::detect), and if the source can't be read.
     pub fn of(source: &dyn ReadAt) -> Result<Self> {
         let mut magic = [0; MAGIC];
         let head = source.size().min(magic.len() as u64) as usize;
@@ -70,7 +70,7 @@ impl Format {
         Self::detect(&magic[..head])
     }
 
-    /// The media type of layers so compressed.
+    /// Returns the media type of layers in this format.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Plain => media_type::LAYER,
@@ -90,11 +90,11 @@ impl fmt::Display for Format {
     }
 }
 
-/// Decompresses whatever `reader` holds, with `windows` as the room for what zstd must hold. Once
-/// the decoder has come to its end, `reader` has come to its end as well.
+/// Decompresses the content of `reader`. The windows of zstd are reserved from `windows`. The decoder
+/// ends where `reader` ends.
 ///
 /// # Errors
-/// When the format is unknown, or its header is not valid.
+/// If the format is not supported, or the reader fails.
 pub fn decode<'a>(
     mut reader: impl Read + Send + 'a,
     windows: &Arc<WindowBudget>,
@@ -118,11 +118,11 @@ pub fn decode<'a>(
     Ok((format, decoder))
 }
 
-/// Decompresses an archive of layers, which may also be xz; `None` when it is not compressed. The
-/// text names the format.
+/// Decompresses an archive of layers, which may also be xz. Returns the name of the format and the
+/// decoder, or `None` if the archive is not compressed.
 ///
 /// # Errors
-/// When it is compressed in another way, or can't be read.
+/// If the format is not supported, or the source can't be read.
 pub fn decode_archive<'a>(
     source: &'a dyn ReadAt,
     windows: &Arc<WindowBudget>,
@@ -142,7 +142,7 @@ pub fn decode_archive<'a>(
     }
 }
 
-/// Puts a decoder's complaint in our words. Errors of the reader below it stay as they are.
+/// Replaces a decoder's error with our own message. Keeps errors of the inner reader.
 fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
     let inner = e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>);
     if inner || e.raw_os_error().is_some() || e.kind() == io::ErrorKind::Interrupted {
@@ -151,7 +151,7 @@ fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
     let what = match e.kind() {
         io::ErrorKind::UnexpectedEof => "is cut off".to_owned(),
         io::ErrorKind::OutOfMemory => {
-            "takes too much memory to decompress; a larger --memory allows more".to_owned()
+            "needs too much memory to decompress; a larger --memory allows more".to_owned()
         }
         _ => format!("is damaged ({e})"),
     };
@@ -161,7 +161,7 @@ fn decoding_error(e: io::Error, format: impl fmt::Display) -> io::Error {
 /// How to compress a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
     /// One gzip member.
     Gzip {
@@ -172,7 +172,7 @@ pub enum Compression {
     Zstd {
         /// 1 to 22.
         level: i32,
-        /// Log2 of the window that decoders must hold, when it is not the level's own.
+        /// Log2 of the window size in bytes, or `None` for that of the level.
         window_log: Option<u32>,
     },
     /// A zstd frame for each chunk, and a table of contents (docs/CHUNKED.md).
@@ -186,11 +186,11 @@ pub enum Compression {
 const CHUNKED: &str = "zstd:chunked";
 
 impl Compression {
-    /// A compression by its name, `zstd`, `zstd:chunked`, `gzip` or `none`, with its default level
-    /// unless one is given.
+    /// Returns a compression by its name: `zstd`, `zstd:chunked`, `gzip` or `none`. Without a level, it
+    /// has the default level.
     ///
     /// # Errors
-    /// When the level or the window is out of range, or given where there is none.
+    /// If the name is unknown, or the level or window is out of range or not applicable.
     pub fn new(name: &str, level: Option<i32>, window_log: Option<u32>) -> Result<Self> {
         let range = |level: i32, range: std::ops::RangeInclusive<i32>| {
             if range.contains(&level) {
@@ -203,7 +203,7 @@ impl Compression {
             return Err(Error::malformed("--long is for plain zstd only"));
         }
         match name {
-            "none" if level.is_some() => Err(Error::malformed("without compression no level")),
+            "none" if level.is_some() => Err(Error::malformed("none has no levels")),
             "none" => Ok(Self::None),
             "gzip" => Ok(Self::Gzip {
                 level: range(level.unwrap_or(defaults::GZIP_LEVEL), 1..=9)?.unsigned_abs(),
@@ -213,8 +213,8 @@ impl Compression {
                     window_log.filter(|log| !(10..=MAX_ZSTD_WINDOW_LOG).contains(log))
                 {
                     return Err(Error::malformed(format!(
-                        "a window of 2^{log} bytes is not from 2^10 to 2^{MAX_ZSTD_WINDOW_LOG}, the most \
-                         that clients decode"
+                        "a window of 2^{log} bytes is out of range; clients decode 2^10 to \
+                         2^{MAX_ZSTD_WINDOW_LOG}"
                     )));
                 }
                 Ok(Self::Zstd {
@@ -232,12 +232,12 @@ impl Compression {
         }
     }
 
-    /// Reads what [`Display`](fmt::Display) writes.
+    /// Parses the output of [`Display`](fmt::Display).
     ///
     /// # Errors
     /// As for [`new`](Self::new).
     pub fn parse(text: &str) -> Result<Self> {
-        let bad = || Error::malformed(format!("{text:?} is no compression"));
+        let bad = || Error::malformed(format!("{text:?} is not a compression"));
         let (name, rest) = match text.strip_prefix(CHUNKED) {
             Some(rest) => (CHUNKED, rest),
             None => text.split_at(text.find(':').unwrap_or(text.len())),
@@ -250,7 +250,7 @@ impl Compression {
         Self::new(name, level, window.transpose()?)
     }
 
-    /// Name, level and window as [`new`](Self::new) takes them.
+    /// Returns the name, level and window, as for [`new`](Self::new).
     pub fn parts(&self) -> (String, Option<i32>, Option<u32>) {
         match *self {
             Self::None => ("none".into(), None, None),
@@ -260,7 +260,7 @@ impl Compression {
         }
     }
 
-    /// The media type of layers so compressed.
+    /// Returns the media type of layers with this compression.
     pub fn media_type(&self) -> &'static str {
         match self {
             Self::None => media_type::LAYER,
@@ -282,8 +282,8 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Compresses what is written to it. The bytes depend on the compression and the input only, not
-/// on the number of workers or the sizes of writes. zstd:chunked takes tar archives only.
+/// A writer that compresses. The output depends only on the compression and the input, not on the
+/// number of workers or the sizes of writes. zstd:chunked accepts only tar archives.
 pub enum Encoder<W: Write> {
     /// Passes bytes through.
     #[doc(hidden)]
@@ -309,7 +309,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
     /// Compresses exactly `size` bytes into `out`, with up to `workers` threads.
     ///
     /// # Errors
-    /// When the compressor refuses its parameters.
+    /// If the compressor can't be created.
     pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
         Ok(match *compression {
             Compression::None => Self::Plain(out),
@@ -323,11 +323,10 @@ impl<W: Write + Send + 'static> Encoder<W> {
         })
     }
 
-    /// Ends the stream and gives back what it was written to, and what the layer's descriptor must
-    /// say of it.
+    /// Ends the stream. Returns the inner writer, and annotations for the layer's descriptor.
     ///
     /// # Errors
-    /// When the writer below fails.
+    /// If the inner writer fails.
     pub fn finish(self) -> Result<(W, Annotations)> {
         let out = match self {
             Self::Plain(out) => out,

@@ -1,4 +1,4 @@
-//! xz, as archives are compressed by hand. Layers are not: no media type says so.
+//! xz, for archives that someone compressed. Layers can't use it, since there is no media type for it.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::base::error::Result;
 use crate::base::limits::MAX_XZ_MEMORY;
 use crate::model::content::{WindowBudget, WindowReservation};
 
-/// What xz data begins with.
+/// The magic number of xz.
 pub(super) const MAGIC: &[u8] = b"\xfd7zXZ\0";
 
 pub(super) struct Decoder<R: Read> {

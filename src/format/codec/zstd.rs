@@ -1,5 +1,5 @@
-//! zstd: one frame with the same bytes for every number of workers, and a reader of any number of
-//! frames.
+//! zstd: a writer of one frame, with the same bytes for every number of workers, and a reader of any
+//! number of frames.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
 use crate::model::content::{WindowBudget, WindowReservation};
 
-/// 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support. Levels up to 19 stay within.
+/// Log2 of 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support. Levels up to 19 stay within
+/// it.
 const DEFAULT_WINDOW: u32 = 23;
 /// The lowest level whose own window is larger.
 const WIDE_LEVEL: i32 = 20;
-/// Bytes that one worker compresses at a time. Part of what decides the output, so it is fixed.
+/// Number of bytes that one worker compresses at a time. It is fixed, since it affects the output.
 const JOB: u32 = 8 << 20;
 
 pub(super) type Encoder<W> = zstd::stream::write::Encoder<'static, W>;
@@ -31,13 +32,13 @@ pub(super) fn encoder<W: Write>(
     size: u64,
 ) -> io::Result<Encoder<W>> {
     let mut encoder = Encoder::new(out, level)?;
-    // Never 0: without workers zstd makes other bytes than with any number of them.
+    // Never 0: the output without workers differs from that with any number of workers.
     encoder.set_parameter(CParameter::NbWorkers(workers.max(1)))?;
     encoder.set_parameter(CParameter::JobSize(JOB))?;
     match window_log {
         Some(log) => {
             encoder.window_log(log)?;
-            // What lies far back is only found by this.
+            // Only this finds matches far back.
             encoder.long_distance_matching(log > DEFAULT_WINDOW)?;
         }
         None if level >= WIDE_LEVEL => encoder.window_log(DEFAULT_WINDOW)?,
@@ -49,13 +50,14 @@ pub(super) fn encoder<W: Write>(
     Ok(encoder)
 }
 
-/// zstd starts its workers with the first bytes, and calls it a lack of memory when it can't.
+/// Explains a failure to start workers. zstd starts them with the first bytes, and reports a lack of
+/// memory if it can't.
 pub(super) fn encoding_error(e: io::Error) -> io::Error {
     let memory = get_error_name(NO_MEMORY.wrapping_neg());
     if e.raw_os_error().is_none() && e.to_string() == memory {
         return Error::new(
             ErrorKind::Io,
-            "zstd gets no memory or no threads from the system (ulimit -u, ulimit -v); --threads 1 needs \
+            "zstd can't get memory or threads from the system (ulimit -u, ulimit -v); --threads 1 needs \
              the least of both",
         )
         .into();
@@ -66,7 +68,7 @@ pub(super) fn encoding_error(e: io::Error) -> io::Error {
 /// `ZSTD_error_memory_allocation` (`zstd_errors.h`).
 const NO_MEMORY: usize = 64;
 
-/// For a text whose size is not known, without workers: small, and compressed as it comes.
+/// Returns an encoder for a small text whose size is not known yet. It has no workers.
 pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W>> {
     let mut encoder = Encoder::new(out, level)?;
     if level >= WIDE_LEVEL {
@@ -76,14 +78,14 @@ pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W
     Ok(encoder)
 }
 
-/// Reads frames one after the other. The window of each is taken from a room that all decoders
-/// share, before the frame begins.
+/// Reads frames in order. Before each frame, its window is reserved from a budget that all decoders
+/// share.
 pub(super) struct Decoder<R> {
     inner: R,
     context: DCtx<'static>,
     windows: Arc<WindowBudget>,
     window: Option<WindowReservation>,
-    /// Bytes of `inner` that have been looked at and not yet been decoded.
+    /// Bytes that were read from `inner` and are not decoded yet.
     head: Vec<u8>,
     within: bool,
 }
@@ -97,23 +99,24 @@ impl<R: BufRead> Decoder<R> {
         Ok(Self { inner, context, windows, window: None, head, within: false })
     }
 
-    /// Looks at what comes next; gives whether there is anything.
+    /// Reads the header of the next frame and reserves its window. Returns false at the end of input.
     fn begin(&mut self) -> io::Result<bool> {
-        while self.head.len() < Head::MOST {
+        while self.head.len() < Head::MAX_BYTES {
             let next = self.inner.fill_buf()?;
             if next.is_empty() {
                 break;
             }
-            let n = next.len().min(Head::MOST - self.head.len());
+            let n = next.len().min(Head::MAX_BYTES - self.head.len());
             self.head.extend_from_slice(&next[..n]);
             self.inner.consume(n);
         }
         if let Some(Head::Content { window, .. }) = Head::parse(&self.head)
-            // What is larger is refused by the decoder.
+            // The decoder refuses larger windows.
             && window <= 1 << MAX_ZSTD_WINDOW_LOG
             && self.window.as_ref().is_none_or(|w| w.bytes() < window)
         {
-            // Nobody waits for room and holds some. The context's buffers are made anew anyway.
+            // Release the old window first: a decoder that waits for a window must not hold one, or
+            // decoders could wait for each other. The context allocates new buffers anyway.
             self.window = None;
             self.context.reset(ResetDirective::SessionOnly).map_err(decoder_says)?;
             self.window = Some(self.windows.reserve(window)?);

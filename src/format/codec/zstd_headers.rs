@@ -1,21 +1,21 @@
-//! What a client must be able to do to decode a zstd blob, read from the headers of its frames and
-//! blocks ([RFC 8878 §3.1](https://www.rfc-editor.org/rfc/rfc8878#section-3.1)). Nothing is
-//! decompressed: blocks say how long they are.
+//! Reads the headers of frames and blocks of a zstd blob, to find out what a client needs to decode it
+//! ([RFC 8878 §3.1](https://www.rfc-editor.org/rfc/rfc8878#section-3.1)). Blocks state their size, so
+//! nothing is decompressed.
 
 use crate::model::content::ReadAt;
 
 /// The frames of a blob.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Frames {
-    /// Frames with content.
+    /// Number of frames with content.
     pub(crate) content: u64,
-    /// Frames without, which decoders pass over.
+    /// Number of skippable frames.
     pub(crate) skippable: u64,
-    /// Bytes of the largest window.
+    /// Size of the largest window in bytes.
     pub(crate) window: u64,
 }
 
-/// Counts the frames of a blob that has been decoded before; what can't be followed ends the count.
+/// Counts the frames of a blob that was decoded successfully before. Stops at the first invalid header.
 pub(crate) fn frames(blob: &dyn ReadAt) -> Frames {
     let mut found = Frames::default();
     let mut headers = Headers { blob, page: Vec::new(), start: 0 };
@@ -26,7 +26,7 @@ pub(crate) fn frames(blob: &dyn ReadAt) -> Frames {
     found
 }
 
-/// The blob, read by small pages: headers may lie next to each other, or far apart.
+/// Reads a blob in small pages, since headers may be next to each other or far apart.
 struct Headers<'a> {
     blob: &'a dyn ReadAt,
     page: Vec<u8>,
@@ -34,10 +34,10 @@ struct Headers<'a> {
 }
 
 impl Headers<'_> {
-    /// So many bytes from `at` on; fewer where the blob ends.
-    fn bytes(&mut self, at: u64, most: usize) -> Option<&[u8]> {
+    /// Returns `max_bytes` bytes from offset `at`, or fewer at the end of the blob.
+    fn bytes(&mut self, at: u64, max_bytes: usize) -> Option<&[u8]> {
         let left = self.blob.size().checked_sub(at)?;
-        let end = at + left.min(most as u64);
+        let end = at + left.min(max_bytes as u64);
         if at < self.start || end > self.start + self.page.len() as u64 {
             self.page.resize(left.min(1 << 12) as usize, 0);
             self.start = at;
@@ -47,25 +47,26 @@ impl Headers<'_> {
     }
 }
 
-/// What the first bytes of a frame say.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
-    /// Content, behind a header of `bytes` bytes.
+    /// A frame with content.
     Content {
+        /// Size of the header in bytes.
         bytes: u64,
-        /// Bytes that a decoder must hold of what it has decoded.
+        /// Size of the window in bytes.
         window: u64,
         checksum: bool,
     },
-    /// So many bytes that decoders pass over, header included.
+    /// A skippable frame, with its size in bytes including the header.
     Skippable(u64),
 }
 
 impl Head {
-    /// The longest header of a frame with content.
-    pub(super) const MOST: usize = 18;
+    /// Maximum size of the header of a frame with content, in bytes.
+    pub(super) const MAX_BYTES: usize = 18;
 
-    /// Reads a header; `None` when there is none, or not all of it.
+    /// Parses a header. Returns `None` if it is invalid or incomplete.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
         let number = |at: usize, bytes: usize| {
             let mut number = [0; 8];
@@ -97,9 +98,9 @@ impl Head {
     }
 }
 
-/// Follows one frame; gives where it ends.
+/// Counts one frame. Returns the offset of its end.
 fn frame(blob: &mut Headers<'_>, start: u64, found: &mut Frames) -> Option<u64> {
-    let (bytes, checksum) = match Head::parse(blob.bytes(start, Head::MOST)?)? {
+    let (bytes, checksum) = match Head::parse(blob.bytes(start, Head::MAX_BYTES)?)? {
         Head::Skippable(bytes) => {
             found.skippable += 1;
             return start.checked_add(bytes);

@@ -4,10 +4,9 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, get_error_name};
 
 use crate::base::error::{Error, Result};
 
-/// Compresses with a reference in sight. `window_log` is that of a window which holds both. The two
-/// must not be parts of one buffer: of a prefix that ends where `plain` begins zstd makes other bytes
-/// (`ZSTD_c_deterministicRefPrefix`). Tables are as large as the level has them, or of 2 to the
-/// `table_log` entries.
+/// Compresses against a reference prefix. A window of 2^`window_log` bytes must hold both. They must not
+/// be parts of one buffer: if the prefix ends where `plain` begins, zstd's output differs
+/// (`ZSTD_c_deterministicRefPrefix`). Tables have 2^`table_log` entries, or the size of the level.
 pub(crate) fn compress(
     plain: &[u8],
     reference: &[u8],
@@ -33,10 +32,11 @@ pub(crate) fn compress(
     Ok(frame)
 }
 
-/// The opposite. Exactly `bytes` come out; the caller has checked that they are not too many.
+/// Decompresses a frame of [`compress`] to exactly `bytes` bytes. The caller has checked that they are
+/// within the limits.
 ///
 /// # Errors
-/// When the frame is damaged or comes to other than `bytes`.
+/// If the frame is damaged or expands to another size.
 pub(crate) fn decompress(
     frame: &[u8],
     reference: &[u8],
@@ -50,7 +50,7 @@ pub(crate) fn decompress(
     let mut plain = Vec::with_capacity(bytes as usize);
     context.decompress(&mut plain, frame).map_err(failed)?;
     if plain.len() as u64 != bytes {
-        return Err(Error::malformed(format!("{} bytes came out and not {bytes}", plain.len())));
+        return Err(Error::malformed(format!("it expands to {} bytes, not {bytes}", plain.len())));
     }
     Ok(plain)
 }

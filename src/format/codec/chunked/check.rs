@@ -1,20 +1,20 @@
-//! Reads a layer as a client does that loads it in pieces. Written from the format and used by
-//! tests and by the fuzzer, so it knows nothing of the encoder.
+//! Reads a layer like a client that loads it in pieces. Tests and the fuzzer use it. It is written from
+//! the description of the format, and shares no code with the encoder.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// What this shares with the code under test.
+/// Functions that the caller supplies.
 pub(super) struct Tools {
     /// Decompresses zstd frames.
     pub(super) decode: fn(&[u8]) -> Vec<u8>,
-    /// `sha256:…` of some bytes.
+    /// Returns the `sha256:…` digest of bytes.
     pub(super) sha256: fn(&[u8]) -> String,
 }
 
-/// Checks that `blob` is the tar in frames, and that table of contents and tar-split give every
-/// file and the tar. Gives the rows of the table; none where there is no table.
+/// Checks that the frames of `blob` are the tar, that the table of contents leads to every file, and that
+/// tar-split and files rebuild the tar. Returns the rows of the table, or none if there is no table.
 pub(super) fn check(
     tar: &[u8],
     blob: &[u8],
@@ -25,17 +25,17 @@ pub(super) fn check(
     if annotations.is_empty() {
         return Vec::new();
     }
-    let noted = |key: &str| &annotations[&format!("io.github.containers.zstd-chunked.{key}")];
+    let stated = |key: &str| &annotations[&format!("io.github.containers.zstd-chunked.{key}")];
     let numbers = |key: &str| -> Vec<u64> {
-        noted(key).split(':').map(|n| n.parse().expect("a number")).collect()
+        stated(key).split(':').map(|n| n.parse().expect("a number")).collect()
     };
     let (toc_at, split_at) = (numbers("manifest-position"), numbers("tarsplit-position"));
-    let stated = [&toc_at[..], &split_at].concat();
+    let positions = [&toc_at[..], &split_at].concat();
     let footer = &blob[blob.len() - 72..];
     let footer_head = [0x50, 0x2a, 0x4d, 0x18, 64, 0, 0, 0];
     assert_eq!((&footer[..8], &footer[64..]), (&footer_head[..], &b"GNUlInUx"[..]));
     let words = footer[8..64].chunks(8).map(|w| u64::from_le_bytes(w.try_into().expect("eight")));
-    assert_eq!(words.collect::<Vec<_>>(), stated);
+    assert_eq!(words.collect::<Vec<_>>(), positions);
     assert_eq!(toc_at[3], 1);
 
     let skippable = |at: &[u64]| -> (&[u8], Vec<u8>) {
@@ -49,7 +49,7 @@ pub(super) fn check(
         (frame, text)
     };
     let (toc, text) = skippable(&toc_at);
-    assert_eq!(&(tools.sha256)(toc), noted("manifest-checksum"));
+    assert_eq!(&(tools.sha256)(toc), stated("manifest-checksum"));
     let toc: Value = serde_json::from_slice(&text).expect("the TOC is JSON");
     assert_eq!(toc["version"], 1);
     let (split, lines) = skippable(&split_at);
@@ -78,7 +78,7 @@ pub(super) fn check(
     rows.clone()
 }
 
-/// Every entry's data, from its chunks.
+/// Returns the data of every entry, from its chunks.
 fn files(blob: &[u8], rows: &[Value], end: u64, tools: &Tools) -> BTreeMap<String, Vec<u8>> {
     let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or(0);
     let mut files = BTreeMap::new();

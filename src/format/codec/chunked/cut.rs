@@ -1,4 +1,4 @@
-//! Where a file is cut into chunks.
+//! Cuts a file into chunks.
 
 use std::io::{self, Read};
 
@@ -6,20 +6,21 @@ use fastcdc::v2020::{Normalization, cut, select_masks};
 
 use crate::base::chunker::{AVERAGE, MAX, MIN};
 
-/// So many zeros are a chunk of their own, a hole; fewer are not worth their line in the TOC.
+/// Minimum size of a hole in bytes. A hole is a chunk of zeros. Fewer zeros are not worth a row in the
+/// table of contents.
 const HOLE: usize = MIN;
-/// A longer hole is several chunks.
-const MOST_HOLE: usize = 1 << 20;
-/// Bytes that must be in sight when a cut is made, so that it depends on nothing else.
-const SIGHT: usize = MOST_HOLE;
-const BUFFER: usize = 4 * SIGHT;
+/// Maximum size of a hole in bytes. Longer ones are split.
+const MAX_HOLE: usize = 1 << 20;
+/// Number of bytes that must be in the buffer for a cut, so that cuts don't depend on the sizes of
+/// reads.
+const LOOKAHEAD: usize = MAX_HOLE;
+const BUFFER: usize = 4 * LOOKAHEAD;
 
-/// Cuts one file: by its content, so that what is inserted moves no cut before it and few behind
-/// it.
+/// Cuts one file by its content. An insertion moves no cut before it and few cuts after it.
 pub(super) struct Cutter<R> {
     data: R,
     buf: Vec<u8>,
-    /// What of `buf` is still to be cut.
+    /// Offset in `buf` of the first byte that is not cut yet.
     at: usize,
     ended: bool,
 }
@@ -27,7 +28,7 @@ pub(super) struct Cutter<R> {
 /// A piece of a file.
 pub(super) struct Chunk<'a> {
     pub(super) bytes: &'a [u8],
-    /// All zeros.
+    /// Whether all bytes are zero.
     pub(super) hole: bool,
 }
 
@@ -36,9 +37,9 @@ impl<R: Read> Cutter<R> {
         Self { data, buf: Vec::new(), at: 0, ended: false }
     }
 
-    /// The next chunk; `None` at the end.
+    /// Returns the next chunk, or `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Chunk<'_>>> {
-        if !self.ended && self.buf.len() - self.at < SIGHT {
+        if !self.ended && self.buf.len() - self.at < LOOKAHEAD {
             self.buf.drain(..self.at);
             self.at = 0;
             let room = (BUFFER - self.buf.len()) as u64;
@@ -54,11 +55,11 @@ impl<R: Read> Cutter<R> {
     }
 }
 
-/// Bytes of the first chunk of what is in sight, and whether it is a hole.
+/// Returns the size of the first chunk in bytes, and whether it is a hole.
 fn first(rest: &[u8]) -> (usize, bool) {
     let data = match find_hole(&rest[..rest.len().min(MAX + HOLE)]) {
         Some(0) => {
-            let zeros = rest.iter().take(MOST_HOLE).take_while(|b| **b == 0).count();
+            let zeros = rest.iter().take(MAX_HOLE).take_while(|b| **b == 0).count();
             return (zeros, true);
         }
         Some(start) => &rest[..start],
@@ -69,7 +70,7 @@ fn first(rest: &[u8]) -> (usize, bool) {
     (bytes, false)
 }
 
-/// Where the first run of [`HOLE`] zeros or more begins.
+/// Returns the offset of the first run of at least [`HOLE`] zeros.
 fn find_hole(bytes: &[u8]) -> Option<usize> {
     let mut start = 0;
     while let Some(window) = bytes.get(start..start + HOLE) {
@@ -92,7 +93,7 @@ mod tests {
         out
     }
 
-    /// Gives a byte at a time now and then, as pipes do.
+    /// A reader that sometimes returns a single byte, as pipes do.
     struct Slow<'a>(&'a [u8]);
 
     impl Read for Slow<'_> {
@@ -108,7 +109,7 @@ mod tests {
         let mut all = Vec::new();
         let mut joined = Vec::new();
         while let Some(chunk) = cutter.next().unwrap() {
-            assert!(chunk.bytes.len() <= if chunk.hole { MOST_HOLE } else { MAX });
+            assert!(chunk.bytes.len() <= if chunk.hole { MAX_HOLE } else { MAX });
             assert!(!chunk.hole || chunk.bytes.iter().all(|b| *b == 0));
             joined.extend_from_slice(chunk.bytes);
             all.push((chunk.bytes.len(), chunk.hole, Digest::of(chunk.bytes)));
@@ -117,7 +118,7 @@ mod tests {
         all
     }
 
-    /// Cut points are part of what is written: a library update that moves them changes digests.
+    /// Cut points affect the output: a library update that moves them changes digests.
     #[test]
     fn the_cuts_are_known() {
         let data = noise(1 << 20, b"cuts");
@@ -140,16 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_chunks_of_their_own_wherever_they_lie() {
+    fn holes_are_separate_chunks_at_every_offset() {
         let (a, b) = (noise(100_000, b"a"), noise(50_001, b"b"));
-        for zeros in [HOLE - 1, HOLE, HOLE + 1, MOST_HOLE, MOST_HOLE + HOLE + 5, 5_000_000] {
+        for zeros in [HOLE - 1, HOLE, HOLE + 1, MAX_HOLE, MAX_HOLE + HOLE + 5, 5_000_000] {
             let data = [&a[..], &vec![0; zeros], &b].concat();
             let found = chunks(&data);
             let holes: usize = found.iter().filter(|c| c.1).map(|c| c.0).sum();
             let most = if zeros < HOLE { 0 } else { zeros };
-            // What is left of a long one may be too short for a chunk.
+            // The rest of a long hole may be too short for a chunk.
             assert!(holes <= most && holes + HOLE > most, "{holes} of {zeros}");
-            // Data behind a hole is cut as if it stood alone.
+            // Data after a hole is cut like a file of its own.
             if zeros == HOLE {
                 assert_eq!(
                     found.iter().filter(|c| !c.1).count(),

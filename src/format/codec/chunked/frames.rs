@@ -1,4 +1,4 @@
-//! Frames in the order they are given, compressed side by side.
+//! Writes frames in order and compresses them in parallel.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -9,15 +9,16 @@ use crate::base::error::{Error, Result};
 use crate::base::threads;
 use crate::model::digest::Digest;
 
-/// Bytes that wait for each worker before they are compressed. Decides nothing about the output.
+/// Number of bytes for each worker that are collected before they are compressed. It does not affect
+/// the output.
 const BATCH: usize = 2 << 20;
 
-/// Where a frame lies, and what is in it.
+/// The position of a frame in the blob, and the digest of its content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame {
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Of the plain bytes, if it was asked for.
+    /// Digest of the uncompressed bytes, if it was requested.
     pub(super) digest: Option<Digest>,
 }
 
@@ -34,7 +35,7 @@ pub(super) struct Frames<W> {
     workers: usize,
     pending: Vec<Plain>,
     pending_bytes: usize,
-    /// Frames that are written and not yet forgotten, and the number of the first of them.
+    /// Written frames that may still be needed, and the number of the first of them.
     written: VecDeque<Frame>,
     first: u64,
 }
@@ -53,7 +54,7 @@ impl<W: Write> Frames<W> {
         }
     }
 
-    /// Adds a frame and gives its number.
+    /// Adds a frame and returns its number.
     pub(super) fn push(&mut self, bytes: Vec<u8>, digest: bool) -> Result<u64> {
         self.pending_bytes += bytes.len();
         self.pending.push(Plain { bytes, digest });
@@ -64,19 +65,19 @@ impl<W: Write> Frames<W> {
         Ok(number)
     }
 
-    /// A frame by its number; `None` while it waits.
+    /// Returns a frame by its number, or `None` if it is not written yet.
     pub(super) fn get(&self, number: u64) -> Option<Frame> {
         self.written.get(number.checked_sub(self.first)? as usize).copied()
     }
 
-    /// Forgets the frames before `number` that are written.
+    /// Forgets the written frames before `number`.
     pub(super) fn forget(&mut self, number: u64) {
         let known = (number.saturating_sub(self.first) as usize).min(self.written.len());
         self.written.drain(..known);
         self.first += known as u64;
     }
 
-    /// Writes what waits.
+    /// Compresses and writes the pending frames.
     pub(super) fn flush(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
@@ -104,7 +105,7 @@ impl<W: Write> Frames<W> {
         Ok(())
     }
 
-    /// Writes a skippable frame (RFC 8878 §3.1.2), and gives where its data begins.
+    /// Writes a skippable frame (RFC 8878 §3.1.2). Returns the offset of its data.
     pub(super) fn skippable(&mut self, data: &[u8]) -> Result<u64> {
         let size = u32::try_from(data.len())
             .map_err(|_| Error::limit("a layer's table of contents is larger than 4 GiB"))?;

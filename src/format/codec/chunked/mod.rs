@@ -29,22 +29,22 @@ use frames::Frames;
 use tar_split::{Crc, TarSplit};
 use toc::{Placed, Row, Toc};
 
-/// What all annotations of the format begin with.
+/// Prefix of all annotations of the format.
 pub(crate) const ANNOTATION: &str = "io.github.containers.zstd-chunked.";
-/// The one type of a table of contents that there is.
+/// The only type of a table of contents.
 const TOC_TYPE: u64 = 1;
 /// The last bytes of the footer.
 const FOOTER: [u8; 8] = *b"GNUlInUx";
-/// Bytes on their way to the thread, of which there are at most so many pieces.
+/// Size in bytes of a piece of input for the thread, and the number of pieces that can wait.
 const PIECE: usize = 1 << 18;
 const PIECES: usize = 4;
-/// Headers between two files are at most so many bytes a frame; what follows the end of a tar is
-/// read in such pieces.
+/// Maximum number of bytes of headers in one frame. Data after the end of the tar is read in pieces of
+/// this size.
 const GAP: usize = 1 << 20;
 
 /// Writes one layer.
 pub struct Encoder<W> {
-    /// What the thread has not been given yet.
+    /// Input that was not sent to the thread yet.
     buf: Vec<u8>,
     thread: Option<Thread<W>>,
 }
@@ -72,8 +72,8 @@ impl<W: Write + Send + 'static> Encoder<W> {
         Ok(Self { buf: Vec::with_capacity(PIECE), thread: Some(Thread { input, handle }) })
     }
 
-    /// Ends the layer. The annotations belong in its descriptor; there are none where clients could
-    /// not load it in pieces.
+    /// Ends the layer. Returns annotations for its descriptor. There are none if clients could not load
+    /// the layer in pieces.
     pub(super) fn finish(mut self) -> Result<(W, Annotations)> {
         self.send()?;
         self.join()
@@ -95,7 +95,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
 }
 
 fn ended() -> Error {
-    Error::malformed("the thread that writes zstd:chunked has ended")
+    Error::malformed("the thread that writes zstd:chunked ended early")
 }
 
 impl<W: Write + Send + 'static> Write for Encoder<W> {
@@ -113,7 +113,7 @@ impl<W: Write + Send + 'static> Write for Encoder<W> {
     }
 }
 
-/// The thread's end of what is written.
+/// The thread's reader of the input.
 struct Pipe {
     pieces: Receiver<Vec<u8>>,
     now: io::Cursor<Vec<u8>>,
@@ -134,7 +134,7 @@ impl Read for Pipe {
     }
 }
 
-/// Keeps what is read of headers and padding.
+/// A reader that records headers and padding.
 struct Tap<R> {
     inner: R,
     kept: Option<Vec<u8>>,
@@ -146,7 +146,8 @@ impl<R: Read> Read for Tap<R> {
         if let Some(kept) = &mut self.kept {
             kept.extend_from_slice(&buf[..n]);
             if kept.len() > MAX_ENTRY_HEADERS {
-                let what = format!("headers of more than {MAX_ENTRY_HEADERS} bytes for one entry");
+                let what =
+                    format!("an entry's headers exceed the limit of {MAX_ENTRY_HEADERS} bytes");
                 return Err(Error::limit(what).into());
             }
         }
@@ -156,13 +157,13 @@ impl<R: Read> Read for Tap<R> {
 
 impl<R: Read> Forward for Tap<R> {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
-        // Data is read before the reader comes to pass over it.
-        let passed = io::copy(&mut self.by_ref().take(bytes), &mut io::sink())?;
-        if passed == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        // The layer reads all data itself, so this is rarely needed.
+        let skipped = io::copy(&mut self.by_ref().take(bytes), &mut io::sink())?;
+        if skipped == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
-/// A file's chunk: the number of its frame.
+/// A chunk of a file, with the number of its frame.
 struct Chunk {
     frame: u64,
     bytes: u64,
@@ -176,7 +177,7 @@ struct Waiting {
     chunks: Vec<Chunk>,
 }
 
-/// What is written behind the frames, as long as clients could use it.
+/// The documents that follow the frames.
 struct Index {
     toc: Toc,
     tar_split: TarSplit,
@@ -185,8 +186,9 @@ struct Index {
 
 struct Layer<W> {
     frames: Frames<W>,
+    /// `None` as soon as clients could not use it.
     index: Option<Index>,
-    /// Headers and padding that go in one frame.
+    /// Headers and padding for the next frame.
     gap: Vec<u8>,
 }
 
@@ -212,11 +214,11 @@ impl<W: Write> Layer<W> {
             reader.inner_mut().kept = None;
             self.data(&entry, row, reader.data())?;
             reader.inner_mut().kept = Some(Vec::new());
-            self.settle()?;
+            self.add_written()?;
         }
         let mut tail = reader.inner_mut().kept.take().unwrap_or_default();
         let padding = (end.wrapping_neg() % 512) as usize;
-        // Clients read each segment as headers behind the padding of the file before.
+        // Clients expect that each segment is the padding of the previous file, and headers after it.
         let mut plain = tail.is_empty() || tail.len() >= padding;
         let mut inner = reader.into_inner();
         let mut header = padding.min(tail.len());
@@ -237,7 +239,7 @@ impl<W: Write> Layer<W> {
         self.finish()
     }
 
-    /// The headers of an entry, and the padding before them.
+    /// Writes the headers of an entry, and the padding before them.
     fn head(&mut self, head: &[u8], padding: usize, entry: &tar::TarEntry) -> Result<Option<Row>> {
         self.add_gap(head)?;
         let Some(index) = &mut self.index else { return Ok(None) };
@@ -270,7 +272,7 @@ impl<W: Write> Layer<W> {
         Ok(())
     }
 
-    /// The data of an entry.
+    /// Writes the data of an entry.
     fn data(&mut self, entry: &tar::TarEntry, row: Option<Row>, data: impl Read) -> Result<()> {
         let mut chunks = Vec::new();
         let mut hash = Hashing::new(io::sink());
@@ -280,7 +282,7 @@ impl<W: Write> Layer<W> {
             let mut cutter = Cutter::new(data);
             while let Some(chunk) = cutter.next()? {
                 let bytes = chunk.bytes.len() as u64;
-                // The digest of a file that is one chunk is that of the file.
+                // If a file is one chunk, the chunk needs no digest of its own.
                 let digest = bytes < entry.stored && row.is_some();
                 let frame = self.frames.push(chunk.bytes.to_vec(), digest)?;
                 if row.is_some() {
@@ -299,8 +301,8 @@ impl<W: Write> Layer<W> {
         Ok(())
     }
 
-    /// Adds the entries whose frames are written to the table of contents.
-    fn settle(&mut self) -> Result<()> {
+    /// Adds those entries to the table of contents whose frames are written.
+    fn add_written(&mut self) -> Result<()> {
         let mut needed = u64::MAX;
         if let Some(index) = &mut self.index {
             while let Some(file) = index.waiting.pop_front() {
@@ -327,7 +329,7 @@ impl<W: Write> Layer<W> {
     fn finish(mut self) -> Result<(W, Annotations)> {
         self.end_gap()?;
         self.frames.flush()?;
-        self.settle()?;
+        self.add_written()?;
         let mut annotations = Annotations::new();
         let Some(Index { toc, tar_split, .. }) = self.index else {
             return Ok((self.frames.into_inner(), annotations));

@@ -1,13 +1,13 @@
-//! Texts that grow line by line and are kept compressed.
+//! Texts that grow line by line and are compressed in memory.
 
 use std::io::{self, BufWriter, Write};
 
 use crate::format::codec::zstd::{Encoder, text_encoder};
 
-/// Bytes go on in pieces of this size.
+/// Number of bytes that are passed to the compressor at a time.
 const PIECE: usize = 1 << 17;
 
-/// A text in the making: one zstd frame.
+/// A text that is being written to one zstd frame.
 pub(super) struct Packed {
     out: BufWriter<Encoder<Vec<u8>>>,
     bytes: u64,
@@ -19,7 +19,7 @@ impl Packed {
         Ok(Self { out, bytes: 0 })
     }
 
-    /// The frame, and the bytes of the text.
+    /// Returns the frame, and the size of the text in bytes.
     pub(super) fn finish(self) -> io::Result<(Vec<u8>, u64)> {
         let encoder = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok((encoder.finish()?, self.bytes))
@@ -38,7 +38,7 @@ impl Write for Packed {
     }
 }
 
-/// Base 64, RFC 4648 §4.
+/// Encodes bytes as base 64 (RFC 4648 §4).
 pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

@@ -1,6 +1,6 @@
-//! All of a tar but the files' data, a JSON object a line, as
-//! [tar-split](https://github.com/vbatts/tar-split) writes it (`tar/storage`): clients make the tar
-//! again of this and of the files they have.
+//! Everything in a tar except the files' data, with one JSON object on each line. The format is that of
+//! [tar-split](https://github.com/vbatts/tar-split) (`tar/storage`). Clients rebuild the tar from it and
+//! the files.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::packed::{Packed, base64};
 use crate::base::error::Result;
 
-/// A line. Headers and padding are segments; a file has its CRC-64 for payload.
+/// A line. Headers and padding are segments. The payload of a file is its CRC-64.
 #[derive(Serialize)]
 struct Line<'a> {
     r#type: u8,
@@ -39,7 +39,7 @@ impl TarSplit {
         Ok(Self { out: Packed::new(level)?, position: 0 })
     }
 
-    /// Adds bytes of the tar: padding, headers, its end.
+    /// Adds bytes of the tar: padding, headers, or its end.
     pub(super) fn segment(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -53,7 +53,7 @@ impl TarSplit {
         })
     }
 
-    /// Adds an entry, behind its headers; its sum if it has data.
+    /// Adds an entry after its headers. `sum` is `None` if it has no data.
     pub(super) fn file(&mut self, name: &str, size: u64, sum: Option<Crc>) -> Result<()> {
         let payload = sum.map(|sum| base64(&sum.finish().to_be_bytes()));
         self.line(&Line { r#type: FILE, name, size, payload, position: self.position })
@@ -66,16 +66,16 @@ impl TarSplit {
         Ok(())
     }
 
-    /// The frame, and the bytes of the text.
+    /// Returns the frame, and the size of the text in bytes.
     pub(super) fn finish(self) -> io::Result<(Vec<u8>, u64)> {
         self.out.finish()
     }
 }
 
-/// CRC-64 by the polynomial of ISO 3309, as Go's `crc64.ISO` has it.
+/// CRC-64 with the polynomial of ISO 3309, as in Go's `crc64.ISO`.
 pub(super) struct Crc(u64);
 
-/// What eight bytes of the message at a time come to.
+/// Tables for processing eight bytes at a time.
 const TABLES: [[u64; 256]; 8] = {
     let mut tables = [[0; 256]; 8];
     let mut byte = 0;

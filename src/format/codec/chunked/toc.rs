@@ -1,8 +1,8 @@
-//! The table of contents: every entry with its metadata, and where the chunks of files lie.
+//! The table of contents: the metadata of every entry, and the positions of the files' chunks.
 //!
-//! Clients that have it use it instead of the tar, and compare it with the headers in the
-//! tar-split, field by field, as Go's `archive/tar` reads them. So a layer gets one only where both
-//! must agree: see [`Toc::entry`].
+//! Clients use it instead of the tar. They compare it with the headers in the tar-split, field by
+//! field, as Go's `archive/tar` reads them. So a layer gets a table only if both are certain to agree:
+//! see [`Toc::entry`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -16,8 +16,8 @@ use crate::format::tar::{self, EntryKind};
 use crate::model::digest::Digest;
 use crate::model::fileset::Mtime;
 
-/// A row, with the names of `FileMetadata` in containers/storage
-/// (`pkg/chunked/internal/minimal/compression.go`); what is zero is left out, as there.
+/// A row. Its names are those of `FileMetadata` in containers/storage
+/// (`pkg/chunked/internal/minimal/compression.go`). As there, zero values are left out.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
@@ -71,7 +71,7 @@ impl Row {
     }
 }
 
-/// A chunk of a file, once it is written.
+/// A written chunk of a file.
 pub(super) struct Placed {
     pub(super) frame: Frame,
     pub(super) bytes: u64,
@@ -92,9 +92,9 @@ impl Toc {
         Ok(Self { out, rows: 0, names: BTreeSet::new() })
     }
 
-    /// The row of an entry without its data. `None` where clients would not find in it what they
-    /// find in the headers: text that is not UTF-8, times that JSON can't have, names that are the
-    /// same file (tar-split takes each only once).
+    /// Returns the row of an entry, without its data. Returns `None` if clients would see a difference
+    /// from the headers: for text that is not UTF-8, times that JSON can't express, and several names of
+    /// one path (tar-split allows each path once).
     pub(super) fn entry(&mut self, entry: &tar::TarEntry, head: &[u8]) -> Option<Row> {
         let detail = tar::detail(head, entry)?;
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
@@ -134,8 +134,8 @@ impl Toc {
         })
     }
 
-    /// Adds an entry, and a row for each chunk behind the first. The last says where the file ends:
-    /// without it readers take the frames up to the next file.
+    /// Adds the row of an entry, and one for each chunk after the first. The last row states where the
+    /// file ends. Otherwise readers would use all frames up to the next file.
     pub(super) fn add(
         &mut self,
         mut row: Row,
@@ -178,18 +178,18 @@ impl Toc {
         Ok(serde_json::to_writer(&mut self.out, row).map_err(io::Error::from)?)
     }
 
-    /// The frame, and the bytes of the text.
+    /// Returns the frame, and the size of the text in bytes.
     pub(super) fn finish(mut self, tar_split: Digest) -> io::Result<(Vec<u8>, u64)> {
         write!(self.out, r#"],"tarSplitDigest":"{tar_split}"}}"#)?;
         self.out.finish()
     }
 }
 
-/// A time as Go writes it in JSON; `None` beyond the years it takes.
+/// Formats a time as Go does in JSON. Returns `None` for years that Go does not accept.
 fn rfc3339(time: Mtime) -> Option<String> {
     let (days, secs) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
-    // Days since 1970-01-01 to a date, with years from March (Howard Hinnant, "chrono-Compatible
-    // Low-Level Date Algorithms", civil_from_days).
+    // Convert days since 1970-01-01 to a date, with years that begin in March (Howard Hinnant,
+    // "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
     let days = days.checked_add(719_468)?;
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
