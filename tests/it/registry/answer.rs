@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::faults::Fault;
 use super::http::{Head, Wire};
@@ -18,17 +18,24 @@ pub struct Answer {
     pub body: Arc<Vec<u8>>,
     /// The part of the body that is sent.
     pub range: Range<usize>,
+    /// Whether the body is sent with `Transfer-Encoding: chunked`.
+    pub is_chunked: bool,
 }
 
 impl Answer {
     pub fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Arc::new(Vec::new()), range: 0..0 }
+        Self { status, headers: Vec::new(), body: Arc::default(), range: 0..0, is_chunked: false }
     }
 
     /// An error, in the form that the specification has for it.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         let errors = json!({"errors": [{"code": code, "message": message, "detail": null}]});
-        Self::new(status).with("Content-Type", "application/json").whole(errors.to_string())
+        Self::new(status).json(&errors)
+    }
+
+    /// A JSON document.
+    pub fn json(self, document: &Value) -> Self {
+        self.with("Content-Type", "application/json").whole(document.to_string())
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -86,7 +93,18 @@ impl Answer {
             self.headers.retain(|(name, _)| *name != "Content-Range");
             self.headers.push(("Content-Range", wrong));
         }
+        if let Some(Fault::WrongLocation(text)) = fault {
+            self.headers.retain(|(name, _)| *name != "Location");
+            self.headers.push(("Location", text.to_owned()));
+        }
+        self.is_chunked &= has_body;
         let head = self.head(fault, keep);
+        if self.is_chunked {
+            let data = &self.body[self.range.clone()];
+            let start = format!("{:x}\r\n", data.len());
+            let all = [start.as_bytes(), data, b"\r\n0\r\n\r\n"].concat();
+            self = self.whole(all);
+        }
         let body = if has_body { &self.body[self.range.clone()] } else { &[] };
         let mut sent = 0;
         let is_sent = faulty(wire, head.as_bytes(), body, fault, pause, &mut sent);
@@ -103,7 +121,9 @@ impl Answer {
                 let _ = write!(head, "X-Padding-{i}: {}\r\n", "x".repeat(1024));
             }
         }
-        if self.status != 204 && fault != Some(Fault::Endless) {
+        if self.is_chunked {
+            head.push_str("Transfer-Encoding: chunked\r\n");
+        } else if self.status != 204 && fault != Some(Fault::Endless) {
             let _ = write!(head, "Content-Length: {}\r\n", self.range.len());
         }
         if !keep {

@@ -100,7 +100,11 @@ impl State {
                 let status = token.map_or(401, |_| site.profile.denied_status);
                 let error = token.map(|_| r#",error="insufficient_scope""#);
                 let challenge = challenge(site, bearer, &needs) + error.unwrap_or_default();
-                Some(unauthorized(status, challenge))
+                let answer = unauthorized(status, challenge);
+                if bearer.basic_too {
+                    return Some(answer.with("WWW-Authenticate", r#"Basic realm="registry""#));
+                }
+                Some(answer)
             }
         }
     }
@@ -168,11 +172,11 @@ impl State {
         let name = format!("test-token-{:06}-{}", self.id(), "x".repeat(1500));
         self.tokens.insert(name.clone(), Token { scopes, expires: self.now + bearer.lifetime });
         let mut answer = json!({"token": name});
-        if bearer.says_lifetime {
+        if bearer.sends_expires_in {
             answer["access_token"] = json!(name);
             answer["expires_in"] = json!(bearer.lifetime);
         }
-        Answer::new(200).with("Content-Type", "application/json").whole(answer.to_string())
+        Answer::new(200).json(&answer)
     }
 }
 

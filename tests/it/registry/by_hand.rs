@@ -81,9 +81,24 @@ impl Client {
             got.headers.push((name.to_owned(), value.to_owned()));
         }
         if method != "HEAD" {
-            let length = got.header("Content-Length").parse().unwrap_or(0);
-            got.body = vec![0; length];
-            self.stream.read_exact(&mut got.body)?;
+            let is_chunked = got.header("Transfer-Encoding") == "chunked";
+            while {
+                let mut length = got.header("Content-Length").parse().unwrap_or(0);
+                if is_chunked {
+                    line.clear();
+                    self.stream.read_line(&mut line)?;
+                    length = u64::from_str_radix(line.trim(), 16).map_err(|_| eof())?;
+                }
+                let have = got.body.len() as u64;
+                (&mut self.stream).take(length).read_to_end(&mut got.body)?;
+                if got.body.len() as u64 != have + length {
+                    return Err(eof());
+                }
+                if is_chunked {
+                    self.stream.read_exact(&mut [0; 2])?;
+                }
+                is_chunked && length > 0
+            } {}
         }
         Ok(got)
     }

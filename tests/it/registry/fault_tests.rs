@@ -63,6 +63,86 @@ fn answers_are_reset_cut_wrong_or_too_long() {
 }
 
 #[test]
+fn locations_are_wrong_on_purpose() {
+    let faults = Faults::none().then(On::UploadPost, Fault::WrongLocation("file:///x"));
+    let (registry, path, _) =
+        registry(faults.then(On::BlobGet, Fault::RedirectTo("http://169.254.169.254/")));
+    let mut client = Client::new(registry.host());
+    assert_eq!(client.open("r"), "file:///x");
+    let got = client.get(&path);
+    assert_eq!((got.status, got.header("Location")), (307, "http://169.254.169.254/"));
+}
+
+/// All that a client wants of a registry: push a blob and a manifest, find the tag, fetch the blob.
+/// It gives up at whatever is not as it should be.
+fn errand(registry: &TestRegistry) -> std::io::Result<Result<(), u16>> {
+    const KIND: &str = "application/vnd.oci.image.manifest.v1+json";
+    let bytes: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    let name = digest(&bytes);
+    let mut client = Client::known(registry);
+    if let Auth::Bearer(bearer) = &registry.0.site.profile.auth {
+        let host = if bearer.elsewhere { registry.other_host() } else { registry.host() };
+        client.stream = Client::new(host).stream;
+        let scope = "/token?service=test-registry&scope=repository:r:pull,push";
+        let got = client.try_send("GET", scope, &[], b"")?;
+        if got.status != 200 {
+            return Ok(Err(got.status));
+        }
+        client.authorization = Some(format!("Bearer {}", got.json()["token"].as_str().unwrap()));
+        client.stream = Client::new(registry.host()).stream;
+    }
+    let blob = format!("/v2/r/blobs/{name}");
+    let mut got = client.try_send("HEAD", &blob, &[], b"")?;
+    if got.status == 404 {
+        got = client.try_send("POST", "/v2/r/blobs/uploads/", &[], b"")?;
+        if got.status != 202 {
+            return Ok(Err(got.status));
+        }
+        let url = got.header("Location");
+        let sign = if url.contains('?') { '&' } else { '?' };
+        got = client.try_send("PUT", &format!("{url}{sign}digest={name}"), &[], &bytes)?;
+    }
+    if !matches!(got.status, 200 | 201) {
+        return Ok(Err(got.status));
+    }
+    let manifest = json!({"schemaVersion": 2, "mediaType": KIND, "layers": [{"digest": name}]});
+    let headers = [("Content-Type", KIND), ("Accept", KIND)];
+    let manifest = manifest.to_string().into_bytes();
+    for (method, body, status) in [("PUT", &manifest[..], 201), ("GET", b"", 200)] {
+        let got = client.try_send(method, "/v2/r/manifests/v1", &headers, body)?;
+        if got.status != status {
+            return Ok(Err(got.status));
+        }
+    }
+    got = client.try_send("GET", &blob, &[], b"")?;
+    if matches!(got.status, 302 | 307) {
+        let mut other = Client::new(registry.other_host());
+        got = other.try_send("GET", got.header("Location"), &[], b"")?;
+    }
+    if got.status == 200 {
+        assert!(got.body == bytes);
+    }
+    Ok(if got.status == 200 { Ok(()) } else { Err(got.status) })
+}
+
+#[test]
+fn who_tries_again_gets_through_all_that_a_seed_brings() {
+    let mut failures = 0;
+    for seed in 1..=200u64 {
+        let profiles = Profile::all();
+        let (name, profile) = &profiles[seed as usize % profiles.len()];
+        let registry = TestRegistry::start(profile.clone());
+        registry.create_repo("r");
+        registry.set_faults(Faults::from_seed(seed).stalling(1));
+        let mut tries = (0..=Faults::MOST).map(|_| errand(&registry));
+        let failed = tries.position(|t| matches!(t, Ok(Ok(()))));
+        failures += failed.unwrap_or_else(|| panic!("{name}, seed {seed}: {:#?}", registry.log()));
+        assert_eq!(registry.violations(), [""; 0], "{name}, seed {seed}");
+    }
+    assert!(failures > 100, "{failures}");
+}
+
+#[test]
 fn an_endless_answer_ends_when_the_client_closes() {
     let (registry, path, _) = registry(Faults::none().then(On::BlobGet, Fault::Endless));
     let mut client = Client::new(registry.host());

@@ -45,8 +45,12 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// All tokens so far have expired.
     ExpireTokens,
-    /// Send who asks for a blob to the other host.
+    /// Redirect the `GET` of a blob to the other host.
     Redirect,
+    /// 307 to this URL.
+    RedirectTo(&'static str),
+    /// Another `Location` than the right one, if any.
+    WrongLocation(&'static str),
     /// The byte at this place of the answer's body is another.
     WrongByte(u64),
     /// 1 MiB more than `Content-Length` says, then close.
@@ -66,7 +70,13 @@ impl Fault {
     pub fn is_fatal(self) -> bool {
         matches!(
             self,
-            Self::WrongByte(_) | Self::TooLong | Self::Endless | Self::Garbage | Self::HugeHeaders
+            Self::RedirectTo(_)
+                | Self::WrongLocation(_)
+                | Self::WrongByte(_)
+                | Self::TooLong
+                | Self::Endless
+                | Self::Garbage
+                | Self::HugeHeaders
         )
     }
 }
@@ -139,7 +149,7 @@ impl Faults {
     fn drawn(seed: u64, hostile: bool) -> Self {
         let mut random = Random(seed);
         let mut faults = Self::none();
-        let mut left = 1 + random.below(Self::MOST);
+        let mut left = 2 + random.below(Self::MOST - 1);
         if hostile {
             let (on, fault) = fatal(&mut random);
             faults = faults.times(on, random.below(4), 1, fault);
@@ -149,7 +159,7 @@ impl Faults {
             let (on, fault) = harmless(&mut random);
             let is_burst = matches!(fault, Fault::Status(..));
             let times = if is_burst { 1 + random.below(left.min(3)) } else { 1 };
-            faults = faults.times(on, random.below(4), times, fault);
+            faults = faults.times(on, random.below(3), times, fault);
             left -= times;
         }
         faults
@@ -176,7 +186,7 @@ impl Faults {
 }
 
 const SENDS: [On; 3] = [On::UploadPatch, On::UploadPut, On::ManifestPut];
-const ASKS: [On; 5] = [On::BlobGet, On::Redirected, On::ManifestGet, On::Token, On::Tags];
+const ASKS: [On; 4] = [On::BlobGet, On::Redirected, On::ManifestGet, On::Token];
 
 fn place(random: &mut Random) -> u64 {
     // Near the beginning, and anywhere.

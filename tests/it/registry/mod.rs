@@ -212,6 +212,11 @@ impl TestRegistry {
         (log.iter().map(|e| e.received).sum(), log.iter().map(|e| e.sent).sum())
     }
 
+    /// The most requests that were in flight at once.
+    pub fn peak(&self) -> usize {
+        self.0.quiet().peak
+    }
+
     /// What clients did that they should not.
     pub fn violations(&self) -> Vec<String> {
         self.0.quiet().violations.clone()

@@ -1,5 +1,4 @@
-//! How registries differ: a `Profile` is a list of facts, and each constructor has those of one
-//! registry.
+//! How registries differ. A `Profile` is a list of facts; each constructor has those of one registry.
 
 /// How a registry knows its clients.
 #[derive(Clone, Debug)]
@@ -17,7 +16,7 @@ pub struct Bearer {
     /// Seconds.
     pub lifetime: u64,
     /// Whether answers have `expires_in`. Without it clients assume 60 seconds.
-    pub says_lifetime: bool,
+    pub sends_expires_in: bool,
     /// Whether a mount is refused if the token has no `pull` on the source.
     pub source_scope: bool,
     /// Whether a token for `pull` needs no password.
@@ -52,20 +51,20 @@ pub enum Patches {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RangeReport {
     Right,
-    /// The first chunk, for ever.
+    /// Always the first chunk.
     First,
     /// The last chunk only.
     Last,
 }
 
-/// What is left of a `PATCH` or `PUT` whose connection broke.
+/// What remains of a `PATCH` or `PUT` whose connection broke.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Broken {
     /// Nothing of that chunk.
     Dropped,
     /// The bytes that came.
     Kept,
-    /// Nothing of the upload: it is unknown from then on.
+    /// Nothing of the whole upload, which is unknown from then on.
     Lost,
 }
 
@@ -110,7 +109,7 @@ pub struct Profile {
     pub auth: Auth,
     pub user: &'static str,
     pub password: &'static str,
-    /// What a token without the scope that is needed gets: 401 or 403.
+    /// The status for a token without the scope that is needed: 401 or 403.
     pub denied_status: u16,
 
     /// Whether a `PUT` may have bytes.
@@ -121,8 +120,8 @@ pub struct Profile {
     pub chunk_min: usize,
     /// Bytes of a chunk, which is a `PATCH` with `Content-Range`.
     pub chunk_max: usize,
-    /// Whether `OCI-Chunk-Min-Length` tells of `chunk_min`.
-    pub says_chunk_min: bool,
+    /// Whether `OCI-Chunk-Min-Length` announces `chunk_min`.
+    pub sends_chunk_min: bool,
     pub patch_status: u16,
     pub range_report: RangeReport,
     /// Whether a chunk that begins elsewhere than at the end of the bytes is refused: 416.
@@ -130,13 +129,13 @@ pub struct Profile {
     /// The same for the `Content-Range` of a `PUT`.
     pub put_range_checked: bool,
     pub broken: Broken,
-    /// Whether an upload can be asked for its offset; else 404.
+    /// Whether `GET` of an upload answers with its offset; else 404.
     pub status_get: bool,
     /// Whether an answer of 5xx ends the upload.
     pub error_ends_upload: bool,
     /// Seconds until an upload is forgotten.
     pub upload_lifetime: Option<u64>,
-    /// Bytes of a request's body; more are answered with 413.
+    /// The most bytes of a request's body; more are answered with 413.
     pub body_limit: Option<usize>,
     /// Whether `Location` has host and port.
     pub location_absolute: bool,
@@ -144,13 +143,13 @@ pub struct Profile {
     pub location_state: bool,
     /// What `Location`s of uploads begin with.
     pub upload_prefix: &'static str,
-    /// Whether uploads are sent to another host, which needs no token.
+    /// Whether uploads go to another host, which needs no token.
     pub uploads_elsewhere: bool,
     /// Whether a refused request is answered before its body is read, and the connection closed.
     pub answers_early: bool,
     pub mount: Mount,
 
-    /// Layers of a manifest; more are answered with 405.
+    /// The most layers of a manifest; more are answered with 405.
     pub layers_max: Option<usize>,
     pub immutable_tags: bool,
     /// Whether `PUT …/manifests/DIGEST?tag=a&tag=b` sets tags.
@@ -168,10 +167,14 @@ pub struct Profile {
     /// How often a URL at the other host can be used.
     pub redirect_uses: usize,
     pub ranges: bool,
-    /// Whether a manifest is only found by who accepts its type.
+    /// Whether a manifest is found only if `Accept` names its type.
     pub accept_needed: bool,
     pub digest_header: bool,
-    /// `GET`s of manifests in six hours, which `ratelimit-*` tell of.
+    /// Whether manifests and lists come with `Transfer-Encoding: chunked`, without a length.
+    pub chunked_answers: bool,
+    /// The text of a `Warning` header, which all answers have.
+    pub warning: Option<&'static str>,
+    /// `GET`s of manifests in six hours, as the headers `ratelimit-*` say.
     pub rate_limit: Option<usize>,
     pub throttle: Option<Throttle>,
 }
@@ -191,7 +194,7 @@ impl Profile {
             patches: Patches::Many,
             chunk_min: 0,
             chunk_max: usize::MAX,
-            says_chunk_min: false,
+            sends_chunk_min: false,
             patch_status: 202,
             range_report: RangeReport::Right,
             content_range_checked: true,
@@ -221,6 +224,8 @@ impl Profile {
             ranges: true,
             accept_needed: false,
             digest_header: true,
+            chunked_answers: false,
+            warning: None,
             rate_limit: None,
             throttle: None,
         }
@@ -229,7 +234,7 @@ impl Profile {
     fn bearer(lifetime: u64) -> Self {
         let auth = Auth::Bearer(Bearer {
             lifetime,
-            says_lifetime: true,
+            sends_expires_in: true,
             source_scope: false,
             anonymous_pull: false,
             elsewhere: false,
@@ -263,7 +268,7 @@ impl Profile {
     /// GitHub's registry.
     pub fn ghcr() -> Self {
         let mut profile = Self::bearer(300).with_bearer(|b| {
-            b.says_lifetime = false;
+            b.sends_expires_in = false;
             b.anonymous_pull = true;
         });
         profile.denied_status = 403;
@@ -285,6 +290,7 @@ impl Profile {
             status_get: false,
             location_absolute: true,
             upload_prefix: "/artifacts-uploads/namespaces/",
+            chunked_answers: true,
             redirect: Redirect::All,
             redirect_status: 302,
             ..Self::bearer(3600)
@@ -296,6 +302,7 @@ impl Profile {
         Self {
             mount: Mount::NeedsFrom,
             page: 50,
+            chunked_answers: true,
             redirect: Redirect::All,
             redirect_status: 302,
             ..Self::bearer(3600).with_bearer(|b| b.anonymous_pull = true)

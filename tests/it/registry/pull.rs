@@ -95,11 +95,15 @@ impl State {
         let asked = head.parameter("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
         let count = asked.min(site.profile.page);
         let last = head.parameter("last").unwrap_or_default();
+        // What Distribution says of a repository without tags.
+        if repo.tags.is_empty() {
+            return Answer::new(200).json(&json!({"name": name, "tags": null}));
+        }
         let mut tags: Vec<_> = repo.tags.keys().filter(|t| t.as_str() > last).collect();
         let has_more = tags.len() > count;
         tags.truncate(count);
         let found = json!({"name": name, "tags": tags});
-        let mut answer = Answer::new(200).with("Content-Type", "application/json");
+        let mut answer = Answer::new(200).json(&found);
         if let Some(last) = tags.last().filter(|_| has_more) {
             let host = if site.profile.location_absolute {
                 format!("http://{}", site.host)
@@ -109,7 +113,7 @@ impl State {
             let next = format!(r#"<{host}/v2/{name}/tags/list?last={last}&n={count}>; rel="next""#);
             answer = answer.with("Link", next);
         }
-        answer.whole(found.to_string())
+        answer
     }
 
     pub fn referrers(&mut self, site: &Site, head: &Head, name: &str, subject: &str) -> Answer {

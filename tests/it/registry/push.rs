@@ -88,7 +88,7 @@ impl State {
             .with("Location", location(site, repo, &id, 0))
             .with("Range", "0-0")
             .with("Docker-Upload-UUID", id);
-        if profile.says_chunk_min {
+        if profile.sends_chunk_min {
             answer = answer.with("OCI-Chunk-Min-Length", profile.chunk_min.to_string());
         }
         answer

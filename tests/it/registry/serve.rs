@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::answer::Answer;
 use super::auth::not_found;
 use super::faults::Fault;
@@ -183,6 +185,7 @@ impl<'a> Request<'a> {
         exchange.fault = state.faults.next(route.kind(&head.method), &head.target);
         state.violations.extend(wrongs(&head, &route, is_elsewhere));
         state.in_flight += 1;
+        state.peak = state.peak.max(state.in_flight);
         state.log.push(exchange.clone());
         if exchange.fault == Some(Fault::ExpireTokens) {
             state.tokens.values_mut().for_each(|t| t.expires = 0);
@@ -220,7 +223,16 @@ impl<'a> Request<'a> {
         self.send(wire, answer, keep)
     }
 
-    fn send(&mut self, wire: &mut Wire, answer: Answer, keep: bool) -> bool {
+    fn send(&mut self, wire: &mut Wire, mut answer: Answer, keep: bool) -> bool {
+        let profile = &self.shared.site.profile;
+        let is_list = matches!(
+            self.route,
+            Route::Manifest(..) | Route::Tags(_) | Route::Referrers(..) | Route::Token
+        );
+        answer.is_chunked = profile.chunked_answers && is_list && !answer.body.is_empty();
+        if let Some(text) = profile.warning {
+            answer = answer.with("Warning", format!("299 - \"{text}\""));
+        }
         let has_body = self.head.method != "HEAD";
         let lost = matches!(self.exchange.fault, Some(Fault::LostAnswer | Fault::Garbage));
         self.exchange.status = if lost { 0 } else { answer.status };
@@ -265,6 +277,9 @@ impl<'a> Request<'a> {
             let code = if status == 429 { "TOOMANYREQUESTS" } else { "UNKNOWN" };
             return Some(busy(status, code, wait));
         }
+        if let Some(Fault::RedirectTo(url)) = self.exchange.fault {
+            return Some(Answer::new(307).with("Location", url));
+        }
         if self.exchange.elsewhere {
             return None;
         }
@@ -297,9 +312,7 @@ impl<'a> Request<'a> {
             (Route::Upload(repo, id), "GET") => state.upload_status(site, repo, id),
             (Route::Upload(repo, id), "DELETE") => state.cancel(site, repo, id),
             _ if is_elsewhere => not_found(),
-            (Route::Base, "GET") => {
-                Answer::new(200).with("Content-Type", "application/json").whole("{}")
-            }
+            (Route::Base, "GET") => Answer::new(200).json(&json!({})),
             (Route::Uploads(repo), "POST") => state.post(site, head, repo, body),
             (Route::Blob(repo, digest), "GET" | "HEAD") => {
                 state.blob(site, head, repo, digest, is_redirected)

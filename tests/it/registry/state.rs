@@ -103,6 +103,8 @@ pub struct State {
     pub denied: BTreeSet<(String, String)>,
     /// Requests that were read and are not answered.
     pub in_flight: usize,
+    /// The most there were at once.
+    pub peak: usize,
     /// Requests to the registry itself, for throttling.
     pub requests: usize,
     /// `GET`s of manifests, for the limit of rate.
@@ -126,6 +128,7 @@ impl State {
             password: profile.password.to_owned(),
             denied: BTreeSet::new(),
             in_flight: 0,
+            peak: 0,
             requests: 0,
             pulls: 0,
             last_id: 0,

@@ -324,10 +324,16 @@ fn limits_are_told_of_and_kept() {
     let url = client.open("r");
     assert_eq!(client.finish(&url, &digest(ABC), ABC).status, 413);
 
-    let limits = Profile { auth: Auth::None, rate_limit: Some(1), ..Profile::docker_hub() };
+    let limits = Profile {
+        auth: Auth::None,
+        warning: Some("old"),
+        rate_limit: Some(1),
+        ..Profile::docker_hub()
+    };
     let registry = TestRegistry::start(Profile { accept_needed: false, ..limits });
     registry.add_image("r", "v1", &image::small().oci_files(Codec::Plain));
     let mut client = Client::new(registry.host());
+    assert_eq!((client.get("/v2/").header("Warning"), registry.peak()), ("299 - \"old\"", 1));
     for (method, status, left) in [("HEAD", 200, 1), ("GET", 200, 0), ("GET", 429, 0)] {
         let got = client.send(method, "/v2/r/manifests/v1", &[], b"");
         let left = format!("{left};w=21600");
