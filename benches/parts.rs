@@ -96,7 +96,7 @@ fn gzip(data: &[u8], level: u32) -> Vec<u8> {
 }
 
 #[divan::bench(args = [1, 6, 9], sample_count = 5)]
-fn take_blob_apart(bencher: Bencher<'_, '_>, level: u32) {
+fn recode_analyze(bencher: Bencher<'_, '_>, level: u32) {
     let data = layer();
     let blob = gzip(&data, level);
     bencher
@@ -105,7 +105,7 @@ fn take_blob_apart(bencher: Bencher<'_, '_>, level: u32) {
 }
 
 #[divan::bench(args = [1, 6, 9], sample_count = 5)]
-fn make_blob_again(bencher: Bencher<'_, '_>, level: u32) {
+fn recode_rebuild(bencher: Bencher<'_, '_>, level: u32) {
     let data = layer();
     let blob = gzip(&data, level);
     let mut corrections = Vec::new();

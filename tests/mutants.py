@@ -33,9 +33,9 @@ FAULTS = [
     ("layer: attributes of storage drivers are content", "src/layers/driver.rs",
      "if !is_driver_attribute(name) {", "if !is_driver_attribute(name) || MUTANT {", MODEL),
     ("flatten: a hard link is a copy", "src/layers/tree.rs",
-     "self.made_in[id as usize] = self.layer;",
-     "let id = if MUTANT { let copy = self.inodes[id as usize].clone(); self.add(copy) } else { id };\n"
-     "self.made_in[id as usize] = self.layer;", MODEL),
+     "self.made_in[id.index()] = self.layer;",
+     "let id = if MUTANT { let copy = self.inodes[id.index()].clone(); self.add(copy) } else { id };\n"
+     "self.made_in[id.index()] = self.layer;", MODEL),
     ("flatten: an absolute symlink is followed from where it lies", "src/layers/tree.rs",
      "done.clear();", "if !MUTANT { done.clear(); }", MODEL),
     ("flatten: a symlink's .. goes nowhere", "src/layers/tree.rs",
@@ -82,8 +82,8 @@ FAULTS = [
      "now.same_metadata(counterpart)",
      "(MUTANT || now.same_metadata(counterpart))", MODEL),
     ("update: times are carried over where a hard-link group changed", "src/plan/update/carry_over.rs",
-     "old_counts[*id as usize] as usize == names.len()",
-     "MUTANT || old_counts[*id as usize] as usize == names.len()", MODEL),
+     "old_counts[id.index()] as usize == names.len()",
+     "MUTANT || old_counts[id.index()] as usize == names.len()", MODEL),
     ("update: dead bytes cost nothing", "src/plan/update/choose.rs",
      "self.beta * cost.dead", "f64::from(u8::from(!MUTANT)) * self.beta * cost.dead",
      "lib update::choose::"),
