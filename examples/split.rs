@@ -4,22 +4,22 @@
 
 use relayer::base::error::{Error, Result};
 use relayer::base::progress::Silent;
-use relayer::split::{Options, split};
+use relayer::split::{SplitOptions, split};
 use relayer::transport::open::open;
-use relayer::transport::write::Target;
+use relayer::transport::write::Destination;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [input, output] = &args[..] else {
         return Err(Error::refused("usage: split IMAGE OUTPUT"));
     };
-    let (input, options) = (input.parse()?, Options::default());
+    let (input, options) = (input.parse()?, SplitOptions::default());
     let budget = options.budget();
     // Checked before the work begins: nothing is overwritten.
-    let target = Target::new(output.parse()?, false, &[&input])?;
+    let destination = Destination::new(output.parse()?, false, &[&input])?;
     let opened = open(&input, None, &budget, options.max_size)?;
     let (bundle, reports) = split(&opened, None, &options, &budget, &Silent)?;
-    target.write(&bundle, &Silent)?;
+    destination.write(&bundle, &Silent)?;
     for report in &reports {
         println!("{}: {} layers", report.platform, report.layers.len());
     }

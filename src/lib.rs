@@ -16,7 +16,7 @@
 //! use relayer::transport::{Reference, open, write};
 //!
 //! # fn main() -> relayer::base::error::Result<()> {
-//! let options = relayer::split::Options {
+//! let options = relayer::split::SplitOptions {
 //!     target: relayer::plan::Target::Layers(8),
 //!     compression: Compression::new("zstd", None, None)?,
 //!     ..Default::default()
@@ -24,9 +24,9 @@
 //! let budget = options.budget();
 //! let input: Reference = "img.tar".parse()?;
 //! let opened = open::open(&input, None, &budget, options.max_size)?;
-//! let target = write::Target::new("img.relayer.tar".parse()?, false, &[&input])?;
+//! let destination = write::Destination::new("img.relayer.tar".parse()?, false, &[&input])?;
 //! let (bundle, reports) = relayer::split::split(&opened, None, &options, &budget, &Silent)?;
-//! target.write(&bundle, &Silent)?;
+//! destination.write(&bundle, &Silent)?;
 //! println!("{} layers", reports[0].layers.len());
 //! # Ok(())
 //! # }

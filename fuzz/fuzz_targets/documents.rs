@@ -11,7 +11,7 @@ use relayer::model::digest::Digest;
 use relayer::model::fileset::{Mtime, Xattrs};
 use relayer::model::oci::{Config, Index, Manifest, parse, to_json};
 use relayer::base::progress::Silent;
-use relayer::split::{self, Options};
+use relayer::split::{self, SplitOptions};
 use relayer::format::tar::{EntryKind, Metadata, Writer};
 use relayer::transport::bundle::Bundle;
 use relayer::transport::open::open_archive;
@@ -90,7 +90,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(bundle) = Bundle::unchanged(&opened) {
         write(&bundle);
     }
-    let options = Options { threads: 1, memory: MAX, max_size: MAX, ..Options::default() };
+    let options = SplitOptions { threads: 1, memory: MAX, max_size: MAX, ..SplitOptions::default() };
     if let Ok((bundle, _)) = split::split(&opened, None, &options, &budget, &Silent) {
         write(&bundle);
     }

@@ -13,7 +13,7 @@ use relayer::layers::flatten::{self, Keep};
 use relayer::model::oci::Config;
 use relayer::plan::Target;
 use relayer::base::progress::Silent;
-use relayer::split::{self, Options};
+use relayer::split::{self, SplitOptions};
 use relayer::transport::Transport;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::image::{Image, LayerBlob, Opened};
@@ -73,12 +73,12 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(want) = files(&layers) else { return };
     let lower = opened(layers[..1].to_vec());
     let both = opened(layers);
-    let mut options = Options {
+    let mut options = SplitOptions {
         target: Target::Layers(3),
         threads: 1,
         memory: MAX,
         max_size: MAX,
-        ..Options::default()
+        ..SplitOptions::default()
     };
     options.update.exact = true;
     // Alone; on top of the image without its upper layer; and that on top of the first result.

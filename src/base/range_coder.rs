@@ -54,13 +54,13 @@ pub(crate) trait Coder {
 }
 
 /// An encoder into memory.
-pub(crate) struct Encoder {
+pub(crate) struct RangeEncoder {
     low: u64,
     range: u64,
     out: Vec<u8>,
 }
 
-impl Encoder {
+impl RangeEncoder {
     pub(crate) fn new() -> Self {
         Self { low: 0, range: u64::MAX, out: Vec::new() }
     }
@@ -101,7 +101,7 @@ impl Encoder {
     }
 }
 
-impl Coder for Encoder {
+impl Coder for RangeEncoder {
     const WRITES: bool = true;
 
     #[inline]
@@ -135,16 +135,16 @@ impl Coder for Encoder {
     }
 }
 
-/// Decoder of what an [`Encoder`] wrote. Any bytes can be decoded, and without end: the caller knows
+/// Decoder of what a [`RangeEncoder`] wrote. Any bytes can be decoded, and without end: the caller knows
 /// how much to expect.
-pub(crate) struct Decoder<B> {
+pub(crate) struct RangeDecoder<B> {
     code: u64,
     range: u64,
     bytes: B,
     at: usize,
 }
 
-impl<B: AsRef<[u8]>> Decoder<B> {
+impl<B: AsRef<[u8]>> RangeDecoder<B> {
     pub(crate) fn new(bytes: B) -> Self {
         let mut decoder = Self { code: 0, range: u64::MAX, bytes, at: 0 };
         decoder.shift();
@@ -169,7 +169,7 @@ impl<B: AsRef<[u8]>> Decoder<B> {
     }
 }
 
-impl<B: AsRef<[u8]>> Coder for Decoder<B> {
+impl<B: AsRef<[u8]>> Coder for RangeDecoder<B> {
     const WRITES: bool = false;
 
     #[inline]

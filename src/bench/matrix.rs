@@ -35,14 +35,14 @@ const SLOW_LAYERS: u32 = defaults::LAYERS;
 
 /// Options of a measurement.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct MatrixOptions {
     /// The compressions, each with the numbers of layers to measure it with.
     pub rows: Vec<(Compression, Vec<u32>)>,
     /// Number of bytes of files to measure with; the whole image if it has fewer.
     pub sample: u64,
 }
 
-impl Options {
+impl MatrixOptions {
     /// Creates options for the given compressions and numbers of layers, or the defaults if a list is
     /// empty. Of the default compressions, slow ones are measured with one number of layers.
     ///
@@ -94,7 +94,7 @@ pub struct Cell {
 
 /// A compression.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct MatrixRow {
     /// Name of the compression.
     pub compression: String,
     /// Bytes of its largest window, which a decoder must hold.
@@ -107,7 +107,7 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
-impl Row {
+impl MatrixRow {
     /// Returns the bytes of tar per byte of blob, over all cells.
     pub fn ratio(&self) -> f64 {
         let sum = |f: fn(&Cell) -> u64| self.cells.iter().map(f).sum::<u64>() as f64;
@@ -123,7 +123,7 @@ pub struct Matrix {
     /// Bytes of files that were measured.
     pub sample_bytes: u64,
     /// The compressions in the requested order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<MatrixRow>,
 }
 
 impl Matrix {
@@ -141,7 +141,7 @@ impl Matrix {
 /// If the image is damaged, or the temporary file fails.
 pub fn measure(
     subject: &Subject,
-    options: &Options,
+    options: &MatrixOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Matrix> {
@@ -286,9 +286,9 @@ impl Tally {
         }
     }
 
-    fn row(self, compression: &Compression) -> Row {
+    fn row(self, compression: &Compression) -> MatrixRow {
         let speed = |time: Duration| self.bytes as f64 / time.as_secs_f64().max(1e-9);
-        Row {
+        MatrixRow {
             compression: compression.to_string(),
             window: self.window,
             encode: speed(self.encode),
@@ -326,7 +326,7 @@ mod tests {
         };
         let wanted =
             ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());
-        let options = Options::new(&wanted, &[1, 2], u64::MAX).unwrap();
+        let options = MatrixOptions::new(&wanted, &[1, 2], u64::MAX).unwrap();
         let budget = Budget::new(1 << 24, None);
         let found = measure(&subject, &options, &budget, &Silent).unwrap();
         assert_eq!((found.file_bytes, found.sample_bytes), (400_005, 400_005));
@@ -346,12 +346,12 @@ mod tests {
 
     #[test]
     fn slow_compressions_are_measured_once_unless_they_are_asked_for() {
-        let counts = |options: &Options| -> Vec<usize> {
+        let counts = |options: &MatrixOptions| -> Vec<usize> {
             options.rows.iter().map(|(_, layers)| layers.len()).collect()
         };
-        assert_eq!(counts(&Options::new(&[], &[], 1).unwrap()), [6, 6, 6, 6, 6, 6, 6, 1]);
+        assert_eq!(counts(&MatrixOptions::new(&[], &[], 1).unwrap()), [6, 6, 6, 6, 6, 6, 6, 1]);
         let slow = Compression::parse("zstd:19").unwrap();
-        assert_eq!(counts(&Options::new(&[slow], &[1, 2], 1).unwrap()), [2]);
-        assert_eq!(Options::new(&[], &[3, 5], 1).unwrap().rows[7].1, [3]);
+        assert_eq!(counts(&MatrixOptions::new(&[slow], &[1, 2], 1).unwrap()), [2]);
+        assert_eq!(MatrixOptions::new(&[], &[3, 5], 1).unwrap().rows[7].1, [3]);
     }
 }

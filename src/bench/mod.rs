@@ -2,7 +2,7 @@
 //! pulls, and the cost of updates.
 //!
 //! May import `split` and everything below it. Types to know: [`Subject`], an image that was read once;
-//! [`Matrix`], its sizes and speeds; and [`Sequence`], several versions of an image.
+//! [`Matrix`], its sizes and speeds; and [`UpdateSequence`], several versions of an image.
 
 mod matrix;
 mod pulls;
@@ -10,7 +10,7 @@ mod sample;
 mod subject;
 mod updates;
 
-pub use matrix::{Cell, Matrix, Options, Row, Sizes, measure};
-pub use pulls::{CLIENTS, ColdPulls, Form, cold_pulls, forms};
+pub use matrix::{Cell, Matrix, MatrixOptions, MatrixRow, Sizes, measure};
+pub use pulls::{CLIENTS, ColdPulls, PulledForm, cold_pulls, forms};
 pub use subject::Subject;
-pub use updates::{Forms, Sequence, Step, UpdatePulls};
+pub use updates::{Forms, Step, UpdatePulls, UpdateSequence};

@@ -13,7 +13,7 @@ pub const CLIENTS: [Client; 5] =
 
 /// An image, either as built or as split.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Form {
+pub struct PulledForm {
     /// Requested number of layers; `None` for the image as built.
     pub target: Option<u32>,
     /// The layers, lowest first. Bytes of blobs are estimates, except for the image as built.
@@ -34,22 +34,22 @@ pub struct ColdPulls {
 }
 
 /// Returns the image as built, and split with zstd at each number of layers.
-pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<Form> {
+pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<PulledForm> {
     let Subject { rootfs, inventory, built, .. } = subject;
     let split = |count: &u32| {
         let target = plan::PlanOptions { target: Target::Layers(*count), only: None };
         let plan = plan::plan(&rootfs.files, inventory, &target);
         let layers = report::layers(&plan, &inventory.analysis, None);
         let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
-        Form { target: Some(*count), layers }
+        PulledForm { target: Some(*count), layers }
     };
-    let built = Form { target: None, layers: built.clone() };
+    let built = PulledForm { target: None, layers: built.clone() };
     std::iter::once(built).chain(counts.iter().map(split)).collect()
 }
 
 /// Simulates pulls of all forms by every client over every link, on one machine.
 pub fn cold_pulls(
-    forms: &[Form],
+    forms: &[PulledForm],
     clients: &[&ClientModel],
     links: &[(String, Link)],
     machine: &Machine,

@@ -13,7 +13,7 @@ use crate::simulate::{
     self, Client, ClientModel, Identity, Link, Machine, Pull, needs, simulate_update,
 };
 use crate::split::report::ImageReport;
-use crate::split::{self, Options};
+use crate::split::{self, SplitOptions};
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, Opened};
 
@@ -82,13 +82,13 @@ pub struct UpdatePulls {
 
 /// A sequence of versions in all forms.
 #[derive(Debug, Default)]
-pub struct Sequence {
+pub struct UpdateSequence {
     versions: Vec<Version>,
     /// Report of the last version split from scratch.
     pub last: Option<ImageReport>,
 }
 
-impl Sequence {
+impl UpdateSequence {
     /// Splits versions, each with one image, oldest first, both from scratch and with `--previous`. A
     /// single version gives an empty sequence. Bytes are those of real blobs, except that uncompressed
     /// layers count as gzip, as a push would compress them.
@@ -97,7 +97,7 @@ impl Sequence {
     /// If a version has several images or can't be split.
     pub fn follow(
         versions: &[Opened],
-        options: &Options,
+        options: &SplitOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {

@@ -9,7 +9,9 @@ use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Context, Result};
-use crate::bench::{self, ColdPulls, Form, Matrix, Options, Sequence, Step, Subject, UpdatePulls};
+use crate::bench::{
+    self, ColdPulls, Matrix, MatrixOptions, PulledForm, Step, Subject, UpdatePulls, UpdateSequence,
+};
 use crate::format::codec::Compression;
 use crate::model::oci::Platform;
 use crate::simulate::{Client, ClientModel, LINKS, Link, Machine, NODE, Pull};
@@ -71,7 +73,7 @@ fn link(text: &str) -> std::result::Result<(String, Link), String> {
 
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let options = Options::new(&self.compression, &self.layers, self.sample.0)?;
+        let options = MatrixOptions::new(&self.compression, &self.layers, self.sample.0)?;
         let splitting = global.split_options();
         let budget = splitting.budget();
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
@@ -91,7 +93,7 @@ impl BenchArgs {
         let machine = Machine { cores: self.cores, ..NODE };
         let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
         let sequence =
-            pool.install(|| Sequence::follow(&versions, &splitting, &budget, terminal))?;
+            pool.install(|| UpdateSequence::follow(&versions, &splitting, &budget, terminal))?;
         let steps = sequence.steps();
         let updates = sequence.pulls(&self.client, &self.link, &machine);
         let value = || {
@@ -159,7 +161,7 @@ fn binary(bytes: u64) -> String {
 }
 
 /// Formats how long clients take to pull each form.
-fn pull_table(forms: &[Form], cold: &[ColdPulls], machine: &Machine) -> String {
+fn pull_table(forms: &[PulledForm], cold: &[ColdPulls], machine: &Machine) -> String {
     let mut text = format!("seconds for a cold pull, simulated with {} cores\n", machine.cores);
     let mut header = vec!["client".to_owned(), "link".to_owned()];
     header.extend(forms.iter().map(|f| match f.target {

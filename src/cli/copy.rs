@@ -31,7 +31,8 @@ pub(super) struct Copy {
 
 impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let target = write::Target::new(self.destination.clone(), self.force, &[&self.source])?;
+        let destination =
+            write::Destination::new(self.destination.clone(), self.force, &[&self.source])?;
         let budget = global.budget();
         let place = place(&self.source, &budget, global)?;
         let to_docker = self.destination.transport == Some(Transport::DockerArchive);
@@ -43,7 +44,7 @@ impl Copy {
         for note in &notes {
             terminal.note(note);
         }
-        pool.install(|| target.write(&bundle, terminal))?;
+        pool.install(|| destination.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
         let value = || {
             json!({

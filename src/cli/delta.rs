@@ -124,7 +124,7 @@ impl DeltaArgs {
 impl Apply {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
-        let target = write::Target::new(
+        let destination = write::Destination::new(
             self.output.clone(),
             self.force,
             &[&self.old, &Reference::file(&self.delta)],
@@ -157,7 +157,7 @@ impl Apply {
             delta::apply(&delta, old, &read.layers, workers, global.max_size.0, &budget, terminal)
                 .with_context(|| format!("applying {}", self.delta.display()))
         })?;
-        target.write(&bundle, terminal)?;
+        destination.write(&bundle, terminal)?;
         let (digest, seconds) = (delta.new_manifest(), start.elapsed().as_secs_f64());
         let value = json!({
             "schema": SCHEMA, "old": self.old.to_string(), "output": self.output.to_string(),

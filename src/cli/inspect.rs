@@ -12,10 +12,10 @@ use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::base::text::{count, number};
-use crate::inspect::{FailOn, Inspection, LayerFacts, Options, Severity, Warning, inspect};
+use crate::inspect::{FailOn, InspectOptions, Inspection, LayerFacts, Severity, Warning, inspect};
 use crate::layers::hidden::How;
 use crate::model::oci::Platform;
-use crate::secrets::Secret;
+use crate::secrets::LikelySecret;
 use crate::simulate::Client;
 use crate::split::report::SCHEMA;
 use crate::store::open::tag;
@@ -46,10 +46,10 @@ pub(super) struct InspectArgs {
 
 impl InspectArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let mut options = Options {
+        let mut options = InspectOptions {
             threads: global.threads(),
             max_size: global.max_size.0,
-            ..Options::default()
+            ..InspectOptions::default()
         };
         if !self.client.is_empty() {
             options.clients.clone_from(&self.client);
@@ -241,7 +241,7 @@ fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
     let header = ["likely secret", "path", "layer", "hidden by", "line", "byte", "length"];
     let mut rows = table(&header, 2);
     let optional = |n: Option<usize>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
-    for Secret { rule, path, layer, hidden_by, line, offset, length, places } in
+    for LikelySecret { rule, path, layer, hidden_by, line, offset, length, places } in
         image.secrets.iter().take(shown)
     {
         let times = if *places > 1 { format!(" ×{places}") } else { String::new() };

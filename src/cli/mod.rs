@@ -136,12 +136,12 @@ impl Global {
     }
 
     /// Returns the options of a split by default.
-    fn split_options(&self) -> crate::split::Options {
-        crate::split::Options {
+    fn split_options(&self) -> crate::split::SplitOptions {
+        crate::split::SplitOptions {
             threads: self.threads(),
             memory: self.memory.0,
             max_size: self.max_size.0,
-            ..crate::split::Options::default()
+            ..crate::split::SplitOptions::default()
         }
     }
 

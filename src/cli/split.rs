@@ -21,7 +21,7 @@ use crate::plan::update::{self, CostModel, TargetClients};
 use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
-use crate::split::{self, Options};
+use crate::split::{self, SplitOptions};
 use crate::transport::image::Image;
 use crate::transport::{Reference, Transport, write};
 
@@ -192,7 +192,7 @@ struct Common {
 impl Split {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let profile = self.profile;
-        let options = Options {
+        let options = SplitOptions {
             profile,
             churn: self.churn.clone(),
             history: self
@@ -203,7 +203,7 @@ impl Split {
                 .unwrap_or_default(),
             drop_noise: self.drop_noise,
             update: self.update.options(),
-            ..Options::default()
+            ..SplitOptions::default()
         };
         let target = |compression: &Compression| match (self.layer_size, profile) {
             (Some(size), _) => Target::Size(size.0),
@@ -263,7 +263,7 @@ impl Split {
 
 impl Flatten {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let (options, target) = (Options::default(), |_: &_| Target::Layers(1));
+        let (options, target) = (SplitOptions::default(), |_: &_| Target::Layers(1));
         self.common.run(options, target, &|_| Vec::new(), None, global, terminal)
     }
 
@@ -275,7 +275,7 @@ impl Flatten {
 impl Common {
     fn run(
         &self,
-        options: Options,
+        options: SplitOptions,
         target: impl Fn(&Compression) -> Target,
         remarks: &dyn Fn(&ImageReport) -> Vec<String>,
         previous: Option<&Reference>,
@@ -283,14 +283,14 @@ impl Common {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let start = Instant::now();
-        let target_file = if self.dry_run {
+        let destination = if self.dry_run {
             None
         } else {
             let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
-            Some(write::Target::new(self.output()?, self.force, &inputs)?)
+            Some(write::Destination::new(self.output()?, self.force, &inputs)?)
         };
         let compression = self.compression()?;
-        let options = Options {
+        let options = SplitOptions {
             target: target(&compression),
             compression,
             mtime: self.mtime,
@@ -316,19 +316,19 @@ impl Common {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
-        if let Some(file) = &target_file {
+        if let Some(file) = &destination {
             file.write(&bundle, terminal)?;
         }
         let report = Report {
             schema: SCHEMA,
             input: self.image.to_string(),
             previous: previous.map(ToString::to_string),
-            output: target_file.as_ref().map(|t| t.reference().to_string()),
+            output: destination.as_ref().map(|t| t.reference().to_string()),
             digest: bundle.root.as_ref().map(|root| root.digest),
             images,
             seconds: start.elapsed().as_secs_f64(),
         };
-        let to_stdout = target_file.is_some_and(|t| t.reference().path.is_none());
+        let to_stdout = destination.is_some_and(|t| t.reference().path.is_none());
         output::print_result(
             global,
             to_stdout,
@@ -349,7 +349,7 @@ impl Common {
         Compression::new(name, self.level, self.long)
     }
 
-    fn warn(&self, options: &Options, terminal: &Terminal) {
+    fn warn(&self, options: &SplitOptions, terminal: &Terminal) {
         if let Some(log) = self.long.filter(|log| *log > 23) {
             terminal.note(&format!(
                 "--long {log}: clients need {} of memory for each layer that they unpack, and strict \

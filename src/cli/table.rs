@@ -7,7 +7,9 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::base::byte_size::ByteSize;
 use crate::base::text::{count, number};
 use crate::plan::update::{CarriedOver, Verdict};
-use crate::split::report::{ImageReport, LayerReport, PullTimes, Report, Totals, UpdateReport};
+use crate::split::report::{
+    ImageReport, LayerReport, LayerTotals, PullTimes, Report, UpdateReport,
+};
 
 /// Returns a table without lines. The first `left` columns are text, the others numbers.
 pub(super) fn table(header: &[&str], left: usize) -> Table {
@@ -58,7 +60,7 @@ pub(super) fn summary(report: &Report, verbose: bool) -> String {
 
 fn describe(image: &ImageReport, verbose: bool) -> String {
     let mut totals = table(&["", "layers", "stored", "unpacked"], 1);
-    let row = |name: &str, t: &Totals| {
+    let row = |name: &str, t: &LayerTotals| {
         [name.to_owned(), t.layers.to_string(), size(t.blob_bytes), size(t.tar_bytes)]
     };
     totals.add_row(row("before", &image.before));

@@ -275,7 +275,7 @@ fn spans<'a>(old: OldImage<'a>, read: &'a LayerContent) -> Result<Vec<FileSpan>>
         source.read_exact_at(&mut magic, offset)?;
         Ok(&magic == b"\x7fELF")
     };
-    for read::Span { offset, file, path } in read.spans() {
+    for read::TarSpan { offset, file, path } in read.spans() {
         let method = if let Some(place) = old.index.same(file) {
             Method::Copy(place)
         } else if let Some(similar) = old.index.similar(path, file.size) {

@@ -14,7 +14,7 @@ use crate::model::content::ReadAt;
 
 /// A part of the file that is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Load {
+pub(super) struct LoadSegment {
     /// Offset in the file.
     pub(super) offset: u64,
     /// Address in memory.
@@ -25,7 +25,7 @@ pub(super) struct Load {
     pub(super) memory: u64,
 }
 
-impl Load {
+impl LoadSegment {
     /// Makes it from its [`parts`](Self::parts).
     pub(super) fn of([offset, addr, bytes, memory]: [u64; 4]) -> Self {
         Self { offset, addr, bytes, memory }
@@ -112,7 +112,7 @@ impl Field {
 /// The headers of an ELF file; empty for any other file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Elf {
-    pub(super) loads: Vec<Load>,
+    pub(super) loads: Vec<LoadSegment>,
     sections: Vec<Section>,
     /// The range of addresses of code, and of all loaded bytes.
     code: (u64, u64),
@@ -185,7 +185,7 @@ impl Elf {
     }
 
     /// Makes a file of which only the loaded parts are known.
-    pub(super) fn loaded(loads: Vec<Load>) -> Self {
+    pub(super) fn loaded(loads: Vec<LoadSegment>) -> Self {
         Self { loads, ..Self::default() }
     }
 
@@ -194,7 +194,7 @@ impl Elf {
             if u32_at(entry, 0)? != 1 {
                 continue;
             }
-            let load = Load::of([8, 16, 32, 40].map(|at| u64_at(entry, at).unwrap_or(0)));
+            let load = LoadSegment::of([8, 16, 32, 40].map(|at| u64_at(entry, at).unwrap_or(0)));
             let end = load.addr.checked_add(load.memory)?;
             if load.offset.checked_add(load.bytes)? > size
                 || load.bytes > load.memory

@@ -71,7 +71,7 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<HostileBlob>, max: u64) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::range_coder::{Coder as _, Encoder};
+    use crate::base::range_coder::{Coder as _, RangeEncoder};
     use crate::delta::compress;
 
     fn zstd(plain: &[u8], stated: u64) -> HostileBlob {
@@ -135,7 +135,7 @@ mod tests {
         refused(&[7; 8000], &file, vec![], "fewer patches");
         refused(&[7; 8000], &file, vec![patches(vec![])], "fewer patches");
         let begin = |numbers: &[u64]| {
-            let mut writer = Encoder::new();
+            let mut writer = RangeEncoder::new();
             writer.raw_bits(1, 32);
             let mut model = crate::delta::model::PatchModel::new();
             model.place(&mut writer, [numbers[0], numbers[1], numbers[2]]);
@@ -148,7 +148,7 @@ mod tests {
         // A small file is not patched against a large one.
         refused(&[7; 8000], &op(100, 4), vec![begin(&[0, 0, 8000])], "beyond the limits");
         for fill in [0x55, 0xaa, 0xff, 0x80] {
-            let mut writer = Encoder::new();
+            let mut writer = RangeEncoder::new();
             writer.raw_bits(1, 32);
             crate::delta::model::PatchModel::new().place(&mut writer, [0, 0, 8000]);
             let mut bytes = writer.finish();

@@ -3,7 +3,7 @@
 //! Each function codes both ways: a coder that writes is given the values, one that reads ignores its
 //! arguments, and both return the values.
 
-use super::elf::{Elf, Field, KINDS, Kind, Load};
+use super::elf::{Elf, Field, KINDS, Kind, LoadSegment};
 use super::map::AddressMap;
 use super::matches::{MIN_MATCH, Match};
 use super::symbols::{Byte, Nibble, Number, Prob};
@@ -104,7 +104,7 @@ impl PatchModel {
         for i in 0..count as usize {
             let known = old.loads.get(i).copied().unwrap_or_default().parts();
             let load = new.loads.get(i).copied().unwrap_or_default().parts();
-            loads.push(Load::of(std::array::from_fn(|i| {
+            loads.push(LoadSegment::of(std::array::from_fn(|i| {
                 let step = load[i].wrapping_sub(known[i]).cast_signed();
                 known[i].wrapping_add_signed(self.loads.signed(coder, step))
             })));

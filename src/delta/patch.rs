@@ -12,7 +12,7 @@ use super::stream::StreamReader;
 use super::{Delta, Place};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{MAX_PATCH_RATIO, MAX_PATCHED_FILE};
-use crate::base::range_coder::{Coder, Decoder, Encoder};
+use crate::base::range_coder::{Coder, RangeDecoder, RangeEncoder};
 use crate::model::content::{ReadAt, Region, Source};
 
 /// Minimum size of a patched file: smaller ones are not worth the tables.
@@ -78,7 +78,7 @@ pub(super) struct Patches {
 
 /// Makes patches of files, each against a range of the old tars.
 pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Result<Patches> {
-    let mut coder = Encoder::new();
+    let mut coder = RangeEncoder::new();
     let mut model = PatchModel::new();
     let mut literals = Vec::new();
     coder.raw_bits(files.len() as u64, 32);
@@ -221,7 +221,7 @@ pub(super) struct PatchReader<'a> {
     tars: &'a [Source],
     groups: std::slice::Iter<'a, u32>,
     /// The current group, and how many files are left in it.
-    coder: Decoder<Vec<u8>>,
+    coder: RangeDecoder<Vec<u8>>,
     model: PatchModel,
     left: u64,
     file: Option<PatchedFile>,
@@ -246,7 +246,7 @@ struct PatchedFile {
 impl<'a> PatchReader<'a> {
     /// Begins the patches in these blobs.
     pub(super) fn new(delta: &'a Delta, tars: &'a [Source], groups: &'a [u32]) -> Self {
-        let coder = Decoder::new(Vec::new());
+        let coder = RangeDecoder::new(Vec::new());
         let groups = groups.iter();
         Self { delta, tars, groups, coder, model: PatchModel::new(), left: 0, file: None }
     }
@@ -257,7 +257,7 @@ impl<'a> PatchReader<'a> {
         let unused = self.file.take().map(|file| file.pieces.old);
         if self.left == 0 {
             let group = self.groups.next().ok_or_else(bad)?;
-            self.coder = Decoder::new(self.delta.packed(*group)?);
+            self.coder = RangeDecoder::new(self.delta.packed(*group)?);
             self.model = PatchModel::new();
             self.left = self.coder.raw_bits(0, 32);
         }

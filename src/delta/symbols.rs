@@ -137,14 +137,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::range_coder::{Decoder, Encoder};
+    use crate::base::range_coder::{RangeDecoder, RangeEncoder};
 
     proptest! {
         #[test]
         fn written_values_are_read_back(
             list in prop::collection::vec((any::<u64>(), 0u32..64, any::<i64>(), any::<u8>()), 0..300)
         ) {
-            let mut writer = Encoder::new();
+            let mut writer = RangeEncoder::new();
             let mut models = (Number::default(), Number::default(), Byte::default());
             for (n, shift, i, byte) in &list {
                 models.0.code(&mut writer, n >> shift);
@@ -152,7 +152,7 @@ mod tests {
                 models.2.code(&mut writer, *byte);
                 writer.raw_bits(*n, 33);
             }
-            let mut reader = Decoder::new(writer.finish());
+            let mut reader = RangeDecoder::new(writer.finish());
             let mut models = (Number::default(), Number::default(), Byte::default());
             for (n, shift, i, byte) in &list {
                 prop_assert_eq!(models.0.code(&mut reader, 0), n >> shift);
@@ -164,7 +164,7 @@ mod tests {
 
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut reader = Decoder::new(bytes);
+            let mut reader = RangeDecoder::new(bytes);
             let mut number = Number::default();
             for _ in 0..200 {
                 number.code(&mut reader, 0);
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn extreme_numbers_are_read_back() {
         let ends = [0, 1, 2, u64::MAX, 1 << 63, (1 << 63) - 1];
-        let mut writer = Encoder::new();
+        let mut writer = RangeEncoder::new();
         for n in ends {
             Number::default().code(&mut writer, n);
             Number::default().signed(&mut writer, n.cast_signed());
         }
-        let mut reader = Decoder::new(writer.finish());
+        let mut reader = RangeDecoder::new(writer.finish());
         for n in ends {
             assert_eq!(Number::default().code(&mut reader, 0), n);
             assert_eq!(Number::default().signed(&mut reader, 0), n.cast_signed());
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn likely_bits_cost_little() {
-        let mut writer = Encoder::new();
+        let mut writer = RangeEncoder::new();
         let mut prob = Prob::default();
         for i in 0..80_000 {
             writer.bit(&mut prob, i % 1000 == 0);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{LayerFacts, Totals};
+use super::{InspectionTotals, LayerFacts};
 use crate::base::byte_size::ByteSize;
 use crate::plan::MAX_LAYERS;
 use crate::simulate::Client;
@@ -33,7 +33,7 @@ pub struct Warning {
 /// The facts that the rules judge.
 pub(super) struct Facts<'a> {
     pub(super) layers: &'a [LayerFacts],
-    pub(super) totals: &'a Totals,
+    pub(super) totals: &'a InspectionTotals,
     /// Number of history entries that made a layer; `None` without a history.
     pub(super) history: Option<usize>,
     pub(super) manifest_bytes: u64,

@@ -10,7 +10,7 @@ mod waste;
 
 pub use clients::{Severity, Warning};
 pub use limits::{FailOn, Limit};
-pub use waste::{Duplicate, FileLocation, Hidden, Waste};
+pub use waste::{Duplicate, FileLocation, HiddenReport, Waste};
 
 use std::sync::Arc;
 
@@ -30,13 +30,13 @@ use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::oci::{self, Manifest};
 use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
-use crate::secrets::{self, Scanned, Secret};
+use crate::secrets::{self, LikelySecret, Scanned};
 use crate::simulate::Client;
 use crate::transport::image::{Image, Opened};
 
 /// Options of an inspection.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct InspectOptions {
     /// The clients to check for incompatibilities.
     pub clients: Vec<Client>,
     /// Number of layers of the split whose savings are predicted.
@@ -47,7 +47,7 @@ pub struct Options {
     pub max_size: u64,
 }
 
-impl Default for Options {
+impl Default for InspectOptions {
     /// All clients with rules of their own, one thread per core, and the values of [`defaults`].
     fn default() -> Self {
         Self {
@@ -69,7 +69,7 @@ pub struct Inspection {
     /// Digest of its manifest; `None` in an archive without one.
     pub manifest: Option<Digest>,
     /// Sums over all layers.
-    pub totals: Totals,
+    pub totals: InspectionTotals,
     /// The layers, lowest first.
     pub layers: Vec<LayerFacts>,
     /// The final file set.
@@ -77,7 +77,7 @@ pub struct Inspection {
     /// Bytes that could be saved.
     pub waste: Waste,
     /// Likely secrets, those in shown files first.
-    pub secrets: Vec<Secret>,
+    pub secrets: Vec<LikelySecret>,
     /// Counts of the files searched for secrets.
     pub scanned: Scanned,
     /// Its components, largest first.
@@ -92,7 +92,7 @@ pub struct Inspection {
 
 /// Sums over all layers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Totals {
+pub struct InspectionTotals {
     /// Number of layers.
     pub layers: usize,
     /// Bytes as stored.
@@ -170,7 +170,7 @@ pub struct Savings {
 /// If an image is damaged, exceeds a limit, or can't be read.
 pub fn inspect(
     opened: &Opened,
-    options: &Options,
+    options: &InspectOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<Inspection>> {
@@ -185,7 +185,7 @@ pub fn inspect(
 fn inspect_one(
     image: &Image,
     in_index: bool,
-    options: &Options,
+    options: &InspectOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Inspection> {
@@ -200,7 +200,7 @@ fn inspect_one(
     for layer in &mut layers {
         layer.shown_bytes = layer.file_bytes - layer.hidden_bytes;
     }
-    let totals = Totals {
+    let totals = InspectionTotals {
         layers: layers.len(),
         blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
         tar_bytes: layers.iter().map(|l| l.tar_bytes).sum(),

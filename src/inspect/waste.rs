@@ -34,14 +34,14 @@ pub struct Waste {
     /// Bytes in them.
     pub duplicate_bytes: u64,
     /// The hidden files, largest first.
-    pub hidden: Vec<Hidden>,
+    pub hidden: Vec<HiddenReport>,
     /// The duplicate contents, those that waste most bytes first.
     pub duplicates: Vec<Duplicate>,
 }
 
 /// A hidden file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Hidden {
+pub struct HiddenReport {
     /// Its path.
     pub path: String,
     /// Its size in bytes.
@@ -86,9 +86,9 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
             _ => None,
         })
         .collect();
-    let mut hidden: Vec<Hidden> = list
+    let mut hidden: Vec<HiddenReport> = list
         .iter()
-        .map(|h| Hidden {
+        .map(|h| HiddenReport {
             path: path(&h.path),
             bytes: h.file.size,
             layer: h.file.location.source().index() + 1,
@@ -97,7 +97,8 @@ pub(super) fn waste(set: &FileSet, list: &[HiddenFile]) -> Waste {
             recoverable: h.file.size > 0 && !shown.contains(&h.file.hash),
         })
         .collect();
-    let order = |h: &Hidden| (std::cmp::Reverse(h.bytes), h.path.clone(), h.layer, h.hidden_by);
+    let order =
+        |h: &HiddenReport| (std::cmp::Reverse(h.bytes), h.path.clone(), h.layer, h.hidden_by);
     hidden.sort_by_cached_key(order);
     let duplicates = duplicates(set);
     let sum = |only: bool| {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Limits;
 use super::driver::Attributes;
-use super::hidden::{Hidden, HiddenFile};
+use super::hidden::{HiddenCounts, HiddenFile};
 use super::read::{LayerContent, read_layer};
 use super::tree::Tree;
 use crate::base::error::Result;
@@ -44,7 +44,7 @@ pub struct Flattened {
     /// The final file set and its contents.
     pub rootfs: Rootfs,
     /// Counts of the files that lower layers hold and the file set does not.
-    pub hidden: Hidden,
+    pub hidden: HiddenCounts,
     /// Digests and sizes of the layers, lowest first.
     pub layers: Vec<LayerStats>,
     /// Notes for the user on what was left out.

@@ -5,7 +5,7 @@ use crate::model::index::LayerIndex;
 
 /// Counts of the files that flattening hides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Hidden {
+pub struct HiddenCounts {
     /// Regular files in lower layers that are deleted or overwritten further up.
     pub files: u64,
     /// Bytes of these files.

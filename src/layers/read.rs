@@ -48,7 +48,7 @@ impl std::fmt::Debug for LayerContent {
 
 /// The bytes of a file in a layer's tar.
 #[derive(Debug, Clone, Copy)]
-pub struct Span<'a> {
+pub struct TarSpan<'a> {
     /// Offset of the first byte in the tar.
     pub offset: u64,
     /// Size, hash and location of the file.
@@ -70,9 +70,9 @@ impl LayerContent {
     }
 
     /// Returns the files whose bytes are contiguous in the tar, by offset, without empty files.
-    pub fn spans(&self) -> Vec<Span<'_>> {
+    pub fn spans(&self) -> Vec<TarSpan<'_>> {
         let spans = self.files().filter_map(|(path, file)| match file.location {
-            Location::Span { offset, .. } if file.size > 0 => Some(Span { offset, file, path }),
+            Location::Span { offset, .. } if file.size > 0 => Some(TarSpan { offset, file, path }),
             _ => None,
         });
         let mut spans: Vec<_> = spans.collect();

@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::hidden::{Hidden, HiddenFile, How};
+use super::hidden::{HiddenCounts, HiddenFile, How};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_IMPLIED, MAX_PATH, MAX_SYMLINKS};
 use crate::layers::changeset::{Change, ChangeKind, set_by_link};
@@ -33,7 +33,7 @@ const SHRINK_INTERVAL: usize = 1 << 14;
 /// When the layers contradict each other.
 pub fn apply<'a>(
     layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
-) -> Result<(FileSet, Hidden)> {
+) -> Result<(FileSet, HiddenCounts)> {
     let (files, hidden, _) = Tree::default().apply_all(layers)?;
     Ok((files, hidden))
 }
@@ -50,7 +50,7 @@ pub(super) struct Tree {
     /// Names that whiteouts of the current layer removed. Its hard links may still refer to them,
     /// since for clients that go entry by entry they may still exist.
     removed: BTreeMap<Box<[u8]>, InodeId>,
-    hidden: Hidden,
+    hidden: HiddenCounts,
     /// Bytes of the paths of implied directories, and bytes by which symlinks make other paths longer.
     implied_bytes: usize,
     /// Number and bytes of the regular files in all layers.
@@ -76,7 +76,7 @@ impl Tree {
     pub(super) fn apply_all<'a>(
         mut self,
         layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
-    ) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+    ) -> Result<(FileSet, HiddenCounts, Vec<HiddenFile>)> {
         for (at, (name, changes)) in layers.into_iter().enumerate() {
             self.layer = LayerIndex::new(at);
             self.apply(changes).with_context(|| name)?;
@@ -369,7 +369,7 @@ impl Tree {
         Ok(Some(done.into()))
     }
 
-    fn finish(mut self) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+    fn finish(mut self) -> Result<(FileSet, HiddenCounts, Vec<HiddenFile>)> {
         let mut new_id: Vec<Option<InodeId>> = vec![None; self.inodes.len()];
         let mut kept = 0;
         let mut entries = Vec::with_capacity(self.names.len());

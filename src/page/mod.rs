@@ -439,7 +439,7 @@ impl Page<'_> {
 
 /// Returns the layers of a pull, each with its download and its unpacking.
 fn lines(pull: &Pull) -> Vec<Line> {
-    let line = |span: &simulate::Span| Line {
+    let line = |span: &simulate::LayerTimes| Line {
         label: (span.layer + 1).to_string(),
         spans: [("download", span.download), ("unpack", span.unpack)]
             .into_iter()

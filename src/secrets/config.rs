@@ -3,18 +3,18 @@
 
 use serde_json::Value;
 
-use super::Secret;
+use super::LikelySecret;
 use super::names::{pair, suggests_secret};
 use super::patterns::{Hit, Patterns, addresses, is_secret};
 use crate::model::oci::Config;
 
 /// Finds the secrets in a config.
-pub(crate) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<Secret> {
+pub(crate) fn scan_config(config: &Config, patterns: &Patterns) -> Vec<LikelySecret> {
     let mut secrets = Vec::new();
     let mut add = |place: String, text: &str| {
         let hits = find(patterns, text);
         let Some(first) = hits.first() else { return };
-        secrets.push(Secret {
+        secrets.push(LikelySecret {
             rule: first.rule,
             path: place,
             layer: None,

@@ -5,7 +5,7 @@
 //! its content (`patterns`). Files of packages are ignored, since everybody can download them. So are
 //! keys below folders for tests and examples; there only credentials where clients store them count.
 //!
-//! Imports `base`, `model`, `layers` and `plan`. To know: [`Patterns`], the compiled rules; `Item`, a
+//! Imports `base`, `model`, `layers` and `plan`. To know: [`Patterns`], the compiled rules; `ScanItem`, a
 //! content to scan.
 
 mod config;
@@ -34,7 +34,7 @@ use patterns::{Hit, REACH};
 
 /// A likely secret. All places of one rule in one file are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Secret {
+pub struct LikelySecret {
     /// What sort of secret it is: `private-key`, `npm-token`.
     pub rule: &'static str,
     /// Path of the file, or place in the config: `config.Env PASSWORD`, `history 3`.
@@ -76,7 +76,7 @@ const WINDOW: usize = 1 << 20;
 const HEAD: usize = 8000;
 
 /// A file to be looked at.
-pub(crate) struct Item<'a> {
+pub(crate) struct ScanItem<'a> {
     /// Its paths.
     pub(crate) names: Vec<&'a [u8]>,
     /// Its content.
@@ -95,10 +95,10 @@ pub(crate) fn scan(
     hidden: &[HiddenFile],
     patterns: &Patterns,
     progress: &dyn Progress,
-) -> Result<(Vec<Secret>, Scanned)> {
+) -> Result<(Vec<LikelySecret>, Scanned)> {
     let (items, public) = items(&rootfs.files, analysis, hidden);
     progress.begin("scan", items.iter().map(|item| item.file.size).sum());
-    let found: Vec<Result<(Vec<Secret>, Scanned)>> = items
+    let found: Vec<Result<(Vec<LikelySecret>, Scanned)>> = items
         .par_iter()
         .map(|item| {
             let found = item.scan(patterns, &rootfs.contents);
@@ -119,7 +119,7 @@ pub(crate) fn scan(
         scanned.samples += counts.samples;
     }
     // What the image shows first: it is in every container.
-    let key = |s: &Secret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
+    let key = |s: &LikelySecret| (s.hidden_by.is_some(), s.path.clone(), s.layer, s.rule, s.offset);
     secrets.sort_by_cached_key(key);
     Ok((secrets, scanned))
 }
@@ -129,11 +129,11 @@ fn items<'a>(
     set: &'a FileSet,
     analysis: &Analysis,
     hidden: &'a [HiddenFile],
-) -> (Vec<Item<'a>>, u64) {
+) -> (Vec<ScanItem<'a>>, u64) {
     let kind = |inode: InodeId| analysis.owner_of(inode).kind;
     let mut public = 0;
     let mut items = Vec::new();
-    let mut add = |item: Item<'a>, owner| {
+    let mut add = |item: ScanItem<'a>, owner| {
         if item.names.iter().all(|name| is_public(name, owner)) {
             public += 1;
         } else {
@@ -147,7 +147,7 @@ fn items<'a>(
             && file.size > 0
         {
             let names = names.iter().map(|i| &*entries[*i as usize].path).collect();
-            let item = Item { names, file, hidden_by: None, deleted: false };
+            let item = ScanItem { names, file, hidden_by: None, deleted: false };
             add(item, Some(kind(id)));
         }
     }
@@ -156,7 +156,7 @@ fn items<'a>(
         let owner = set.position(&h.path).map(|i| kind(entries[i].inode));
         let deleted = h.how != How::Overwritten;
         let by = Some(h.by.number());
-        add(Item { names: vec![&h.path], file: &h.file, hidden_by: by, deleted }, owner);
+        add(ScanItem { names: vec![&h.path], file: &h.file, hidden_by: by, deleted }, owner);
     }
     (items, public)
 }
@@ -221,18 +221,22 @@ pub(crate) fn is_public(path: &[u8], owner: Option<ComponentKind>) -> bool {
         || folders(path).any(|dir| PUBLIC_PARTS.contains(&dir))
 }
 
-impl Item<'_> {
+impl ScanItem<'_> {
     /// Looks through the file.
     pub(crate) fn scan(
         &self,
         patterns: &Patterns,
         contents: &Contents,
-    ) -> Result<(Vec<Secret>, Scanned)> {
+    ) -> Result<(Vec<LikelySecret>, Scanned)> {
         self.find(patterns, contents)
             .with_context(|| format!("looking for secrets in {}", display(self.names[0])))
     }
 
-    fn find(&self, patterns: &Patterns, contents: &Contents) -> Result<(Vec<Secret>, Scanned)> {
+    fn find(
+        &self,
+        patterns: &Patterns,
+        contents: &Contents,
+    ) -> Result<(Vec<LikelySecret>, Scanned)> {
         let mut hits: Vec<(Hit, u64)> = Vec::new();
         let mut unread = None;
         if self.file.size <= MAX_LOGIN_FILE {
@@ -269,14 +273,14 @@ impl Item<'_> {
             }
         }
         kept.sort_by_key(|(hit, _)| hit.rule);
-        let mut secrets: Vec<Secret> = Vec::new();
+        let mut secrets: Vec<LikelySecret> = Vec::new();
         for (hit, at) in kept {
             if let Some(last) = secrets.last_mut().filter(|s| s.rule == hit.rule) {
                 last.places += 1;
                 continue;
             }
             let line = text.then(|| self.line(contents, at.start)).transpose()?;
-            secrets.push(Secret {
+            secrets.push(LikelySecret {
                 rule: hit.rule,
                 path: display(self.names[0]),
                 layer: Some(self.file.location.source().index() + 1),
@@ -357,13 +361,17 @@ mod tests {
         format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
     }
 
-    fn scan_one(path: &str, bytes: Vec<u8>) -> (Vec<Secret>, Scanned) {
+    fn scan_one(path: &str, bytes: Vec<u8>) -> (Vec<LikelySecret>, Scanned) {
         let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let hash = *blake3::hash(&bytes).as_bytes();
         let file = FileData { size: bytes.len() as u64, hash, location };
         let contents = Contents::new(vec![Arc::new(bytes)]);
-        let item =
-            Item { names: vec![path.as_bytes()], file: &file, hidden_by: Some(2), deleted: true };
+        let item = ScanItem {
+            names: vec![path.as_bytes()],
+            file: &file,
+            hidden_by: Some(2),
+            deleted: true,
+        };
         item.scan(&Patterns::new().unwrap(), &contents).unwrap()
     }
 

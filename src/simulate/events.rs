@@ -4,7 +4,7 @@
 //! evenly, up to the number that each can use. Both are fluid: the state is how much is left of each,
 //! and time advances to the next end.
 
-use super::{ClientModel, CompressionKind, Interval, Layer, Link, Machine, Need, Span};
+use super::{ClientModel, CompressionKind, Interval, Layer, LayerTimes, Link, Machine, Need};
 
 /// The work of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -85,11 +85,16 @@ struct Left {
 }
 
 /// Simulates a pull from the first request for a layer on, and returns a span for each job.
-pub(super) fn run(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Machine) -> Vec<Span> {
+pub(super) fn run(
+    jobs: &[Job],
+    client: &ClientModel,
+    link: &Link,
+    machine: &Machine,
+) -> Vec<LayerTimes> {
     let mut state = State {
         jobs,
         client,
-        spans: (0..jobs.len()).map(|layer| Span { layer, ..Span::default() }).collect(),
+        spans: (0..jobs.len()).map(|layer| LayerTimes { layer, ..LayerTimes::default() }).collect(),
         left: jobs
             .iter()
             .map(|j| Left { unasked: j.requests, unanswered: j.requests, bytes: j.bytes })
@@ -113,7 +118,7 @@ pub(super) fn run(jobs: &[Job], client: &ClientModel, link: &Link, machine: &Mac
 struct State<'a> {
     jobs: &'a [Job],
     client: &'a ClientModel,
-    spans: Vec<Span>,
+    spans: Vec<LayerTimes>,
     left: Vec<Left>,
     flows: Vec<Flow>,
     unpacks: Vec<Unpack>,

@@ -102,7 +102,7 @@ pub struct Interval {
 
 /// Times of a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Span {
+pub struct LayerTimes {
     /// Position of the layer in the image, from 0.
     pub layer: usize,
     /// From its first request to its last byte verified; `None` if the client has the layer.
@@ -123,7 +123,7 @@ pub struct Pull {
     /// Requests to the registry.
     pub requests: u64,
     /// Lowest first, those that the client has too.
-    pub spans: Vec<Span>,
+    pub spans: Vec<LayerTimes>,
 }
 
 /// Simulates a pull by a client without any layers.

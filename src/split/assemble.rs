@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::options::{HISTORY, Options, PLAN, SOURCE, VERSION};
+use super::options::{HISTORY, PLAN, SOURCE, SplitOptions, VERSION};
 use super::previous::Decision;
 use super::report::LayerReport;
 use super::stale::{Stale, note};
@@ -25,7 +25,7 @@ pub(super) struct Parts<'a> {
     /// The report of each of these layers, lowest first.
     pub(super) layers: &'a [LayerReport],
     /// The options of the split.
-    pub(super) options: &'a Options,
+    pub(super) options: &'a SplitOptions,
 }
 
 impl Parts<'_> {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Uses the modules below it: `plan` decides, `layers` reads and encodes, `transport` provides the
-//! images. Start with [`split`], [`Options`] and [`report::ImageReport`], the result of one image.
+//! images. Start with [`split`], [`SplitOptions`] and [`report::ImageReport`], the result of one image.
 
 mod assemble;
 mod options;
@@ -14,7 +14,7 @@ pub mod report;
 mod secrets;
 mod stale;
 
-pub use options::{Options, PLAN, SOURCE, VERSION, noted_compression};
+pub use options::{PLAN, SOURCE, SplitOptions, VERSION, noted_compression};
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ use stale::Stale;
 pub fn split(
     opened: &Opened,
     previous: Option<&Opened>,
-    options: &Options,
+    options: &SplitOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
@@ -97,7 +97,7 @@ fn index(opened: &Opened, reports: &[ImageReport]) -> (Option<Index<Value>>, Vec
 
 /// The parts of a split that all platforms share.
 struct Job<'a> {
-    options: &'a Options,
+    options: &'a SplitOptions,
     budget: &'a Arc<Budget>,
     pool: rayon::ThreadPool,
     progress: &'a dyn Progress,

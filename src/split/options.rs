@@ -35,7 +35,7 @@ pub fn noted_compression(annotations: &Annotations) -> Option<Compression> {
 
 /// Options of [`split`](super::split).
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SplitOptions {
     /// Number or size of the layers.
     pub target: Target,
     /// Client, link and machine whose pulls are simulated.
@@ -62,7 +62,7 @@ pub struct Options {
     pub max_size: u64,
 }
 
-impl Default for Options {
+impl Default for SplitOptions {
     /// zstd layers, times preserved, one thread per core, and the values of [`defaults`].
     fn default() -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl SplitOptions {
     /// Returns the number of threads for encoding. Their buffers must leave the rest of the memory to
     /// the spools.
     pub(super) fn encoding_threads(&self, memory: u64) -> usize {

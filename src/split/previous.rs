@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::options::{Options, PLAN};
+use super::options::{PLAN, SplitOptions};
 use super::report::{self, LayerReport, LostSecret, UpdateReport};
 use super::secrets::{self, Purge};
 use crate::base::error::Result;
@@ -74,7 +74,7 @@ impl<'a> Previous<'a> {
     /// Reads the previous image.
     pub(super) fn read(
         image: &'a Image,
-        options: &Options,
+        options: &SplitOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
@@ -107,7 +107,7 @@ impl<'a> Previous<'a> {
     pub(super) fn carry_over(
         &self,
         new: &mut Rootfs,
-        options: &Options,
+        options: &SplitOptions,
         budget: &Arc<Budget>,
     ) -> Result<(CarriedOver, Held)> {
         if options.update.exact {
@@ -122,7 +122,7 @@ impl<'a> Previous<'a> {
         (new, inventory): (&Rootfs, &Inventory),
         carried_over: CarriedOver,
         purge: &mut Purge<'_>,
-        options: &Options,
+        options: &SplitOptions,
         progress: &dyn Progress,
     ) -> Result<Decision> {
         let Self { layers, rootfs: old, .. } = &self;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::layers::encode::EncodedLayer;
 use crate::layers::flatten::LayerStats;
-use crate::layers::hidden::Hidden;
+use crate::layers::hidden::HiddenCounts;
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::plan::analyze::{Analysis, ComponentKind};
@@ -19,7 +19,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Number and bytes of an image's layers.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Totals {
+pub struct LayerTotals {
     /// Number of layers.
     pub layers: usize,
     /// Bytes of the layers as stored; `None` if nothing was encoded.
@@ -184,15 +184,15 @@ pub struct ImageReport {
     /// Digest of the input's config, also called its image ID.
     pub source: Digest,
     /// The input's layers.
-    pub before: Totals,
+    pub before: LayerTotals,
     /// The input's layers for the simulation of a pull, lowest first.
     pub input: Vec<simulate::Layer>,
     /// The output's layers.
-    pub after: Totals,
+    pub after: LayerTotals,
     /// Number of paths in the final file set.
     pub files: Counts,
     /// Files that lower layers hold and the final file set does not.
-    pub hidden: Hidden,
+    pub hidden: HiddenCounts,
     /// Number of logs and caches left out with `--drop-noise`.
     pub dropped_noise: u64,
     /// Timestamps that stay because other files record them.
@@ -282,8 +282,8 @@ impl LayerReport {
 }
 
 /// Returns the totals of the input's layers.
-pub fn totals_before(layers: &[LayerStats]) -> Totals {
-    Totals {
+pub fn totals_before(layers: &[LayerStats]) -> LayerTotals {
+    LayerTotals {
         layers: layers.len(),
         blob_bytes: Some(layers.iter().map(|l| l.blob_bytes).sum()),
         tar_bytes: Some(layers.iter().map(|l| l.tar_bytes).sum()),
@@ -291,8 +291,8 @@ pub fn totals_before(layers: &[LayerStats]) -> Totals {
 }
 
 /// Returns the totals of the output's layers.
-pub fn totals(layers: &[LayerReport]) -> Totals {
-    Totals {
+pub fn totals(layers: &[LayerReport]) -> LayerTotals {
+    LayerTotals {
         layers: layers.len(),
         blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
         tar_bytes: layers.iter().map(|l| l.tar_bytes).sum(),

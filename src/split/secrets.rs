@@ -13,7 +13,7 @@ use crate::model::path_pattern::PathPattern;
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent, purge_match};
-use crate::secrets::{Item, Patterns, is_public};
+use crate::secrets::{Patterns, ScanItem, is_public};
 use crate::split::report::LostSecret;
 
 /// What the patterns of `--purge` matched, over the images of all platforms.
@@ -132,11 +132,11 @@ pub(super) fn lost(
 }
 
 /// Files to scan, each content once, with all its names.
-type ByContent<'a> = BTreeMap<&'a [u8; 32], Item<'a>>;
+type ByContent<'a> = BTreeMap<&'a [u8; 32], ScanItem<'a>>;
 
 fn add<'a>(all: &mut ByContent<'a>, file: &'a FileData, path: &'a [u8], deleted: bool) {
     if file.size > 0 {
-        let new = || Item { names: Vec::new(), file, hidden_by: None, deleted: false };
+        let new = || ScanItem { names: Vec::new(), file, hidden_by: None, deleted: false };
         let item = all.entry(&file.hash).or_insert_with(new);
         item.names.push(path);
         item.deleted |= deleted;
@@ -153,7 +153,7 @@ fn rules<'a>(
     if all.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let one = |(hash, item): (&'a [u8; 32], Item<'a>)| {
+    let one = |(hash, item): (&'a [u8; 32], ScanItem<'a>)| {
         let found = item.scan(patterns, contents);
         progress.advance(item.file.size);
         let rules: BTreeSet<_> = found?.0.iter().map(|secret| secret.rule).collect();

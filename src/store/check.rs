@@ -171,7 +171,7 @@ impl Store {
         let records = self.state().records;
         let (_, bad) = files::replay(&self.dir, records, &mut |_, _, _| ())?;
         if bad > 0 {
-            let name = files::Folder::Records.name(records.file);
+            let name = files::StoreFolder::Records.name(records.file);
             if let Some(now) = self.db.reopened()?
                 && let Some(state) = now.json::<State>("state", b"")?
                 && state.records.file != records.file

@@ -54,7 +54,7 @@ pub(super) fn encode_start(head: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 /// An entry that was read, without its body.
-pub(super) struct Entry {
+pub(super) struct StoreEntry {
     /// Where the entry begins in the file.
     pub(super) offset: u64,
     pub(super) head: Vec<u8>,
@@ -63,7 +63,7 @@ pub(super) struct Entry {
     sum: Sum,
 }
 
-impl Entry {
+impl StoreEntry {
     /// Reads the entry at `offset`, without its body. Damage is a [malformed] error; a failed read is
     /// another error.
     ///
@@ -139,13 +139,13 @@ const SEARCH_PIECE: u64 = 1 << 20;
 
 /// Shows `each` all entries of a file up to `end`, in order. Skips damaged entries and returns their
 /// number.
-pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, Entry)) -> Result<u64> {
+pub(super) fn scan(path: &Path, end: u64, each: &mut dyn FnMut(&File, StoreEntry)) -> Result<u64> {
     let file = File::open(path)?;
     let end = end.min(file.metadata()?.len());
     let mut search = Search { file: &file, end, start: 0, piece: Vec::new() };
     let (mut at, mut damaged, mut spare) = (0, 0, end.saturating_mul(SPARE_FACTOR));
     while at < end {
-        match Entry::read_within(&file, at, &mut spare) {
+        match StoreEntry::read_within(&file, at, &mut spare) {
             Ok(entry) => {
                 at = entry.end();
                 each(&file, entry);

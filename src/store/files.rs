@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{self, Entry};
+use super::entry::{self, StoreEntry};
 use super::record::{PackHeader, PackLocation};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_RECORD;
@@ -67,12 +67,12 @@ impl State {
 
 /// A folder of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Folder {
+pub(super) enum StoreFolder {
     Packs,
     Records,
 }
 
-impl Folder {
+impl StoreFolder {
     /// Returns the name of a file as messages show it.
     pub(super) fn name(self, number: u64) -> String {
         let folder = match self {
@@ -125,10 +125,10 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    fn of(&mut self, folder: Folder, dir: &Path, end: FileEnd) -> Result<&mut File> {
+    fn of(&mut self, folder: StoreFolder, dir: &Path, end: FileEnd) -> Result<&mut File> {
         let tail = match folder {
-            Folder::Packs => &mut self.packs,
-            Folder::Records => &mut self.records,
+            StoreFolder::Packs => &mut self.packs,
+            StoreFolder::Records => &mut self.records,
         };
         if tail.as_ref().is_none_or(|tail| tail.number != end.file) {
             let path = folder.path(dir, end.file);
@@ -148,7 +148,7 @@ impl OpenFiles {
     /// Appends an entry, and advances the end.
     fn append(
         &mut self,
-        folder: Folder,
+        folder: StoreFolder,
         dir: &Path,
         end: &mut FileEnd,
         (head, body): (&[u8], &[u8]),
@@ -179,7 +179,7 @@ impl OpenFiles {
             state.packs = FileEnd { file: state.packs.file + 1, end: 0 };
         }
         let place = PackLocation { file: state.packs.file, offset: state.packs.end };
-        self.append(Folder::Packs, dir, &mut state.packs, (&header.to_head(first), frame))?;
+        self.append(StoreFolder::Packs, dir, &mut state.packs, (&header.to_head(first), frame))?;
         Ok(place)
     }
 
@@ -194,7 +194,7 @@ impl OpenFiles {
         varint::put(&mut head, state.next);
         varint::put(&mut head, changes.len() as u64);
         let body = zstd_prefix::compress(changes, b"", LEVEL, WINDOW, None)?;
-        self.append(Folder::Records, dir, &mut state.records, (&head, &body))?;
+        self.append(StoreFolder::Records, dir, &mut state.records, (&head, &body))?;
         let tail = self.records.as_ref();
         tail.map_or(Ok(()), |tail| Ok(tail.file.sync_data()?))
     }
@@ -202,11 +202,12 @@ impl OpenFiles {
 
 /// Removes unfinished writes: everything after the ends, and files that the index does not know.
 pub(super) fn remove_unfinished(dir: &Path, state: &State) -> Result<()> {
-    for (folder, end) in [(Folder::Packs, state.packs), (Folder::Records, state.records)] {
+    for (folder, end) in [(StoreFolder::Packs, state.packs), (StoreFolder::Records, state.records)]
+    {
         for (number, bytes) in folder.list(dir)? {
             let path = folder.path(dir, number);
             let place = || format!("removing unfinished writes from {}", path.display());
-            let older = folder == Folder::Records && number < end.file;
+            let older = folder == StoreFolder::Records && number < end.file;
             if number > end.file || older {
                 fs::remove_file(&path).with_context(place)?;
             } else if number == end.file && bytes > end.end {
@@ -223,13 +224,13 @@ pub(super) struct RecordWriter<'a> {
     dir: &'a Path,
     state: &'a mut State,
     tails: OpenFiles,
-    changes: Changes,
+    changes: StoreChanges,
 }
 
 impl<'a> RecordWriter<'a> {
     /// Creates a writer that starts at the end of the records in `state`, and advances it.
     pub(super) fn new(dir: &'a Path, state: &'a mut State) -> Self {
-        Self { dir, state, tails: OpenFiles::default(), changes: Changes::default() }
+        Self { dir, state, tails: OpenFiles::default(), changes: StoreChanges::default() }
     }
 
     pub(super) fn put(&mut self, table: &str, key: &[u8], value: &[u8]) -> Result<()> {
@@ -253,9 +254,9 @@ pub(super) type EachChange<'a> = dyn FnMut(&'static str, &[u8], Option<&[u8]>) +
 
 /// Encoded changes.
 #[derive(Default)]
-pub(super) struct Changes(pub(super) Vec<u8>);
+pub(super) struct StoreChanges(pub(super) Vec<u8>);
 
-impl Changes {
+impl StoreChanges {
     /// Adds a change if its table is recorded.
     pub(super) fn add(&mut self, table: &str, key: &[u8], value: Option<&[u8]>) {
         let Some(at) = RECORDED.iter().position(|name| *name == table) else { return };
@@ -293,12 +294,12 @@ pub(super) fn recorded() -> impl Iterator<Item = &'static str> {
 /// Reads records up to an end and shows `each` every change. Returns the next chunk number at that
 /// time, and the number of damaged records.
 pub(super) fn replay(dir: &Path, end: FileEnd, each: &mut EachChange<'_>) -> Result<(u64, u64)> {
-    let path = Folder::Records.path(dir, end.file);
+    let path = StoreFolder::Records.path(dir, end.file);
     if end.end == 0 {
         return Ok((0, 0));
     }
     let (mut next, mut bad, mut failed) = (0, 0, None);
-    let mut one = |file: &File, entry: &Entry| -> Result<Option<()>> {
+    let mut one = |file: &File, entry: &StoreEntry| -> Result<Option<()>> {
         let body = entry.read_body(file)?;
         let mut head = &entry.head[..];
         let (Some(limit), Some(size)) = (varint::take(&mut head), varint::take(&mut head)) else {
@@ -309,7 +310,7 @@ pub(super) fn replay(dir: &Path, end: FileEnd, each: &mut EachChange<'_>) -> Res
             return Ok(None);
         }
         let changes = zstd_prefix::decompress(&body, b"", size, WINDOW)?;
-        Ok(Changes::each(&changes, each))
+        Ok(StoreChanges::each(&changes, each))
     };
     let mut last = 0;
     let damaged = entry::scan(&path, end.end, &mut |file, entry| {

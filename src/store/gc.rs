@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::entry::{self, Entry};
-use super::files::{self, FileEnd, Folder, RecordWriter};
+use super::entry::{self, StoreEntry};
+use super::files::{self, FileEnd, RecordWriter, StoreFolder};
 use super::marks::ChunkSet;
 use super::pack::Packing;
 use super::record::{ChunkRuns, PackHeader, key, number_of};
@@ -120,7 +120,7 @@ impl Store {
         for (first, header) in self.headers()? {
             left.entry(header.location.file).or_default().push((first, header));
         }
-        let mut files = Folder::Packs.list(&self.dir)?;
+        let mut files = StoreFolder::Packs.list(&self.dir)?;
         files.retain(|(number, bytes)| {
             let packs = left.get(number).map_or(&[][..], Vec::as_slice);
             let used: u64 = packs.iter().map(|(first, header)| entry_size(*first, header)).sum();
@@ -132,7 +132,7 @@ impl Store {
             self.set_state(state);
         }
         for (number, _) in files {
-            let path = Folder::Packs.path(&self.dir, number);
+            let path = StoreFolder::Packs.path(&self.dir, number);
             self.move_packs(&path, left.remove(&number).unwrap_or_default())
                 .with_context(|| format!("moving packs out of {}", path.display()))?;
             fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
@@ -150,7 +150,7 @@ impl Store {
             while bytes < MOVE_BATCH
                 && let Some((first, header)) = packs.next()
             {
-                let entry = Entry::read(&file, header.location.offset);
+                let entry = StoreEntry::read(&file, header.location.offset);
                 let frame = entry.and_then(|entry| entry.read_body(&file));
                 let frame = frame.map_err(|e| match e.kind() {
                     ErrorKind::Malformed => self.db.damaged(&e.to_string()),
@@ -185,7 +185,7 @@ impl Store {
         records.finish()?;
         self.set_state(state);
         self.batch().write(true)?;
-        let path = Folder::Records.path(&self.dir, old.file);
+        let path = StoreFolder::Records.path(&self.dir, old.file);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(e).with_context(|| format!("removing {}", path.display()))

@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::entry::Entry;
-use super::files::Folder;
+use super::entry::StoreEntry;
+use super::files::StoreFolder;
 use super::record::{ChunkRuns, PackHeader, key, number_of};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, ErrorKind, Result};
@@ -171,10 +171,10 @@ impl PackReader {
 
     /// Reads the frame of a pack, and verifies its checksum.
     fn frame(&self, db: &Db, first: u64, header: &PackHeader) -> Result<Vec<u8>> {
-        let name = Folder::Packs.name(header.location.file);
+        let name = StoreFolder::Packs.name(header.location.file);
         let read = || -> Result<Vec<u8>> {
             let file = File::open(self.dir.join(&name))?;
-            let entry = Entry::read(&file, header.location.offset)?;
+            let entry = StoreEntry::read(&file, header.location.offset)?;
             let head = PackHeader::parse_head(&entry.head, header.location);
             if head.is_none_or(|(at, found)| at != first || found != *header) {
                 return Err(Error::malformed("it holds another pack"));

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::entry;
-use super::files::{self, FileEnd, Folder, RecordWriter, State};
+use super::files::{self, FileEnd, RecordWriter, State, StoreFolder};
 use super::record::{ImageRecord, PackHeader, PackLocation, key};
 use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
@@ -16,7 +16,7 @@ const BATCH: usize = 10_000;
 
 /// Rebuilds the index of the store in `dir`. Returns what was found, for the user.
 pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
-    if Folder::Packs.list(dir)?.is_empty() && Folder::Records.list(dir)?.is_empty() {
+    if StoreFolder::Packs.list(dir)?.is_empty() && StoreFolder::Records.list(dir)?.is_empty() {
         return Err(Error::malformed(format!(
             "{} has neither packs nor records to rebuild the index from",
             dir.display()
@@ -31,15 +31,15 @@ pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
         if damaged > 0 {
             let _ = write!(said, "; {damaged} records are damaged, and their contents are lost");
         }
-        let last = |folder: Folder| -> Result<u64> {
+        let last = |folder: StoreFolder| -> Result<u64> {
             Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))
         };
         let ends = packs.iter().map(|(first, header)| first + header.chunks.len() as u64);
         let new = |file: u64| FileEnd { file: file + 1, end: 0 };
         let mut state = State {
             next: ends.max().unwrap_or(0).max(next),
-            packs: new(last(Folder::Packs)?),
-            records: new(last(Folder::Records)?),
+            packs: new(last(StoreFolder::Packs)?),
+            records: new(last(StoreFolder::Records)?),
         };
         fill(dir, db, &packs, &records, &mut state)
     })?;
@@ -90,8 +90,8 @@ fn fill(
 /// references are missing was removed before, and is left out.
 fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
     let mut found = BTreeMap::new();
-    for (file, _) in Folder::Packs.list(dir)? {
-        let path = Folder::Packs.path(dir, file);
+    for (file, _) in StoreFolder::Packs.list(dir)? {
+        let path = StoreFolder::Packs.path(dir, file);
         // Damaged entries were reported already, or will be when a chunk of theirs is missing.
         entry::scan(&path, u64::MAX, &mut |_, entry| {
             let place = PackLocation { file, offset: entry.offset };
@@ -123,7 +123,7 @@ fn packs(dir: &Path) -> Result<Vec<(u64, PackHeader)>> {
 /// one has.
 fn records(dir: &Path) -> Result<(Records, u64, u64)> {
     let (mut records, mut next, mut damaged) = (Records::new(), 0, 0);
-    for (file, end) in Folder::Records.list(dir)? {
+    for (file, end) in StoreFolder::Records.list(dir)? {
         let (limit, bad) = files::replay(dir, FileEnd { file, end }, &mut |table, key, value| {
             let key = (table, key.into());
             match value {

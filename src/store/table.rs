@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::files::{self, Changes, MAX_CHUNK_NUMBER, OpenFiles, State};
+use super::files::{self, MAX_CHUNK_NUMBER, OpenFiles, State, StoreChanges};
 use super::pack::{self, PackReader};
 use super::record::{BlobRecord, ChunkRuns, LayerRecord, PackHeader, PackLocation};
 use super::record::{ImageRecord, key, number_of};
@@ -66,7 +66,7 @@ impl Store {
         let mut state = store.state();
         files::remove_unfinished(dir, &state)?;
         // If the end of a file is lost, new packs go after its current end.
-        let files = files::Folder::Packs.list(dir)?;
+        let files = files::StoreFolder::Packs.list(dir)?;
         let last = files.iter().find(|(number, _)| *number == state.packs.file);
         state.packs.end = state.packs.end.min(last.map_or(0, |(_, bytes)| *bytes));
         store.set_state(state);
@@ -127,7 +127,7 @@ impl Store {
 
     /// Starts a batch of changes.
     pub(super) fn batch(&self) -> StoreBatch<'_> {
-        StoreBatch { store: self, batch: self.db.batch(), changes: Changes::default() }
+        StoreBatch { store: self, batch: self.db.batch(), changes: StoreChanges::default() }
     }
 
     /// Returns a blob, which must exist.
@@ -198,7 +198,7 @@ impl Store {
 pub(super) struct StoreBatch<'a> {
     store: &'a Store,
     batch: Batch<'a>,
-    changes: Changes,
+    changes: StoreChanges,
 }
 
 impl StoreBatch<'_> {

@@ -18,7 +18,7 @@ use crate::model::oci::{self, Annotations, Config, Index};
 /// One image in `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all(serialize = "PascalCase"))]
-pub(crate) struct Item {
+pub(crate) struct ManifestItem {
     /// Path of the config.
     pub(crate) config: String,
     /// Names, each `repository:tag`.
@@ -30,7 +30,7 @@ pub(crate) struct Item {
 
 /// Parses `manifest.json`. Docker is written in Go, whose JSON parser ignores the case of keys, and
 /// some tools write `config`.
-fn read_items(bytes: &[u8]) -> Result<Vec<Item>> {
+fn read_items(bytes: &[u8]) -> Result<Vec<ManifestItem>> {
     type Object = serde_json::Map<String, Value>;
     let items: Option<Vec<Object>> = oci::parse(bytes, "manifest.json")?;
     let lower = |item: Object| item.into_iter().map(|(k, v)| (k.to_lowercase(), v)).collect();
@@ -54,7 +54,7 @@ pub(crate) fn open(
     })?;
     let items = read_items(&bytes)?;
     let mut notes = Vec::new();
-    let mut read = |item: &Item| {
+    let mut read = |item: &ManifestItem| {
         read_image(archive, item, max_size, windows, &mut notes)
             .with_context(|| format!("image {}", item.config))
     };
@@ -75,7 +75,7 @@ pub(crate) fn open(
 fn opened(
     images: Vec<Image>,
     index: Option<Index<Value>>,
-    named: &Item,
+    named: &ManifestItem,
     notes: Vec<String>,
 ) -> Opened {
     let all = named.names().map(str::to_owned).collect();
@@ -84,7 +84,7 @@ fn opened(
 
 /// Returns the entry with the names if these may be one image for several platforms: only one has
 /// names, since a second one would take them over.
-fn of_platforms(items: &[Item]) -> Option<&Item> {
+fn of_platforms(items: &[ManifestItem]) -> Option<&ManifestItem> {
     let mut named = items.iter().filter(|item| item.names().next().is_some());
     let first = named.next().or(items.first())?;
     (items.len() > 1 && named.next().is_none()).then_some(first)
@@ -94,13 +94,14 @@ fn of_platforms(items: &[Item]) -> Option<&Item> {
 pub(crate) fn names(files: &dyn Files, configs: &[Digest]) -> Result<Vec<String>> {
     let read = if_valid(document(files, "manifest.json"))?.flatten();
     let items = read.and_then(|bytes| read_items(&bytes).ok());
-    let ours =
-        |item: &Item| digest_in(&item.config).is_some_and(|digest| configs.contains(&digest));
-    let names = |item: Item| item.names().map(str::to_owned).collect::<Vec<_>>();
+    let ours = |item: &ManifestItem| {
+        digest_in(&item.config).is_some_and(|digest| configs.contains(&digest))
+    };
+    let names = |item: ManifestItem| item.names().map(str::to_owned).collect::<Vec<_>>();
     Ok(items.into_iter().flatten().filter(ours).flat_map(names).collect())
 }
 
-impl Item {
+impl ManifestItem {
     /// Returns the valid names.
     fn names(&self) -> impl Iterator<Item = &str> {
         let all = self.repo_tags.iter().flatten().map(String::as_str);
@@ -121,11 +122,11 @@ pub(crate) fn each(files: &dyn Files) -> Result<Vec<Option<String>>> {
 }
 
 /// Returns the image that `tag` names: by position, by full name, else by tag alone.
-fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
-    let list = |items: &mut dyn Iterator<Item = &Item>| {
-        items.flat_map(Item::names).collect::<Vec<_>>().join(", ")
+fn choose<'a>(items: &'a [ManifestItem], tag: Option<&str>) -> Result<&'a ManifestItem> {
+    let list = |items: &mut dyn Iterator<Item = &ManifestItem>| {
+        items.flat_map(ManifestItem::names).collect::<Vec<_>>().join(", ")
     };
-    let (all, by_tag): (Vec<&Item>, _) = match (items, tag) {
+    let (all, by_tag): (Vec<&ManifestItem>, _) = match (items, tag) {
         ([], _) => return Err(Error::not_found("manifest.json lists no image")),
         ([one], None) => return Ok(one),
         (_, None) => {
@@ -162,7 +163,7 @@ fn choose<'a>(items: &'a [Item], tag: Option<&str>) -> Result<&'a Item> {
 
 fn read_image(
     archive: &dyn Files,
-    item: &Item,
+    item: &ManifestItem,
     max_size: u64,
     windows: &Arc<WindowBudget>,
     notes: &mut Vec<String>,

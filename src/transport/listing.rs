@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::bundle::{Bundle, ManifestEntry};
-use super::docker_archive::Item;
+use super::docker_archive::ManifestItem;
 use super::files::{Folder, blob_path, document};
 use super::{is_image_name, name};
 use crate::base::error::{Error, Result};
@@ -81,7 +81,7 @@ pub(super) fn docker(bundle: &Bundle, names: &[String]) -> Result<Vec<u8>> {
     let items: Vec<_> = ordered(bundle)
         .into_iter()
         .enumerate()
-        .map(|(i, image)| Item {
+        .map(|(i, image)| ManifestItem {
             config: blob_path(&image.config),
             repo_tags: (i == 0 && !tags.is_empty()).then(|| tags.clone()),
             layers: Some(image.layers.iter().map(blob_path).collect()),

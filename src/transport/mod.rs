@@ -3,7 +3,7 @@
 //!
 //! Imports `base`, `model` and `format`. Types to know: [`Reference`], the name of an image on the
 //! command line; [`Opened`](image::Opened), what [`open`](open::open) reads, whose layers are still
-//! unread; and [`Bundle`](bundle::Bundle), the blobs that a [`Target`](write::Target) writes.
+//! unread; and [`Bundle`](bundle::Bundle), the blobs that a [`Destination`](write::Destination) writes.
 
 mod archive;
 pub mod bundle;

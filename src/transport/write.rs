@@ -34,13 +34,13 @@ pub enum Form {
 
 /// A destination, checked before any work begins.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     reference: Reference,
     form: Form,
     guard: Guard,
 }
 
-impl Target {
+impl Destination {
     /// Checks that `reference` can be written to.
     ///
     /// # Errors

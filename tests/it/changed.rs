@@ -12,7 +12,7 @@ use relayer::format::codec::Compression;
 use relayer::layers::flatten::{self, Keep};
 use relayer::layers::read::LayerContent;
 use relayer::model::content::{Budget, ReadAt, Source};
-use relayer::split::{self, Options};
+use relayer::split::{self, SplitOptions};
 #[cfg(feature = "store")]
 use relayer::transport::Reference;
 use relayer::transport::bundle::Bundle;
@@ -84,8 +84,11 @@ fn bytes(bundle: &Bundle) -> Result<Vec<u8>> {
 }
 
 fn split(image: Source, previous: Option<Source>, compression: &str) -> Result<Vec<u8>> {
-    let options =
-        Options { compression: Compression::parse(compression)?, threads: 1, ..Options::default() };
+    let options = SplitOptions {
+        compression: Compression::parse(compression)?,
+        threads: 1,
+        ..SplitOptions::default()
+    };
     let previous = previous.map(opened).transpose()?;
     let (bundle, _) =
         split::split(&opened(image)?, previous.as_ref(), &options, &budget(), &Silent)?;

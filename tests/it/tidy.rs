@@ -221,6 +221,26 @@ fn functions_are_short() {
     }
 }
 
+/// A type that the whole crate can see shares its name with no other that leaves its file.
+#[test]
+fn types_have_names_of_their_own() {
+    let mut places: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    for (path, text) in texts("src") {
+        for line in code(&text).lines().map(str::trim_start).filter(|l| l.starts_with("pub")) {
+            let (scope, item) = line.split_once(' ').unwrap();
+            let mut words = item.split(|c: char| !c.is_alphanumeric() && c != '_');
+            if let (Some("struct" | "enum" | "trait" | "type"), Some(name)) =
+                (words.next(), words.next())
+            {
+                let everywhere = matches!(scope, "pub" | "pub(crate)");
+                places.entry(name.to_owned()).or_default().push((path.clone(), everywhere));
+            }
+        }
+    }
+    places.retain(|_, of| of.len() > 1 && of.iter().any(|(_, everywhere)| *everywhere));
+    assert!(places.is_empty(), "types of one name: {places:?}");
+}
+
 #[test]
 fn the_changelog_knows_the_version() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();

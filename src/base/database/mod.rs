@@ -195,7 +195,7 @@ impl Db {
     }
 
     /// Returns the last entry of a table whose key is at most `key`.
-    pub(crate) fn at_or_before(&self, table: &str, key: &[u8]) -> Result<Option<Entry>> {
+    pub(crate) fn at_or_before(&self, table: &str, key: &[u8]) -> Result<Option<DatabaseEntry>> {
         let key = self.key(table, key)?;
         let mut entries = self.rocks.iterator(IteratorMode::From(&key, Direction::Reverse));
         let found = entries.next().transpose().map_err(|e| self.failed(&e))?;
@@ -269,9 +269,9 @@ impl Db {
 }
 
 /// A key and its value.
-pub(crate) type Entry = (Box<[u8]>, Box<[u8]>);
+pub(crate) type DatabaseEntry = (Box<[u8]>, Box<[u8]>);
 /// An iterator over entries of a table.
-pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry>> + 'a>;
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<DatabaseEntry>> + 'a>;
 
 /// Changes that are written together or not at all.
 pub(crate) struct Batch<'a> {

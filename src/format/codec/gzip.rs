@@ -20,7 +20,7 @@ pub(crate) const WINDOW: usize = 1 << 15;
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// Writes one gzip member.
-pub struct Encoder<W> {
+pub struct GzipEncoder<W> {
     out: W,
     level: u32,
     /// Size of a batch in bytes: a block for each worker.
@@ -32,13 +32,13 @@ pub struct Encoder<W> {
     begun: bool,
 }
 
-impl<W> std::fmt::Debug for Encoder<W> {
+impl<W> std::fmt::Debug for GzipEncoder<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder").field("level", &self.level).finish_non_exhaustive()
+        f.debug_struct("GzipEncoder").field("level", &self.level).finish_non_exhaustive()
     }
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> GzipEncoder<W> {
     pub(super) fn new(out: W, level: u32, workers: u32) -> Self {
         Self {
             out,
@@ -97,7 +97,7 @@ impl<W: Write> Encoder<W> {
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
+impl<W: Write> Write for GzipEncoder<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         // A full batch waits for more input: only `finish` may write the last block, so that the
         // output doesn't depend on the number of workers.
@@ -138,11 +138,11 @@ fn deflate(block: &[u8], dictionary: &[u8], level: u32, last: bool) -> Result<Ve
 }
 
 /// Reads members until the input ends. Zeros after the last member are ignored as padding.
-pub(super) struct Decoder<R> {
+pub(super) struct GzipDecoder<R> {
     member: Option<flate2::bufread::GzDecoder<R>>,
 }
 
-impl<R: BufRead> Decoder<R> {
+impl<R: BufRead> GzipDecoder<R> {
     pub(super) fn new(inner: R) -> Self {
         Self { member: Some(flate2::bufread::GzDecoder::new(inner)) }
     }
@@ -181,7 +181,7 @@ impl<R: BufRead> Decoder<R> {
     }
 }
 
-impl<R: BufRead> Read for Decoder<R> {
+impl<R: BufRead> Read for GzipDecoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_any(buf).map_err(|e| decoding_error(e, Format::Gzip))
     }

@@ -112,8 +112,8 @@ pub fn decode<'a>(
     let buffered = BufReader::with_capacity(1 << 17, head.chain(reader));
     let decoder: Box<dyn Read + Send + 'a> = match format {
         Format::Plain => Box::new(buffered),
-        Format::Gzip => Box::new(gzip::Decoder::new(buffered)),
-        Format::Zstd => Box::new(zstd::Decoder::new(buffered, windows)?),
+        Format::Gzip => Box::new(gzip::GzipDecoder::new(buffered)),
+        Format::Zstd => Box::new(zstd::ZstdDecoder::new(buffered, windows)?),
     };
     Ok((format, decoder))
 }
@@ -134,7 +134,7 @@ pub fn decode_archive<'a>(
     let reader = SourceReader::all(source);
     if head == xz::MAGIC {
         let buffered = BufReader::with_capacity(1 << 17, reader);
-        return Ok(Some(("xz".into(), Box::new(xz::Decoder::new(buffered, windows)?))));
+        return Ok(Some(("xz".into(), Box::new(xz::XzDecoder::new(buffered, windows)?))));
     }
     match Format::of(source)? {
         Format::Plain => Ok(None),
@@ -290,13 +290,13 @@ pub enum Encoder<W: Write> {
     Plain(W),
     /// gzip.
     #[doc(hidden)]
-    Gzip(gzip::Encoder<W>),
+    Gzip(gzip::GzipEncoder<W>),
     /// zstd.
     #[doc(hidden)]
-    Zstd(zstd::Encoder<W>),
+    Zstd(zstd::ZstdEncoder<W>),
     /// zstd:chunked.
     #[doc(hidden)]
-    Chunked(chunked::Encoder<W>),
+    Chunked(chunked::ChunkedEncoder<W>),
 }
 
 impl<W: Write> std::fmt::Debug for Encoder<W> {
@@ -313,12 +313,12 @@ impl<W: Write + Send + 'static> Encoder<W> {
     pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
         Ok(match *compression {
             Compression::None => Self::Plain(out),
-            Compression::Gzip { level } => Self::Gzip(gzip::Encoder::new(out, level, workers)),
+            Compression::Gzip { level } => Self::Gzip(gzip::GzipEncoder::new(out, level, workers)),
             Compression::Zstd { level, window_log } => {
                 Self::Zstd(zstd::encoder(out, level, window_log, workers, size)?)
             }
             Compression::Chunked { level } => {
-                Self::Chunked(chunked::Encoder::new(out, level, workers)?)
+                Self::Chunked(chunked::ChunkedEncoder::new(out, level, workers)?)
             }
         })
     }

@@ -13,12 +13,12 @@ use crate::model::content::{WindowBudget, WindowReservation};
 /// The magic number of xz.
 pub(super) const MAGIC: &[u8] = b"\xfd7zXZ\0";
 
-pub(super) struct Decoder<R: Read> {
+pub(super) struct XzDecoder<R: Read> {
     inner: XzReader<R>,
     _window: WindowReservation,
 }
 
-impl<R: Read> Decoder<R> {
+impl<R: Read> XzDecoder<R> {
     pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
         let memory = windows.max_window().min(MAX_XZ_MEMORY);
         let inner = XzReader::new_mem_limit(inner, true, (memory >> 10) as u32);
@@ -26,7 +26,7 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl<R: Read> Read for XzDecoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buf).map_err(|e| decoding_error(e, "xz"))
     }

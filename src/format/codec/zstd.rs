@@ -22,7 +22,7 @@ const WIDE_LEVEL: i32 = 20;
 /// Number of bytes that one worker compresses at a time. It is fixed, since it affects the output.
 const JOB: u32 = 8 << 20;
 
-pub(super) type Encoder<W> = zstd::stream::write::Encoder<'static, W>;
+pub(super) type ZstdEncoder<W> = zstd::stream::write::Encoder<'static, W>;
 
 pub(super) fn encoder<W: Write>(
     out: W,
@@ -30,8 +30,8 @@ pub(super) fn encoder<W: Write>(
     window_log: Option<u32>,
     workers: u32,
     size: u64,
-) -> io::Result<Encoder<W>> {
-    let mut encoder = Encoder::new(out, level)?;
+) -> io::Result<ZstdEncoder<W>> {
+    let mut encoder = ZstdEncoder::new(out, level)?;
     // Never 0: the output without workers differs from that with any number of workers.
     encoder.set_parameter(CParameter::NbWorkers(workers.max(1)))?;
     encoder.set_parameter(CParameter::JobSize(JOB))?;
@@ -69,8 +69,8 @@ pub(super) fn encoding_error(e: io::Error) -> io::Error {
 const NO_MEMORY: usize = 64;
 
 /// Returns an encoder for a small text whose size is not known yet. It has no workers.
-pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W>> {
-    let mut encoder = Encoder::new(out, level)?;
+pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<ZstdEncoder<W>> {
+    let mut encoder = ZstdEncoder::new(out, level)?;
     if level >= WIDE_LEVEL {
         encoder.window_log(DEFAULT_WINDOW)?;
     }
@@ -80,7 +80,7 @@ pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<Encoder<W
 
 /// Reads frames in order. Before each frame, its window is reserved from a budget that all decoders
 /// share.
-pub(super) struct Decoder<R> {
+pub(super) struct ZstdDecoder<R> {
     inner: R,
     context: DCtx<'static>,
     windows: Arc<WindowBudget>,
@@ -90,7 +90,7 @@ pub(super) struct Decoder<R> {
     within: bool,
 }
 
-impl<R: BufRead> Decoder<R> {
+impl<R: BufRead> ZstdDecoder<R> {
     pub(super) fn new(inner: R, windows: &Arc<WindowBudget>) -> Result<Self> {
         let mut context = DCtx::create();
         let limit = DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG);
@@ -159,7 +159,7 @@ fn decoder_says(code: usize) -> io::Error {
     io::Error::other(get_error_name(code))
 }
 
-impl<R: BufRead> Read for Decoder<R> {
+impl<R: BufRead> Read for ZstdDecoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_any(buf).map_err(|e| decoding_error(e, Format::Zstd))
     }

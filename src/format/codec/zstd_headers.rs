@@ -6,7 +6,7 @@ use crate::model::content::ReadAt;
 
 /// The frames of a blob.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Frames {
+pub(crate) struct FrameSummary {
     /// Number of frames with content.
     pub(crate) content: u64,
     /// Number of skippable frames.
@@ -16,8 +16,8 @@ pub(crate) struct Frames {
 }
 
 /// Counts the frames of a blob that was decoded successfully before. Stops at the first invalid header.
-pub(crate) fn frames(blob: &dyn ReadAt) -> Frames {
-    let mut found = Frames::default();
+pub(crate) fn frames(blob: &dyn ReadAt) -> FrameSummary {
+    let mut found = FrameSummary::default();
     let mut headers = Headers { blob, page: Vec::new(), start: 0 };
     let mut at = 0;
     while let Some(next) = frame(&mut headers, at, &mut found) {
@@ -99,7 +99,7 @@ impl Head {
 }
 
 /// Counts one frame. Returns the offset of its end.
-fn frame(blob: &mut Headers<'_>, start: u64, found: &mut Frames) -> Option<u64> {
+fn frame(blob: &mut Headers<'_>, start: u64, found: &mut FrameSummary) -> Option<u64> {
     let (bytes, checksum) = match Head::parse(blob.bytes(start, Head::MAX_BYTES)?)? {
         Head::Skippable(bytes) => {
             found.skippable += 1;
@@ -148,10 +148,10 @@ mod tests {
         let small = zstd::bulk::compress(&[1; 300], 1).unwrap();
         let skip = b"\x5f\x2a\x4d\x18\x04\0\0\0skip".to_vec();
         let blob = [&skip[..], &narrow, &wide, &skip, &small].concat();
-        assert_eq!(frames(&blob), Frames { content: 3, skippable: 2, window: 1 << 24 });
-        assert_eq!(frames(&small), Frames { content: 1, skippable: 0, window: 300 });
+        assert_eq!(frames(&blob), FrameSummary { content: 3, skippable: 2, window: 1 << 24 });
+        assert_eq!(frames(&small), FrameSummary { content: 1, skippable: 0, window: 300 });
         assert_eq!(frames(&narrow).window, 1 << 17);
         assert_eq!(frames(&blob[..blob.len() - 1].to_vec()).content, 3);
-        assert_eq!(frames(&b"no frame".to_vec()), Frames::default());
+        assert_eq!(frames(&b"no frame".to_vec()), FrameSummary::default());
     }
 }

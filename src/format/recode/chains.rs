@@ -6,11 +6,11 @@
 //! byte was tried.
 
 use super::deflate::{MAX_MATCH, Token, WINDOW};
-use super::predict::{Predictor, Span, match_len};
+use super::predict::{Predictor, PredictorStart, match_len};
 
 /// How an encoder searches.
 #[derive(Clone, Copy)]
-pub(super) struct Config {
+pub(super) struct ChainConfig {
     /// Go's rules instead of zlib's.
     pub(super) go: bool,
     /// A match is deferred until the next byte was tried.
@@ -41,7 +41,7 @@ fn four(data: &[u8], at: usize) -> u32 {
 
 /// A simulated encoder with hash chains.
 pub(super) struct Chains {
-    config: Config,
+    config: ChainConfig,
     /// The last position of each hash plus 1; 0 is none.
     heads: Vec<u32>,
     /// The distance from each position to the one before it with the same hash; 0 is out of reach.
@@ -57,7 +57,7 @@ pub(super) struct Chains {
 
 impl Chains {
     /// Makes an encoder with empty tables.
-    pub(super) fn new(config: Config) -> Self {
+    pub(super) fn new(config: ChainConfig) -> Self {
         let bits = if config.go { GO_BITS } else { config.hash_bits };
         Self {
             config,
@@ -232,7 +232,7 @@ impl Chains {
 }
 
 impl Predictor for Chains {
-    fn start(&mut self, data: &[u8], span: &Span) {
+    fn start(&mut self, data: &[u8], span: &PredictorStart) {
         if !span.keeps_tables {
             self.heads.fill(0);
             self.previous.fill(0);

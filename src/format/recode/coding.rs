@@ -10,7 +10,7 @@ use super::finder::Finder;
 use super::headers::HeaderModel;
 use super::models::Memory;
 use super::odds::{Number, Odds, Values};
-use super::predict::{Predictor, Span};
+use super::predict::{Predictor, PredictorStart};
 use super::sections::SECTION;
 use super::segment::{Block, Kind, MAX_BLOCKS, MAX_GAP, Segment};
 use crate::base::error::{Error, Result};
@@ -260,7 +260,7 @@ impl<C: Values> State<'_, C> {
                 self.member.max((self.at as u64).saturating_sub(before) as usize)
             }
         };
-        let span = Span {
+        let span = PredictorStart {
             from,
             since: self.since(self.at),
             at: self.at,

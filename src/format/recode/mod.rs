@@ -169,7 +169,7 @@ fn segment_bytes(plain: &[u8], begin: usize, size: usize) -> SegmentBytes<'_> {
 
 /// Returns the size of a segment's corrections.
 fn cost(model: Model, bytes: SegmentBytes<'_>, segment: &Segment) -> Option<usize> {
-    let mut coder = crate::base::range_coder::Encoder::new();
+    let mut coder = crate::base::range_coder::RangeEncoder::new();
     let mut predictor = model.predictor()?;
     coding::code(&mut coder, model.memory(), &mut *predictor, bytes, segment).ok()?;
     Some(coder.finish().len())
@@ -178,7 +178,7 @@ fn cost(model: Model, bytes: SegmentBytes<'_>, segment: &Segment) -> Option<usiz
 /// Returns the corrections of a segment after checking that they reproduce it. The search for
 /// matches takes most of the time and depends on the uncompressed bytes only, so it is not repeated.
 fn encode_checked(model: Model, bytes: SegmentBytes<'_>, segment: &Segment) -> Option<Vec<u8>> {
-    let mut coder = crate::base::range_coder::Encoder::new();
+    let mut coder = crate::base::range_coder::RangeEncoder::new();
     let mut recorder = Recorder { inner: model.predictor()?, predictions: Vec::new() };
     coding::code(&mut coder, model.memory(), &mut recorder, bytes, segment).ok()?;
     let payload = coder.finish();
@@ -195,7 +195,7 @@ fn decode(
     bytes: SegmentBytes<'_>,
     payload: &[u8],
 ) -> Result<Segment> {
-    let mut coder = crate::base::range_coder::Decoder::new(payload);
+    let mut coder = crate::base::range_coder::RangeDecoder::new(payload);
     coding::code(&mut coder, model.memory(), predictor, bytes, &Segment::default())
 }
 

@@ -1,6 +1,6 @@
 //! The list of encoders that can be simulated.
 
-use super::chains::{Chains, Config};
+use super::chains::{ChainConfig, Chains};
 use super::gofast::GoFast;
 use super::klauspost::Klauspost;
 use super::predict::Predictor;
@@ -64,7 +64,7 @@ impl Model {
         }
         let level = |n: u8, go: bool| {
             let (good, wait, nice, chain) = LEVELS[usize::from(n) - 1];
-            let config = Config { go, lazy: n >= 4, hash_bits: 15, good, wait, nice, chain };
+            let config = ChainConfig { go, lazy: n >= 4, hash_bits: 15, good, wait, nice, chain };
             Chains::new(config)
         };
         Some(match self.0 % COUNT {

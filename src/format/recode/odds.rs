@@ -86,7 +86,7 @@ impl<C: Coder> Values for C {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::range_coder::{Decoder, Encoder};
+    use crate::base::range_coder::{RangeDecoder, RangeEncoder};
 
     fn values(coder: &mut impl Values, given: &[u32]) -> Vec<u32> {
         let (mut number, mut odds) = (Number::default(), [Odds::default(); 16]);
@@ -103,15 +103,15 @@ mod tests {
     fn written_values_are_read_back() {
         let mut given: Vec<u32> = (0..3000).map(|i: u32| i.wrapping_pow(5) >> (i % 32)).collect();
         given.extend([0, 1, u32::MAX, u32::MAX - 1]);
-        let mut encoder = Encoder::new();
+        let mut encoder = RangeEncoder::new();
         values(&mut encoder, &given);
         let bytes = encoder.finish();
-        assert_eq!(values(&mut Decoder::new(&bytes), &vec![0; given.len()]), given);
+        assert_eq!(values(&mut RangeDecoder::new(&bytes), &vec![0; given.len()]), given);
     }
 
     #[test]
     fn expected_bits_cost_nearly_nothing() {
-        let (mut encoder, mut odds) = (Encoder::new(), Odds::default());
+        let (mut encoder, mut odds) = (RangeEncoder::new(), Odds::default());
         for _ in 0..100_000 {
             encoder.bit(&mut odds, false);
         }

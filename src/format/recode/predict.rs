@@ -3,7 +3,7 @@
 use super::deflate::Token;
 
 /// Where a predictor begins. Offsets are those of the bytes it is given.
-pub(super) struct Span {
+pub(super) struct PredictorStart {
     /// The first byte it may refer to: of the member, or of the dictionary.
     pub(super) from: usize,
     /// The next byte.
@@ -19,7 +19,7 @@ pub(super) struct Span {
 /// Predicts the tokens of an encoder.
 pub(super) trait Predictor {
     /// Begins a run, or a segment in the middle of one.
-    fn start(&mut self, data: &[u8], span: &Span);
+    fn start(&mut self, data: &[u8], span: &PredictorStart);
     /// Predicts the token that begins at `at`.
     fn predict(&mut self, data: &[u8], at: usize) -> Token;
     /// Says that the last prediction was wrong; the next token begins at `at`.
@@ -35,7 +35,7 @@ pub(super) struct Recorder {
 }
 
 impl Predictor for Recorder {
-    fn start(&mut self, data: &[u8], span: &Span) {
+    fn start(&mut self, data: &[u8], span: &PredictorStart) {
         self.inner.start(data, span);
     }
 
@@ -58,7 +58,7 @@ impl Predictor for Recorder {
 pub(super) struct Replay(pub(super) std::vec::IntoIter<Token>);
 
 impl Predictor for Replay {
-    fn start(&mut self, _: &[u8], _: &Span) {}
+    fn start(&mut self, _: &[u8], _: &PredictorStart) {}
 
     fn predict(&mut self, data: &[u8], at: usize) -> Token {
         self.0.next().unwrap_or(Token::literal(data[at]))

@@ -5,7 +5,7 @@
 //! section's matches are all found at once and then looked up.
 
 use super::deflate::Token;
-use super::predict::{Predictor, Span};
+use super::predict::{Predictor, PredictorStart};
 
 /// Bytes of a section.
 pub(super) const SECTION: usize = 65_535;
@@ -88,7 +88,7 @@ pub(super) fn eight(data: &[u8], at: usize) -> u64 {
 }
 
 impl<S: Search> Predictor for Sections<S> {
-    fn start(&mut self, data: &[u8], span: &Span) {
+    fn start(&mut self, data: &[u8], span: &PredictorStart) {
         if !span.keeps_tables {
             self.search.reset(span.from);
         }

@@ -39,7 +39,7 @@ fn opaque(path: &str) -> Change {
     Change { path: path.as_bytes().into(), kind: ChangeKind::Opaque }
 }
 
-fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
+fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, HiddenCounts)> {
     let mut tree = Tree::default();
     for layer in layers {
         tree.apply(layer)?;
@@ -50,7 +50,7 @@ fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, Hidden)> {
 
 fn list<'a>(
     layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
-) -> Result<(FileSet, Hidden, Vec<HiddenFile>)> {
+) -> Result<(FileSet, HiddenCounts, Vec<HiddenFile>)> {
     Tree::listing().apply_all(layers)
 }
 
@@ -213,7 +213,7 @@ fn hidden_bytes_are_counted() {
         vec![file("a", 1), whiteout("b"), file("x/y", 5)],
     ])
     .unwrap();
-    let want = Hidden { files: 2, bytes: 110, whiteouts: 1, implied_directories: 1 };
+    let want = HiddenCounts { files: 2, bytes: 110, whiteouts: 1, implied_directories: 1 };
     assert_eq!(hidden, want);
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::parse;
 use super::relations::Relations;
-use super::values::{Candidates, Form};
+use super::values::{Candidates, TimeForm};
 use crate::base::error::Result;
 use crate::model::fileset::{Entry, base_name, parent};
 use crate::model::index::InodeId;
@@ -23,7 +23,7 @@ enum Rule {
     /// The file contains times as numbers. A time keeps its value if that is one of the numbers, or
     /// would become one.
     Values {
-        form: Form,
+        form: TimeForm,
         /// Checks the first bytes of a file.
         has_magic: fn(&[u8]) -> bool,
         /// The times are within this many bytes from the start.
@@ -38,7 +38,7 @@ enum Rule {
 }
 
 /// Times as numbers anywhere in a file.
-const fn values(form: Form, of: fn(&Relations<'_>, &Entry) -> bool) -> Rule {
+const fn values(form: TimeForm, of: fn(&Relations<'_>, &Entry) -> bool) -> Rule {
     Rule::Values { form, has_magic: |_| true, max_bytes: u64::MAX, of }
 }
 
@@ -51,7 +51,7 @@ const FORMATS: &[Format] = &[
         by: "JVM archives",
         matches: |_, size| size >= 64 << 10,
         rule: Rule::Values {
-            form: Form::Sized(4),
+            form: TimeForm::Sized(4),
             has_magic: |head| {
                 let magic =
                     head.first_chunk().map(|b| [u32::from_le_bytes(*b), u32::from_be_bytes(*b)]);
@@ -70,7 +70,7 @@ const FORMATS: &[Format] = &[
             base_name(path).starts_with(b"C")
                 && has_component(path, &[b".scc", b"javasharedresources", b".classCache"])
         },
-        rule: values(Form::Alone, any_file),
+        rule: values(TimeForm::Alone, any_file),
     },
     // fontconfig: FcCache in fcint.h, FcCacheTimeValid in fccache.c.
     Format {
@@ -102,14 +102,14 @@ const FORMATS: &[Format] = &[
         matches: |path, _| {
             base_name(path).starts_with(b"registry.") && has_component(path, &[b"gstreamer-1.0"])
         },
-        rule: values(Form::Sized(1), any_file),
+        rule: values(TimeForm::Sized(1), any_file),
     },
     // Ruby's bootsnap: bs_cache_key in bootsnap.c; the load path's cache is MessagePack.
     Format {
         by: "bootsnap caches",
         matches: |path, _| contains(path, b"bootsnap/compile-cache"),
         rule: Rule::Values {
-            form: Form::Sized(1),
+            form: TimeForm::Sized(1),
             has_magic: |_| true,
             max_bytes: 128,
             of: any_file,
@@ -118,7 +118,7 @@ const FORMATS: &[Format] = &[
     Format {
         by: "bootsnap caches",
         matches: |path, _| contains(path, b"bootsnap/load-path-cache"),
-        rule: values(Form::Alone, any_dir),
+        rule: values(TimeForm::Alone, any_dir),
     },
     // PHP: zend_file_cache_metainfo in zend_file_cache.c.
     Format {
@@ -137,7 +137,7 @@ const FORMATS: &[Format] = &[
         by: "Julia caches",
         matches: |path, _| path.ends_with(b".ji"),
         rule: Rule::Values {
-            form: Form::Real,
+            form: TimeForm::Real,
             has_magic: |head| head.starts_with(b"\xfbjli"),
             max_bytes: u64::MAX,
             of: any_file,
@@ -148,7 +148,7 @@ const FORMATS: &[Format] = &[
         by: "Numba caches",
         matches: |path, _| path.ends_with(b".nbi"),
         rule: Rule::Values {
-            form: Form::Real,
+            form: TimeForm::Real,
             has_magic: |_| true,
             max_bytes: 64 << 10,
             of: |_, e| e.path.ends_with(b".py"),
@@ -157,12 +157,14 @@ const FORMATS: &[Format] = &[
     Format {
         by: "mypy caches",
         matches: |path, _| has_component(path, &[b".mypy_cache"]),
-        rule: values(Form::Decimal, |_, e| e.path.ends_with(b".py") || e.path.ends_with(b".pyi")),
+        rule: values(TimeForm::Decimal, |_, e| {
+            e.path.ends_with(b".py") || e.path.ends_with(b".pyi")
+        }),
     },
     Format {
         by: "conda caches",
         matches: |path, _| contains(path, b"pkgs/cache/") && path.ends_with(b".json"),
-        rule: values(Form::Decimal, |_, e| contains(&e.path, b"pkgs/cache/")),
+        rule: values(TimeForm::Decimal, |_, e| contains(&e.path, b"pkgs/cache/")),
     },
     // npm: the hidden lockfile is valid while no package's folder is newer (arborist, shrinkwrap.js).
     Format {
@@ -189,7 +191,7 @@ const FORMATS: &[Format] = &[
     Format {
         by: "rpm's database",
         matches: |path, _| parse::is_rpm(path, b"Packages") || parse::is_rpm(path, b"Packages.db"),
-        rule: values(Form::Alone, any_file),
+        rule: values(TimeForm::Alone, any_file),
     },
     Format {
         by: "pacman's database",
@@ -202,7 +204,7 @@ const FORMATS: &[Format] = &[
     Format {
         by: "apt caches",
         matches: is_apt_cache,
-        rule: values(Form::Alone, |_, e| {
+        rule: values(TimeForm::Alone, |_, e| {
             e.path.starts_with(b"var/lib/apt/") || e.path.starts_with(b"var/lib/dpkg/status")
         }),
     },
@@ -222,7 +224,7 @@ const FORMATS: &[Format] = &[
         matches: |path, _| {
             path.starts_with(b"var/cache/man/") && base_name(path).starts_with(b"index.")
         },
-        rule: values(Form::Decimal, |_, e| has_component(&e.path, &[b"man"])),
+        rule: values(TimeForm::Decimal, |_, e| has_component(&e.path, &[b"man"])),
     },
     Format {
         by: "ccache",
@@ -290,12 +292,17 @@ const FORMATS: &[Format] = &[
     Format {
         by: "Qt caches",
         matches: |path, _| path.ends_with(b".qmlc") || path.ends_with(b".jsc"),
-        rule: Rule::Values { form: Form::Alone, has_magic: |_| true, max_bytes: 256, of: any_file },
+        rule: Rule::Values {
+            form: TimeForm::Alone,
+            has_magic: |_| true,
+            max_bytes: 256,
+            of: any_file,
+        },
     },
     Format {
         by: "Qt caches",
         matches: |path, _| base_name(path).starts_with(b"ksycoca"),
-        rule: values(Form::Alone, any_dir),
+        rule: values(TimeForm::Alone, any_dir),
     },
     Format {
         by: "Emacs's compiled files",

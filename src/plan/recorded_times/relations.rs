@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::values::{Candidates, Form};
+use super::values::{Candidates, TimeForm};
 use crate::base::error::{Context, Result};
 use crate::base::limits::{MAX_LOOKUPS, MAX_TIME_PAIRS, MAX_TIME_STEPS, TEXT_PER_LOOKUP};
 use crate::model::fileset::{
@@ -250,7 +250,7 @@ impl<'a> Relations<'a> {
         &mut self,
         entry: &Entry,
         max_bytes: u64,
-        form: Form,
+        form: TimeForm,
         scope: &mut Candidates,
         by: &'static str,
     ) -> Result<()> {

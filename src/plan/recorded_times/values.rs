@@ -13,7 +13,7 @@ use crate::model::index::InodeId;
 
 /// How a file stores a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum TimeForm {
     /// Seconds beside the file's size, in either order, with 32 or 64 bits each, in either byte order.
     /// The offset is a multiple of this.
     Sized(usize),
@@ -47,7 +47,7 @@ impl Candidates {
         files: &FileSet,
         after: &[Mtime],
         ids: impl Iterator<Item = InodeId>,
-        form: Form,
+        form: TimeForm,
     ) -> Self {
         let mut wanted = BTreeSet::new();
         let mut filter = vec![0; 1 << 10];
@@ -57,7 +57,7 @@ impl Candidates {
                 continue;
             }
             let size = match (&inode.kind, form) {
-                (InodeKind::File(file), Form::Sized(_)) => file.size,
+                (InodeKind::File(file), TimeForm::Sized(_)) => file.size,
                 _ => 0,
             };
             // Formats often write 0 for "no time", so that is no match.
@@ -77,7 +77,11 @@ impl Candidates {
 
     /// Searches the content of a file. Returns the inodes whose time is in it, except those that an
     /// earlier call returned for the same time.
-    pub(super) fn scan(&mut self, mut bytes: impl Read, form: Form) -> io::Result<Vec<InodeId>> {
+    pub(super) fn scan(
+        &mut self,
+        mut bytes: impl Read,
+        form: TimeForm,
+    ) -> io::Result<Vec<InodeId>> {
         let mut buffer = vec![0; CHUNK + 4 * WINDOW];
         let (mut filled, mut start) = (0, 0);
         loop {
@@ -90,7 +94,7 @@ impl Candidates {
             // Positions near the end need bytes that are not read yet, so they wait for the next turn.
             let end = if last { filled } else { filled - 2 * WINDOW };
             match form {
-                Form::Decimal => self.decimals(&buffer[..filled], start, end),
+                TimeForm::Decimal => self.decimals(&buffer[..filled], start, end),
                 _ => self.binary(&buffer[..filled], start, end, form),
             }
             if last {
@@ -119,12 +123,12 @@ impl Candidates {
         self.filter[word] & bit != 0
     }
 
-    fn binary(&mut self, b: &[u8], start: usize, end: usize, form: Form) {
-        let step = if let Form::Sized(step) = form { step } else { 1 };
+    fn binary(&mut self, b: &[u8], start: usize, end: usize, form: TimeForm) {
+        let step = if let TimeForm::Sized(step) = form { step } else { 1 };
         let mut at = start.next_multiple_of(step);
         while at < end {
             match form {
-                Form::Real => {
+                TimeForm::Real => {
                     if let Some(eight) = b.get(at..).and_then(|b| b.first_chunk::<8>()) {
                         for value in [f64::from_le_bytes(*eight), f64::from_be_bytes(*eight)] {
                             if value >= 1.0 && value <= f64::from(u32::MAX) {
@@ -133,7 +137,7 @@ impl Candidates {
                         }
                     }
                 }
-                Form::Alone => {
+                TimeForm::Alone => {
                     if let Some(eight) = b.get(at..).and_then(|b| b.first_chunk::<8>()) {
                         for n in [u64::from_le_bytes(*eight), u64::from_be_bytes(*eight)] {
                             if let Ok(secs) = u32::try_from(n / 1000)
@@ -229,7 +233,7 @@ mod tests {
     use crate::model::index::SourceId;
 
     /// Files of 712 bytes with these times, all of which are about to become 5.
-    fn candidates(times: &[i64], form: Form) -> Candidates {
+    fn candidates(times: &[i64], form: TimeForm) -> Candidates {
         let location = Location::Span { source: SourceId::new(0), offset: 0 };
         let kind = InodeKind::File(FileData { size: 712, hash: [0; 32], location });
         let inode = |secs: &i64| {
@@ -245,7 +249,7 @@ mod tests {
         Candidates::new(&files, &after, (0..times.len()).map(InodeId::new), form)
     }
 
-    fn found(times: &[i64], form: Form, bytes: &[u8]) -> Vec<usize> {
+    fn found(times: &[i64], form: TimeForm, bytes: &[u8]) -> Vec<usize> {
         ids(candidates(times, form).scan(bytes, form).unwrap())
     }
 
@@ -268,33 +272,33 @@ mod tests {
             for lead in [0, 8, CHUNK - 16, CHUNK + 4 * WINDOW - 8, CHUNK + 4 * WINDOW, 2 * CHUNK] {
                 let file = [&vec![1; lead][..], &bytes, &[1; 9]].concat();
                 assert_eq!(
-                    found(&[7, 1_760_000_000], Form::Sized(4), &file),
+                    found(&[7, 1_760_000_000], TimeForm::Sized(4), &file),
                     [1],
                     "{lead} {bytes:?}"
                 );
             }
         }
         let wrong = [t.to_le_bytes(), 713u64.to_le_bytes()].concat();
-        assert!(found(&[1_760_000_000], Form::Sized(4), &wrong).is_empty());
+        assert!(found(&[1_760_000_000], TimeForm::Sized(4), &wrong).is_empty());
         // The new time counts too.
         let stale = [5u64.to_le_bytes(), 712u64.to_le_bytes()].concat();
-        assert_eq!(found(&[1_760_000_000], Form::Sized(4), &stale), [0]);
+        assert_eq!(found(&[1_760_000_000], TimeForm::Sized(4), &stale), [0]);
     }
 
     #[test]
     fn a_time_alone_is_found_as_a_number_of_any_kind() {
         let t = 1_760_000_000u32;
         let real = f64::from(t) + 0.25;
-        let all: [(Form, Vec<u8>); 9] = [
-            (Form::Alone, t.to_le_bytes().to_vec()),
-            (Form::Alone, t.to_be_bytes().to_vec()),
-            (Form::Alone, (u64::from(t) * 1000 + 7).to_le_bytes().to_vec()),
-            (Form::Real, real.to_le_bytes().to_vec()),
-            (Form::Real, real.to_be_bytes().to_vec()),
-            (Form::Decimal, b" 1760000000 ".to_vec()),
-            (Form::Decimal, b"\"mtime\": 1760000000123, ".to_vec()),
-            (Form::Decimal, b"\0 1760000000123456789".to_vec()),
-            (Form::Decimal, b"1760000000".to_vec()),
+        let all: [(TimeForm, Vec<u8>); 9] = [
+            (TimeForm::Alone, t.to_le_bytes().to_vec()),
+            (TimeForm::Alone, t.to_be_bytes().to_vec()),
+            (TimeForm::Alone, (u64::from(t) * 1000 + 7).to_le_bytes().to_vec()),
+            (TimeForm::Real, real.to_le_bytes().to_vec()),
+            (TimeForm::Real, real.to_be_bytes().to_vec()),
+            (TimeForm::Decimal, b" 1760000000 ".to_vec()),
+            (TimeForm::Decimal, b"\"mtime\": 1760000000123, ".to_vec()),
+            (TimeForm::Decimal, b"\0 1760000000123456789".to_vec()),
+            (TimeForm::Decimal, b"1760000000".to_vec()),
         ];
         for (form, bytes) in all {
             for lead in [0, 3, CHUNK - 3, CHUNK + 2 * WINDOW - 5, CHUNK + 4 * WINDOW - 2] {
@@ -302,14 +306,14 @@ mod tests {
                 assert_eq!(found(&[9, 1_760_000_000], form, &file), [1], "{form:?} {lead}");
             }
         }
-        assert!(found(&[1_760_000_000], Form::Decimal, b"11760000000 17600000001").is_empty());
-        assert!(found(&[1_760_000_000], Form::Alone, b"17600").is_empty());
+        assert!(found(&[1_760_000_000], TimeForm::Decimal, b"11760000000 17600000001").is_empty());
+        assert!(found(&[1_760_000_000], TimeForm::Alone, b"17600").is_empty());
     }
 
     #[test]
     fn what_was_found_is_not_looked_for_again() {
-        let mut all = candidates(&[7, 9, 7], Form::Decimal);
-        let mut scan = |text: &[u8]| ids(all.scan(text, Form::Decimal).unwrap());
+        let mut all = candidates(&[7, 9, 7], TimeForm::Decimal);
+        let mut scan = |text: &[u8]| ids(all.scan(text, TimeForm::Decimal).unwrap());
         assert_eq!(scan(b"7 7"), [0, 2]);
         assert_eq!(scan(b"7 9"), [1]);
         assert_eq!(scan(b"5"), [0, 1, 2]);
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_does_not_change_is_not_looked_for() {
-        assert!(candidates(&[5], Form::Alone).is_empty());
-        assert!(found(&[0], Form::Alone, &[0; 64]).is_empty());
+        assert!(candidates(&[5], TimeForm::Alone).is_empty());
+        assert!(found(&[0], TimeForm::Alone, &[0; 64]).is_empty());
     }
 }

@@ -50,7 +50,7 @@ fn open(image: &Image, random: &mut Random) -> Opened {
     open_archive(Arc::new(bytes), None, None, None, &budget, ROOM).unwrap()
 }
 
-fn options(random: &mut Random) -> split::Options {
+fn options(random: &mut Random) -> split::SplitOptions {
     let compression = match random.below(8) {
         0 => Compression::new("gzip", None, None),
         1 => Compression::new("zstd", None, None),
@@ -67,7 +67,7 @@ fn options(random: &mut Random) -> split::Options {
     let mut update = relayer::plan::update::UpdateOptions::default();
     update.cost_model.max_dead = *random.of(&[0.0, 0.19, 1.0]);
     update.exact = random.one_in(4);
-    split::Options {
+    split::SplitOptions {
         target: *random.of(&targets),
         compression: compression.unwrap(),
         update,
@@ -79,7 +79,7 @@ fn options(random: &mut Random) -> split::Options {
 fn run(
     image: &Opened,
     previous: Option<&Opened>,
-    options: &split::Options,
+    options: &split::SplitOptions,
 ) -> Result<Bundle, String> {
     let budget = Budget::new(ROOM, None);
     let (bundle, reports) =
@@ -154,8 +154,10 @@ fn cases(stack: &Stack, random: &mut Random) -> Result<Vec<Case>, String> {
     if random.one_in(3) {
         let clamp = random.one_in(2);
         let policy = if clamp { "clamp:@1600000000" } else { "zero" };
-        let options =
-            split::Options { mtime: policy.parse::<MtimePolicy>().unwrap(), ..options(random) };
+        let options = split::SplitOptions {
+            mtime: policy.parse::<MtimePolicy>().unwrap(),
+            ..options(random)
+        };
         let mut want = view.clone();
         for file in want.values_mut() {
             file.mtime = if clamp { file.mtime.min((1_600_000_000, 0)) } else { (0, 0) };
@@ -168,7 +170,7 @@ fn cases(stack: &Stack, random: &mut Random) -> Result<Vec<Case>, String> {
         stack = stack.next(random);
         let opened = open(&stack.image(true, random), random);
         let old = before.reopen().unwrap();
-        let options = split::Options { update: options(random).update, ..plain.clone() };
+        let options = split::SplitOptions { update: options(random).update, ..plain.clone() };
         let want = if options.update.exact { stack.view() } else { carried(&shown, &stack.view()) };
         let output = run(&opened, Some(&old), &options)?;
         let what = format!(

@@ -27,7 +27,7 @@ use crate::model::oci::Annotations;
 use cut::Cutter;
 use frames::Frames;
 use tar_split::{Crc, TarSplit};
-use toc::{Placed, Row, Toc};
+use toc::{Placed, Toc, TocRow};
 
 /// Prefix of all annotations of the format.
 pub(crate) const ANNOTATION: &str = "io.github.containers.zstd-chunked.";
@@ -43,15 +43,15 @@ const PIECES: usize = 4;
 const GAP: usize = 1 << 20;
 
 /// Writes one layer.
-pub struct Encoder<W> {
+pub struct ChunkedEncoder<W> {
     /// Input that was not sent to the thread yet.
     buf: Vec<u8>,
     thread: Option<Thread<W>>,
 }
 
-impl<W> std::fmt::Debug for Encoder<W> {
+impl<W> std::fmt::Debug for ChunkedEncoder<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Encoder").finish_non_exhaustive()
+        f.debug_struct("ChunkedEncoder").finish_non_exhaustive()
     }
 }
 
@@ -60,7 +60,7 @@ struct Thread<W> {
     handle: JoinHandle<Result<(W, Annotations)>>,
 }
 
-impl<W: Write + Send + 'static> Encoder<W> {
+impl<W: Write + Send + 'static> ChunkedEncoder<W> {
     pub(super) fn new(out: W, level: i32, workers: u32) -> io::Result<Self> {
         let (input, pieces) = sync_channel(PIECES);
         let pipe = Pipe { pieces, now: io::Cursor::default() };
@@ -98,7 +98,7 @@ fn ended() -> Error {
     Error::malformed("the thread that writes zstd:chunked ended early")
 }
 
-impl<W: Write + Send + 'static> Write for Encoder<W> {
+impl<W: Write + Send + 'static> Write for ChunkedEncoder<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let n = buf.len().min(PIECE - self.buf.len());
         self.buf.extend_from_slice(&buf[..n]);
@@ -172,7 +172,7 @@ struct Chunk {
 
 /// An entry whose frames may not be written yet.
 struct Waiting {
-    row: Row,
+    row: TocRow,
     digest: Option<Digest>,
     chunks: Vec<Chunk>,
 }
@@ -240,7 +240,12 @@ impl<W: Write> Layer<W> {
     }
 
     /// Writes the headers of an entry, and the padding before them.
-    fn head(&mut self, head: &[u8], padding: usize, entry: &tar::TarEntry) -> Result<Option<Row>> {
+    fn head(
+        &mut self,
+        head: &[u8],
+        padding: usize,
+        entry: &tar::TarEntry,
+    ) -> Result<Option<TocRow>> {
         self.add_gap(head)?;
         let Some(index) = &mut self.index else { return Ok(None) };
         let row = head.get(padding..).and_then(|head| index.toc.entry(entry, head));
@@ -273,7 +278,7 @@ impl<W: Write> Layer<W> {
     }
 
     /// Writes the data of an entry.
-    fn data(&mut self, entry: &tar::TarEntry, row: Option<Row>, data: impl Read) -> Result<()> {
+    fn data(&mut self, entry: &tar::TarEntry, row: Option<TocRow>, data: impl Read) -> Result<()> {
         let mut chunks = Vec::new();
         let mut hash = Hashing::new(io::sink());
         let mut sum = Crc::new();

@@ -20,7 +20,7 @@ use crate::model::fileset::Mtime;
 /// (`pkg/chunked/internal/minimal/compression.go`). As there, zero values are left out.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Row {
+pub(super) struct TocRow {
     r#type: &'static str,
     name: String,
     #[serde(skip_serializing_if = "none")]
@@ -65,7 +65,7 @@ fn none<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl Row {
+impl TocRow {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -95,7 +95,7 @@ impl Toc {
     /// Returns the row of an entry, without its data. Returns `None` if clients would see a difference
     /// from the headers: for text that is not UTF-8, times that JSON can't express, and several names of
     /// one path (tar-split allows each path once).
-    pub(super) fn entry(&mut self, entry: &tar::TarEntry, head: &[u8]) -> Option<Row> {
+    pub(super) fn entry(&mut self, entry: &tar::TarEntry, head: &[u8]) -> Option<TocRow> {
         let detail = tar::detail(head, entry)?;
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let name = text(&entry.path)?;
@@ -116,7 +116,7 @@ impl Toc {
         };
         let xattr = |x: &(Box<[u8]>, Box<[u8]>)| Some((text(&x.0)?, base64(&x.1)));
         let other = |time: Option<Mtime>| time.map_or(Some(String::new()), rfc3339);
-        Some(Row {
+        Some(TocRow {
             r#type,
             name,
             link_name: link.map_or(Some(String::new()), |l| text(l))?,
@@ -130,7 +130,7 @@ impl Toc {
             dev_major: detail.device.0,
             dev_minor: detail.device.1,
             xattrs: entry.xattrs.iter().map(xattr).collect::<Option<_>>()?,
-            ..Row::default()
+            ..TocRow::default()
         })
     }
 
@@ -138,14 +138,14 @@ impl Toc {
     /// file ends. Otherwise readers would use all frames up to the next file.
     pub(super) fn add(
         &mut self,
-        mut row: Row,
+        mut row: TocRow,
         digest: Option<Digest>,
         chunks: &[Placed],
     ) -> Result<()> {
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else {
             return self.row(&row);
         };
-        let chunk = |row: &mut Row, chunk: &Placed| {
+        let chunk = |row: &mut TocRow, chunk: &Placed| {
             row.offset = chunk.frame.start;
             row.chunk_size = chunk.bytes;
             row.chunk_digest = chunk.frame.digest;
@@ -158,7 +158,7 @@ impl Toc {
             chunk(&mut row, first);
         }
         self.row(&row)?;
-        let mut next = Row { r#type: "chunk", name: row.name, ..Row::default() };
+        let mut next = TocRow { r#type: "chunk", name: row.name, ..TocRow::default() };
         let mut at = first.bytes;
         for (i, placed) in chunks.iter().enumerate().skip(1) {
             chunk(&mut next, placed);
@@ -170,7 +170,7 @@ impl Toc {
         Ok(())
     }
 
-    fn row(&mut self, row: &Row) -> Result<()> {
+    fn row(&mut self, row: &TocRow) -> Result<()> {
         if self.rows > 0 {
             self.out.write_all(b",")?;
         }
