@@ -116,9 +116,9 @@ pub struct PackHeader {
 }
 
 /// Bytes of chunks from which on a pack is full.
-pub const FULL_PACK: usize = 8 << 20;
+pub(super) const FULL_PACK: usize = 8 << 20;
 /// Maximum bytes of chunks in a pack.
-pub const MAX_PACK: u64 = (FULL_PACK + crate::base::chunker::MAX) as u64;
+pub(super) const MAX_PACK: u64 = (FULL_PACK + crate::base::chunker::MAX) as u64;
 
 impl PackHeader {
     /// Encodes it as a value of the index.
@@ -202,14 +202,14 @@ impl PackHeader {
 
 /// How the tar of a layer is composed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerRecord {
+pub(super) struct LayerRecord {
     /// Size of the tar in bytes.
-    pub tar_bytes: u64,
+    pub(super) tar_bytes: u64,
     /// The encoded [`TarStep`]s.
-    pub steps: ChunkRuns,
+    pub(super) steps: ChunkRuns,
     /// Headers and padding: everything outside of file contents.
     #[serde(rename = "heads")]
-    pub headers: ChunkRuns,
+    pub(super) headers: ChunkRuns,
 }
 
 /// A part of a tar: headers and padding, then the contents of a file.
@@ -236,18 +236,18 @@ pub fn take_step(bytes: &mut &[u8], end: &mut u64, limit: u64) -> Option<TarStep
 
 /// A blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlobRecord {
+pub(super) struct BlobRecord {
     /// Size of the blob in bytes.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// How it is rebuilt.
     #[serde(rename = "made")]
-    pub recipe: BlobRecipe,
+    pub(super) recipe: BlobRecipe,
 }
 
 /// How a blob is rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum BlobRecipe {
+pub(super) enum BlobRecipe {
     /// From chunks: a manifest, a config or an index.
     Document(ChunkRuns),
     /// From chunks: a layer that can't be rebuilt from its tar.
@@ -271,7 +271,7 @@ pub enum BlobRecipe {
 
 impl BlobRecipe {
     /// Returns the chunks that the recipe itself refers to.
-    pub fn chunks(&self) -> Option<&ChunkRuns> {
+    pub(super) fn chunks(&self) -> Option<&ChunkRuns> {
         match self {
             Self::Document(chunks) | Self::Verbatim(chunks) => Some(chunks),
             Self::Recoded { corrections, .. } => Some(corrections),
@@ -280,7 +280,7 @@ impl BlobRecipe {
     }
 
     /// Returns the diff ID of the tar that is compressed.
-    pub fn diff_id(&self) -> Option<&Digest> {
+    pub(super) fn diff_id(&self) -> Option<&Digest> {
         match self {
             Self::Compressed { diff_id, .. } | Self::Recoded { diff_id, .. } => Some(diff_id),
             Self::Document(_) | Self::Verbatim(_) => None,
@@ -291,31 +291,31 @@ impl BlobRecipe {
     ///
     /// # Errors
     /// If the codec is unknown, or the level or window is out of its range.
-    pub fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
+    pub(super) fn compression(parts: &(String, Option<i32>, Option<u32>)) -> Result<Compression> {
         Compression::new(&parts.0, parts.1, parts.2)
     }
 }
 
 /// An image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ImageRecord {
+pub(super) struct ImageRecord {
     /// Descriptor of the manifest, or of the index if there are several manifests.
-    pub root: Descriptor,
+    pub(super) root: Descriptor,
     /// Its names.
-    pub names: Vec<String>,
+    pub(super) names: Vec<String>,
     /// Digests of all blobs, with the root.
-    pub blobs: Vec<Digest>,
+    pub(super) blobs: Vec<Digest>,
     /// Diff IDs of the layers.
-    pub diff_ids: Vec<Digest>,
+    pub(super) diff_ids: Vec<Digest>,
     /// Times at which it was added, oldest first, in seconds since 1970.
-    pub added: Vec<u64>,
+    pub(super) added: Vec<u64>,
     /// Names that were moved to other images.
-    pub former: Vec<String>,
+    pub(super) former: Vec<String>,
 }
 
 impl ImageRecord {
     /// Takes over names, times and layers of an older record of the same image.
-    pub fn absorb(&mut self, old: Self) {
+    pub(super) fn absorb(&mut self, old: Self) {
         let new = |name: &String| !self.names.iter().any(|n| name::is_same(n, name));
         let (names, former) = (old.names.into_iter(), old.former.into_iter());
         let (names, former): (Vec<_>, Vec<_>) =
@@ -330,7 +330,7 @@ impl ImageRecord {
     }
 
     /// Returns what messages call the image: its first name or a short digest.
-    pub fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         self.names
             .first()
             .map_or_else(|| self.root.digest.short(), |n| n.escape_debug().to_string())
@@ -338,7 +338,7 @@ impl ImageRecord {
 }
 
 /// Encodes a number as a key. Keys have the order of their numbers.
-pub fn key(number: u64) -> [u8; 8] {
+pub(super) fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
@@ -346,7 +346,7 @@ pub fn key(number: u64) -> [u8; 8] {
 ///
 /// # Errors
 /// If it does not have eight bytes.
-pub fn number_of(key: &[u8]) -> Result<u64> {
+pub(super) fn number_of(key: &[u8]) -> Result<u64> {
     let bytes =
         key.try_into().map_err(|_| Error::malformed("a key of the store is not a number"))?;
     Ok(u64::from_be_bytes(bytes))
