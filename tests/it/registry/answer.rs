@@ -1,4 +1,4 @@
-//! Answers, and what can go wrong with them.
+//! Answers, and the faults in them.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -76,8 +76,8 @@ impl Answer {
         answer
     }
 
-    /// Send it. The numbers of bytes of the body that were written, and whether the connection can
-    /// be used again.
+    /// Send it. Returns how many bytes of the body were written, and whether the connection can be
+    /// used again.
     pub fn send(
         mut self,
         wire: &mut Wire,
@@ -107,8 +107,8 @@ impl Answer {
         }
         let body = if has_body { &self.body[self.range.clone()] } else { &[] };
         let mut sent = 0;
-        let is_sent = faulty(wire, head.as_bytes(), body, fault, pause, &mut sent);
-        (sent, keep && is_sent.is_ok())
+        let result = faulty(wire, head.as_bytes(), body, fault, pause, &mut sent);
+        (sent, keep && result.is_ok() && fault != Some(Fault::Close))
     }
 
     fn head(&self, fault: Option<Fault>, keep: bool) -> String {
@@ -134,7 +134,7 @@ impl Answer {
     }
 }
 
-/// Whether the connection is of no use after a fault.
+/// Whether the connection cannot be used after a fault.
 fn closes(fault: Fault) -> bool {
     matches!(
         fault,

@@ -1,8 +1,8 @@
-//! Faults on purpose, in an order that is the same for a seed.
+//! Deliberate faults. A seed always gives the same schedule.
 
 use crate::model::Random;
 
-/// Requests that a fault is for.
+/// The requests that a fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     Any,
@@ -25,48 +25,50 @@ pub enum On {
     Other,
 }
 
-/// What goes wrong. Places in a body are bytes; one beyond its end is taken modulo its length.
+/// What goes wrong. A position in a body is an offset in bytes, taken modulo the body's length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Reset the connection after so many bytes of the request's body.
+    /// Reset the connection after reading this many bytes of the request's body.
     ResetRequest(u64),
-    /// Reset the connection after so many bytes of the answer's body.
+    /// Reset the connection after sending this many bytes of the answer's body.
     ResetResponse(u64),
-    /// Do what is asked, and reset the connection in place of an answer.
+    /// Carry out the request, and reset the connection instead of answering.
     LostAnswer,
-    /// Wait after so many bytes of the request's body, or of the answer's if the request has none,
-    /// for so many milliseconds.
+    /// Wait after this many bytes of the request's body, or of the answer's if the request has none.
+    /// The second number is the length in milliseconds.
     Stall(u64, u64),
-    /// Close after so many bytes of the answer's body, with the right `Content-Length`.
+    /// Close after sending this many bytes of the answer's body, with the right `Content-Length`.
     Truncate(u64),
     /// `Content-Range` names a range one byte later; an answer without it gets one.
     WrongContentRange,
     /// Answer with an error, and `Retry-After` in seconds.
     Status(u16, Option<u64>),
-    /// All tokens so far have expired.
+    /// All tokens given out so far expire before the request is checked.
     ExpireTokens,
     /// Redirect the `GET` of a blob to the other host.
     Redirect,
     /// 307 to this URL.
     RedirectTo(&'static str),
-    /// Another `Location` than the right one, if any.
+    /// This `Location` instead of the right one.
     WrongLocation(&'static str),
-    /// The byte at this place of the answer's body is another.
+    /// One bit of the byte at this offset of the answer's body is flipped.
     WrongByte(u64),
+    /// Answer correctly, then close the connection without having announced it.
+    Close,
     /// 1 MiB more than `Content-Length` says, then close.
     TooLong,
-    /// No `Content-Length`, and no end until the client closes or 256 MiB are sent.
+    /// No `Content-Length`, and no end before the client closes or 256 MiB are sent.
     Endless,
-    /// So many bytes of the answer one at a time, 2 ms apart.
+    /// The first bytes of the answer, this many, one at a time and 2 ms apart.
     Slow(u64),
-    /// What is not HTTP in place of an answer.
+    /// Bytes that are not HTTP instead of an answer.
     Garbage,
     /// 1 MiB of headers.
     HugeHeaders,
 }
 
 impl Fault {
-    /// Whether a good client may give up, saying why. After others it must go on.
+    /// Whether a correct client may fail, with an error that says why. Other faults it must survive.
     pub fn is_fatal(self) -> bool {
         matches!(
             self,
@@ -81,27 +83,27 @@ impl Fault {
     }
 }
 
-/// One fault, or some of a kind in a row.
+/// A fault for one request, or for several in a row.
 #[derive(Clone, Debug)]
 struct Rule {
     on: On,
     /// Part of the request's target, for instance a digest.
     part: String,
-    /// How many such requests are spared first.
+    /// How many matching requests get no fault first.
     skip: usize,
     times: usize,
     fault: Fault,
 }
 
-/// A schedule of faults. A request gets the first rule that it matches and that is not used up, so
-/// rules for the same requests follow each other and others are independent.
+/// A schedule of faults. The first rule that matches a request and is not used up decides, so rules
+/// for the same kind of request apply one after the other, and other kinds are independent.
 #[derive(Clone, Debug)]
 pub struct Faults {
     rules: Vec<Rule>,
 }
 
 impl Faults {
-    /// The most faults of a schedule that a seed makes: a client that repeats any request more often
+    /// The most faults in a schedule from a seed. A client that tries everything once more than this
     /// gets through, unless a fault is fatal.
     pub const MOST: usize = 6;
 
@@ -109,24 +111,24 @@ impl Faults {
         Self { rules: Vec::new() }
     }
 
-    /// One more fault, at the next request of a kind.
+    /// Add a fault for the next request of a kind.
     pub fn then(self, on: On, fault: Fault) -> Self {
         self.times(on, 0, 1, fault)
     }
 
-    /// A fault at some requests of a kind in a row, after some that are spared.
+    /// Add a fault for several requests of a kind in a row, after skipping some.
     pub fn times(mut self, on: On, skip: usize, times: usize, fault: Fault) -> Self {
         self.rules.push(Rule { on, part: String::new(), skip, times, fault });
         self
     }
 
-    /// The last fault only for requests whose target has this part, for instance a digest.
+    /// Limit the fault added last to requests whose target contains this, for instance a digest.
     pub fn only(mut self, part: &str) -> Self {
         part.clone_into(&mut self.rules.last_mut().expect("there is a fault").part);
         self
     }
 
-    /// Another length of all stalls so far, in milliseconds; a seed makes them 300.
+    /// Set the length of all stalls added so far, in milliseconds; from a seed they have 300.
     pub fn stalling(mut self, millis: u64) -> Self {
         for rule in &mut self.rules {
             if let Fault::Stall(_, length) = &mut rule.fault {
@@ -136,12 +138,12 @@ impl Faults {
         self
     }
 
-    /// Up to [`Self::MOST`] faults that a good client gets over.
+    /// Between two and [`Self::MOST`] faults that a correct client survives.
     pub fn from_seed(seed: u64) -> Self {
         Self::drawn(seed, false)
     }
 
-    /// The same, with at least one that is fatal.
+    /// The same, but one of them is fatal.
     pub fn hostile(seed: u64) -> Self {
         Self::drawn(seed, true)
     }
@@ -170,7 +172,7 @@ impl Faults {
         self.rules.iter().flat_map(|r| vec![r.fault; r.times]).collect()
     }
 
-    /// The fault for a request, which then is used.
+    /// The fault for a request, which is thereby used up.
     pub(super) fn next(&mut self, on: On, target: &str) -> Option<Fault> {
         let matches = |r: &&mut Rule| {
             r.times > 0 && (r.on == on || r.on == On::Any) && target.contains(&r.part)
@@ -189,14 +191,15 @@ const SENDS: [On; 3] = [On::UploadPatch, On::UploadPut, On::ManifestPut];
 const ASKS: [On; 4] = [On::BlobGet, On::Redirected, On::ManifestGet, On::Token];
 
 fn place(random: &mut Random) -> u64 {
-    // Near the beginning, and anywhere.
+    // Often near the beginning.
     if random.one_in(3) { random.below(3) as u64 } else { random.next() >> 1 }
 }
 
 fn harmless(random: &mut Random) -> (On, Fault) {
     let every = [&SENDS[..], &ASKS[..], &[On::BlobHead, On::UploadPost, On::ManifestHead]].concat();
     let at = place(random);
-    match random.below(10) {
+    match random.below(11) {
+        10 => (*random.of(&every), Fault::Close),
         0 => (*random.of(&SENDS), Fault::ResetRequest(at)),
         1 => (*random.of(&ASKS), Fault::ResetResponse(at)),
         2 => (*random.of(&[&SENDS[..], &[On::UploadPost]].concat()), Fault::LostAnswer),
@@ -216,7 +219,9 @@ fn harmless(random: &mut Random) -> (On, Fault) {
 
 fn fatal(random: &mut Random) -> (On, Fault) {
     let at = place(random);
-    let fault = match random.below(5) {
+    let fault = match random.below(7) {
+        5 => return (On::BlobGet, Fault::RedirectTo("http://127.0.0.1:1/nowhere")),
+        6 => return (On::UploadPost, Fault::WrongLocation("ftp://127.0.0.1/nowhere")),
         0 => Fault::WrongByte(at),
         1 => Fault::TooLong,
         2 => Fault::Endless,

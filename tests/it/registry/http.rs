@@ -1,5 +1,5 @@
-//! HTTP/1.1 on a socket without buffers, so that bytes can be counted and left unread: a socket
-//! that is closed with bytes unread resets its connection, and std has no other way to do that.
+//! HTTP/1.1 on a socket without buffers, so that bytes can be left unread: closing a socket with
+//! unread bytes resets its connection, and std has no other way to do that.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -98,9 +98,9 @@ pub fn form(text: &str) -> Vec<(String, String)> {
 /// How to read a body.
 #[derive(Debug, Default)]
 pub struct BodyPlan {
-    /// Leave the rest unread.
+    /// Stop after this many bytes, and leave the rest unread.
     pub stop_at: Option<u64>,
-    /// Call the pause after so many bytes.
+    /// Pause after this many bytes.
     pub pause_at: Option<u64>,
     /// Leave the last byte unread, though it is part of the result.
     pub keep_last: bool,
@@ -262,7 +262,7 @@ impl Wire {
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
-    /// Read and drop what comes, up to some bytes, so that what was answered is not lost by a reset.
+    /// Read and discard up to some bytes, so that a reset does not take the answer away.
     pub fn drain(&mut self, most: u64) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let _ = self.stream.set_read_timeout(Some(Duration::from_millis(500)));

@@ -1,6 +1,15 @@
-//! A registry for tests: in this process, without TLS, as one of the registries that there are
-//! ([`Profile`]), with faults on purpose ([`Faults`]). It is strict: what is not digest for digest
-//! complete is refused, and what a client should not do is noted.
+//! A registry for tests, in this process and without TLS. A [`Profile`] makes it behave like one of
+//! the real registries, and [`Faults`] make it fail. It verifies digests, refuses manifests whose
+//! blobs are missing, logs all requests, and records what clients should not do:
+//!
+//! ```ignore
+//! let registry = TestRegistry::start(Profile::ecr());
+//! registry.create_repo("app");
+//! registry.set_faults(Faults::none().then(On::UploadPut, Fault::ResetRequest(1000)));
+//! // Push to registry.reference("app:v1") with registry.auth_file().
+//! assert_eq!(registry.tags("app"), ["v1"]);
+//! assert_eq!(registry.violations(), [""; 0]);
+//! ```
 
 mod answer;
 mod auth;
@@ -31,7 +40,7 @@ use crate::image::digest;
 use serve::Shared;
 use state::Site;
 
-/// A registry on a port of its own, until it is dropped.
+/// A registry on two ports of its own. Dropping it stops it.
 #[derive(Debug)]
 pub struct TestRegistry(Arc<Shared>);
 
@@ -51,7 +60,7 @@ impl TestRegistry {
         &self.0.site.host
     }
 
-    /// Where redirects go, and where the token service is, if not at [`Self::host`].
+    /// The host that blobs are redirected to, and that has the token service of some profiles.
     pub fn other_host(&self) -> &str {
         &self.0.site.elsewhere
     }
@@ -69,27 +78,27 @@ impl TestRegistry {
         self.0.state().password.clone()
     }
 
-    /// Another password from now on: the old one has expired.
+    /// Replace the password, as if the old one had expired.
     pub fn set_password(&self, password: &str) {
         password.clone_into(&mut self.0.state().password);
     }
 
-    /// All tokens that were given out, for a search for leaks.
+    /// All tokens given out so far, to search output for leaks.
     pub fn tokens(&self) -> Vec<String> {
         self.0.state().tokens.keys().cloned().collect()
     }
 
-    /// Let time pass for tokens and uploads, in seconds. It does not pass otherwise.
+    /// Advance the clock of tokens and uploads, which otherwise stands still, by some seconds.
     pub fn advance(&self, seconds: u64) {
         self.0.state().now += seconds;
     }
 
-    /// Nobody may do this: `pull`, `push` or `delete`.
+    /// Forbid an action on a repository: `pull`, `push` or `delete`.
     pub fn deny(&self, repo: &str, action: &str) {
         self.0.state().denied.insert((repo.to_owned(), action.to_owned()));
     }
 
-    /// The faults from now on.
+    /// Replace the schedule of faults.
     pub fn set_faults(&self, faults: Faults) {
         self.0.state().faults = faults;
     }
@@ -98,14 +107,14 @@ impl TestRegistry {
         self.0.state().repo(repo);
     }
 
-    /// Store a blob. Its digest.
+    /// Store a blob and return its digest.
     pub fn put_blob(&self, repo: &str, bytes: &[u8]) -> String {
         let name = digest(bytes);
         self.0.state().repo(repo).blobs.insert(name.clone(), Arc::new(bytes.to_vec()));
         name
     }
 
-    /// Take a blob away, as a garbage collector does.
+    /// Remove a blob, as a garbage collector does.
     pub fn remove_blob(&self, repo: &str, digest: &str) {
         self.0.state().repo(repo).blobs.remove(digest);
     }
@@ -115,7 +124,7 @@ impl TestRegistry {
         self.0.state().repo(repo).blobs.insert(digest.to_owned(), Arc::new(bytes.to_vec()));
     }
 
-    /// Store a manifest without any check, and tag it unless the reference is a digest. Its digest.
+    /// Store a manifest without checks, tag it unless the reference is a digest, and return its digest.
     pub fn put_manifest(
         &self,
         repo: &str,
@@ -133,7 +142,7 @@ impl TestRegistry {
         name
     }
 
-    /// Store the files of an OCI layout, as `Image::oci_files` has them, and tag its only root. The
+    /// Store the files of an OCI layout, as from `Image::oci_files`, tag its only root, and return the
     /// root's digest.
     pub fn add_image(&self, repo: &str, tag: &str, files: &[(String, Vec<u8>)]) -> String {
         let find = |name: &str| &files.iter().find(|(n, _)| n == name).unwrap().1;
@@ -192,12 +201,12 @@ impl TestRegistry {
         self.0.quiet().repos.get(repo).map(list).unwrap_or_default()
     }
 
-    /// Uploads that were begun and neither finished nor cancelled.
+    /// The number of uploads that were neither finished nor cancelled.
     pub fn open_uploads(&self) -> usize {
         self.0.quiet().uploads.len()
     }
 
-    /// All requests in the order in which they came, when no request is in flight.
+    /// All requests in the order of arrival. Waits until none is in flight.
     pub fn log(&self) -> Vec<Exchange> {
         self.0.quiet().log.clone()
     }
@@ -206,23 +215,23 @@ impl TestRegistry {
         self.0.quiet().log.clear();
     }
 
-    /// Bytes of bodies of all requests, and of all answers, in the log.
+    /// Total bytes of the bodies of requests, and of answers, in the log.
     pub fn bytes(&self) -> (u64, u64) {
         let log = self.log();
         (log.iter().map(|e| e.received).sum(), log.iter().map(|e| e.sent).sum())
     }
 
-    /// The most requests that were in flight at once.
+    /// The largest number of requests in flight at the same time.
     pub fn peak(&self) -> usize {
         self.0.quiet().peak
     }
 
-    /// What clients did that they should not.
+    /// Violations of the protocol by clients.
     pub fn violations(&self) -> Vec<String> {
         self.0.quiet().violations.clone()
     }
 
-    /// The text of an `auth.json` that has the user's password.
+    /// The text of an `auth.json` with the user's password.
     pub fn auth_file(&self) -> String {
         let text = format!("{}:{}", self.user(), self.password());
         json!({"auths": {self.host(): {"auth": auth::base64_of(text.as_bytes())}}}).to_string()

@@ -1,4 +1,4 @@
-//! Listening, connections, and the way of a request.
+//! The listeners, the connections, and what happens to a request.
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use super::profile::Throttle;
 use super::route::{Route, wrongs};
 use super::state::{Exchange, Site, State};
 
-/// How long a connection may be idle.
+/// How long a connection may wait for bytes.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// What threads share.
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(20);
 pub struct Shared {
     pub site: Site,
     state: Mutex<State>,
-    /// That no request is in flight, or that all shall stop.
+    /// Signalled at the end of each request.
     changed: Condvar,
     running: Mutex<Running>,
 }
@@ -134,6 +134,7 @@ impl Shared {
                 id: 0,
                 connection: id,
                 elsewhere: is_elsewhere,
+                at: Instant::now(),
                 method: head.method.clone(),
                 target: head.target.clone(),
                 headers: head.headers.clone(),
@@ -145,7 +146,7 @@ impl Shared {
             let mut request = Request::begin(self, head, exchange);
             let keeps = request.serve(&mut wire);
             if !keeps {
-                // Before the request is seen to have ended, so that a reset is, too.
+                // The socket closes before the request counts as finished.
                 lock(&self.running).streams.remove(&id);
                 drop(wire);
                 return;
@@ -236,7 +237,7 @@ impl<'a> Request<'a> {
         let has_body = self.head.method != "HEAD";
         let lost = matches!(self.exchange.fault, Some(Fault::LostAnswer | Fault::Garbage));
         self.exchange.status = if lost { 0 } else { answer.status };
-        // Of a request with a body the stall was there.
+        // If the request has a body, the stall was there.
         let fault = self
             .exchange
             .fault

@@ -1,4 +1,4 @@
-//! The registry as another client sees it: what skopeo can push and fetch is no dialect of ours.
+//! An independent client can use the registry, whatever its profile.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::image::{self, Codec};
 use crate::tool;
 
 #[test]
-fn skopeo_pushes_to_each_registry_and_fetches_the_same() {
+fn skopeo_can_push_to_every_profile_and_pull_the_same() {
     if !tool::needs("skopeo") {
         return;
     }
@@ -35,7 +35,7 @@ fn skopeo_pushes_to_each_registry_and_fetches_the_same() {
         for (path, bytes) in files.iter().filter(|(path, _)| path.starts_with("blobs/")) {
             assert!(fs::read(dir.path().join(name).join(path)).unwrap() == *bytes, "{name} {path}");
         }
-        // It streams, and Go asks for gzip.
+        // It sends chunked bodies, and asks for gzip.
         let violations: Vec<_> = registry.violations();
         let known = ["no Content-Length", "another encoding"];
         let is_ours = |v: &&String| !known.iter().any(|k| v.ends_with(k));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::answer::Answer;
 use super::faults::{Fault, Faults};
@@ -41,7 +42,7 @@ pub struct Upload {
 pub struct Token {
     /// Repositories with actions.
     pub scopes: Vec<(String, Vec<String>)>,
-    /// On the registry's clock, in seconds: the first one at which it is void.
+    /// On the registry's clock, in seconds: when it is no longer valid.
     pub expires: u64,
 }
 
@@ -57,8 +58,10 @@ pub struct Signed {
 pub struct Exchange {
     pub(super) id: u64,
     pub connection: u64,
-    /// Whether it came to the other host, which has redirected blobs and perhaps the token service.
+    /// Whether it came to the other host, which serves redirected blobs and perhaps tokens.
     pub elsewhere: bool,
+    /// When its head had been read.
+    pub at: Instant,
     pub method: String,
     /// Path and query.
     pub target: String,

@@ -36,7 +36,7 @@ fn blobs_are_verified_and_counted() {
 }
 
 #[test]
-fn chunks_are_as_each_registry_has_them() {
+fn each_profile_has_its_dialect_of_chunks() {
     let chunks = [&[1; 40][..], &[2; 40], &[3; 10]];
     let (all, name) = (chunks.concat(), digest(&chunks.concat()));
     let sized = |mut profile: Profile| {
@@ -79,7 +79,7 @@ fn chunks_are_as_each_registry_has_them() {
 }
 
 #[test]
-fn some_ways_to_upload_are_not_everywhere() {
+fn a_profile_can_refuse_ways_to_upload() {
     let name = digest(ABC);
     // A POST, a PATCH and a PUT with all bytes.
     let plain = Profile::plain;
@@ -109,7 +109,7 @@ fn some_ways_to_upload_are_not_everywhere() {
 }
 
 #[test]
-fn who_is_refused_may_be_told_before_all_is_sent() {
+fn a_refusal_can_come_before_the_body_is_read() {
     let registry = TestRegistry::start(Profile { answers_early: true, ..Profile::zot() });
     let body = vec![0; 100_000];
     let got = Client::new(registry.host()).send("PUT", "/v2/r/manifests/a", &[], &body);
@@ -118,7 +118,7 @@ fn who_is_refused_may_be_told_before_all_is_sent() {
 }
 
 #[test]
-fn a_broken_chunk_is_kept_dropped_or_the_end_of_the_upload() {
+fn a_broken_chunk_is_kept_or_dropped_or_loses_the_upload() {
     // The status after it, and the range that it tells.
     let cases = [
         (Profile::distribution2(), 404, ""),
@@ -148,7 +148,7 @@ fn a_broken_chunk_is_kept_dropped_or_the_end_of_the_upload() {
 }
 
 #[test]
-fn tokens_have_scopes_and_end() {
+fn tokens_have_scopes_and_expire() {
     let registry = TestRegistry::start(Profile::docker_hub());
     registry.put_blob("b", ABC);
     let name = digest(ABC);
@@ -185,7 +185,7 @@ fn tokens_have_scopes_and_end() {
 }
 
 #[test]
-fn ecr_has_passwords_and_no_token_service() {
+fn ecr_uses_basic_authentication() {
     let registry = TestRegistry::start(Profile::ecr());
     let mut client = Client::new(registry.host());
     let got = client.get("/v2/");
@@ -202,7 +202,7 @@ fn ecr_has_passwords_and_no_token_service() {
 }
 
 #[test]
-fn mounts_are_on_off_or_refused() {
+fn mounts_depend_on_the_profile() {
     let name = digest(ABC);
     // With the right source, with another, and without.
     let cases = [
@@ -225,7 +225,7 @@ fn mounts_are_on_off_or_refused() {
 }
 
 #[test]
-fn manifests_need_their_children_and_the_right_type() {
+fn manifests_need_their_children_and_their_type() {
     let registry = TestRegistry::start(Profile { tags_in_put: true, ..Profile::plain() });
     let mut client = Client::new(registry.host());
     let kind = "application/vnd.oci.image.manifest.v1+json";
@@ -252,7 +252,7 @@ fn manifests_need_their_children_and_the_right_type() {
 }
 
 #[test]
-fn images_are_added_and_told_of_by_pages() {
+fn images_are_added_and_tags_listed_in_pages() {
     let profile = Profile { page: 2, ..Profile::distribution2() };
     let registry = TestRegistry::start(Profile { auth: Auth::None, ..profile });
     let mut files = Vec::new();
@@ -282,7 +282,7 @@ fn images_are_added_and_told_of_by_pages() {
 }
 
 #[test]
-fn blobs_are_redirected_and_passwords_not() {
+fn redirects_refuse_authorization_and_expire() {
     let mut profile = Profile::quay();
     profile.auth = Auth::Basic;
     let registry = TestRegistry::start(profile);
@@ -314,7 +314,7 @@ fn blobs_are_redirected_and_passwords_not() {
 }
 
 #[test]
-fn limits_are_told_of_and_kept() {
+fn limits_are_enforced_and_announced() {
     let throttle = Some(Throttle { after: 1, times: 2, retry_after: Some(0) });
     let limits = Profile { throttle, body_limit: Some(2), ..Profile::plain() };
     let registry = TestRegistry::start(limits);
