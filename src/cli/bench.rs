@@ -20,7 +20,7 @@ use crate::transport::Reference;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// The image, or its versions, oldest first: measures the last one and the updates between them
+    /// Measure this image; of several versions, oldest first, the last one and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
     /// Codecs and levels to measure, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9;
@@ -35,7 +35,7 @@ pub(super) struct BenchArgs {
     /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::BENCH_SAMPLE))]
     sample: Size,
-    /// Clients whose pulls are simulated
+    /// Simulate pulls of these clients
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
           default_values = bench::CLIENTS.map(Client::name))]
     client: Vec<&'static ClientModel>,
@@ -44,10 +44,10 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "LINK", value_delimiter = ',', value_parser = link,
           default_value = "gigabit,ecr,slow")]
     link: Vec<(String, Link)>,
-    /// Number of cores for simulated pulls
+    /// Simulate pulls with this number of cores
     #[arg(long, value_name = "N", default_value_t = NODE.cores, value_parser = clap::value_parser!(u32).range(1..=1024))]
     cores: u32,
-    /// The platform to use if the image has several
+    /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }

@@ -27,7 +27,7 @@ pub(super) struct DiffArgs {
     /// The images, oldest first
     #[arg(value_name = "IMAGE", num_args = 2.., required = true)]
     images: Vec<Reference>,
-    /// The platform to use if the image has several
+    /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }

@@ -35,14 +35,14 @@ struct Add {
     /// Name of the sequence that the images continue [default: the image's name without its tag]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The platform to use if the image has several
+    /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }
 
 #[derive(Debug, Args)]
 struct Show {
-    /// Number of rows in each list
+    /// Show this number of rows in each list
     #[arg(long, value_name = "N", default_value_t = defaults::HISTORY_ROWS)]
     top: usize,
 }

@@ -32,7 +32,7 @@ pub(super) struct InspectArgs {
     /// The image to read
     #[arg(value_name = "IMAGE")]
     image: Reference,
-    /// Only this platform of a multi-platform image, as in linux/arm64 [default: all]
+    /// Use only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Client or registry to check for incompatibilities; may be repeated [default: all]

@@ -110,7 +110,7 @@ struct Global {
     /// Print more: digests, components, all rows of tables
     #[arg(short, long, global = true)]
     verbose: bool,
-    /// Number of threads [default: one per core]
+    /// Use this number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(defaults::MAX_THREADS)))]
     threads: Option<u16>,

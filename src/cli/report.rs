@@ -17,16 +17,16 @@ use crate::transport::Reference;
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// The image, or its versions, oldest first: shows the last one and the updates between them
+    /// Show this image; of several versions, oldest first, the last one and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
-    /// The HTML file to write; - for standard output
+    /// Write the HTML page to this file; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::REPORT_SAMPLE))]
     sample: Size,
-    /// The platform to use if the image has several
+    /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Overwrite the page if it exists

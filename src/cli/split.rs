@@ -178,7 +178,7 @@ struct Common {
     /// other files record stay
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,
-    /// Only this platform of a multi-platform image, as in linux/arm64 [default: all]
+    /// Use only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Show the plan without writing anything

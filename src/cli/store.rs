@@ -41,7 +41,7 @@ enum Command {
         /// The file's path in the image; symlinks are followed
         #[arg(value_name = "PATH")]
         path: OsString,
-        /// The platform to use if the image has several
+        /// Use this platform if the image has several
         #[arg(long, value_name = "OS/ARCH")]
         platform: Option<Platform>,
     },
@@ -59,7 +59,7 @@ enum Command {
     },
     /// Remove data that no image uses
     Gc {
-        /// zstd level of packs that are compressed again
+        /// Set the zstd level of packs that are compressed again
         #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
         level: i32,
     },
@@ -79,13 +79,13 @@ struct Add {
     /// Images to add; an archive or layout without a tag stands for all of its images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
-    /// Name of the image instead of those that it has; only for a single image
+    /// Store the image by this name instead of its own names; only for a single image
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
-    /// The only platform to add if the image has several
+    /// Add only this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// zstd level of packs
+    /// Set the zstd level of packs
     #[arg(long, value_name = "N", default_value_t = defaults::STORE_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
 }
@@ -95,7 +95,7 @@ struct Extract {
     /// Name, tag or digest; optional if the store has one image
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Where to write the image
+    /// Write the image to this file or folder
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Overwrite the output if it exists

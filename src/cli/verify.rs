@@ -31,7 +31,7 @@ pub(super) struct Verify {
     /// files record, and the timestamps in compiled Python files
     #[arg(long, value_name = "WHAT", value_parser = ["carried-mtimes"])]
     allow: Option<String>,
-    /// The platform to use if the images have several
+    /// Use this platform if the images have several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 }

@@ -1,4 +1,4 @@
-//! Single zstd frames with bytes in sight that are not in them: chunks, and what changed in files.
+//! Single zstd frames that are compressed against a reference prefix: chunks, and changed parts of files.
 
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, get_error_name};
 
