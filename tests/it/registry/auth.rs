@@ -205,5 +205,5 @@ fn unauthorized(status: u16, challenge: String) -> Answer {
 }
 
 pub fn not_found() -> Answer {
-    Answer::error(404, "NOT_FOUND", "not found")
+    Answer::new(404).with("Content-Type", "text/plain").whole("404 page not found\n")
 }

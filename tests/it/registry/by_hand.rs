@@ -60,7 +60,8 @@ impl Client {
         body: &[u8],
     ) -> std::io::Result<Got> {
         let path = url.strip_prefix("http://").map_or(url, |u| &u[u.find('/').unwrap()..]);
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n");
+        let host = self.stream.get_ref().peer_addr()?;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
         if method.starts_with('P') {
             write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
         }

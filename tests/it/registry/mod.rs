@@ -17,12 +17,12 @@ mod by_hand;
 mod fault_tests;
 mod faults;
 mod http;
+mod judges;
 mod profile;
 mod pull;
 mod push;
 mod route;
 mod serve;
-mod skopeo;
 mod state;
 mod tests;
 

@@ -131,6 +131,8 @@ pub struct Profile {
     pub broken: Broken,
     /// Whether `GET` of an upload answers with its offset; else 404.
     pub status_get: bool,
+    /// Whether that needs the last URL, as `location_state` has it, too.
+    pub status_needs_state: bool,
     /// Whether an answer of 5xx ends the upload.
     pub error_ends_upload: bool,
     /// Seconds until an upload is forgotten.
@@ -160,8 +162,8 @@ pub struct Profile {
     /// Whether the registry itself selects referrers by type.
     pub referrers_filtered: bool,
     pub deletes: bool,
-    /// Entries of a page of tags or referrers.
-    pub page: usize,
+    /// Entries of a page of tags or referrers, or all at once whatever `n` says.
+    pub page: Option<usize>,
     pub redirect: Redirect,
     pub redirect_status: u16,
     /// How often a URL at the other host can be used.
@@ -201,6 +203,7 @@ impl Profile {
             put_range_checked: true,
             broken: Broken::Kept,
             status_get: true,
+            status_needs_state: false,
             error_ends_upload: false,
             upload_lifetime: None,
             body_limit: None,
@@ -217,7 +220,7 @@ impl Profile {
             referrers: true,
             referrers_filtered: true,
             deletes: true,
-            page: 100,
+            page: Some(100),
             redirect: Redirect::Never,
             redirect_status: 307,
             redirect_uses: 1,
@@ -301,7 +304,7 @@ impl Profile {
     pub fn quay() -> Self {
         Self {
             mount: Mount::NeedsFrom,
-            page: 50,
+            page: Some(50),
             chunked_answers: true,
             redirect: Redirect::All,
             redirect_status: 302,
@@ -312,7 +315,9 @@ impl Profile {
     /// Docker Hub.
     pub fn docker_hub() -> Self {
         Self {
+            content_range_checked: false,
             broken: Broken::Lost,
+            status_needs_state: true,
             location_absolute: true,
             location_state: true,
             put_range_checked: false,
@@ -357,8 +362,11 @@ impl Profile {
         Self {
             auth: Auth::Basic,
             single_post: SinglePost::Accepted,
+            content_range_checked: false,
             put_range_checked: false,
             broken: Broken::Lost,
+            status_needs_state: true,
+            page: None,
             location_absolute: true,
             location_state: true,
             referrers: false,
@@ -370,7 +378,14 @@ impl Profile {
 
     /// Distribution 3.
     pub fn distribution3() -> Self {
-        Self { broken: Broken::Kept, accept_needed: false, ..Self::distribution2() }
+        Self {
+            content_range_checked: true,
+            broken: Broken::Kept,
+            status_needs_state: false,
+            page: Some(100),
+            accept_needed: false,
+            ..Self::distribution2()
+        }
     }
 
     /// All of them, with their names.

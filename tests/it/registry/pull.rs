@@ -89,11 +89,11 @@ impl State {
     }
 
     pub fn tags(&mut self, site: &Site, head: &Head, name: &str) -> Answer {
-        let Some(repo) = self.repos.get(name) else {
+        let Some(repo) = self.repos.get(name).filter(|r| !r.manifests.is_empty()) else {
             return Answer::error(404, "NAME_UNKNOWN", "repository name not known to registry");
         };
         let asked = head.parameter("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-        let count = asked.min(site.profile.page);
+        let count = site.profile.page.map_or(usize::MAX, |page| asked.min(page));
         let last = head.parameter("last").unwrap_or_default();
         // What Distribution says of a repository without tags.
         if repo.tags.is_empty() {
@@ -145,7 +145,7 @@ impl State {
             list.push(entry);
         }
         let from = head.parameter("from").and_then(|n| n.parse().ok()).unwrap_or(0);
-        let end = list.len().min(profile.page.saturating_add(from));
+        let end = list.len().min(profile.page.unwrap_or(usize::MAX).saturating_add(from));
         let page = list.get(from..end).unwrap_or_default();
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": page});
         let mut answer = Answer::new(200).with("Content-Type", INDEX);

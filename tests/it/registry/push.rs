@@ -42,8 +42,13 @@ fn location(site: &Site, repo: &str, id: &str, offset: usize) -> String {
     format!("{host}{}{repo}/blobs/uploads/{id}{state}", profile.upload_prefix)
 }
 
-fn created(repo: &str, kind: &str, digest: &str) -> Answer {
-    let location = format!("/v2/{repo}/{kind}/{digest}");
+fn created(site: &Site, repo: &str, kind: &str, digest: &str) -> Answer {
+    let host = if site.profile.location_absolute {
+        format!("http://{}", site.host)
+    } else {
+        String::new()
+    };
+    let location = format!("{host}/v2/{repo}/{kind}/{digest}");
     Answer::new(201).with("Location", location).with("Docker-Content-Digest", digest)
 }
 
@@ -72,7 +77,7 @@ impl State {
             match profile.single_post {
                 SinglePost::Created if digest(&body) == wanted => {
                     self.repo(repo).blobs.insert(wanted.to_owned(), Arc::new(body));
-                    return created(repo, "blobs", wanted);
+                    return created(site, repo, "blobs", wanted);
                 }
                 SinglePost::Created => return wrong_digest(),
                 SinglePost::Refused => return Answer::error(405, "UNSUPPORTED", "no single POST"),
@@ -112,7 +117,7 @@ impl State {
             Mount::FromIgnored => self.repos.values().find_map(|r| r.blobs.get(wanted)).cloned(),
         };
         self.repo(repo).blobs.insert(wanted.to_owned(), found?);
-        Some(created(repo, "blobs", wanted))
+        Some(created(site, repo, "blobs", wanted))
     }
 
     /// Whether the upload of a request is there, and its URL the last that was given out.
@@ -131,7 +136,7 @@ impl State {
                 Some(state) if state == at => return Ok(()),
                 Some(_) => {}
             }
-            return Err(unknown_upload());
+            return Err(Answer::error(404, "BLOB_UPLOAD_INVALID", "blob upload invalid"));
         }
         Ok(())
     }
@@ -234,12 +239,17 @@ impl State {
             return wrong_digest();
         }
         self.repo(repo).blobs.insert(wanted.to_owned(), Arc::new(bytes));
-        created(repo, "blobs", wanted)
+        created(site, repo, "blobs", wanted)
     }
 
-    pub fn upload_status(&mut self, site: &Site, repo: &str, id: &str) -> Answer {
+    pub fn upload_status(&mut self, site: &Site, head: &Head, repo: &str, id: &str) -> Answer {
         if !site.profile.status_get || self.upload(site, repo, id).is_none() {
             return unknown_upload();
+        }
+        if site.profile.status_needs_state
+            && let Err(answer) = self.check_upload(site, head, repo, id)
+        {
+            return answer;
         }
         self.progress(site, 204, id, None)
     }
@@ -304,7 +314,7 @@ impl State {
         if profile.tags_in_put {
             tags.extend(head.parameters("tag"));
         }
-        let mut answer = created(repo, "manifests", &name);
+        let mut answer = created(site, repo, "manifests", &name);
         for tag in &tags {
             answer = answer.with("OCI-Tag", *tag);
         }

@@ -310,7 +310,7 @@ impl<'a> Request<'a> {
             (Route::Upload(..), _) if is_elsewhere != site.profile.uploads_elsewhere => not_found(),
             (Route::Upload(repo, id), "PATCH") => state.patch(site, head, repo, id, &body),
             (Route::Upload(repo, id), "PUT") => state.put_upload(site, head, repo, id, &body),
-            (Route::Upload(repo, id), "GET") => state.upload_status(site, repo, id),
+            (Route::Upload(repo, id), "GET" | "HEAD") => state.upload_status(site, head, repo, id),
             (Route::Upload(repo, id), "DELETE") => state.cancel(site, repo, id),
             _ if is_elsewhere => not_found(),
             (Route::Base, "GET") => Answer::new(200).json(&json!({})),

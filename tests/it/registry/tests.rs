@@ -253,7 +253,7 @@ fn manifests_need_their_children_and_their_type() {
 
 #[test]
 fn images_are_added_and_tags_listed_in_pages() {
-    let profile = Profile { page: 2, ..Profile::distribution2() };
+    let profile = Profile { page: Some(2), ..Profile::distribution2() };
     let registry = TestRegistry::start(Profile { auth: Auth::None, ..profile });
     let mut files = Vec::new();
     let image = image::small().oci_blobs(Codec::Gzip, &mut files);
