@@ -5,7 +5,8 @@
 use relayer::base::error::{Error, Result};
 use relayer::base::progress::Silent;
 use relayer::split::{SplitOptions, split};
-use relayer::transport::open::open;
+use relayer::transport::open::{Access, open};
+use relayer::transport::registry::Registries;
 use relayer::transport::write::Destination;
 
 fn main() -> Result<()> {
@@ -16,8 +17,9 @@ fn main() -> Result<()> {
     let (input, options) = (input.parse()?, SplitOptions::default());
     let budget = options.budget();
     // Checked before the work begins: nothing is overwritten.
-    let destination = Destination::new(output.parse()?, false, &[&input])?;
-    let opened = open(&input, None, &budget, options.max_size)?;
+    let destination =
+        Destination::new(output.parse()?, false, &[&input], &Registries::default(), &[])?;
+    let opened = open(&input, None, &Access::new(&budget, options.max_size))?;
     let (bundle, reports) = split(&opened, None, &options, &budget, &Silent)?;
     destination.write(&bundle, &Silent)?;
     for report in &reports {

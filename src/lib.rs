@@ -23,8 +23,15 @@
 //! };
 //! let budget = options.budget();
 //! let input: Reference = "img.tar".parse()?;
-//! let opened = open::open(&input, None, &budget, options.max_size)?;
-//! let destination = write::Destination::new("img.relayer.tar".parse()?, false, &[&input])?;
+//! let access = open::Access::new(&budget, options.max_size);
+//! let opened = open::open(&input, None, &access)?;
+//! let destination = write::Destination::new(
+//!     "img.relayer.tar".parse()?,
+//!     false,
+//!     &[&input],
+//!     &access.registries,
+//!     &[],
+//! )?;
 //! let (bundle, reports) = relayer::split::split(&opened, None, &options, &budget, &Silent)?;
 //! destination.write(&bundle, &Silent)?;
 //! println!("{} layers", reports[0].layers.len());

@@ -63,6 +63,11 @@ pub const STORE_LEVEL: i32 = 12;
 /// Option: `delta --level`
 pub const DELTA_LEVEL: i32 = 19;
 
+/// Bytes of downloaded blobs that are kept.
+///
+/// Option: `--cache-size`
+pub const CACHE: u64 = 10 << 30;
+
 /// Number of rows in each list.
 ///
 /// Option: `history show --top`

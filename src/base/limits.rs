@@ -108,6 +108,21 @@ pub(crate) const MAX_HELPER_OUTPUT: usize = 64 << 10;
 /// Maximum bytes of a registry's name: those of a DNS name and of a port.
 pub(crate) const MAX_HOST: usize = 255;
 
+/// Maximum bytes of the headers of an answer.
+pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Maximum bytes of an answer with a token or an error.
+pub(crate) const MAX_TOKEN_BYTES: u64 = 1 << 20;
+
+/// Maximum number of redirects that one request follows.
+pub(crate) const MAX_REDIRECTS: usize = 5;
+
+/// Number of tags after which no further page of a list is asked for.
+pub(crate) const MAX_TAGS: usize = 10_000;
+
+/// Maximum seconds between two attempts, whatever a registry asks for.
+pub(crate) const MAX_WAIT_SECONDS: u64 = 60;
+
 // ## Files of an image
 
 /// Maximum number of entries in all layers of an image.

@@ -3,15 +3,15 @@
 use clap::Args;
 use serde_json::json;
 
-use super::load::place;
-use super::{Global, Outcome, output, terminal::Terminal};
+use super::load::{self, place};
+use super::{Global, Outcome, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
 use crate::store::open::tag;
-use crate::transport::{Reference, Transport, write};
+use crate::transport::{Reference, Transport};
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
@@ -32,7 +32,7 @@ pub(super) struct Copy {
 impl Copy {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let destination =
-            write::Destination::new(self.destination.clone(), self.force, &[&self.source])?;
+            load::destination(self.destination.clone(), self.force, &[&self.source], global)?;
         let budget = global.budget();
         let place = place(&self.source, &budget, global)?;
         let to_docker = self.destination.transport == Some(Transport::DockerArchive);
@@ -44,18 +44,20 @@ impl Copy {
         for note in &notes {
             terminal.note(note);
         }
-        pool.install(|| destination.write(&bundle, terminal))?;
+        let push = pool.install(|| destination.write(&bundle, terminal))?;
         let digest = bundle.root.as_ref().map(|root| root.digest);
         let value = || {
             json!({
                 "schema": SCHEMA, "input": self.source.to_string(),
                 "output": self.destination.to_string(), "digest": digest, "bytes": bundle.bytes(),
+                "push": push,
             })
         };
-        output::print_result(global, self.destination.path.is_none(), value, || {
+        output::print_result(global, self.destination.is_standard(), value, || {
             let digest = digest.map_or_else(String::new, |d| d.to_string());
             let size = ByteSize(bundle.bytes());
-            format!("wrote {} ({size})\nimage {digest}\n", self.destination)
+            let pushed = push.as_ref().map(table::pushed).unwrap_or_default();
+            format!("wrote {} ({size})\n{pushed}image {digest}\n", self.destination)
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::load::{open, open_one};
+use super::load::{self, open, open_one};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
@@ -19,10 +19,10 @@ use crate::layers::flatten::{self, Keep};
 use crate::model::content::{Budget, DiskFile, Source};
 use crate::model::oci::Platform;
 use crate::split::report::SCHEMA;
+use crate::transport::Reference;
 use crate::transport::files::open_regular;
 use crate::transport::image::Image;
 use crate::transport::open::stdin;
-use crate::transport::{Reference, write};
 
 /// Memory for the old image's layers while a delta is applied, in bytes. The rest goes to a temporary
 /// file.
@@ -124,10 +124,11 @@ impl DeltaArgs {
 impl Apply {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
-        let destination = write::Destination::new(
+        let destination = load::destination(
             self.output.clone(),
             self.force,
             &[&self.old, &Reference::file(&self.delta)],
+            global,
         )?;
         let place = || format!("reading {}", self.delta.display());
         let budget =
@@ -165,7 +166,7 @@ impl Apply {
         });
         output::print_result(
             global,
-            self.output.path.is_none(),
+            self.output.is_standard(),
             || value,
             || format!("wrote {}\nimage {digest}, {seconds:.1} s\n", self.output),
         )

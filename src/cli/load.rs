@@ -11,11 +11,33 @@ use crate::model::oci::Platform;
 use crate::store::open;
 use crate::transport::Reference;
 use crate::transport::image::Opened;
-use crate::transport::open::Place;
+use crate::transport::open::{Access, Place};
+use crate::transport::write::Destination;
 
-/// Finds the place that a reference names: an archive, a layout or a store.
+/// Returns what opening an image needs.
+fn access(budget: &Arc<Budget>, global: &Global) -> Result<Access> {
+    Ok(Access {
+        budget: Arc::clone(budget),
+        max_size: global.max_size.0,
+        threads: global.threads() as u32,
+        registries: global.registry.sources()?,
+    })
+}
+
+/// Finds the place that a reference names: an archive, a layout, a registry or a store.
 pub(super) fn place(image: &Reference, budget: &Arc<Budget>, global: &Global) -> Result<Place> {
-    open::place(image, global.threads() as u32, global.max_size.0, budget)
+    open::place(image, &access(budget, global)?)
+}
+
+/// Checks that an image can be written to `reference`.
+pub(super) fn destination(
+    reference: Reference,
+    force: bool,
+    inputs: &[&Reference],
+    global: &Global,
+) -> Result<Destination> {
+    let registries = global.registry.destinations()?;
+    Destination::new(reference, force, inputs, &registries, &global.registry.mount_from)
 }
 
 /// Opens the images that a reference names.
@@ -25,7 +47,7 @@ pub(super) fn open(
     budget: &Arc<Budget>,
     global: &Global,
 ) -> Result<Opened> {
-    open::open(image, platform, global.threads() as u32, global.max_size.0, budget)
+    open::open(image, platform, &access(budget, global)?)
 }
 
 /// Opens the one image that a reference names.
@@ -35,7 +57,7 @@ pub(super) fn open_one(
     budget: &Arc<Budget>,
     global: &Global,
 ) -> Result<Opened> {
-    open::open_one(image, platform, global.threads() as u32, global.max_size.0, budget)
+    open::open_one(image, platform, &access(budget, global)?)
 }
 
 /// Reads all images that a reference names.

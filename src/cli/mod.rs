@@ -5,6 +5,7 @@
 //! which writes to standard error.
 
 mod bench;
+mod cache;
 mod client;
 mod copy;
 mod delta;
@@ -13,6 +14,7 @@ mod history;
 mod inspect;
 mod load;
 mod output;
+mod registry;
 mod report;
 mod size;
 mod split;
@@ -54,6 +56,7 @@ IMAGE and DEST have the form that skopeo uses:
   docker-archive:FILE[:TAG]   an archive as `docker save` writes it
   oci:DIR[:TAG]               a folder in OCI layout
   oci-archive:FILE[:TAG]      an OCI layout in a tar archive
+  docker://NAME[:TAG]         an image in a registry, named as docker names it
   store:DIR[:NAME]            an image in a store, read only
   FILE or DIR [:TAG]          any of these, detected from the content
   -                           standard input or output";
@@ -82,8 +85,10 @@ enum Command {
     History(history::HistoryArgs),
     /// Keep many images, storing each file and chunk once
     Store(store::StoreArgs),
-    /// Copy an image between files and folders without changing a byte
+    /// Copy an image between registries, files and folders without changing a byte
     Copy(copy::Copy),
+    /// Manage the folder of downloaded blobs
+    Cache(cache::CacheArgs),
     /// Print a shell completion script
     Completions {
         /// The shell
@@ -123,6 +128,8 @@ struct Global {
     /// Refuse images that expand to more bytes than this
     #[arg(long, global = true, value_name = "SIZE", default_value_t = Size(defaults::MAX_SIZE))]
     max_size: Size,
+    #[command(flatten)]
+    registry: registry::RegistryArgs,
 }
 
 impl Global {
@@ -236,7 +243,7 @@ fn count_pipes(matches: &ArgMatches) -> usize {
         }
         // Asking for a value of another type is an error.
         if let Ok(Some(images)) = matches.try_get_many::<Reference>(id) {
-            count += images.filter(|image| image.path.is_none()).count();
+            count += images.filter(|image| image.is_standard()).count();
         }
         if let ("delta", Ok(Some(file))) = (id, matches.try_get_one::<PathBuf>(id)) {
             count += usize::from(output::is_standard(file));
@@ -247,6 +254,12 @@ fn count_pipes(matches: &ArgMatches) -> usize {
 
 fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
     clean_up_at_signals()?;
+    let done = run_command(cli, terminal);
+    cli.global.registry.print_notes(terminal);
+    done
+}
+
+fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
     match &cli.command {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),
@@ -260,6 +273,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::History(args) => args.run(&cli.global, terminal),
         Command::Store(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
+        Command::Cache(args) => args.run(&cli.global),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::load::open;
+use super::load::{self, open};
 use super::{Global, Outcome, client, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
@@ -23,7 +23,7 @@ use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
 use crate::transport::image::Image;
-use crate::transport::{Reference, Transport, write};
+use crate::transport::{ImageLocation, Reference, Transport};
 
 #[derive(Debug, Args)]
 pub(super) struct Split {
@@ -287,7 +287,7 @@ impl Common {
             None
         } else {
             let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
-            Some(write::Destination::new(self.output()?, self.force, &inputs)?)
+            Some(load::destination(self.output()?, self.force, &inputs, global)?)
         };
         let compression = self.compression()?;
         let options = SplitOptions {
@@ -306,9 +306,19 @@ impl Common {
         opened.notes.iter().for_each(|note| terminal.note(note));
         let before =
             previous.map(|p| open(p, self.platform.as_ref(), &budget, global)).transpose()?;
-        let (bundle, mut images) =
-            split::split(&opened, before.as_ref(), &options, &budget, terminal)
-                .with_context(|| format!("splitting {}", self.image))?;
+        let (bundle, mut images) = split::split_early(
+            &opened,
+            before.as_ref(),
+            &options,
+            &budget,
+            terminal,
+            &|digest, blob| {
+                if let Some(target) = &destination {
+                    target.add(digest, blob);
+                }
+            },
+        )
+        .with_context(|| format!("splitting {}", self.image))?;
         for image in &mut images {
             image.notes.extend(remarks(image));
         }
@@ -316,19 +326,21 @@ impl Common {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
-        if let Some(file) = &destination {
-            file.write(&bundle, terminal)?;
-        }
+        let push = match &destination {
+            Some(file) => file.write(&bundle, terminal)?,
+            None => None,
+        };
         let report = Report {
             schema: SCHEMA,
             input: self.image.to_string(),
             previous: previous.map(ToString::to_string),
             output: destination.as_ref().map(|t| t.reference().to_string()),
             digest: bundle.root.as_ref().map(|root| root.digest),
+            push,
             images,
             seconds: start.elapsed().as_secs_f64(),
         };
-        let to_stdout = destination.is_some_and(|t| t.reference().path.is_none());
+        let to_stdout = destination.is_some_and(|t| t.reference().is_standard());
         output::print_result(
             global,
             to_stdout,
@@ -367,8 +379,16 @@ impl Common {
         if let Some(output) = &self.output {
             return Ok(output.clone());
         }
-        let Some(path) = &self.image.path else {
-            return Ok(Reference { path: None, ..Reference::file("") });
+        let path = match &self.image.location {
+            ImageLocation::Standard => {
+                return Ok(Reference { location: ImageLocation::Standard, ..Reference::file("") });
+            }
+            ImageLocation::Path(path) => path,
+            ImageLocation::Registry(_) => {
+                return Err(Error::refused(
+                    "name the output with -o, for example -o docker://NAME or -o img.tar",
+                ));
+            }
         };
         let stored = self.image.transport == Some(Transport::Store);
         let name = path.file_name().filter(|_| !stored).ok_or_else(|| {

@@ -145,7 +145,7 @@ mod run {
     use crate::model::mtime::time;
     use crate::split::report::SCHEMA;
     use crate::store::{CheckOptions, ImageSummary, Packing, RemoveOptions, Store, default_dir};
-    use crate::transport::{Reference, Transport};
+    use crate::transport::Reference;
 
     pub(super) fn store(args: &StoreArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let dir = args.store.clone().map_or_else(default_dir, Ok)?;
@@ -203,8 +203,7 @@ mod run {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
-        let (path, tag) = (Some(dir.to_owned()), args.name.clone());
-        let source = Reference { transport: Some(Transport::Store), path, tag };
+        let source = Reference::in_store(dir, args.name.clone());
         let (destination, force) = (args.output.clone(), args.force);
         // Threads that read packs need memory, too.
         let packing = Packing::new(defaults::STORE_LEVEL, global.memory.0, global.threads());
@@ -284,8 +283,7 @@ mod run {
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
-        let (at, tag) = (Some(dir.to_owned()), Some(name.to_owned()));
-        let image = Reference { transport: Some(Transport::Store), path: at, tag };
+        let image = Reference::in_store(dir, Some(name.to_owned()));
         let (flat, _) = load_one(&image, platform, &global.budget(), global, terminal)?;
         let wanted = path.as_bytes();
         let relative: Vec<&[u8]> = parts(wanted).collect();

@@ -10,6 +10,7 @@ use crate::plan::update::{CarriedOver, Verdict};
 use crate::split::report::{
     ImageReport, LayerReport, LayerTotals, PullTimes, Report, UpdateReport,
 };
+use crate::transport::registry::PushStats;
 
 /// Returns a table without lines. The first `left` columns are text, the others numbers.
 pub(super) fn table(header: &[&str], left: usize) -> Table {
@@ -37,6 +38,17 @@ fn size(bytes: Option<u64>) -> String {
     bytes.map_or_else(String::new, |b| ByteSize(b).to_string())
 }
 
+/// Formats what a registry was sent, as a line.
+pub(super) fn pushed(push: &PushStats) -> String {
+    format!(
+        "uploaded {} ({}); {} existed, {} taken from other repositories\n",
+        count(push.sent, "blob"),
+        ByteSize(push.sent_bytes),
+        push.existed,
+        push.mounted
+    )
+}
+
 /// Formats the result of a split.
 pub(super) fn summary(report: &Report, verbose: bool) -> String {
     let mut text = String::new();
@@ -49,7 +61,9 @@ pub(super) fn summary(report: &Report, verbose: bool) -> String {
     }
     match (&report.output, report.digest) {
         (Some(output), Some(digest)) => {
-            let _ = writeln!(text, "wrote {output}\nimage {digest}, {:.1} s", report.seconds);
+            let pushed = report.push.as_ref().map(pushed).unwrap_or_default();
+            let _ =
+                writeln!(text, "wrote {output}\n{pushed}image {digest}, {:.1} s", report.seconds);
         }
         _ => {
             let _ = writeln!(text, "dry run: nothing was written, {:.1} s", report.seconds);

@@ -81,7 +81,8 @@ impl LayerSpec<'_> {
 /// Approximate bytes of memory per compressor thread: a job's input, output and tables.
 pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 
-/// Encodes layers. The result has them in the same order.
+/// Encodes layers. The result has them in the same order. `ready` is called for each as soon as it is
+/// encoded, on several threads.
 ///
 /// # Errors
 /// When a file can't be read or has changed since it was first read, or the spool can't be written.
@@ -91,6 +92,7 @@ pub fn encode(
     options: EncodeOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
+    ready: &(dyn Fn(&EncodedLayer) + Sync),
 ) -> Result<Vec<EncodedLayer>> {
     let files = &rootfs.files;
     let links = files.link_counts();
@@ -113,6 +115,9 @@ pub fn encode(
                 .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
                 .with_context(|| format!("encoding layer {}", i + 1));
             failed.fetch_or(done.is_err(), Ordering::Relaxed);
+            if let Ok(layer) = &done {
+                ready(layer);
+            }
             if let Ok(mut slot) = results[*i].lock() {
                 *slot = Some(done);
             }

@@ -25,7 +25,7 @@ use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::layers::encode::{self, EncodedLayer};
 use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
-use crate::model::content::{Budget, Contents};
+use crate::model::content::{Budget, Contents, Source};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::oci::{Descriptor, Index};
@@ -54,8 +54,24 @@ pub fn split(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
+    split_early(opened, previous, options, budget, progress, &|_, _| {})
+}
+
+/// Does the same as [`split`] and calls `ready` for each layer as soon as its blob is known, so that it
+/// can be uploaded while others are encoded.
+///
+/// # Errors
+/// Those of [`split`].
+pub fn split_early(
+    opened: &Opened,
+    previous: Option<&Opened>,
+    options: &SplitOptions,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+    ready: &(dyn Fn(Digest, &Source) + Sync),
+) -> Result<(Bundle, Vec<ImageReport>)> {
     let pool = threads::pool(options.threads)?;
-    let job = Job { options, budget, pool, progress };
+    let job = Job { options, budget, pool, progress, ready };
     let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
     let mut reports = Vec::new();
     let mut descriptors = Vec::new();
@@ -101,6 +117,7 @@ struct Job<'a> {
     budget: &'a Arc<Budget>,
     pool: rayon::ThreadPool,
     progress: &'a dyn Progress,
+    ready: &'a (dyn Fn(Digest, &Source) + Sync),
 }
 
 impl Job<'_> {
@@ -146,6 +163,11 @@ impl Job<'_> {
         notes.extend(purge.end_of_image()?);
         let input = pulled(image, &flat, &inventory.estimates);
         drop(inventory.estimates);
+        if !options.dry_run {
+            for layer in &decision.kept {
+                (self.ready)(layer.descriptor.digest, &layer.source);
+            }
+        }
         let encoded = self.encode(&flat.rootfs, &decision.plan)?;
         // The contents are no longer needed; the next platform gets their memory.
         flat.rootfs.contents = Contents::default();
@@ -213,7 +235,8 @@ impl Job<'_> {
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let threads = options.encoding_threads(budget.remaining_after_index());
         let encoding = encode::EncodeOptions { compression: options.compression, threads };
-        encode::encode(rootfs, &layers, encoding, budget, self.progress).map(Some)
+        let ready = |layer: &EncodedLayer| (self.ready)(layer.digest, &layer.source);
+        encode::encode(rootfs, &layers, encoding, budget, self.progress, &ready).map(Some)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::plan::recorded_times::Held;
 use crate::plan::update::{CarriedOver, DeadFile, LayerDecision, Verdict};
 use crate::plan::{self, Plan};
 use crate::simulate::{self, Profile};
+use crate::transport::registry::PushStats;
 
 /// Version of the JSON format. It is increased when a field changes its meaning or is removed.
 pub const SCHEMA: u32 = 1;
@@ -224,6 +225,8 @@ pub struct Report {
     pub output: Option<String>,
     /// Digest of the manifest, or of the index of several images, as a registry will show it.
     pub digest: Option<Digest>,
+    /// What a registry was sent; `None` if the output is a file or folder.
+    pub push: Option<PushStats>,
     /// One report per platform.
     pub images: Vec<ImageReport>,
     /// Wall-clock time.

@@ -1,38 +1,26 @@
 //! Opens an image wherever it is: in an archive, a layout or a store.
 
-use std::sync::Arc;
-
 use crate::base::error::{Context, Error, Result};
-use crate::model::content::Budget;
 use crate::model::oci::Platform;
 use crate::transport::image::Opened;
-use crate::transport::open::Place;
+use crate::transport::open::{Access, Place};
 use crate::transport::{Reference, Transport};
 
-/// Finds the place that a reference names. Blobs of a store are rebuilt on `workers` threads. Archives
-/// that come through a pipe or are compressed go to a spool on `budget`, up to `max_size` bytes.
+/// Finds the place that a reference names.
 ///
 /// # Errors
 /// If it does not exist or is not valid, or if it is a store and relayer was built without the feature
 /// `store`.
-pub fn place(
-    image: &Reference,
-    workers: u32,
-    max_size: u64,
-    budget: &Arc<Budget>,
-) -> Result<Place> {
-    match (image.transport, &image.path) {
+pub fn place(image: &Reference, access: &Access) -> Result<Place> {
+    match (image.transport, image.path()) {
         #[cfg(feature = "store")]
         (Some(Transport::Store), Some(dir)) => {
-            super::read::place(dir, image.tag.as_deref(), workers, budget)
+            super::read::place(dir, image.tag.as_deref(), access.threads, &access.budget)
                 .with_context(|| format!("reading {image}"))
         }
         #[cfg(not(feature = "store"))]
-        (Some(Transport::Store), _) => {
-            let _ = workers;
-            Err(without_database().context(format!("reading {image}")))
-        }
-        _ => Place::at(image, budget, max_size),
+        (Some(Transport::Store), _) => Err(without_database().context(format!("reading {image}"))),
+        _ => Place::at(image, access),
     }
 }
 
@@ -40,15 +28,9 @@ pub fn place(
 ///
 /// # Errors
 /// If they do not exist or are not valid.
-pub fn open(
-    image: &Reference,
-    platform: Option<&Platform>,
-    workers: u32,
-    max_size: u64,
-    budget: &Arc<Budget>,
-) -> Result<Opened> {
-    place(image, workers, max_size, budget)?
-        .images(tag(image), platform, max_size)
+pub fn open(image: &Reference, platform: Option<&Platform>, access: &Access) -> Result<Opened> {
+    place(image, access)?
+        .images(tag(image), platform, access.max_size)
         .with_context(|| format!("reading {image}"))
 }
 
@@ -57,14 +39,8 @@ pub fn open(
 ///
 /// # Errors
 /// As for [`open`], or if there are images for several platforms.
-pub fn open_one(
-    image: &Reference,
-    platform: Option<&Platform>,
-    workers: u32,
-    max_size: u64,
-    budget: &Arc<Budget>,
-) -> Result<Opened> {
-    let opened = open(image, platform, workers, max_size, budget)?;
+pub fn open_one(image: &Reference, platform: Option<&Platform>, access: &Access) -> Result<Opened> {
+    let opened = open(image, platform, access)?;
     if opened.images.len() == 1 {
         return Ok(opened);
     }

@@ -21,6 +21,14 @@ pub trait Files {
     /// If it can't be opened.
     fn get(&self, name: &str) -> Result<Option<Source>>;
 
+    /// Returns the blob that a descriptor refers to; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// If it can't be opened.
+    fn get_blob(&self, d: &Descriptor) -> Result<Option<Source>> {
+        self.get(&blob_path(&d.digest))
+    }
+
     /// Returns the counts of the documents read so far; `None` if they need no limit.
     fn documents(&self) -> Option<&Documents> {
         None
@@ -144,7 +152,7 @@ pub(crate) fn document_blob(files: &dyn Files, d: &Descriptor) -> Result<Vec<u8>
 
 /// Opens a blob by its descriptor and verifies its size. The reader must verify the digest.
 pub(crate) fn blob(files: &dyn Files, d: &Descriptor) -> Result<Source> {
-    let source = files.get(&blob_path(&d.digest))?.ok_or_else(|| {
+    let source = files.get_blob(d)?.ok_or_else(|| {
         Error::not_found("the blob is missing; the image was saved or copied incompletely")
     })?;
     if source.size() != d.size {

@@ -1,5 +1,5 @@
-//! Reading images from archives, OCI layouts and pipes, and writing them there. References to them
-//! have the form that skopeo uses.
+//! Reading images from registries, archives, OCI layouts and pipes, and writing them there. References
+//! to them have the form that skopeo uses.
 //!
 //! Imports `base`, `model` and `format`. Types to know: [`Reference`], the name of an image on the
 //! command line; [`Opened`](image::Opened), what [`open`](open::open) reads, whose layers are still
@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::base::error::{Error, Result};
+use registry::name::Name;
 
 /// A format in which an image is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,35 +37,68 @@ pub enum Transport {
     Oci,
     /// An OCI image layout in a tar archive.
     OciArchive,
+    /// A registry.
+    Registry,
     /// A [store](crate::store) of relayer.
     Store,
 }
 
 /// Prefixes of references, longest first so that none hides another.
-const PREFIXES: [(&str, Transport); 4] = [
+const PREFIXES: [(&str, Transport); 5] = [
     ("docker-archive:", Transport::DockerArchive),
     ("oci-archive:", Transport::OciArchive),
+    ("docker://", Transport::Registry),
     ("oci:", Transport::Oci),
     ("store:", Transport::Store),
 ];
 
-/// Location of an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageLocation {
+    /// Standard input or output.
+    Standard,
+    /// A file or folder.
+    Path(PathBuf),
+    /// A registry.
+    Registry(Name),
+}
+
+/// Reference to an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+/// `docker://NAME`, `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
 /// the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// The stated format; `None` for a plain path, whose format is detected.
     pub transport: Option<Transport>,
-    /// File or folder; `None` for standard input or output.
-    pub path: Option<PathBuf>,
-    /// The image to use if there are several: a tag, a name or a digest.
+    /// Where it is.
+    pub location: ImageLocation,
+    /// The image to use if there are several: a tag, a name or a digest. Always `None` in a registry,
+    /// whose [`Name`] has it.
     pub tag: Option<String>,
 }
 
 impl Reference {
     /// Returns the reference of a plain path.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { transport: None, path: Some(path.into()), tag: None }
+        Self { transport: None, location: ImageLocation::Path(path.into()), tag: None }
+    }
+
+    /// Returns the reference of the image `name` in the store at `dir`.
+    pub fn in_store(dir: &Path, name: Option<String>) -> Self {
+        Self { transport: Some(Transport::Store), tag: name, ..Self::file(dir) }
+    }
+
+    /// Returns the file or folder, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.location {
+            ImageLocation::Path(path) => Some(path),
+            ImageLocation::Standard | ImageLocation::Registry(_) => None,
+        }
+    }
+
+    /// Returns whether this is standard input or output.
+    pub fn is_standard(&self) -> bool {
+        self.location == ImageLocation::Standard
     }
 
     /// Parses a reference to write to. In a docker-archive a bare name is a repository, as docker and
@@ -103,7 +137,7 @@ impl Reference {
 
 /// Returns the prefix of a transport that skopeo supports and relayer does not.
 fn foreign(s: &str) -> Option<&'static str> {
-    let known = ["docker://", "containers-storage:", "docker-daemon:", "dir:"];
+    let known = ["containers-storage:", "docker-daemon:", "dir:"];
     known.into_iter().find(|prefix| s.starts_with(prefix))
 }
 
@@ -141,6 +175,13 @@ impl FromStr for Reference {
         let found = PREFIXES.iter().find(|(prefix, _)| s.starts_with(prefix));
         let transport = found.map(|(_, transport)| *transport);
         let rest = found.map_or(s, |(prefix, _)| &s[prefix.len()..]);
+        if transport == Some(Transport::Registry) {
+            return Ok(Self {
+                transport,
+                location: ImageLocation::Registry(rest.parse()?),
+                tag: None,
+            });
+        }
         if rest.is_empty() {
             return Err(Error::malformed(format!("{s:?} does not name a file")));
         }
@@ -157,8 +198,9 @@ impl FromStr for Reference {
             }
             _ => (rest, digest),
         };
-        let path = (path != "-").then(|| PathBuf::from(path));
-        Ok(Self { transport, path, tag })
+        let location =
+            if path == "-" { ImageLocation::Standard } else { ImageLocation::Path(path.into()) };
+        Ok(Self { transport, location, tag })
     }
 }
 
@@ -168,9 +210,10 @@ impl fmt::Display for Reference {
             let prefix = PREFIXES.iter().find(|(_, t)| *t == transport);
             f.write_str(prefix.map_or("", |(prefix, _)| prefix))?;
         }
-        match &self.path {
-            Some(path) => write!(f, "{}", path.display())?,
-            None => f.write_str("-")?,
+        match &self.location {
+            ImageLocation::Standard => f.write_str("-")?,
+            ImageLocation::Path(path) => write!(f, "{}", path.display())?,
+            ImageLocation::Registry(name) => write!(f, "{name}")?,
         }
         self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
     }
@@ -191,16 +234,17 @@ mod tests {
             "store:dir:repo/app:v1",
             "-",
             "docker-archive:-",
+            "docker://reg:5000/app:v1",
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
         let r: Reference = "oci:dir:v1".parse().unwrap();
         assert_eq!(r.transport, Some(Transport::Oci));
-        assert_eq!((r.path, r.tag), (Some("dir".into()), Some("v1".into())));
+        assert_eq!((r.path(), r.tag.as_deref()), (Some("dir".as_ref()), Some("v1")));
         let digest = crate::model::digest::Digest::of(b"x").to_string();
         for text in ["oci:dir@D", "oci:dir:@D", "oci:dir:D", "oci:dir:app:v1@D"] {
             let r: Reference = text.replace('D', &digest).parse().unwrap();
-            assert_eq!((r.path, r.tag), (Some("dir".into()), Some(digest.clone())), "{text}");
+            assert_eq!((r.path(), r.tag.as_ref()), (Some("dir".as_ref()), Some(&digest)), "{text}");
         }
     }
 
@@ -210,16 +254,17 @@ mod tests {
         let path = dir.path().join("a:b.tar");
         std::fs::write(&path, b"").unwrap();
         let r: Reference = path.to_str().unwrap().parse().unwrap();
-        assert_eq!((r.path, r.tag), (Some(path), None));
+        assert_eq!((r.path(), r.tag.as_ref()), (Some(&*path), None));
     }
 
     #[test]
     fn unsupported_transports_are_refused_with_a_remedy() {
-        let e = "docker://alpine".parse::<Reference>().unwrap_err();
+        let e = "dir:alpine".parse::<Reference>().unwrap_err();
         assert!(e.to_string().contains("skopeo copy"), "{e}");
+        assert!("docker://App".parse::<Reference>().is_err());
         assert!("oci:".parse::<Reference>().is_err());
-        let e = Reference::destination("docker://reg/app:v1").unwrap_err();
-        assert!(e.to_string().contains("skopeo copy oci-archive:img.tar docker://reg"), "{e}");
+        let e = Reference::destination("docker-daemon:app:v1").unwrap_err();
+        assert!(e.to_string().contains("skopeo copy oci-archive:img.tar docker-daemon:app"), "{e}");
     }
 
     #[test]

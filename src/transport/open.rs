@@ -12,7 +12,10 @@ use super::bundle::Bundle;
 use super::files::{Files, Folder, document};
 use super::image::{Image, Opened, expanded_limit, too_dense};
 use super::outline::{Outline, outline};
-use super::{Reference, Transport, docker_archive, is_image_name, layout, name, verbatim};
+use super::registry::Registries;
+use super::{
+    ImageLocation, Reference, Transport, docker_archive, is_image_name, layout, name, verbatim,
+};
 use crate::base::error::{Context, Error, Result};
 use crate::base::read::read_some;
 use crate::format::codec;
@@ -20,23 +23,39 @@ use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, WindowBudget}
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 
+/// What opening an image needs.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Memory for archives that come from a pipe or are compressed, and for decoders.
+    pub budget: Arc<Budget>,
+    /// Bytes that such an archive, and the layers of an image, may expand to.
+    pub max_size: u64,
+    /// Threads that rebuild the blobs of a store.
+    pub threads: u32,
+    /// How registries are reached.
+    pub registries: Arc<Registries>,
+}
+
+impl Access {
+    /// Returns access with one thread, and to registries as the environment says.
+    pub fn new(budget: &Arc<Budget>, max_size: u64) -> Self {
+        let (budget, registries) = (Arc::clone(budget), Arc::default());
+        Self { budget, max_size, threads: 1, registries }
+    }
+}
+
 /// Opens the images that `reference` names, as [`Place::at`] and [`Place::images`] do.
 ///
 /// # Errors
 /// If there is no such image, or its documents are not valid.
-pub fn open(
-    reference: &Reference,
-    platform: Option<&Platform>,
-    budget: &Arc<Budget>,
-    max_size: u64,
-) -> Result<Opened> {
-    let place = Place::at(reference, budget, max_size)?;
+pub fn open(reference: &Reference, platform: Option<&Platform>, access: &Access) -> Result<Opened> {
+    let place = Place::at(reference, access)?;
     place
-        .images(reference.tag.as_deref(), platform, max_size)
+        .images(reference.tag.as_deref(), platform, access.max_size)
         .with_context(|| format!("reading {reference}"))
 }
 
-/// An archive, a layout or an image of a store, whose documents are not read yet.
+/// An archive, a layout, or an image of a store or registry, whose documents are not read yet.
 pub struct Place {
     files: Box<dyn Files + Send + Sync>,
     transport: Transport,
@@ -62,21 +81,25 @@ impl Place {
     }
 
     /// Finds the place that `reference` names. Archives that come from a pipe or are compressed go to
-    /// a spool of `budget`, up to `max_size` bytes.
+    /// a spool.
     ///
     /// # Errors
     /// If it does not exist, is not an image archive or layout, or exceeds a limit.
-    pub fn at(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
-        Self::find(reference, budget, max_size).with_context(|| format!("reading {reference}"))
+    pub fn at(reference: &Reference, access: &Access) -> Result<Self> {
+        Self::find(reference, access).with_context(|| format!("reading {reference}"))
     }
 
-    fn find(reference: &Reference, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
-        let source: Source = match &reference.path {
-            None => stdin(budget, max_size)?,
-            Some(_) if reference.transport == Some(Transport::Store) => {
+    fn find(reference: &Reference, access: &Access) -> Result<Self> {
+        let (budget, max_size) = (&access.budget, access.max_size);
+        let source: Source = match &reference.location {
+            ImageLocation::Standard => stdin(budget, max_size)?,
+            ImageLocation::Registry(name) => {
+                return Ok(Self::new(access.registries.open(name)?, Transport::Registry, budget));
+            }
+            ImageLocation::Path(_) if reference.transport == Some(Transport::Store) => {
                 return Err(Error::unsupported("a store can be read by the command line only"));
             }
-            Some(path) => {
+            ImageLocation::Path(path) => {
                 let metadata = fs::metadata(path).map_err(|e| missing(e, reference))?;
                 if metadata.is_dir() {
                     if !matches!(reference.transport, None | Some(Transport::Oci)) {

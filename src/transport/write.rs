@@ -1,7 +1,7 @@
-//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive or an OCI
-//! layout.
+//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive, an OCI layout, or
+//! into a registry.
 //!
-//! A target appears complete or not at all: everything is written under a temporary name next to it,
+//! A file or folder appears complete or not at all: everything is written under a temporary name next to it,
 //! synced, and renamed at the end.
 
 use std::fs::{self, File};
@@ -12,12 +12,16 @@ use super::bundle::Bundle;
 use super::files::blob_path;
 use super::layout::LAYOUT;
 use super::listing::Guard;
-use super::{Reference, Transport, folder, listing, name};
+use super::registry::name::Name;
+use super::registry::{Push, PushStats, Registries};
+use super::{ImageLocation, Reference, Transport, folder, listing, name};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{TemporaryFile, parent_folder, replace, sweep};
 use crate::base::text::shorten;
 use crate::format::tar::{self, EntryKind};
+use crate::model::content::Source;
+use crate::model::digest::Digest;
 use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{self, Index};
 
@@ -38,38 +42,43 @@ pub struct Destination {
     reference: Reference,
     form: Form,
     guard: Guard,
+    /// To a registry.
+    push: Option<Push>,
 }
 
 impl Destination {
-    /// Checks that `reference` can be written to.
+    /// Checks that `reference` can be written to. A registry takes blobs from the repositories of
+    /// `inputs` and of `mounts` if it has them there.
     ///
     /// # Errors
-    /// If a file already exists and `force` is not set, if it is one of `inputs`, or if it is a folder
-    /// and not a layout.
-    pub fn new(reference: Reference, force: bool, inputs: &[&Reference]) -> Result<Self> {
+    /// If a file already exists and `force` is not set, if it is one of `inputs`, if it is a folder
+    /// and not a layout, or if a registry can't be reached or refuses uploads.
+    pub fn new(
+        reference: Reference,
+        force: bool,
+        inputs: &[&Reference],
+        registries: &Registries,
+        mounts: &[Name],
+    ) -> Result<Self> {
         let place = || format!("writing {reference}");
+        if let ImageLocation::Registry(name) = &reference.location {
+            let push = begin_push(name, force, inputs, registries, mounts).with_context(place)?;
+            let guard = Guard { force, inputs: Vec::new() };
+            return Ok(Self { form: Form::Oci, guard, push: Some(push), reference });
+        }
         let form = match reference.transport {
             None => Form::Universal,
             Some(Transport::DockerArchive) => Form::Docker,
-            Some(Transport::OciArchive | Transport::Oci) => Form::Oci,
+            Some(Transport::OciArchive | Transport::Oci | Transport::Registry) => Form::Oci,
             Some(Transport::Store) => {
                 return Err(Error::refused("use `relayer store add` to add images to a store")
                     .context(place()));
             }
         };
-        let Some(path) = &reference.path else {
-            if reference.transport == Some(Transport::Oci) {
-                return Err(
-                    Error::refused("a folder can't be written to standard output").context(place())
-                );
-            }
-            if io::stdout().is_terminal() {
-                return Err(Error::refused(
-                    "standard output is a terminal; redirect it or name a file with -o",
-                )
-                .context(place()));
-            }
-            return Ok(Self { reference, form, guard: Guard { force, inputs: Vec::new() } });
+        let Some(path) = reference.path() else {
+            check_stdout(reference.transport).with_context(place)?;
+            let guard = Guard { force, inputs: Vec::new() };
+            return Ok(Self { reference, form, guard, push: None });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may be added to the layout that is read; a file would be destroyed.
@@ -108,14 +117,14 @@ impl Destination {
         if reference.transport != Some(Transport::Oci) && !pipe {
             check_folder(path).with_context(place)?;
         }
-        let same = |i: &&&Reference| i.path.as_deref().and_then(real) == real(path);
+        let same = |i: &&&Reference| i.path().and_then(real) == real(path);
         let within = inputs.iter().filter(same);
         let inputs = within.map(|i| i.tag.clone()).collect();
         let guard = Guard { force, inputs };
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
             guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
-        Ok(Self { guard, form, reference: reference.clone() })
+        Ok(Self { guard, form, push: None, reference: reference.clone() })
     }
 
     /// Returns the reference of the destination.
@@ -123,11 +132,25 @@ impl Destination {
         &self.reference
     }
 
-    /// Writes `bundle`. A tag in the reference replaces the bundle's names.
+    /// Begins to write a blob if blobs can be written one by one, as in a registry. It must be one of the
+    /// bundle that is written at the end.
+    pub fn add(&self, digest: Digest, source: &Source) {
+        if let Some(push) = &self.push {
+            push.add(digest, source);
+        }
+    }
+
+    /// Writes `bundle`. A tag in the reference replaces the bundle's names. Returns what a registry was
+    /// sent.
     ///
     /// # Errors
     /// If a blob does not have its digest, or writing fails; nothing is left behind then.
-    pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
+    pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<Option<PushStats>> {
+        if let Some(push) = &self.push {
+            let place = || format!("writing {}", self.reference);
+            return push.finish(bundle, progress).with_context(place).map(Some);
+        }
+        bundle.blobs.values().for_each(|blob| blob.source.prefetch());
         let tag = self.reference.tag.as_deref();
         let (names, unsafe_names) = match tag {
             Some(tag) => (vec![tag.to_owned()], Vec::new()),
@@ -146,7 +169,7 @@ impl Destination {
             ));
         }
         progress.begin("write", bundle.bytes());
-        let done = match (&self.reference.path, self.reference.transport) {
+        let done = match (self.reference.path(), self.reference.transport) {
             (None, _) => {
                 let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
                 write_archive(bundle, &names, tag, self.form, &mut out, progress)
@@ -165,8 +188,43 @@ impl Destination {
             }
         };
         progress.end();
-        done.with_context(|| format!("writing {}", self.reference))
+        done.with_context(|| format!("writing {}", self.reference)).map(|()| None)
     }
+}
+
+/// Checks that an image can be written to standard output.
+fn check_stdout(transport: Option<Transport>) -> Result<()> {
+    if transport == Some(Transport::Oci) {
+        return Err(Error::refused("a folder can't be written to standard output"));
+    }
+    if io::stdout().is_terminal() {
+        return Err(Error::refused(
+            "standard output is a terminal; redirect it or name a file with -o",
+        ));
+    }
+    Ok(())
+}
+
+/// Begins a push to a registry that is reached and takes uploads.
+fn begin_push(
+    name: &Name,
+    force: bool,
+    inputs: &[&Reference],
+    registries: &Registries,
+    mounts: &[Name],
+) -> Result<Push> {
+    let read = inputs.iter().filter_map(|input| match &input.location {
+        ImageLocation::Registry(name) => Some(name),
+        _ => None,
+    });
+    if !force && read.clone().any(|input| input == name) {
+        return Err(Error::refused(
+            "this is the input, whose name would refer to the new image; --force does that",
+        ));
+    }
+    let push = registries.push(name, mounts.iter().chain(read))?;
+    push.check()?;
+    Ok(push)
 }
 
 /// Checks that a file other than an image can be written.
@@ -202,7 +260,7 @@ fn refuse_dangling(path: &Path) -> Result<()> {
 
 /// Returns whether `path` exists and is `input`, or is inside the layout or store that it names.
 fn is_part(path: &Path, input: &Reference) -> bool {
-    let Some((path, place)) = real(path).zip(input.path.as_deref().and_then(real)) else {
+    let Some((path, place)) = real(path).zip(input.path().and_then(real)) else {
         return false;
     };
     // A layout's folder may have other files too.

@@ -17,7 +17,7 @@ use relayer::split::{self, SplitOptions};
 use relayer::transport::Reference;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::image::Opened;
-use relayer::transport::open::open_archive;
+use relayer::transport::open::{Access, open_archive};
 use relayer::transport::write::{Form, write_archive};
 
 use super::image::{self, Codec, Image, Item, archive};
@@ -223,7 +223,7 @@ fn what_a_store_has_is_right_or_an_error() {
         store.add(&bundle, &opened.images, options, &budget, &Silent)?;
         drop(store);
         let image: Reference = format!("store:{}", dir.path().display()).parse()?;
-        let place = store::open::place(&image, 1, u64::MAX, &budget)?;
+        let place = store::open::place(&image, &Access::new(&budget, u64::MAX))?;
         bytes(&Bundle::unchanged(&place.images(None, None, 1 << 30)?)?)
     };
     for codec in [Codec::Plain, Codec::Gzip, Codec::ZstdFrames] {

@@ -65,7 +65,7 @@ pub(super) fn add(
                 for note in notes {
                     terminal.note(&note);
                 }
-                let familiar = |name: &String| name::familiar(name, image.path.as_deref());
+                let familiar = |name: &String| name::familiar(name, image.path());
                 let mut names = if args.name.is_empty() {
                     bundle.names.iter().map(familiar).collect()
                 } else {

@@ -31,6 +31,8 @@ pub trait ReadAt: Send + Sync {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Returns the number of bytes.
     fn size(&self) -> u64;
+    /// Begins to fetch the bytes, if they are far away and will all be read.
+    fn prefetch(&self) {}
 }
 
 /// A shared source of bytes.

@@ -1,0 +1,134 @@
+//! Options of registries.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use clap::Args;
+
+use super::size::Size;
+use super::terminal::Terminal;
+use crate::base::defaults;
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::transport::registry::cache::Cache;
+use crate::transport::registry::name::Name;
+use crate::transport::registry::{Registries, RegistryOptions};
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Registry options")]
+pub(super) struct RegistryArgs {
+    /// File with credentials [default: those that podman and docker have]
+    #[arg(long, global = true, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Verify certificates, and use http only for this machine [default: as registries.conf says]
+    #[arg(long, global = true, value_name = "BOOL")]
+    tls_verify: Option<bool>,
+    /// Folder with certificates of the registry and of the client: `*.crt`, `*.cert` and `*.key`
+    #[arg(long, global = true, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// --authfile for the images that are read
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    src_authfile: Option<PathBuf>,
+    /// --tls-verify for the images that are read
+    #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
+    src_tls_verify: Option<bool>,
+    /// --cert-dir for the images that are read
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    src_cert_dir: Option<PathBuf>,
+    /// --authfile for the image that is written
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    dest_authfile: Option<PathBuf>,
+    /// --tls-verify for the image that is written
+    #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
+    dest_tls_verify: Option<bool>,
+    /// --cert-dir for the image that is written
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    dest_cert_dir: Option<PathBuf>,
+    /// Another repository of the registry to take blobs from instead of uploading them, next to those of
+    /// the images that are read; may be repeated
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub(super) mount_from: Vec<Name>,
+    /// Folder for downloaded blobs [default: ~/.cache/relayer]
+    #[arg(long, global = true, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Maximum size of that folder; with 0 nothing is kept
+    #[arg(long, global = true, value_name = "SIZE", default_value_t = Size(defaults::CACHE))]
+    cache_size: Size,
+    #[arg(skip)]
+    opened_cache: OnceLock<Arc<Cache>>,
+    #[arg(skip)]
+    sources: OnceLock<Arc<Registries>>,
+    #[arg(skip)]
+    destinations: OnceLock<Arc<Registries>>,
+}
+
+impl RegistryArgs {
+    /// Returns the registries to read from.
+    pub(super) fn sources(&self) -> Result<Arc<Registries>> {
+        let options = RegistryOptions {
+            authfile: self.src_authfile.clone().or_else(|| self.authfile.clone()),
+            tls_verify: self.src_tls_verify.or(self.tls_verify),
+            cert_dir: self.src_cert_dir.clone().or_else(|| self.cert_dir.clone()),
+            ..RegistryOptions::default()
+        };
+        self.registries(&self.sources, options)
+    }
+
+    /// Returns the registries to write to.
+    pub(super) fn destinations(&self) -> Result<Arc<Registries>> {
+        let differs = self.src_authfile.is_some()
+            || self.src_tls_verify.is_some()
+            || self.src_cert_dir.is_some()
+            || self.dest_authfile.is_some()
+            || self.dest_tls_verify.is_some()
+            || self.dest_cert_dir.is_some();
+        if !differs {
+            // The same connections and tokens.
+            return self.sources();
+        }
+        let options = RegistryOptions {
+            authfile: self.dest_authfile.clone().or_else(|| self.authfile.clone()),
+            tls_verify: self.dest_tls_verify.or(self.tls_verify),
+            cert_dir: self.dest_cert_dir.clone().or_else(|| self.cert_dir.clone()),
+            ..RegistryOptions::default()
+        };
+        self.registries(&self.destinations, options)
+    }
+
+    fn registries(
+        &self,
+        slot: &OnceLock<Arc<Registries>>,
+        options: RegistryOptions,
+    ) -> Result<Arc<Registries>> {
+        let cache = self.cache()?;
+        Ok(Arc::clone(slot.get_or_init(|| Arc::new(Registries::new(options, cache)))))
+    }
+
+    /// Returns the folder of the cache; `None` if there is no place for one.
+    fn cache_dir(&self) -> Option<PathBuf> {
+        self.cache.clone().or_else(|| Cache::default_dir(&|name| std::env::var_os(name)))
+    }
+
+    /// Opens the cache. The default one may be missing, as in a container without a home.
+    pub(super) fn cache(&self) -> Result<Arc<Cache>> {
+        if let Some(cache) = self.opened_cache.get() {
+            return Ok(Arc::clone(cache));
+        }
+        let cache = match self.cache_dir() {
+            Some(dir) if self.cache_size.0 > 0 => match Cache::open(&dir, self.cache_size.0) {
+                Err(e) if self.cache.is_some() => return Err(e),
+                opened => opened.unwrap_or_default(),
+            },
+            _ => Cache::default(),
+        };
+        Ok(Arc::clone(self.opened_cache.get_or_init(|| Arc::new(cache))))
+    }
+
+    /// Prints what was found out about credentials.
+    pub(super) fn print_notes(&self, terminal: &Terminal) {
+        for registries in [&self.sources, &self.destinations].into_iter().filter_map(OnceLock::get)
+        {
+            registries.take_notes().iter().for_each(|note| terminal.note(note));
+        }
+    }
+}

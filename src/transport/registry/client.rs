@@ -1,0 +1,279 @@
+//! Requests to one registry: authorization, redirects, and repetition of what failed.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::auth::Auth;
+use super::credentials::Credentials;
+use super::http::{Body, Http, Method, Request, Response};
+use super::quirks::Dialect;
+use super::retry::{Retry, is_momentary, is_transient};
+use super::slots::Slots;
+use super::{answer, url};
+use crate::base::error::{Error, Result};
+use crate::base::limits::MAX_REDIRECTS;
+use crate::base::read::read_some;
+use crate::model::content::{ReadAt, SourceReader};
+
+/// A body that can be sent again.
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// A range of a source: offset and length. The function is told of each piece that is sent.
+    Range(&'a dyn ReadAt, u64, u64, &'a (dyn Fn(u64) + Sync)),
+}
+
+/// One request.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// Absolute.
+    pub(super) url: &'a str,
+    pub(super) scopes: &'a [String],
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) payload: Payload<'a>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(method: Method, url: &'a str, scopes: &'a [String]) -> Self {
+        Self { method, url, scopes, headers: &[], payload: Payload::None }
+    }
+}
+
+/// A registry.
+pub(super) struct RegistryClient {
+    http: Arc<dyn Http>,
+    /// `https://HOST`.
+    base: String,
+    auth: Auth,
+    pub(super) retry: Retry,
+    /// How long a transfer may stall.
+    pub(super) stall: Duration,
+    pub(super) downloads: Slots,
+    pub(super) uploads: Slots,
+    pub(super) dialect: Dialect,
+}
+
+/// What to connect to, and how.
+pub(super) struct Connection<'a> {
+    pub(super) http: Arc<dyn Http>,
+    pub(super) host: &'a str,
+    /// Whether http will do.
+    pub(super) allow_http: bool,
+    pub(super) credentials: Credentials,
+    pub(super) retry: Retry,
+    pub(super) stall: Duration,
+    /// Numbers of transfers at a time.
+    pub(super) downloads: usize,
+    pub(super) uploads: usize,
+}
+
+impl RegistryClient {
+    /// Connects to a registry: by http if it may and the registry does not answer https.
+    ///
+    /// # Errors
+    /// If it can't be reached, or is no registry.
+    pub(super) fn connect(target: Connection<'_>) -> Result<Self> {
+        let Connection { http, host, allow_http, credentials, retry, stall, .. } = target;
+        let mut schemes = vec!["https"];
+        if allow_http {
+            schemes.push("http");
+        }
+        let mut last = None;
+        for scheme in schemes {
+            let base = format!("{scheme}://{host}");
+            let auth = Auth::new(credentials.clone(), scheme == "http", retry);
+            let mut client = Self {
+                http: Arc::clone(&http),
+                base,
+                auth,
+                retry,
+                stall,
+                downloads: Slots::new(target.downloads),
+                uploads: Slots::new(target.uploads),
+                dialect: Dialect::Common,
+            };
+            match client.ping(allow_http && scheme == "https") {
+                Ok(challenge) => {
+                    client.dialect = Dialect::of(host, &challenge);
+                    return Ok(client);
+                }
+                Err(e) => last = last.or(Some(e)),
+            }
+        }
+        let e = last.unwrap_or_else(|| Error::not_found("no such registry"));
+        Err(e.context(format!("connecting to {host}")))
+    }
+
+    /// Asks whether this is a registry and what authorization it demands. `once` does so without
+    /// repetition, because another scheme is tried next. Returns the challenge.
+    fn ping(&self, once: bool) -> Result<String> {
+        let url = format!("{}/v2/", self.base);
+        let mut attempt = 0;
+        loop {
+            let request =
+                Request { method: Method::Get, url: &url, headers: &[], body: Body::None };
+            match self.http.send(request) {
+                Ok(answer) if is_transient(answer.status) && self.retry.goes_on(attempt) => {
+                    self.retry.wait(attempt, answer::retry_after(&answer));
+                }
+                Ok(answer) => {
+                    self.auth.challenged(&answer, &[]);
+                    let challenge = answer.all("www-authenticate").collect::<Vec<_>>().join(", ");
+                    return match answer.status {
+                        // Some answer 404 here and have images all the same.
+                        200 | 401 | 403 | 404 => Ok(challenge),
+                        _ => Err(answer::error(answer)),
+                    };
+                }
+                Err(e) if !once && is_momentary(&e) && self.retry.goes_on(attempt) => {
+                    self.retry.wait(attempt, None);
+                }
+                Err(e) => return Err(e.into()),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Returns the URL of a path below `/v2/REPOSITORY/`.
+    pub(super) fn url(&self, repository: &str, path: &str) -> String {
+        format!("{}/v2/{repository}/{path}", self.base)
+    }
+
+    /// Sends a request once; again only if its token was refused, and where it is redirected to.
+    ///
+    /// # Errors
+    /// Those of [`Http::send`] as they are; others if there is no token, or a redirect leads astray.
+    pub(super) fn once(&self, call: &Call<'_>) -> io::Result<Response> {
+        let mut url = call.url.to_owned();
+        for _ in 0..MAX_REDIRECTS {
+            let answer = self.authorized(call, &url)?;
+            let redirect = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
+            let reads = matches!(call.method, Method::Get | Method::Head);
+            let location = answer.header("location").filter(|_| redirect && reads);
+            let Some(location) = location else { return Ok(answer) };
+            url = self.follow(&url, location)?;
+        }
+        Err(Error::refused(format!("more than {MAX_REDIRECTS} redirects")).into())
+    }
+
+    /// Returns where an answer leads to, if a client may go there.
+    pub(super) fn follow(&self, from: &str, location: &str) -> Result<String> {
+        let url = url::resolve(from, location)?;
+        let refused = |why| {
+            let host = url::origin(&url).map(|(_, host, _)| host).unwrap_or_default();
+            Err(Error::refused(format!("the registry refers to {host}, {why}")))
+        };
+        if url.starts_with("http://") && !self.base.starts_with("http://") {
+            return refused("over an unencrypted connection");
+        }
+        let internal =
+            |url: &str| url::origin(url).is_none_or(|(_, host, _)| url::is_internal(&host));
+        if internal(&url) && !internal(&self.base) {
+            return refused("an address inside this network");
+        }
+        Ok(url)
+    }
+
+    /// Sends a request, with authorization if it goes to the registry itself.
+    fn authorized(&self, call: &Call<'_>, url: &str) -> io::Result<Response> {
+        let own = url::is_same_origin(&self.base, url);
+        for again in [false, true] {
+            let token = if own { self.auth.header(self.http.as_ref(), call.scopes)? } else { None };
+            let mut headers = call.headers.to_vec();
+            headers.extend(token.as_ref().map(|token| ("authorization", token.expose())));
+            let answer = self.send(call, url, &headers)?;
+            let refused = answer.status == 401 && own && self.auth.challenged(&answer, call.scopes);
+            if !refused || again {
+                return Ok(answer);
+            }
+        }
+        Err(io::Error::other("unreachable: the second answer is returned"))
+    }
+
+    fn send(&self, call: &Call<'_>, url: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+        match call.payload {
+            Payload::None if matches!(call.method, Method::Post | Method::Put | Method::Patch) => {
+                self.send_body(call, url, headers, Body::Bytes(&[]))
+            }
+            Payload::None => self.send_body(call, url, headers, Body::None),
+            Payload::Bytes(bytes) => self.send_body(call, url, headers, Body::Bytes(bytes)),
+            Payload::Range(source, offset, length, sent) => {
+                let mut reader = Counted { inner: SourceReader::new(source, offset, length), sent };
+                self.send_body(call, url, headers, Body::Reader(&mut reader, length))
+            }
+        }
+    }
+
+    fn send_body<'a>(
+        &'a self,
+        call: &Call<'_>,
+        url: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        body: Body<'a>,
+    ) -> io::Result<Response> {
+        self.http.send(Request { method: call.method, url, headers, body })
+    }
+
+    /// Sends a request until it is answered, within the limits of the client's patience.
+    ///
+    /// # Errors
+    /// If the registry can't be reached.
+    pub(super) fn call(&self, call: &Call<'_>) -> Result<Response> {
+        let mut attempt = 0;
+        loop {
+            match self.once(call) {
+                Ok(answer) if is_transient(answer.status) && self.retry.goes_on(attempt) => {
+                    if answer.status == 429 {
+                        self.uploads.fewer();
+                    }
+                    self.retry.wait(attempt, answer::retry_after(&answer));
+                }
+                Ok(answer) => return Ok(answer),
+                Err(e) if is_momentary(&e) && self.retry.goes_on(attempt) => {
+                    self.retry.wait(attempt, None);
+                }
+                Err(e) => return Err(e.into()),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Returns the error of an answer, with what a user can do about it.
+    pub(super) fn error(&self, response: Response) -> Error {
+        let status = response.status;
+        let e = answer::error(response);
+        let host = self.base.rsplit('/').next().unwrap_or_default();
+        match status {
+            401 | 403 if self.auth.is_anonymous() => Error::refused(format!(
+                "{e}; no credentials for {host} were found; log in with `docker login {host}` or \
+                 `podman login {host}`"
+            )),
+            401 | 403 => {
+                Error::refused(format!("{e}; the account that is logged in may not do this"))
+            }
+            429 => Error::refused(format!("{e}; the registry limits requests; try again later")),
+            _ => e,
+        }
+    }
+
+    /// Ends all requests in progress.
+    pub(super) fn shut_down(&self) {
+        self.http.shut_down();
+    }
+}
+
+/// A reader that tells how much was read.
+struct Counted<'a> {
+    inner: SourceReader<'a>,
+    sent: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = read_some(&mut self.inner, buf)?;
+        (self.sent)(n as u64);
+        Ok(n)
+    }
+}

@@ -1,0 +1,321 @@
+//! Uploading images: blobs as soon as they are known, then the manifests, the tag at the very end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::client::RegistryClient;
+use super::name::Name;
+use super::quirks::TransferSizes;
+use super::upload::{Arrival, Upload};
+use crate::base::error::{Context, Error, ErrorKind, NO_THREAD, Result};
+use crate::base::limits::MAX_INDEX_DEPTH;
+use crate::base::progress::Progress;
+use crate::model::content::Source;
+use crate::model::digest::Digest;
+use crate::model::oci::{self, Descriptor, Index, media_type};
+use crate::transport::bundle::Bundle;
+use crate::transport::choose::entry;
+use crate::transport::files::document_blob;
+
+/// How often progress is shown.
+const STEP: Duration = Duration::from_millis(100);
+
+/// What a push did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PushStats {
+    /// Number of blobs that were uploaded.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Number of blobs that were taken from other repositories of the registry.
+    pub mounted: u64,
+    /// Number of blobs that the repository had.
+    pub existed: u64,
+    /// Number of manifests and indexes that were uploaded.
+    pub manifests: u64,
+}
+
+/// A push in progress.
+pub struct Push {
+    shared: Arc<Shared>,
+    name: Name,
+}
+
+struct Shared {
+    client: Arc<RegistryClient>,
+    repository: String,
+    mounts: Vec<String>,
+    sizes: TransferSizes,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Bytes of blobs that are sent, or need not be.
+    done: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Digest, Source)>,
+    /// Every blob that was added.
+    known: BTreeSet<Digest>,
+    /// Number of blobs in progress.
+    active: usize,
+    workers: usize,
+    stats: PushStats,
+    failed: Option<Error>,
+    /// Addresses of open uploads.
+    sessions: BTreeMap<Digest, String>,
+}
+
+impl std::fmt::Debug for Push {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Push").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Number of uploads at a time.
+pub(super) const UPLOADS: usize = 4;
+
+/// Number of repositories that are asked for each blob: each costs a request.
+pub(super) const MAX_MOUNTS: usize = 3;
+
+impl Push {
+    /// Begins a push to `name`. Blobs are taken from the repositories `mounts` of the same registry if
+    /// they have them.
+    pub(super) fn new(
+        client: Arc<RegistryClient>,
+        repository: &str,
+        name: Name,
+        mounts: Vec<String>,
+        sizes: TransferSizes,
+    ) -> Self {
+        let shared = Shared {
+            client,
+            repository: repository.to_owned(),
+            mounts,
+            sizes,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            done: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), name }
+    }
+
+    /// Begins to upload a blob, unless that was begun before. A failure is told at the end.
+    pub fn add(&self, digest: Digest, source: &Source) {
+        let mut queue = self.shared.queue();
+        if !queue.known.insert(digest) {
+            return;
+        }
+        queue.waiting.push_back((digest, Arc::clone(source)));
+        if queue.workers < UPLOADS.min(queue.waiting.len() + queue.active) {
+            let shared = Arc::clone(&self.shared);
+            queue.workers += 1;
+            let work = move || shared.work();
+            if thread::Builder::new().name("upload".into()).spawn(work).is_err() {
+                queue.workers -= 1;
+                if queue.workers == 0 {
+                    queue.failed = Some(Error::new(ErrorKind::Io, NO_THREAD));
+                }
+            }
+        }
+    }
+
+    /// Begins an upload and cancels it: whoever may not push, or has no repository, is told before any
+    /// work is done.
+    ///
+    /// # Errors
+    /// If the registry refuses it.
+    pub fn check(&self) -> Result<()> {
+        let source: Source = Arc::new(Vec::new());
+        self.shared.upload(Digest::of(&[]), &source, &|_| {}, &|_| {}).check()
+    }
+
+    /// Uploads what is left of `bundle`, then its manifests, and at last the tag or digest.
+    ///
+    /// # Errors
+    /// If a blob could not be uploaded, or the registry refuses a manifest. The tag is unchanged then.
+    pub fn finish(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<PushStats> {
+        let root = bundle.root.as_ref().ok_or_else(|| Error::not_found("there is no image"))?;
+        let mut manifests = Vec::new();
+        collect(bundle, root, 0, &mut manifests)?;
+        if let Some(digest) = self.name.digest
+            && digest != root.digest
+        {
+            return Err(Error::mismatch(format!(
+                "the image has digest {}, so it can't be pushed as {digest}",
+                root.digest
+            )));
+        }
+        let documents: BTreeSet<_> = manifests.iter().map(|d| d.digest).collect();
+        for (digest, blob) in bundle.blobs.iter().filter(|(d, _)| !documents.contains(d)) {
+            self.add(*digest, &blob.source);
+        }
+        self.wait(bundle, progress)?;
+        let mut stats = self.shared.queue().stats;
+        let client = &self.shared.client;
+        for d in &manifests {
+            let last = d.digest == root.digest;
+            let reference = if last { self.name.reference() } else { d.digest.to_string() };
+            let place = || format!("pushing manifest {}", d.digest);
+            // A tag that has it may be one that must not change.
+            let there = if last {
+                let found = client.find(&self.shared.repository, &reference);
+                found.is_ok_and(|found| found.descriptor.digest == d.digest)
+            } else {
+                client.has_manifest(&self.shared.repository, &d.digest).with_context(place)?
+            };
+            if !there {
+                let bytes = document_blob(bundle, d).with_context(place)?;
+                client
+                    .put_manifest(&self.shared.repository, &reference, &d.media_type, &bytes)
+                    .with_context(place)?;
+                stats.manifests += 1;
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Waits until all blobs are there.
+    fn wait(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
+        let shared = &self.shared;
+        let mut queue = shared.queue();
+        let total = queue.known.iter().filter_map(|d| bundle.blobs.get(d)).map(|b| b.source.size());
+        let total: u64 = total.sum();
+        progress.begin("upload", total);
+        let mut shown = 0;
+        while queue.failed.is_none() && (queue.active > 0 || !queue.waiting.is_empty()) {
+            let waited = shared.changed.wait_timeout(queue, STEP);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let done = shared.done.load(Ordering::Relaxed).min(total);
+            progress.advance(done.saturating_sub(shown));
+            shown = done.max(shown);
+        }
+        progress.end();
+        queue.failed.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Push {
+    /// Ends uploads in progress.
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        queue.waiting.clear();
+        if queue.active > 0 && queue.failed.is_none() {
+            queue.failed = Some(Error::refused("the push was given up"));
+        }
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // A thread that panicked leaves numbers and lists that are valid.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        loop {
+            let mut queue = self.queue();
+            let next = if queue.failed.is_some() { None } else { queue.waiting.pop_front() };
+            let Some((digest, source)) = next else {
+                queue.workers -= 1;
+                break;
+            };
+            queue.active += 1;
+            drop(queue);
+            let arrival = self.blob(digest, &source);
+            let mut queue = self.queue();
+            queue.active -= 1;
+            queue.sessions.remove(&digest);
+            match arrival {
+                Ok(Arrival::Existed) => queue.stats.existed += 1,
+                Ok(Arrival::Mounted) => queue.stats.mounted += 1,
+                Ok(Arrival::Sent) => {
+                    queue.stats.sent += 1;
+                    queue.stats.sent_bytes += source.size();
+                }
+                // The first is the cause, others may be its consequences.
+                Err(e) if queue.failed.is_none() => queue.failed = Some(e),
+                Err(_) => {}
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn upload<'a>(
+        &'a self,
+        digest: Digest,
+        source: &'a Source,
+        sent: &'a (dyn Fn(u64) + Sync),
+        session: &'a (dyn Fn(Option<&str>) + Sync),
+    ) -> Upload<'a> {
+        Upload {
+            client: &self.client,
+            repository: &self.repository,
+            mounts: &self.mounts,
+            sizes: self.sizes,
+            digest,
+            source: source.as_ref(),
+            sent,
+            session,
+        }
+    }
+
+    fn blob(&self, digest: Digest, source: &Source) -> Result<Arrival> {
+        let sent = AtomicU64::new(0);
+        let size = source.size();
+        let count = |bytes| {
+            // What is sent again is not progress.
+            let before = sent.fetch_add(bytes, Ordering::Relaxed).min(size);
+            self.done.fetch_add(bytes.min(size - before), Ordering::Relaxed);
+        };
+        let session = |address: Option<&str>| {
+            let mut queue = self.queue();
+            match address {
+                Some(address) => queue.sessions.insert(digest, address.to_owned()),
+                None => queue.sessions.remove(&digest),
+            };
+        };
+        let _slot = self.client.uploads.take();
+        let upload = self.upload(digest, source, &count, &session);
+        let arrival = upload.run().with_context(|| format!("pushing blob {digest}"))?;
+        let counted = sent.load(Ordering::Relaxed).min(size);
+        self.done.fetch_add(size - counted, Ordering::Relaxed);
+        self.changed.notify_all();
+        Ok(arrival)
+    }
+}
+
+/// Collects manifests and indexes, each after those that it lists.
+fn collect(
+    bundle: &Bundle,
+    d: &Descriptor,
+    depth: usize,
+    found: &mut Vec<Descriptor>,
+) -> Result<()> {
+    if found.iter().any(|known| known.digest == d.digest) {
+        return Ok(());
+    }
+    if media_type::is_index(&d.media_type) {
+        if depth > MAX_INDEX_DEPTH {
+            return Err(Error::limit(format!(
+                "indexes are nested more than {MAX_INDEX_DEPTH} deep"
+            )));
+        }
+        let index: Index<Value> = oci::parse(&document_blob(bundle, d)?, "the index")?;
+        for value in &index.manifests {
+            let child = entry(value)?;
+            // A copy of one platform may leave the others out.
+            if bundle.blobs.contains_key(&child.digest) {
+                collect(bundle, &child, depth + 1, found)?;
+            }
+        }
+    }
+    found.push(d.clone());
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! Uploading one blob
+//! ([distribution-spec](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs)).
+//!
+//! Only the number of bytes that were sent and the final digest are relied on. What registries say about
+//! the state of an upload in chunks is often wrong: docs/REGISTRY.md has examples.
+
+use std::io;
+use std::time::Duration;
+
+use super::auth::scope;
+use super::client::{Call, Payload, RegistryClient};
+use super::http::{Method, Response};
+use super::quirks::TransferSizes;
+use super::retry::{is_momentary, is_transient};
+use super::{answer, url};
+use crate::base::error::{Context, Error, Result};
+use crate::model::content::ReadAt;
+use crate::model::digest::Digest;
+
+/// How a blob came to be in the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Existed,
+    /// From another repository of the registry.
+    Mounted,
+    Sent,
+}
+
+/// The upload of one blob.
+pub(super) struct Upload<'a> {
+    pub(super) client: &'a RegistryClient,
+    pub(super) repository: &'a str,
+    /// Repositories of the registry that may have the blob.
+    pub(super) mounts: &'a [String],
+    pub(super) sizes: TransferSizes,
+    pub(super) digest: Digest,
+    pub(super) source: &'a dyn ReadAt,
+    /// Is told of each piece of the blob that is sent.
+    pub(super) sent: &'a (dyn Fn(u64) + Sync),
+    /// Is told the address of a session that is open, and of none when it is over.
+    pub(super) session: &'a (dyn Fn(Option<&str>) + Sync),
+}
+
+/// What became of an attempt.
+enum Attempt {
+    Done,
+    /// It failed, perhaps for the moment only; with the time that the registry asks to wait.
+    Failed(Error, Option<Duration>),
+    /// The registry does not take this blob in one request; `false` if not in such chunks either.
+    TooLarge(Error),
+}
+
+impl Upload<'_> {
+    /// Uploads the blob, unless the repository has it or can take it from another.
+    ///
+    /// # Errors
+    /// If the registry refuses it or can't be reached, or the blob can't be read.
+    pub(super) fn run(&self) -> Result<Arrival> {
+        if self.exists()? {
+            return Ok(Arrival::Existed);
+        }
+        let (scopes, url) = (self.scopes(), self.client.url(self.repository, "blobs/uploads/"));
+        let mut session = None;
+        for from in self.mounts {
+            let mount = format!("{url}?mount={}&from={from}", self.digest);
+            let answer = self.client.call(&Call::new(Method::Post, &mount, &scopes))?;
+            match answer.status {
+                201 => return Ok(Arrival::Mounted),
+                // The registry does not have it there, and began an upload in its place.
+                202 => {
+                    session = Some(self.location(&url, &answer)?);
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.send(session)?;
+        Ok(Arrival::Sent)
+    }
+
+    /// Returns an error if the registry takes no uploads.
+    pub(super) fn check(&self) -> Result<()> {
+        let (session, _) = self.begin()?;
+        self.cancel(&session);
+        Ok(())
+    }
+
+    /// Returns whether the repository has the blob.
+    fn exists(&self) -> Result<bool> {
+        let url = self.client.url(self.repository, &format!("blobs/{}", self.digest));
+        // The token of the upload, so that one is enough.
+        let scopes = self.scopes();
+        let answer = self.client.call(&Call::new(Method::Head, &url, &scopes))?;
+        match answer.status {
+            200 => Ok(true),
+            401 | 403 => Err(self.client.error(answer)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns the scopes of all requests: some registries check the source of a mount as well.
+    fn scopes(&self) -> Vec<String> {
+        let own = scope(self.repository, true);
+        std::iter::once(own).chain(self.mounts.iter().map(|from| scope(from, false))).collect()
+    }
+
+    /// Sends the blob, beginning with the upload at `session` if there is one.
+    fn send(&self, mut session: Option<String>) -> Result<()> {
+        let size = self.source.size();
+        let mut chunk = self.client.dialect.chunk(self.sizes).filter(|_| size > self.sizes.single);
+        let retry = self.client.retry;
+        let mut attempt = 0;
+        loop {
+            let begun = match session.take() {
+                Some(session) => Ok((session, None)),
+                None => self.begin(),
+            };
+            let done = begun.and_then(|(session, least)| {
+                (self.session)(Some(&session));
+                let done = match chunk {
+                    None => self.single(&session),
+                    Some(chunk) => self.chunks(&session, chunk.max(least.unwrap_or(0))),
+                };
+                if !matches!(done, Ok(Attempt::Done)) {
+                    self.cancel(&session);
+                }
+                (self.session)(None);
+                done
+            });
+            let (e, wait) = match done? {
+                Attempt::Done => return Ok(()),
+                Attempt::Failed(e, wait) => (e, wait),
+                Attempt::TooLarge(e) => match (chunk, self.client.dialect.fallback(self.sizes)) {
+                    (None, Some(smaller)) if smaller < size => {
+                        chunk = Some(smaller);
+                        continue;
+                    }
+                    _ => return Err(e),
+                },
+            };
+            if !retry.goes_on(attempt) {
+                return Err(e);
+            }
+            retry.wait(attempt, wait);
+            attempt += 1;
+            // The answer may be what was lost.
+            if self.exists()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins an upload. Returns its address, and the least bytes of a chunk if there is such a limit.
+    fn begin(&self) -> Result<(String, Option<u64>)> {
+        let (scopes, url) = (self.scopes(), self.client.url(self.repository, "blobs/uploads/"));
+        let answer = self.client.call(&Call::new(Method::Post, &url, &scopes))?;
+        if answer.status != 202 {
+            return Err(self.client.error(answer)).with_context(|| "beginning an upload");
+        }
+        let least = answer.header("oci-chunk-min-length").and_then(|least| least.parse().ok());
+        Ok((self.location(&url, &answer)?, least))
+    }
+
+    /// Returns the address at which an upload goes on.
+    fn location(&self, from: &str, answer: &Response) -> Result<String> {
+        let location = answer
+            .header("location")
+            .ok_or_else(|| Error::malformed("the registry does not say where to upload to"))?;
+        self.client.follow(from, location)
+    }
+
+    /// Sends a request of an upload.
+    fn request(
+        &self,
+        method: Method,
+        url: &str,
+        range: Option<&str>,
+        payload: Payload<'_>,
+    ) -> io::Result<Response> {
+        let scopes = self.scopes();
+        let mut headers = vec![("content-type", "application/octet-stream")];
+        headers.extend(range.map(|range| ("content-range", range)));
+        let call = Call { headers: &headers, payload, ..Call::new(method, url, &scopes) };
+        self.client.once(&call)
+    }
+
+    /// Sends all bytes in one request.
+    fn single(&self, session: &str) -> Result<Attempt> {
+        let url = url::with_query(session, "digest", &self.digest.to_string());
+        let all = Payload::Range(self.source, 0, self.source.size(), self.sent);
+        let answer = self.request(Method::Put, &url, None, all);
+        self.judge(answer)
+    }
+
+    /// Says what the answer to the last request of an upload means.
+    fn judge(&self, answer: io::Result<Response>) -> Result<Attempt> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(e) if is_momentary(&e) => {
+                return Ok(Attempt::Failed(self.broken(e.into()), None));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let (status, wait) = (answer.status, answer::retry_after(&answer));
+        Ok(match status {
+            201 | 204 => Attempt::Done,
+            413 => Attempt::TooLarge(self.client.error(answer)),
+            // 400 is a digest that is wrong, so bytes were lost; 404 and 416 a session that was.
+            400 | 404 | 416 => Attempt::Failed(self.client.error(answer), wait),
+            _ if is_transient(status) => {
+                if status == 429 {
+                    self.client.uploads.fewer();
+                }
+                Attempt::Failed(self.client.error(answer), wait)
+            }
+            _ => return Err(self.client.error(answer)),
+        })
+    }
+
+    fn broken(&self, e: Error) -> Error {
+        e.context(format!("the upload of {} broke", self.digest))
+    }
+
+    /// Sends chunks of `chunk` bytes, and then closes the upload.
+    fn chunks(&self, session: &str, chunk: u64) -> Result<Attempt> {
+        let retry = self.client.retry;
+        let size = self.source.size();
+        let (mut url, mut offset, mut attempt) = (session.to_owned(), 0, 0);
+        while offset < size {
+            let end = (offset + chunk).min(size);
+            let range = format!("{offset}-{}", end - 1);
+            let payload = Payload::Range(self.source, offset, end - offset, self.sent);
+            let answer = self.request(Method::Patch, &url, Some(&range), payload);
+            let (e, wait) = match answer {
+                // ECR answers 201.
+                Ok(answer) if matches!(answer.status, 200..=204) => {
+                    if answer.header("location").is_some() {
+                        url = self.location(&url, &answer)?;
+                    }
+                    (offset, attempt) = (end, 0);
+                    continue;
+                }
+                // A repeated chunk had come after all.
+                Ok(answer) if answer.status == 416 && attempt > 0 => {
+                    (offset, attempt) = (end, 0);
+                    continue;
+                }
+                Ok(answer) if answer.status == 413 => {
+                    return Ok(Attempt::TooLarge(self.client.error(answer)));
+                }
+                Ok(answer) if is_transient(answer.status) || answer.status == 416 => {
+                    let wait = answer::retry_after(&answer);
+                    (self.client.error(answer), wait)
+                }
+                Ok(answer) if answer.status == 404 => {
+                    return Ok(Attempt::Failed(self.client.error(answer), None));
+                }
+                Ok(answer) => return Err(self.client.error(answer)),
+                Err(e) if is_momentary(&e) => (self.broken(e.into()), None),
+                Err(e) => return Err(e.into()),
+            };
+            if !retry.goes_on(attempt) {
+                return Ok(Attempt::Failed(e, wait));
+            }
+            retry.wait(attempt, wait);
+            attempt += 1;
+            match self.progress(&mut url, offset, end)? {
+                Some(there) => offset = there,
+                // Without a status, the same chunk again: if it had come, the answer is 416.
+                None if self.client.dialect == super::quirks::Dialect::Ecr => {}
+                None => return Ok(Attempt::Failed(e, wait)),
+            }
+        }
+        let last = url::with_query(&url, "digest", &self.digest.to_string());
+        let answer = self.request(Method::Put, &last, None, Payload::None);
+        self.judge(answer)
+    }
+
+    /// Asks how much of an upload has come, between `offset` and `end`; `None` if the registry does not
+    /// know.
+    fn progress(&self, url: &mut String, offset: u64, end: u64) -> Result<Option<u64>> {
+        let Ok(answer) = self.request(Method::Get, url, None, Payload::None) else {
+            return Ok(None);
+        };
+        if answer.status != 204 {
+            return Ok(None);
+        }
+        let range = answer.header("range").map(|range| range.trim_start_matches("bytes="));
+        let last = range.and_then(|range| range.strip_prefix("0-")?.parse::<u64>().ok());
+        if answer.header("location").is_some() {
+            *url = self.location(url, &answer)?;
+        }
+        // `0-0` means one byte or none.
+        let there = last.map_or(0, |last| if last == 0 { 0 } else { last.saturating_add(1) });
+        Ok(Some(there).filter(|there| (offset..=end).contains(there)))
+    }
+
+    /// Ends an upload that won't be finished. The registry does so by itself after some time.
+    fn cancel(&self, session: &str) {
+        let _ = self.request(Method::Delete, session, None, Payload::None);
+    }
+}
