@@ -206,7 +206,7 @@ impl TestRegistry {
         self.0.quiet().uploads.len()
     }
 
-    /// All requests in the order of arrival. Waits until none is in flight.
+    /// All requests in the order of arrival. Waits up to five seconds until none is in flight.
     pub fn log(&self) -> Vec<Exchange> {
         self.0.quiet().log.clone()
     }

@@ -70,7 +70,7 @@ pub struct Exchange {
     pub received: u64,
     /// Of the answer, 0 if there was none.
     pub status: u16,
-    /// Bytes of the answer's body that were written.
+    /// Bytes of the answer's body that were written, including the framing of a chunked answer.
     pub sent: u64,
     pub fault: Option<Fault>,
 }
