@@ -105,7 +105,7 @@ pub struct Faults {
 impl Faults {
     /// The most faults in a schedule from a seed. A client that tries everything once more than this
     /// gets through, unless a fault is fatal.
-    pub const MOST: usize = 6;
+    pub const MOST: usize = 5;
 
     pub fn none() -> Self {
         Self { rules: Vec::new() }

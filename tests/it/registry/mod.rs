@@ -21,6 +21,7 @@ mod judges;
 mod profile;
 mod pull;
 mod push;
+mod relayer;
 mod route;
 mod serve;
 mod state;
