@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::base::error::{Context, Error, Result};
 
@@ -36,6 +36,8 @@ pub(super) enum Unfinished {
     Folder(PathBuf),
     /// A folder with everything in it.
     Tree(PathBuf),
+    /// Something that is not a file, with how to end it.
+    Call(Arc<dyn Fn() + Send + Sync>),
     /// Files are not removed if the file at this path is no longer the one with this identity.
     Unless(PathBuf, Option<(u64, u64)>),
 }
@@ -59,6 +61,10 @@ fn remove(what: &[Unfinished]) {
             Unfinished::File(path) if !stay => fs::remove_file(path),
             Unfinished::Folder(path) => fs::remove_dir(path),
             Unfinished::Tree(path) => fs::remove_dir_all(path),
+            Unfinished::Call(end) => {
+                end();
+                Ok(())
+            }
             Unfinished::File(_) | Unfinished::Unless(..) => Ok(()),
         };
     }
@@ -94,6 +100,17 @@ impl Rollback {
     /// Adds a file that is about to be created.
     pub(crate) fn file(&self, path: &Path) {
         self.begin(Unfinished::File(path.to_owned()));
+    }
+
+    /// Adds something that is not a file. `end` is called once, unless it is [kept](Self::keep). It must
+    /// not take long, and must not begin or finish files.
+    pub(crate) fn call(&self, end: impl Fn() + Send + Sync + 'static) {
+        self.begin(Unfinished::Call(Arc::new(end)));
+    }
+
+    /// Keeps everything: it is finished.
+    pub(crate) fn keep(&self) {
+        take(&mut unfinished(), self.owner);
     }
 
     /// Keeps the files if another process replaces the file at `path` from now on: it may refer to them.

@@ -2,17 +2,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 
-use super::load::{self, open};
+use super::load::{self, open, place};
 use super::{Global, Outcome, client, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::format::codec::Compression;
+use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Platform, media_type};
 use crate::model::path_pattern::PathPattern;
@@ -22,7 +24,8 @@ use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
-use crate::transport::image::Image;
+use crate::store::open::tag;
+use crate::transport::image::{Image, Opened};
 use crate::transport::{ImageLocation, Reference, Transport};
 
 #[derive(Debug, Args)]
@@ -65,6 +68,9 @@ struct Update {
     /// and carries over timestamps that differ without other changes
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
+    /// If the image of --previous does not exist yet, split without it: one command line for every build
+    #[arg(long, requires = "previous")]
+    previous_if_exists: bool,
     /// Maximum share of dead bytes, which kept layers hold and the image does not use
     #[arg(long, value_name = "PERCENT", default_value_t = Percent(defaults::MAX_DEAD), requires = "previous")]
     max_dead: Percent,
@@ -213,7 +219,9 @@ impl Split {
                 Target::Pull { profile, compression, layers: self.target }
             }
         };
-        let previous = self.update.previous.as_ref();
+        let if_exists = self.update.previous_if_exists;
+        let previous =
+            self.update.previous.as_ref().map(|image| PreviousImage { image, if_exists });
         self.common.run(options, target, &|i| self.remarks(i), previous, global, terminal)
     }
 
@@ -272,13 +280,52 @@ impl Flatten {
     }
 }
 
+/// The image that clients have.
+#[derive(Clone, Copy)]
+struct PreviousImage<'a> {
+    image: &'a Reference,
+    /// Whether it may be missing.
+    if_exists: bool,
+}
+
+impl PreviousImage<'_> {
+    /// Opens it; `None` if it does not exist and need not.
+    fn open(
+        self,
+        platform: Option<&Platform>,
+        budget: &Arc<Budget>,
+        global: &Global,
+        terminal: &Terminal,
+    ) -> Result<Option<Opened>> {
+        let place = match place(self.image, budget, global) {
+            Err(e) if self.if_exists && e.kind() == ErrorKind::NotFound => {
+                terminal.note(&format!("this is the first split, without a previous image: {e}"));
+                return Ok(None);
+            }
+            place => place?,
+        };
+        let opened = place
+            .images(tag(self.image), platform, global.max_size.0)
+            .with_context(|| format!("reading {}", self.image))?;
+        if opened.transport == Transport::DockerArchive {
+            let name = opened.names.first().map_or("NAME", String::as_str);
+            terminal.note(&format!(
+                "{} has other blobs than an image in a registry; if clients pulled the image from one, \
+                 use --previous docker://{name}, whose blobs they have",
+                self.image
+            ));
+        }
+        Ok(Some(opened))
+    }
+}
+
 impl Common {
     fn run(
         &self,
         options: SplitOptions,
         target: impl Fn(&Compression) -> Target,
         remarks: &dyn Fn(&ImageReport) -> Vec<String>,
-        previous: Option<&Reference>,
+        previous: Option<PreviousImage<'_>>,
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
@@ -286,7 +333,8 @@ impl Common {
         let destination = if self.dry_run {
             None
         } else {
-            let inputs: Vec<&Reference> = std::iter::once(&self.image).chain(previous).collect();
+            let inputs: Vec<&Reference> =
+                std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
             Some(load::destination(self.output()?, self.force, &inputs, global)?)
         };
         let compression = self.compression()?;
@@ -304,8 +352,17 @@ impl Common {
         let budget = options.budget();
         let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
-        let before =
-            previous.map(|p| open(p, self.platform.as_ref(), &budget, global)).transpose()?;
+        let platform = self.platform.as_ref();
+        let before = match previous {
+            Some(previous) => previous.open(platform, &budget, global, terminal)?,
+            None => None,
+        };
+        let previous = previous.filter(|_| before.is_some()).map(|p| p.image);
+        let mut options = options;
+        if before.is_none() {
+            // Patterns of an update that is none would match nothing.
+            options.update.purge.clear();
+        }
         let (bundle, mut images) = split::split_early(
             &opened,
             before.as_ref(),

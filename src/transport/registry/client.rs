@@ -127,6 +127,8 @@ impl RegistryClient {
                         _ => Err(answer::error(answer)),
                     };
                 }
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(untrusted(&e)),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(e.into()),
                 Err(e) if !once && is_momentary(&e) && self.retry.goes_on(attempt) => {
                     self.retry.wait(attempt, None);
                 }
@@ -250,9 +252,8 @@ impl RegistryClient {
                 "{e}; no credentials for {host} were found; log in with `docker login {host}` or \
                  `podman login {host}`"
             )),
-            401 | 403 => {
-                Error::refused(format!("{e}; the account that is logged in may not do this"))
-            }
+            401 => Error::refused(format!("{e}; the credentials for {host} are wrong or too old")),
+            403 => Error::refused(format!("{e}; the account that is logged in may not do this")),
             429 => Error::refused(format!("{e}; the registry limits requests; try again later")),
             _ => e,
         }
@@ -262,6 +263,14 @@ impl RegistryClient {
     pub(super) fn shut_down(&self) {
         self.http.shut_down();
     }
+}
+
+/// Returns the error of a TLS connection that could not be made.
+fn untrusted(e: &io::Error) -> Error {
+    Error::refused(format!(
+        "{e}; --cert-dir DIR trusts the certificates in a folder, --tls-verify=false any certificate, and \
+         plain http too"
+    ))
 }
 
 /// A reader that tells how much was read.

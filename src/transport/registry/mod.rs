@@ -37,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::files::Files;
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Error, Result};
 use cache::Cache;
 use certificates::certificates;
 use client::RegistryClient;
@@ -214,7 +214,7 @@ impl Registries {
         let endpoint = endpoints.last().ok_or_else(|| {
             Error::not_found("registries.conf names no location for this registry")
         })?;
-        let client = self.client(endpoint).with_context(|| format!("pushing to {name}"))?;
+        let client = self.client(endpoint)?;
         let mut from: Vec<String> = Vec::new();
         for mount in mounts.into_iter().filter(|mount| mount.host == name.host) {
             if mount.repository != endpoint.repository && !from.contains(&mount.repository) {

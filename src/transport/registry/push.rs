@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use super::upload::{Arrival, Upload};
 use crate::base::error::{Context, Error, ErrorKind, NO_THREAD, Result};
 use crate::base::limits::MAX_INDEX_DEPTH;
 use crate::base::progress::Progress;
+use crate::base::temporary::Rollback;
 use crate::model::content::Source;
 use crate::model::digest::Digest;
 use crate::model::oci::{self, Descriptor, Index, media_type};
@@ -25,6 +26,9 @@ use crate::transport::files::document_blob;
 
 /// How often progress is shown.
 const STEP: Duration = Duration::from_millis(100);
+
+/// How long the end of a process waits for uploads to be cancelled.
+const CANCEL: Duration = Duration::from_secs(2);
 
 /// What a push did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +49,8 @@ pub struct PushStats {
 pub struct Push {
     shared: Arc<Shared>,
     name: Name,
+    /// Cancels uploads in progress, also when a signal ends the process.
+    unfinished: Rollback,
 }
 
 struct Shared {
@@ -103,7 +109,14 @@ impl Push {
             changed: Condvar::new(),
             done: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), name }
+        let shared = Arc::new(shared);
+        let (unfinished, cancelled) = (Rollback::new(), Arc::downgrade(&shared));
+        unfinished.call(move || {
+            if let Some(shared) = cancelled.upgrade() {
+                shared.cancel();
+            }
+        });
+        Self { shared, name, unfinished }
     }
 
     /// Begins to upload a blob, unless that was begun before. A failure is told at the end.
@@ -178,6 +191,7 @@ impl Push {
                 stats.manifests += 1;
             }
         }
+        self.unfinished.keep();
         Ok(stats)
     }
 
@@ -201,18 +215,33 @@ impl Push {
     }
 }
 
-impl Drop for Push {
-    /// Ends uploads in progress.
-    fn drop(&mut self) {
-        let mut queue = self.shared.queue();
-        queue.waiting.clear();
-        if queue.active > 0 && queue.failed.is_none() {
-            queue.failed = Some(Error::refused("the push was given up"));
-        }
-    }
-}
-
 impl Shared {
+    /// Ends uploads in progress and tells the registry so, but does not wait for it for long.
+    fn cancel(self: &Arc<Self>) {
+        let mut queue = self.queue();
+        queue.waiting.clear();
+        queue.failed.get_or_insert_with(|| Error::refused("the push was cancelled"));
+        let sessions = std::mem::take(&mut queue.sessions);
+        drop(queue);
+        if sessions.is_empty() {
+            return;
+        }
+        let (done, waiting) = mpsc::channel();
+        for (digest, session) in sessions {
+            let (shared, done) = (Arc::clone(self), done.clone());
+            let cancel = move || {
+                let source: Source = Arc::new(Vec::new());
+                shared.upload(digest, &source, &|_| {}, &|_| {}).cancel(&session);
+                let _ = done.send(());
+            };
+            // Without a thread the registry finds out by itself.
+            let _ = thread::Builder::new().spawn(cancel);
+        }
+        drop(done);
+        let end = Instant::now() + CANCEL;
+        while waiting.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // A thread that panicked leaves numbers and lists that are valid.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

@@ -296,7 +296,7 @@ impl Upload<'_> {
     }
 
     /// Ends an upload that won't be finished. The registry does so by itself after some time.
-    fn cancel(&self, session: &str) {
+    pub(super) fn cancel(&self, session: &str) {
         let _ = self.request(Method::Delete, session, None, Payload::None);
     }
 }
