@@ -56,6 +56,7 @@ IMAGE and DEST have the form that skopeo uses:
   docker-archive:FILE[:TAG]   an archive as `docker save` writes it
   oci:DIR[:TAG]               a folder in OCI layout
   oci-archive:FILE[:TAG]      an OCI layout in a tar archive
+  dir:DIR                     a folder as skopeo writes it, for one image
   docker://NAME[:TAG]         an image in a registry, named as docker names it
   store:DIR[:NAME]            an image in a store, read only
   FILE or DIR [:TAG]          any of these, detected from the content

@@ -114,7 +114,7 @@ impl Files for Archive {
 }
 
 /// Returns a path relative to the archive's root with `.` and `..` resolved; it can't leave the root.
-fn clean(path: &[u8], dir: &[u8]) -> Vec<u8> {
+pub(super) fn clean(path: &[u8], dir: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for part in fileset::parts(dir).chain(fileset::parts(path)) {
         if part == b".." {

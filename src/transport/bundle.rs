@@ -8,10 +8,12 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::files::{Files, blob_path};
+use super::choose::entry;
+use super::files::{Files, blob_path, document_blob};
 use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, layout};
 use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_INDEX_DEPTH;
 use crate::base::progress::Progress;
 use crate::base::read::read_some;
 use crate::model::content::{CHANGED, Source, SourceReader};
@@ -134,6 +136,45 @@ impl Bundle {
         }
         bundle.finish(opened.index.as_ref(), descriptors)?;
         Ok(bundle)
+    }
+
+    /// Returns the descriptors of all manifests and indexes, each after those that it lists.
+    ///
+    /// # Errors
+    /// If there is no image, or an index is not valid.
+    pub fn manifests(&self) -> Result<Vec<Descriptor>> {
+        let root = self.root.as_ref().ok_or_else(|| Error::not_found("there is no image"))?;
+        let mut found = Vec::new();
+        self.collect_manifests(root, 0, &mut found)?;
+        Ok(found)
+    }
+
+    fn collect_manifests(
+        &self,
+        d: &Descriptor,
+        depth: usize,
+        found: &mut Vec<Descriptor>,
+    ) -> Result<()> {
+        if found.iter().any(|known| known.digest == d.digest) {
+            return Ok(());
+        }
+        if media_type::is_index(&d.media_type) {
+            if depth > MAX_INDEX_DEPTH {
+                return Err(Error::limit(format!(
+                    "indexes are nested more than {MAX_INDEX_DEPTH} deep"
+                )));
+            }
+            let index: Index<Value> = oci::parse(&document_blob(self, d)?, "the index")?;
+            for value in &index.manifests {
+                let child = entry(value)?;
+                // A copy of one platform may leave the others out.
+                if self.blobs.contains_key(&child.digest) {
+                    self.collect_manifests(&child, depth + 1, found)?;
+                }
+            }
+        }
+        found.push(d.clone());
+        Ok(())
     }
 
     /// Opens the image as it will be read after it is written.

@@ -78,7 +78,7 @@ pub(super) fn write(
 
 /// Creates the folder if it does not exist, and waits until no one else writes into it. It stays if
 /// writing fails: other tools take no lock, and one may be about to write into it.
-fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
+pub(super) fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
     let place = || format!("opening the folder {}", dir.display());
     for _ in 0..ATTEMPTS {
         let folder = match fs::create_dir_all(dir).and_then(|()| File::open(dir)) {
@@ -131,7 +131,7 @@ fn write_blob(
 }
 
 /// Returns whether a file has the digest that its name states: its writer may have been killed.
-fn is_intact(path: &Path, digest: &Digest, size: u64) -> bool {
+pub(super) fn is_intact(path: &Path, digest: &Digest, size: u64) -> bool {
     let fits = |m: fs::Metadata| m.is_file() && m.len() == size;
     if !fs::metadata(path).is_ok_and(fits) {
         return false;

@@ -1,4 +1,4 @@
-//! Reading images from registries, archives, OCI layouts and pipes, and writing them there. References
+//! Reading images from registries, archives, folders and pipes, and writing them there. References
 //! to them have the form that skopeo uses.
 //!
 //! Imports `base`, `model` and `format`. Types to know: [`Reference`], the name of an image on the
@@ -8,6 +8,7 @@
 mod archive;
 pub mod bundle;
 mod choose;
+mod dir;
 pub(crate) mod docker_archive;
 pub mod files;
 mod folder;
@@ -18,6 +19,7 @@ pub(crate) mod name;
 pub mod open;
 pub mod outline;
 pub mod registry;
+mod unpacked;
 mod verbatim;
 pub mod write;
 
@@ -37,6 +39,8 @@ pub enum Transport {
     Oci,
     /// An OCI image layout in a tar archive.
     OciArchive,
+    /// A folder in the format of skopeo's `dir:`.
+    Dir,
     /// A registry.
     Registry,
     /// A [store](crate::store) of relayer.
@@ -44,12 +48,13 @@ pub enum Transport {
 }
 
 /// Prefixes of references, longest first so that none hides another.
-const PREFIXES: [(&str, Transport); 5] = [
+const PREFIXES: [(&str, Transport); 6] = [
     ("docker-archive:", Transport::DockerArchive),
     ("oci-archive:", Transport::OciArchive),
     ("docker://", Transport::Registry),
     ("oci:", Transport::Oci),
     ("store:", Transport::Store),
+    ("dir:", Transport::Dir),
 ];
 
 /// Where an image is.
@@ -64,7 +69,7 @@ pub enum ImageLocation {
 }
 
 /// Reference to an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `docker://NAME`, `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
+/// `dir:DIR`, `docker://NAME`, `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
 /// the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
@@ -137,7 +142,7 @@ impl Reference {
 
 /// Returns the prefix of a transport that skopeo supports and relayer does not.
 fn foreign(s: &str) -> Option<&'static str> {
-    let known = ["containers-storage:", "docker-daemon:", "dir:"];
+    let known = ["containers-storage:", "docker-daemon:"];
     known.into_iter().find(|prefix| s.starts_with(prefix))
 }
 
@@ -184,6 +189,10 @@ impl FromStr for Reference {
         }
         if rest.is_empty() {
             return Err(Error::malformed(format!("{s:?} does not name a file")));
+        }
+        if transport == Some(Transport::Dir) {
+            // It holds one image, so all of it is the path, as for skopeo.
+            return Ok(Self { transport, ..Self::file(rest) });
         }
         let exists = Path::new(rest).exists();
         // A digest identifies the image; a tag next to it is ignored.
@@ -234,6 +243,7 @@ mod tests {
             "store:dir:repo/app:v1",
             "-",
             "docker-archive:-",
+            "dir:a/b:c",
             "docker://reg:5000/app:v1",
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
@@ -259,7 +269,7 @@ mod tests {
 
     #[test]
     fn unsupported_transports_are_refused_with_a_remedy() {
-        let e = "dir:alpine".parse::<Reference>().unwrap_err();
+        let e = "containers-storage:alpine".parse::<Reference>().unwrap_err();
         assert!(e.to_string().contains("skopeo copy"), "{e}");
         assert!("docker://App".parse::<Reference>().is_err());
         assert!("oci:".parse::<Reference>().is_err());

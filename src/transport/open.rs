@@ -5,14 +5,18 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::archive::Archive;
 use super::bundle::Bundle;
+use super::dir::Dir;
 use super::files::{Files, Folder, document};
 use super::image::{Image, Opened, expanded_limit, too_dense};
+use super::layout::has_no_layers;
 use super::outline::{Outline, outline};
 use super::registry::Registries;
+use super::unpacked::Unpacked;
 use super::{
     ImageLocation, Reference, Transport, docker_archive, is_image_name, layout, name, verbatim,
 };
@@ -102,14 +106,9 @@ impl Place {
             ImageLocation::Path(path) => {
                 let metadata = fs::metadata(path).map_err(|e| missing(e, reference))?;
                 if metadata.is_dir() {
-                    if !matches!(reference.transport, None | Some(Transport::Oci)) {
-                        return Err(Error::malformed("this is a folder, not an archive"));
-                    }
-                    let folder = Folder::new(path.clone());
-                    check_layout(&folder, &path.display().to_string())?;
-                    return Ok(Self::new(folder, Transport::Oci, budget));
+                    return Self::in_folder(path, reference.transport, budget);
                 }
-                if reference.transport == Some(Transport::Oci) {
+                if matches!(reference.transport, Some(Transport::Oci | Transport::Dir)) {
                     return Err(Error::malformed(
                         "this is a file, not a folder; did you mean oci-archive: ?",
                     ));
@@ -126,6 +125,23 @@ impl Place {
             }
         };
         Self::in_archive(source, reference.transport, budget, max_size)
+    }
+
+    /// Opens an image in a folder.
+    fn in_folder(path: &Path, transport: Option<Transport>, budget: &Budget) -> Result<Self> {
+        let folder = Folder::new(path.to_owned());
+        let (found, stated) = match transport {
+            Some(transport) => (transport, true),
+            None => (detect(&folder)?, false),
+        };
+        match found {
+            Transport::Oci => Ok(Self::new(folder, found, budget)),
+            Transport::Dir => Ok(Self::new(Dir::open(folder)?, found, budget)),
+            Transport::DockerArchive if !stated => {
+                Ok(Self::new(Unpacked::new(path)?, found, budget))
+            }
+            _ => Err(Error::malformed("this is a folder, not an archive")),
+        }
     }
 
     /// Opens an image archive that can be read at any offset, compressed or not.
@@ -151,7 +167,7 @@ impl Place {
             (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
         let transport = match transport {
             Some(transport) => transport,
-            None if has_layout && !(has_docker && layout::has_no_layers(&archive)?) => {
+            None if has_layout && !(has_docker && has_no_layers(&archive)?) => {
                 Transport::OciArchive
             }
             None if has_docker => Transport::DockerArchive,
@@ -279,23 +295,17 @@ pub fn open_archive(
     Place::in_archive(source, transport, budget, max_size)?.images(tag, platform, max_size)
 }
 
-/// Refuses a folder of another tool, and says how to make an archive of it.
-fn check_layout(folder: &Folder, path: &str) -> Result<()> {
-    if folder.get("index.json")?.is_some() {
-        return Ok(());
+/// Returns the format of the image in a folder.
+fn detect(folder: &Folder) -> Result<Transport> {
+    let manifest = document(folder, "manifest.json")?;
+    if folder.get("index.json")?.is_some() && !(manifest.is_some() && has_no_layers(folder)?) {
+        return Ok(Transport::Oci);
     }
-    let Some(bytes) = document(folder, "manifest.json")? else { return Ok(()) };
-    let what = match bytes.trim_ascii_start().first() {
-        Some(b'[') => format!(
-            "this is an unpacked archive of `docker save`; pack it again: `tar -C {path} -cf \
-             img.tar .`"
-        ),
-        _ => format!(
-            "this is a folder in skopeo's dir: format, not an OCI layout; convert it: `skopeo copy \
-             dir:{path} oci-archive:img.tar`"
-        ),
-    };
-    Err(Error::unsupported(what))
+    Ok(match manifest {
+        Some(bytes) if bytes.trim_ascii_start().starts_with(b"[") => Transport::DockerArchive,
+        Some(_) => Transport::Dir,
+        None => Transport::Oci,
+    })
 }
 
 /// Returns the error for a missing file. If the name looks like an image name, it says how to write

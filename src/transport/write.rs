@@ -1,5 +1,5 @@
-//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive, an OCI layout, or
-//! into a registry.
+//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive, an OCI layout, a folder
+//! of skopeo, or into a registry.
 //!
 //! A file or folder appears complete or not at all: everything is written under a temporary name next to it,
 //! synced, and renamed at the end.
@@ -14,7 +14,7 @@ use super::layout::LAYOUT;
 use super::listing::Guard;
 use super::registry::name::Name;
 use super::registry::{Push, PushStats, Registries};
-use super::{ImageLocation, Reference, Transport, folder, listing, name};
+use super::{ImageLocation, Reference, Transport, dir, folder, listing, name};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{TemporaryFile, parent_folder, replace, sweep};
@@ -69,7 +69,9 @@ impl Destination {
         let form = match reference.transport {
             None => Form::Universal,
             Some(Transport::DockerArchive) => Form::Docker,
-            Some(Transport::OciArchive | Transport::Oci | Transport::Registry) => Form::Oci,
+            Some(Transport::OciArchive | Transport::Oci | Transport::Dir | Transport::Registry) => {
+                Form::Oci
+            }
             Some(Transport::Store) => {
                 return Err(Error::refused("use `relayer store add` to add images to a store")
                     .context(place()));
@@ -96,13 +98,16 @@ impl Destination {
             (Ok(m), Some(Transport::Oci)) if m.is_dir() => {
                 folder::check(path).with_context(place)?;
             }
+            (Ok(m), Some(Transport::Dir)) if m.is_dir() => {
+                dir::check(path, force).with_context(place)?;
+            }
             (Ok(m), _) if m.is_dir() => {
                 return Err(Error::refused(
-                    "this is a folder; use oci:DIR for an OCI layout, or name a file",
+                    "this is a folder; use oci:DIR for an OCI layout or dir:DIR, or name a file",
                 )
                 .context(place()));
             }
-            (Ok(_), Some(Transport::Oci)) => {
+            (Ok(_), Some(Transport::Oci | Transport::Dir)) => {
                 return Err(Error::refused("this is a file, not a folder").context(place()));
             }
             (Ok(m), _) if m.is_file() && !force => {
@@ -114,7 +119,7 @@ impl Destination {
         }
         // Better now than after minutes of work.
         let pipe = fs::metadata(path).is_ok_and(|m| !m.is_file());
-        if reference.transport != Some(Transport::Oci) && !pipe {
+        if !is_folder(reference.transport) && !pipe {
             check_folder(path).with_context(place)?;
         }
         let same = |i: &&&Reference| i.path().and_then(real) == real(path);
@@ -178,6 +183,9 @@ impl Destination {
             (Some(path), Some(Transport::Oci)) => {
                 folder::write(path, bundle, &names, tag, &self.guard, progress)
             }
+            (Some(path), Some(Transport::Dir)) => {
+                dir::write(path, bundle, self.guard.force, progress)
+            }
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.
                 let file = fs::OpenOptions::new().write(true).open(path)?;
@@ -192,9 +200,14 @@ impl Destination {
     }
 }
 
+/// Returns whether an image in this format is a folder.
+fn is_folder(transport: Option<Transport>) -> bool {
+    matches!(transport, Some(Transport::Oci | Transport::Dir))
+}
+
 /// Checks that an image can be written to standard output.
 fn check_stdout(transport: Option<Transport>) -> Result<()> {
-    if transport == Some(Transport::Oci) {
+    if is_folder(transport) {
         return Err(Error::refused("a folder can't be written to standard output"));
     }
     if io::stdout().is_terminal() {
@@ -263,11 +276,12 @@ fn is_part(path: &Path, input: &Reference) -> bool {
     let Some((path, place)) = real(path).zip(input.path().and_then(real)) else {
         return false;
     };
-    // A layout's folder may have other files too.
+    // The folder of a layout, but not of other formats, may have other files too.
+    let is_layout = place.join("index.json").exists();
     let layout =
         || ["blobs", "index.json", "oci-layout"].iter().any(|f| path.starts_with(place.join(f)));
     path == place
-        || if input.transport == Some(Transport::Store) {
+        || if input.transport == Some(Transport::Store) || !is_layout {
             path.starts_with(&place)
         } else {
             layout()

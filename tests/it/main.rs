@@ -18,6 +18,7 @@ mod delta;
 mod determinism;
 mod documents;
 mod fidelity;
+mod folders;
 mod formats;
 mod headers;
 #[cfg(feature = "store")]

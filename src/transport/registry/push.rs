@@ -7,21 +7,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::client::RegistryClient;
 use super::name::Name;
 use super::quirks::TransferSizes;
 use super::upload::{Arrival, Upload};
 use crate::base::error::{Context, Error, ErrorKind, NO_THREAD, Result};
-use crate::base::limits::MAX_INDEX_DEPTH;
 use crate::base::progress::Progress;
 use crate::base::temporary::Rollback;
 use crate::model::content::Source;
 use crate::model::digest::Digest;
-use crate::model::oci::{self, Descriptor, Index, media_type};
 use crate::transport::bundle::Bundle;
-use crate::transport::choose::entry;
 use crate::transport::files::document_blob;
 
 /// How often progress is shown.
@@ -155,8 +151,7 @@ impl Push {
     /// If a blob could not be uploaded, or the registry refuses a manifest. The tag is unchanged then.
     pub fn finish(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<PushStats> {
         let root = bundle.root.as_ref().ok_or_else(|| Error::not_found("there is no image"))?;
-        let mut manifests = Vec::new();
-        collect(bundle, root, 0, &mut manifests)?;
+        let manifests = bundle.manifests()?;
         if let Some(digest) = self.name.digest
             && digest != root.digest
         {
@@ -318,33 +313,4 @@ impl Shared {
         self.changed.notify_all();
         Ok(arrival)
     }
-}
-
-/// Collects manifests and indexes, each after those that it lists.
-fn collect(
-    bundle: &Bundle,
-    d: &Descriptor,
-    depth: usize,
-    found: &mut Vec<Descriptor>,
-) -> Result<()> {
-    if found.iter().any(|known| known.digest == d.digest) {
-        return Ok(());
-    }
-    if media_type::is_index(&d.media_type) {
-        if depth > MAX_INDEX_DEPTH {
-            return Err(Error::limit(format!(
-                "indexes are nested more than {MAX_INDEX_DEPTH} deep"
-            )));
-        }
-        let index: Index<Value> = oci::parse(&document_blob(bundle, d)?, "the index")?;
-        for value in &index.manifests {
-            let child = entry(value)?;
-            // A copy of one platform may leave the others out.
-            if bundle.blobs.contains_key(&child.digest) {
-                collect(bundle, &child, depth + 1, found)?;
-            }
-        }
-    }
-    found.push(d.clone());
-    Ok(())
 }
