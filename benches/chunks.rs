@@ -85,7 +85,8 @@ impl Way {
 fn files(image: &Path, known: &mut BTreeSet<[u8; 32]>, each: &mut dyn FnMut(&[u8])) {
     let budget = Budget::new(1 << 30, None);
     let max = 64 << 30;
-    let opened = open::open(&Reference::file(image), None, &budget, max).unwrap();
+    let opened =
+        open::open(&Reference::file(image), None, &open::Access::new(&budget, max)).unwrap();
     let layers = &opened.images[0].layers;
     let read = flatten::read(layers, Keep::Contents, max, &budget, &Silent).unwrap();
     for layer in &read.layers {

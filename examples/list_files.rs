@@ -7,14 +7,14 @@ use relayer::base::progress::Silent;
 use relayer::layers::flatten::{Keep, read};
 use relayer::model::content::Budget;
 use relayer::model::fileset::{InodeKind, display};
-use relayer::transport::open::open;
+use relayer::transport::open::{Access, open};
 
 const MAX_SIZE: u64 = 256 << 30;
 
 fn main() -> Result<()> {
     let image = std::env::args().nth(1).ok_or_else(|| Error::refused("usage: list_files IMAGE"))?;
     let budget = Budget::new(512 << 20, None);
-    let opened = open(&image.parse()?, None, &budget, MAX_SIZE)?;
+    let opened = open(&image.parse()?, None, &Access::new(&budget, MAX_SIZE))?;
     // The names of files are wanted, not their contents.
     let read = read(&opened.images[0].layers, Keep::Index, MAX_SIZE, &budget, &Silent)?;
     let files = read.flatten()?.rootfs.files;

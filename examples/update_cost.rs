@@ -9,14 +9,14 @@ use relayer::compare::diff::{ComparedImage, diff};
 use relayer::layers::flatten::{Keep, read};
 use relayer::model::content::Budget;
 use relayer::plan::analyze::analyze;
-use relayer::transport::open::open;
+use relayer::transport::open::{Access, open};
 
 const MEMORY: u64 = 512 << 20;
 const MAX_SIZE: u64 = 256 << 30;
 
 fn compared(image: &str) -> Result<ComparedImage> {
     let budget = Budget::new(MEMORY, None);
-    let opened = open(&image.parse()?, None, &budget, MAX_SIZE)?;
+    let opened = open(&image.parse()?, None, &Access::new(&budget, MAX_SIZE))?;
     let flat =
         read(&opened.images[0].layers, Keep::Contents, MAX_SIZE, &budget, &Silent)?.flatten()?;
     let analysis = analyze(&flat.rootfs, &[])?;
