@@ -150,7 +150,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="relayer-deltas-") as work:
         rows = []
         if not options.rivals_only:
-            print("| to | floor | zstd | xdelta3 | bsdiff | ours | of the best | MB to make | rebuilt | MB to apply |")
+            print("| to | floor | zstd | xdelta3 | bsdiff | relayer | of the best | MB to make | rebuilt | MB to apply |")
             print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
         for name in options.names:
             sequence(name, options, options.cache or work, work, rows)

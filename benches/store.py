@@ -155,8 +155,9 @@ def sequence(corpus, name, scratch):
 def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    head = ["sequence", "versions", "gzip", "gzip, blobs once", "files once, zstd"]
-    head += ["restic", "borg", "casync", "**relayer**", "add", "extract", "restic", "borg", "casync"]
+    head = ["sequence", "versions", "gzip blobs", "each once", "files once, zstd"]
+    head += ["restic", "borg", "casync", "**relayer**", "relayer add"]
+    head += ["relayer extract", "restic time", "borg time", "casync time"]
     print("| " + " | ".join(head) + " |\n|---" + "|--:" * (len(head) - 1) + "|")
     for name in sys.argv[2:]:
         with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", "/var/tmp")) as scratch:
