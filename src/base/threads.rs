@@ -28,7 +28,7 @@ pub(crate) fn run_on(threads: usize, work: impl Fn() + Sync) {
 /// Creates a rayon pool. If the system refuses that many threads, it has one.
 ///
 /// # Errors
-/// When the system refuses even one.
+/// If the system refuses even one.
 pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
     let build = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = build(threads).or_else(|_| build(1));

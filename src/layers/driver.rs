@@ -46,7 +46,7 @@ impl Attributes {
     /// which are counted in `self`.
     ///
     /// # Errors
-    /// When an attribute is too long for Linux.
+    /// If an attribute is too long for Linux.
     pub(super) fn take(&mut self, entry: &TarEntry) -> Result<(Xattrs, Meaning)> {
         let mut meaning = Meaning::None;
         let mut kept = Xattrs::new();

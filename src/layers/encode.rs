@@ -85,7 +85,7 @@ pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 /// encoded, on several threads.
 ///
 /// # Errors
-/// When a file can't be read or has changed since it was first read, or the spool can't be written.
+/// If a file can't be read or has changed since it was first read, or the spool can't be written.
 pub fn encode(
     rootfs: &Rootfs,
     layers: &[LayerSpec<'_>],

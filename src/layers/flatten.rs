@@ -71,7 +71,7 @@ pub struct LayerStats {
 /// Reads layers in parallel, on the current rayon pool. Together they may expand to `max_size` bytes.
 ///
 /// # Errors
-/// When a layer can't be read, is not valid, has another digest than stated, or exceeds a limit.
+/// If a layer can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read<'a>(
     blobs: &'a [LayerBlob],
     keep: Keep,
@@ -97,7 +97,7 @@ impl ReadLayers<'_> {
     /// Applies the layers, lowest first.
     ///
     /// # Errors
-    /// When they contradict each other.
+    /// If they contradict each other.
     pub fn flatten(self) -> Result<Flattened> {
         Ok(self.flatten_with(Tree::default())?.0)
     }
@@ -106,7 +106,7 @@ impl ReadLayers<'_> {
     /// particular order.
     ///
     /// # Errors
-    /// When the layers contradict each other.
+    /// If the layers contradict each other.
     pub fn flatten_and_list(self) -> Result<(Flattened, Vec<HiddenFile>)> {
         self.flatten_with(Tree::listing())
     }

@@ -9,7 +9,7 @@ use crate::model::fileset::{base_name, join, parent, parts};
 /// lexically, without following symlinks.
 ///
 /// # Errors
-/// When `..` leads out of the root, or a name or path is longer than Linux allows. For a whiteout, the
+/// If `..` leads out of the root, or a name or path is longer than Linux allows. For a whiteout, the
 /// length of the hidden name counts, since clients create no file with the whiteout's own name.
 pub(super) fn clean(path: &[u8]) -> Result<Box<[u8]>> {
     let mut kept: Vec<u8> = Vec::with_capacity(path.len());
@@ -54,7 +54,7 @@ pub(super) enum Marker {
 /// Returns the meaning of a path with regard to `.wh.`.
 ///
 /// # Errors
-/// When a whiteout hides no valid name, or is used as a directory.
+/// If a whiteout hides no valid name, or is used as a directory.
 pub(super) fn marker(path: &[u8]) -> Result<Marker> {
     if !parts(path).any(|part| part.starts_with(b".wh.")) {
         return Ok(Marker::No);

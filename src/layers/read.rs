@@ -85,7 +85,7 @@ impl LayerContent {
 /// Without a budget the bytes of a compressed layer are not stored, and can't be read later.
 ///
 /// # Errors
-/// When the blob can't be read, is not valid, has another digest than stated, or exceeds a limit.
+/// If the blob can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read_layer(
     layer: &LayerBlob,
     number: SourceId,

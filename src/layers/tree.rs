@@ -30,7 +30,7 @@ const SHRINK_INTERVAL: usize = 1 << 14;
 /// Applies layers, lowest first, each with its name for messages.
 ///
 /// # Errors
-/// When the layers contradict each other.
+/// If the layers contradict each other.
 pub fn apply<'a>(
     layers: impl IntoIterator<Item = (&'a str, Vec<Change>)>,
 ) -> Result<(FileSet, HiddenCounts)> {

@@ -221,7 +221,7 @@ impl FileSet {
     /// Creates a file set.
     ///
     /// # Errors
-    /// When paths are not sorted or not distinct, a parent is missing or not a directory, an inode is
+    /// If paths are not sorted or not distinct, a parent is missing or not a directory, an inode is
     /// out of range, or a directory has two names. Such a set can't be written.
     pub fn new(entries: Vec<Entry>, inodes: Vec<Inode>) -> Result<Self> {
         let set = Self { entries, inodes };

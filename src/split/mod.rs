@@ -45,8 +45,8 @@ use stale::Stale;
 /// in the same order.
 ///
 /// # Errors
-/// When an image can't be read, is not valid or can't be split, when it exceeds a limit of
-/// `options`, or when a pattern of `--purge` matches nothing.
+/// If an image can't be read, is not valid, can't be split, or exceeds a limit of
+/// `options`, or if a pattern of `--purge` matches nothing.
 pub fn split(
     opened: &Opened,
     previous: Option<&Opened>,

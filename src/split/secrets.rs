@@ -41,7 +41,7 @@ impl<'a> Purge<'a> {
     /// Ends one image. After the last one, returns notes on patterns that removed nothing.
     ///
     /// # Errors
-    /// After the last image, when a pattern matched nothing at all, which suggests a typing error.
+    /// After the last image, if a pattern matched nothing at all, which suggests a typing error.
     pub(super) fn end_of_image(&mut self) -> Result<Vec<String>> {
         self.images_left -= 1;
         let mut notes = Vec::new();

@@ -79,7 +79,7 @@ impl Budget {
     /// Counts bytes of an index, and moves spools to the temporary file if necessary.
     ///
     /// # Errors
-    /// When indexes take too much of the memory, or the temporary file fails.
+    /// If indexes take too much of the memory, or the temporary file fails.
     pub fn add_index(&self, bytes: u64) -> Result<()> {
         let most = (self.memory / INDEX_SHARE.1 * INDEX_SHARE.0).max(MIN_INDEX);
         if self.index.fetch_add(bytes, Ordering::Relaxed) + bytes > most {

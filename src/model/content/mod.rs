@@ -27,7 +27,7 @@ pub trait ReadAt: Send + Sync {
     /// Fills `buf` with the bytes at `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer bytes; other kinds when they can't be read.
+    /// [`io::ErrorKind::UnexpectedEof`] if there are fewer bytes; other kinds if they can't be read.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Returns the number of bytes.
     fn size(&self) -> u64;
@@ -62,7 +62,7 @@ impl DiskFile {
     /// Wraps an open regular file, whose size must not change from now on.
     ///
     /// # Errors
-    /// When the size of the file can't be read.
+    /// If the size of the file can't be read.
     pub fn new(file: File) -> Result<Self> {
         let size = file.metadata()?.len();
         Ok(Self { file, size })
@@ -156,7 +156,7 @@ impl<'a> SourceReader<'a> {
     /// Skips bytes without reading them.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when there are fewer.
+    /// [`io::ErrorKind::UnexpectedEof`] if there are fewer.
     pub fn skip(&mut self, bytes: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.at += bytes;
@@ -207,7 +207,7 @@ impl Contents {
     /// Returns all bytes of a file.
     ///
     /// # Errors
-    /// When the file is larger than `limit` bytes, can't be read, or has changed since it was first
+    /// If the file is larger than `limit` bytes, can't be read, or has changed since it was first
     /// read.
     pub fn read(&self, file: &FileData, limit: u64) -> Result<Vec<u8>> {
         if file.size > limit {
@@ -225,7 +225,7 @@ impl Contents {
     /// Fills `buf` with a file's bytes at `offset`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::UnexpectedEof`] when the file has fewer bytes; other kinds when they can't be
+    /// [`io::ErrorKind::UnexpectedEof`] if the file has fewer bytes; other kinds if they can't be
     /// read.
     pub fn read_at(&self, file: &FileData, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > file.size) {

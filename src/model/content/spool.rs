@@ -122,7 +122,7 @@ impl SpoolWriter {
     /// Returns the spool of everything written.
     ///
     /// # Errors
-    /// When the temporary file can't be written.
+    /// If the temporary file can't be written.
     pub fn finish(mut self) -> Result<Spool> {
         self.store()?;
         Ok(self.spool)

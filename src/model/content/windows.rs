@@ -39,7 +39,7 @@ impl WindowBudget {
     /// Waits until there is memory for a window. The caller must hold no other.
     ///
     /// # Errors
-    /// When it is larger than the largest possible window.
+    /// If it is larger than the largest possible window.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<WindowReservation> {
         if bytes > Self::capacity(self.memory) {
             return Err(Error::limit(format!(

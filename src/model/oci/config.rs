@@ -28,7 +28,7 @@ impl Config {
     /// Parses a config.
     ///
     /// # Errors
-    /// When it is not a JSON object.
+    /// If it is not a JSON object.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse(bytes, "the image config").map(Self)
     }
@@ -36,7 +36,7 @@ impl Config {
     /// Serialises the config as JSON.
     ///
     /// # Errors
-    /// When the config can't be serialised.
+    /// If the config can't be serialised.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         to_json(&self.0)
     }
@@ -44,7 +44,7 @@ impl Config {
     /// Returns the diff IDs, lowest layer first; an empty list if the config has no such field.
     ///
     /// # Errors
-    /// When one is not a digest.
+    /// If one is not a digest.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         let ids = self.0.get("rootfs").and_then(|r| r.get("diff_ids"));
         match ids {
@@ -63,7 +63,7 @@ impl Config {
     /// Returns the diff IDs, of which there must be one for each of `layers` layers.
     ///
     /// # Errors
-    /// When there are more or fewer, or one is not a digest.
+    /// If there are more or fewer, or one is not a digest.
     pub fn diff_ids_of(&self, layers: usize) -> Result<Vec<Digest>> {
         let ids = self.diff_ids()?;
         if ids.len() == layers {

@@ -53,7 +53,7 @@ pub fn is_docker(media_type: &str) -> bool {
 /// layer's first bytes, as clients do.
 ///
 /// # Errors
-/// When the layer can't be read; the text is the reason.
+/// If the layer can't be read; the text is the reason.
 pub fn check_layer(media_type: &str) -> Result<(), String> {
     let base = media_type.split('+').next().unwrap_or_default();
     if media_type.contains("+encrypted") {

@@ -73,7 +73,7 @@ where
 /// Serialises a document as JSON in one line.
 ///
 /// # Errors
-/// When the document can't be serialised.
+/// If the document can't be serialised.
 pub fn to_json<T: serde::Serialize>(document: &T) -> Result<Vec<u8>> {
     serde_json::to_vec(document).map_err(|e| Error::malformed(format!("writing JSON: {e}")))
 }

@@ -42,7 +42,7 @@ struct Batch<'a> {
 /// Adds the bytes that each inode is expected to take in a zstd layer. Runs on the current rayon pool.
 ///
 /// # Errors
-/// When a file can't be read.
+/// If a file can't be read.
 pub fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
     let batches = batches(set, &analysis);

@@ -121,7 +121,7 @@ pub struct Inventory {
 /// Finds the components of a file set. `churn` has the rates of change that the user states.
 ///
 /// # Errors
-/// When the system fails to read a file; package databases that are not valid give notes instead.
+/// If the system fails to read a file; package databases that are not valid give notes instead.
 pub fn analyze(rootfs: &Rootfs, churn: &[ChurnRule]) -> Result<Analysis> {
     let mut claims = Claims::new(rootfs);
     xattrs(&mut claims);

@@ -43,7 +43,7 @@ impl CarriedOver {
 /// files record. Compiled Python files that change are added to the contents of `new`.
 ///
 /// # Errors
-/// When a file that records times can't be read, or the spool of `budget` can't be written.
+/// If a file that records times can't be read, or the spool of `budget` can't be written.
 pub fn carry_over(
     new: &mut Rootfs,
     budget: &Arc<Budget>,

@@ -122,7 +122,7 @@ pub enum Verdict {
 /// [dead](dead_files) files in it, and `secret` the layers that are not to be seen again for one of those.
 ///
 /// # Errors
-/// When the layers of the previous image can't be applied.
+/// If the layers of the previous image can't be applied.
 pub fn update(
     new: NewImage<'_>,
     old: &FileSet,

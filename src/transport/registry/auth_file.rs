@@ -64,7 +64,7 @@ impl AuthFile {
     /// Parses a file.
     ///
     /// # Errors
-    /// When it is not JSON of this form. They don't quote it.
+    /// If it is not JSON of this form. They don't quote it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes).map_err(|e| {
             // The text of the error can quote a value.
@@ -76,7 +76,7 @@ impl AuthFile {
     /// Returns what the file says of a repository on a host.
     ///
     /// # Errors
-    /// When the entry for it is invalid.
+    /// If the entry for it is invalid.
     pub(super) fn find<'a>(&'a self, host: &'a str, repository: &str) -> Result<Found<'a>> {
         let helper = self.cred_helpers.as_ref().and_then(|helpers| by_host(helpers, host));
         if let Some((key, Some(name))) = helper

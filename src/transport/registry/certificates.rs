@@ -45,7 +45,7 @@ impl fmt::Debug for ClientCertificate {
 /// client's.
 ///
 /// # Errors
-/// When the host is not valid, the folder that the user names is missing, a file can't be read, a
+/// If the host is not valid, the folder that the user names is missing, a file can't be read, a
 /// certificate of the client has no key or a key no certificate, or there are several of them.
 pub fn certificates(
     host: &str,

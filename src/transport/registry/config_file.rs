@@ -19,7 +19,7 @@ pub(super) fn path(env: Environment<'_>, name: &str) -> Option<PathBuf> {
 /// Reads a file, or returns `None` if there is none.
 ///
 /// # Errors
-/// When the file can't be read or has more than [`MAX_CONFIG_FILE`] bytes. They don't name the file.
+/// If the file can't be read or has more than [`MAX_CONFIG_FILE`] bytes. They don't name the file.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         // A part of the path is a file: then there is none below it either.
@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 /// Checks that a `host[:port]` can be a part of a path and a line of text.
 ///
 /// # Errors
-/// When it has other characters than a host may have, or is too long.
+/// If it has other characters than a host may have, or is too long.
 pub(super) fn check_host(host: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
     if host.is_empty() || host.len() > MAX_HOST || !host.chars().all(allowed) || host.contains("..")

@@ -39,7 +39,7 @@ struct Answer {
 /// credentials of a server. Returns `None` if it has none.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`](crate::base::error::ErrorKind::NotFound) when it is not installed; others when
+/// [`ErrorKind::NotFound`](crate::base::error::ErrorKind::NotFound) if it is not installed; others if
 /// it fails, or does not answer within `limit`.
 pub(super) fn ask(
     name: &str,

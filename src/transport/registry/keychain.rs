@@ -52,7 +52,7 @@ impl Keychain {
     /// 3. `$DOCKER_CONFIG/config.json`, by default in `~/.docker`
     ///
     /// # Errors
-    /// When the file that the user names is missing or can't be read. Others that can't be read are a
+    /// If the file that the user names is missing or can't be read. Others that can't be read are a
     /// [note](Self::take_notes).
     pub fn new(authfile: Option<PathBuf>, env: Environment<'_>) -> Result<Self> {
         let authfile = authfile.or_else(|| path(env, "REGISTRY_AUTH_FILE"));
@@ -85,7 +85,7 @@ impl Keychain {
     /// A helper is asked once for each host, also if several threads want to know.
     ///
     /// # Errors
-    /// When a helper fails or the host is not valid. An entry that is not valid is an error in the file
+    /// If a helper fails or the host is not valid. An entry that is not valid is an error in the file
     /// that the user named, and a note in others.
     pub fn find(&self, host: &str, repository: &str) -> Result<Credentials> {
         check_host(host)?;

@@ -91,7 +91,7 @@ impl Settings {
     /// replaces one of the same prefix in an earlier file (`containers-registries.conf.d(5)`).
     ///
     /// # Errors
-    /// When a file can't be read or is not valid, or the one in the variable is missing.
+    /// If a file can't be read or is not valid, or the one in the variable is missing.
     pub fn load(env: Environment<'_>) -> Result<Self> {
         Self::load_in(Path::new("/"), env)
     }
@@ -137,7 +137,7 @@ impl Settings {
     /// `by_digest` or by tag: mirrors first, and the place itself last. Pushes go to the last only.
     ///
     /// # Errors
-    /// When the repository is blocked, or a place has no valid name.
+    /// If the repository is blocked, or a place has no valid name.
     pub fn endpoints(
         &self,
         host: &str,
