@@ -23,7 +23,7 @@ pub(super) struct BenchArgs {
     /// Measure this image; of several versions, oldest first, the last one and the updates between them
     #[arg(value_name = "IMAGE", num_args = 1.., required = true)]
     images: Vec<Reference>,
-    /// Codecs and levels to measure, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9;
+    /// Measure these codecs and levels, as in gzip:9,zstd:3,zstd:19:long=27 [default: gzip 6 and 9;
     /// zstd 1, 3 (with windows of 2, 8 and 128 MiB), 9 and 19]
     #[arg(long, value_name = "CODEC:LEVEL", value_delimiter = ',', value_parser = Compression::parse)]
     compression: Vec<Compression>,
@@ -32,15 +32,15 @@ pub(super) struct BenchArgs {
                          defaults::BENCH_LAYERS.map(|n| n.to_string()).join(",")),
           value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::plan::MAX_LAYERS)))]
     layers: Vec<u32>,
-    /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
+    /// Measure with this many bytes of files, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::BENCH_SAMPLE))]
     sample: Size,
     /// Simulate pulls of these clients
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
           default_values = bench::CLIENTS.map(Client::name))]
     client: Vec<&'static ClientModel>,
-    /// Links for simulated pulls: gigabit, ecr, slow, local, or bytes per second of one connection,
-    /// bytes per second in total, and latency, as in 40MB/125MB/20ms
+    /// Simulate pulls over these links: gigabit, ecr, slow, local, or bytes per second of one
+    /// connection, bytes per second in total, and latency, as in 40MB/125MB/20ms
     #[arg(long, value_name = "LINK", value_delimiter = ',', value_parser = link,
           default_value = "gigabit,ecr,slow")]
     link: Vec<(String, Link)>,

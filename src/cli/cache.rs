@@ -20,7 +20,7 @@ pub(super) struct CacheArgs {
 enum Command {
     /// Remove the blobs that were not used for longest, and what unfinished downloads left
     Prune {
-        /// Keep at most this much
+        /// Keep at most this many bytes
         #[arg(long, value_name = "SIZE", default_value_t = Size(0))]
         keep: Size,
     },

@@ -15,10 +15,10 @@ use crate::transport::{Reference, Transport};
 
 #[derive(Debug, Args)]
 pub(super) struct Copy {
-    /// The image to read
+    /// Copy this image
     #[arg(value_name = "SRC")]
     pub(super) source: Reference,
-    /// Where to write it
+    /// Write it to this file, folder or registry
     #[arg(value_name = "DST", value_parser = Reference::destination)]
     pub(super) destination: Reference,
     /// Copy only this platform of a multi-platform image

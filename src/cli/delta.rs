@@ -30,39 +30,39 @@ const SPOOL: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct DeltaArgs {
-    /// Image that the other side has
+    /// Describe the changes from this image, which the other side has
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// Image to make from it
+    /// Describe the changes to this image, which the other side makes
     #[arg(value_name = "NEW")]
     new: Reference,
     /// Write the delta to this file; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Select a platform of an image index
+    /// Use this platform if the images have several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Set the zstd level for contents that are not copied from OLD; it does not affect patches of
     /// programs
     #[arg(long, value_name = "N", default_value_t = defaults::DELTA_LEVEL, value_parser = clap::value_parser!(i32).range(1..=22))]
     level: i32,
-    /// Overwrite the output if it already exists
+    /// Overwrite the output if it exists
     #[arg(short, long)]
     force: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Apply {
-    /// Image that the delta was made for
+    /// Read this image, for which the delta was made
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// Delta to apply; - for standard input
+    /// Apply this delta; - for standard input
     #[arg(value_name = "FILE")]
     delta: PathBuf,
     /// Write the new image to this file or folder
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
-    /// Overwrite the output if it already exists
+    /// Overwrite the output if it exists
     #[arg(short, long)]
     force: bool,
 }

@@ -24,7 +24,7 @@ const SHOWN: usize = 12;
 
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
-    /// The images, oldest first
+    /// Compare these images, oldest first
     #[arg(value_name = "IMAGE", num_args = 2.., required = true)]
     images: Vec<Reference>,
     /// Use this platform if the image has several

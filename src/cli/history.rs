@@ -14,7 +14,7 @@ use crate::transport::Reference;
 pub(super) struct HistoryArgs {
     #[command(subcommand)]
     command: Command,
-    /// Folder of the history [default: relayer/history in the user's data folder]
+    /// Use the history in this folder [default: relayer/history in the user's data folder]
     #[arg(long, global = true, value_name = "DIR")]
     history: Option<PathBuf>,
 }
@@ -29,10 +29,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Add {
-    /// The images
+    /// Add these images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
-    /// Name of the sequence that the images continue [default: the image's name without its tag]
+    /// Continue the sequence with this name [default: the image's name without its tag]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Use this platform if the image has several

@@ -29,13 +29,13 @@ const WIDE: usize = 50;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// The image to read
+    /// Inspect this image
     #[arg(value_name = "IMAGE")]
     image: Reference,
     /// Use only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Client or registry to check for incompatibilities; may be repeated [default: all]
+    /// Check for incompatibilities with this client or registry; may be repeated [default: all]
     #[arg(long, value_name = "CLIENT", value_parser = client::any())]
     client: Vec<Client>,
     /// Exit with status 1 if the image has likely secrets, more waste or layers than this, or fails

@@ -92,12 +92,12 @@ enum Command {
     Cache(cache::CacheArgs),
     /// Print a shell completion script
     Completions {
-        /// The shell
+        /// Print the script for this shell
         shell: clap_complete::Shell,
     },
     /// Print a manual page: `relayer man split >relayer-split.1`
     Man {
-        /// The command [default: relayer itself]
+        /// Print the page of this command [default: of relayer itself]
         #[arg(value_name = "COMMAND")]
         command: Option<String>,
     },
@@ -122,8 +122,8 @@ struct Global {
     threads: Option<u16>,
     #[arg(long, global = true, value_name = "SIZE",
           default_value_t = Size(defaults::MEMORY), hide_default_value = true,
-          help = format!("Memory for file contents, the file index, decoders and encoders; the program \
-                          itself takes up to 64 MiB more [default: {}; for `store` {}]",
+          help = format!("Limit memory for file contents, the file index, decoders and encoders; the \
+                          program itself takes up to 64 MiB more [default: {}; for `store` {}]",
                          Size(defaults::MEMORY), Size(defaults::STORE_MEMORY)))]
     memory: Size,
     /// Refuse images that expand to more bytes than this

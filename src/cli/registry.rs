@@ -17,41 +17,41 @@ use crate::transport::registry::{Registries, RegistryOptions};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Registry options")]
 pub(super) struct RegistryArgs {
-    /// File with credentials [default: those that podman and docker have]
+    /// Read credentials from this file [default: the files of podman and docker]
     #[arg(long, global = true, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Verify certificates, and use http only for this machine [default: as registries.conf says]
+    /// Verify certificates, and use http only for this machine [default: as in registries.conf]
     #[arg(long, global = true, value_name = "BOOL")]
     tls_verify: Option<bool>,
-    /// Folder with certificates of the registry and of the client: `*.crt`, `*.cert` and `*.key`
+    /// Read certificates of the registry and of the client from this folder: `*.crt`, `*.cert`, `*.key`
     #[arg(long, global = true, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// --authfile for the images that are read
+    /// Use this --authfile for the images that are read
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     src_authfile: Option<PathBuf>,
-    /// --tls-verify for the images that are read
+    /// Use this --tls-verify for the images that are read
     #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
     src_tls_verify: Option<bool>,
-    /// --cert-dir for the images that are read
+    /// Use this --cert-dir for the images that are read
     #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     src_cert_dir: Option<PathBuf>,
-    /// --authfile for the image that is written
+    /// Use this --authfile for the image that is written
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     dest_authfile: Option<PathBuf>,
-    /// --tls-verify for the image that is written
+    /// Use this --tls-verify for the image that is written
     #[arg(long, global = true, value_name = "BOOL", hide_short_help = true)]
     dest_tls_verify: Option<bool>,
-    /// --cert-dir for the image that is written
+    /// Use this --cert-dir for the image that is written
     #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
     dest_cert_dir: Option<PathBuf>,
-    /// Another repository of the registry to take blobs from instead of uploading them, next to those of
-    /// the images that are read; may be repeated
+    /// Take blobs from this repository of the registry instead of uploading them, besides those of the
+    /// images that are read; may be repeated
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     pub(super) mount_from: Vec<Name>,
-    /// Folder for downloaded blobs [default: ~/.cache/relayer]
+    /// Keep downloaded blobs in this folder [default: ~/.cache/relayer]
     #[arg(long, global = true, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Maximum size of that folder; with 0 nothing is kept
+    /// Limit the size of that folder; 0 keeps nothing
     #[arg(long, global = true, value_name = "SIZE", default_value_t = Size(defaults::CACHE))]
     cache_size: Size,
     #[arg(skip)]

@@ -23,7 +23,7 @@ pub(super) struct ReportArgs {
     /// Write the HTML page to this file; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Number of bytes of files to measure with, taken in runs of 32 MiB from the whole image
+    /// Measure with this many bytes of files, taken in runs of 32 MiB from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::REPORT_SAMPLE))]
     sample: Size,
     /// Use this platform if the image has several

@@ -31,26 +31,25 @@ use crate::transport::{ImageLocation, Reference, Transport};
 #[derive(Debug, Args)]
 pub(super) struct Split {
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
-          help = format!("Number of layers [default: {}; with --profile the best number]. No effect if \
-                          --previous keeps layers: see --max-layers", defaults::LAYERS),
+          help = format!("Make this number of layers [default: {}; with --profile, the best number]. No \
+                          effect if --previous keeps layers: see --max-layers", defaults::LAYERS),
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     target: Option<u32>,
-    /// Maximum size of a layer, compressed, as estimated; instead of --target. If --previous keeps
-    /// layers, it can only make new ones smaller
+    /// Limit the estimated compressed size of each layer, instead of --target. If --previous keeps
+    /// layers, this can only make new ones smaller
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     layer_size: Option<ByteSize>,
-    /// Client to optimise first pulls for, by simulation: chooses the cuts and, without --target, the
-    /// number of layers. With --layer-size, or if --previous keeps layers, pulls are simulated but
-    /// change nothing
+    /// Optimise first pulls by this client, by simulation: chooses the cuts and, without --target, the
+    /// number of layers. With --layer-size, or if --previous keeps layers, pulls are only simulated
     #[arg(long, value_name = "CLIENT", value_parser = client::profile())]
     profile: Option<&'static Profile>,
     #[command(flatten)]
     common: Common,
-    /// Expected changes per release of what PATTERN matches: `/opt/model=0.01` for paths,
+    /// Expect this number of changes per release in what PATTERN matches: `/opt/model=0.01` for paths,
     /// `npm:*=0.5` for components; may be repeated, the last match wins
     #[arg(long, value_name = "PATTERN=RATE")]
     churn: Vec<ChurnRule>,
-    /// Folder of `relayer history` whose learned rates of change to use
+    /// Use the rates of change that `relayer history` has learned, from this folder
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
     /// Leave out logs and caches: /var/log, /var/cache, `uv_cache.json`
@@ -64,21 +63,21 @@ pub(super) struct Split {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Updates")]
 struct Update {
-    /// The image that clients have: keeps its layers byte for byte where that makes the update small,
-    /// and carries over timestamps that differ without other changes
+    /// Keep layers of this image, which clients have, byte for byte if that makes the update small, and
+    /// carry over timestamps that differ without other changes
     #[arg(long, value_name = "IMAGE")]
     previous: Option<Reference>,
-    /// If the image of --previous does not exist yet, split without it: one command line for every build
+    /// Split without --previous if its image does not exist yet, so that one command line serves every build
     #[arg(long, requires = "previous")]
     previous_if_exists: bool,
-    /// Maximum share of dead bytes, which kept layers hold and the image does not use
+    /// Limit the share of dead bytes, which kept layers hold and the image does not use
     #[arg(long, value_name = "PERCENT", default_value_t = Percent(defaults::MAX_DEAD), requires = "previous")]
     max_dead: Percent,
-    /// Maximum number of layers
+    /// Limit the number of layers
     #[arg(long, value_name = "N", default_value_t = defaults::UPDATE_LAYERS, requires = "previous",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
-    /// Cost of a dead byte relative to a downloaded byte
+    /// Set the cost of a dead byte relative to a downloaded byte
     #[arg(long, value_name = "COST", default_value_t = defaults::DEAD_COST, requires = "previous",
           value_parser = cost)]
     beta: f64,
@@ -90,7 +89,7 @@ struct Update {
     /// Keep layers that hold likely secrets in deleted files; by default they are dropped
     #[arg(long, requires = "previous")]
     keep_secrets: bool,
-    /// Client to optimise updates for: some recognise layers by chain ID, as docker and eks do,
+    /// Optimise updates of this client: some recognise layers by chain ID, as docker and eks do,
     /// others by digest [default: the mean of both]
     #[arg(long, value_name = "CLIENT", value_parser = client::model(), requires = "previous")]
     client: Option<&'static ClientModel>,
@@ -163,24 +162,25 @@ pub(super) struct Flatten {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The image to read
+    /// Read this image
     #[arg(value_name = "IMAGE")]
     image: Reference,
-    /// Where to write [default: IMAGE's name with .relayer.tar, an archive for every client]
+    /// Write to this file, folder or registry [default: IMAGE's name with .relayer.tar, an archive for
+    /// every client]
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Option<Reference>,
-    /// Compression of the layers; podman can download parts of zstd:chunked layers [default: zstd; for
-    /// docker-archive gzip]
+    /// Compress layers with this codec; podman can download parts of zstd:chunked layers [default: zstd;
+    /// for docker-archive, gzip]
     #[arg(long, value_name = "CODEC", value_parser = ["zstd", "zstd:chunked", "gzip", "none"])]
     compression: Option<String>,
     #[arg(long, value_name = "N", allow_negative_numbers = true,
-          help = format!("Compression level [default: zstd {}, gzip {}]",
+          help = format!("Set the compression level [default: zstd {}, gzip {}]",
                          defaults::ZSTD_LEVEL, defaults::GZIP_LEVEL))]
     level: Option<i32>,
-    /// Window of zstd, 2^N bytes, which every client must hold in memory; some refuse more than 23
+    /// Set zstd's window to 2^N bytes, which every client needs in memory; some refuse more than 23
     #[arg(long, value_name = "N")]
     long: Option<u32>,
-    /// Modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; timestamps that
+    /// Set modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; timestamps that
     /// other files record stay
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,

@@ -18,7 +18,7 @@ use crate::transport::Reference;
 pub(super) struct StoreArgs {
     #[command(subcommand)]
     command: Command,
-    /// Folder of the store [default: relayer/store in the user's data folder]
+    /// Use the store in this folder [default: relayer/store in the user's data folder]
     #[arg(long, global = true, value_name = "DIR")]
     store: Option<PathBuf>,
 }
@@ -35,10 +35,10 @@ enum Command {
     Stats,
     /// Write one file of an image to standard output
     Cat {
-        /// Name, tag or digest
+        /// Read from this image: a name, tag or digest
         #[arg(value_name = "NAME")]
         name: String,
-        /// The file's path in the image; symlinks are followed
+        /// Print the file with this path in the image, following symlinks
         #[arg(value_name = "PATH")]
         path: OsString,
         /// Use this platform if the image has several
@@ -47,13 +47,13 @@ enum Command {
     },
     /// Remove images from the store; `gc` reclaims their space
     Rm {
-        /// Names, tags or digests; with --keep-last, repositories
+        /// Remove these images (names, tags or digests); with --keep-last, images of these repositories
         #[arg(value_name = "NAME", required_unless_present = "keep_last")]
         names: Vec<String>,
         /// Remove all images of each repository except the N that were added last
         #[arg(long, value_name = "N")]
         keep_last: Option<usize>,
-        /// Only print what would be removed
+        /// Print what would be removed without removing it
         #[arg(long)]
         dry_run: bool,
     },
@@ -76,7 +76,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Add {
-    /// Images to add; an archive or layout without a tag stands for all of its images
+    /// Add these images; an archive or layout without a tag stands for all of its images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<Reference>,
     /// Store the image by this name instead of its own names; only for a single image
@@ -92,7 +92,7 @@ struct Add {
 
 #[derive(Debug, Args)]
 struct Extract {
-    /// Name, tag or digest; optional if the store has one image
+    /// Extract this image: a name, tag or digest; optional if the store has one image
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Write the image to this file or folder

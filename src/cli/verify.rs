@@ -21,10 +21,10 @@ const SHOWN: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Verify {
-    /// The first image
+    /// Compare this image
     #[arg(value_name = "A")]
     first: Reference,
-    /// The second image
+    /// Compare it with this image
     #[arg(value_name = "B")]
     second: Reference,
     /// Ignore what `split --previous` carries over: timestamps of files in B, except those that other
