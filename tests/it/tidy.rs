@@ -264,3 +264,37 @@ fn no_document_names_a_file_that_is_not_there() {
         }
     }
 }
+
+/// Whether a source declares an item of this name.
+fn declares(text: &str, name: &str) -> bool {
+    let kinds = ["fn", "struct", "enum", "trait", "type", "const", "mod"];
+    let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').peekable();
+    while let Some(word) = words.next() {
+        if kinds.contains(&word) && words.peek() == Some(&name) {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn the_architecture_names_what_exists() {
+    let doc = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let sources = texts("src");
+    let mut found = 0;
+    for name in doc.split('`').skip(1).step_by(2).filter(|name| !name.contains([' ', '\n'])) {
+        if let Some((scope, item)) = name.rsplit_once("::") {
+            let scope = scope.rsplit("::").next().unwrap();
+            let known = sources.iter().any(|(path, text)| {
+                (path.split(['/', '.']).any(|part| part == scope) || declares(text, scope))
+                    && declares(text, item)
+            });
+            assert!(known, "docs/ARCHITECTURE.md: `{name}`");
+            found += 1;
+        } else if name.contains('/') && name.ends_with(".rs") {
+            assert!(root().join(name).exists(), "docs/ARCHITECTURE.md: `{name}`");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "only {found} names were recognised");
+}
