@@ -9,6 +9,7 @@ use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Context, Result};
+use crate::base::text::count;
 use crate::bench::{
     self, ColdPulls, Matrix, MatrixOptions, PulledForm, Step, Subject, UpdatePulls, UpdateSequence,
 };
@@ -162,7 +163,10 @@ fn binary(bytes: u64) -> String {
 
 /// Formats how long clients take to pull each form.
 fn pull_table(forms: &[PulledForm], cold: &[ColdPulls], machine: &Machine) -> String {
-    let mut text = format!("seconds for a cold pull, simulated with {} cores\n", machine.cores);
+    let mut text = format!(
+        "seconds for a cold pull, simulated with {}\n",
+        count(machine.cores as u64, "core")
+    );
     let mut header = vec!["client".to_owned(), "link".to_owned()];
     header.extend(forms.iter().map(|f| match f.target {
         None => format!("as built, {}", f.layers.len()),

@@ -30,10 +30,10 @@ const SPOOL: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct DeltaArgs {
-    /// Describe the changes from this image, which the other side has
+    /// Start from this image, which the other side has
     #[arg(value_name = "OLD")]
     old: Reference,
-    /// Describe the changes to this image, which the other side makes
+    /// Describe how to make this image from it
     #[arg(value_name = "NEW")]
     new: Reference,
     /// Write the delta to this file; - for standard output

@@ -13,6 +13,7 @@ use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
+use crate::base::text::count;
 use crate::format::codec::Compression;
 use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
@@ -39,7 +40,7 @@ pub(super) struct Split {
     /// layers, this can only make new ones smaller
     #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
     layer_size: Option<ByteSize>,
-    /// Optimise first pulls by this client, by simulation: chooses the cuts and, without --target, the
+    /// Optimise first pulls of this client: simulation chooses the cuts and, without --target, the
     /// number of layers. With --layer-size, or if --previous keeps layers, pulls are only simulated
     #[arg(long, value_name = "CLIENT", value_parser = client::profile())]
     profile: Option<&'static Profile>,
@@ -248,7 +249,7 @@ impl Split {
         if let Some(largest) = large.clone().max_by_key(|l| l.stored()) {
             let most = if keeps { self.update.max_layers } else { MAX_LAYERS };
             let why = if image.layers.len() >= most as usize {
-                format!("the maximum of {most} layers is reached")
+                format!("there can be no more than {}", count(most.into(), "layer"))
             } else if largest.files <= 1 {
                 "a file cannot be split".to_owned()
             } else {

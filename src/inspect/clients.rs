@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{InspectionTotals, LayerFacts};
 use crate::base::byte_size::ByteSize;
+use crate::base::text::count;
 use crate::plan::MAX_LAYERS;
 use crate::simulate::Client;
 
@@ -166,7 +167,9 @@ fn image_warnings(facts: &Facts<'_>) -> Vec<Warning> {
         warn(
             &[Docker2010, Docker],
             Risks,
-            format!("{depth} of {most} layers leave few for images built on this one"),
+            format!(
+                "it has {depth} of {most} possible layers; few are left for images built on it"
+            ),
         );
     }
     if depth > OVERLAY_LAYERS {
@@ -194,9 +197,9 @@ fn image_warnings(facts: &Facts<'_>) -> Vec<Warning> {
             &[Lambda],
             Risks,
             format!(
-                "the history lists {lines} layers and the image has {}; split writes a history that \
-                 matches",
-                facts.totals.layers
+                "the history lists {}, but the image has {}; split writes a history that matches",
+                count(lines as u64, "layer"),
+                count(facts.totals.layers as u64, "layer")
             ),
         );
     }

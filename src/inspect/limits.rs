@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::{Inspection, Severity};
 use crate::base::error::Error;
+use crate::base::text::count;
 
 /// A condition that fails an inspection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,11 +67,8 @@ impl FailOn {
     pub fn exceeded(&self, image: &Inspection) -> Vec<String> {
         let by = |limit: &Limit| {
             let what = match *limit {
-                Limit::Secret => match image.secrets.len() {
-                    0 => None,
-                    1 => Some("1 likely secret".to_owned()),
-                    n => Some(format!("{n} likely secrets")),
-                },
+                Limit::Secret => (!image.secrets.is_empty())
+                    .then(|| count(image.secrets.len() as u64, "likely secret")),
                 Limit::Client => {
                     let mut clients: Vec<_> = image
                         .warnings
@@ -85,8 +83,9 @@ impl FailOn {
                 }
                 Limit::Waste(most) => (image.waste.share > most)
                     .then(|| format!("{:.1} % of the bytes are wasted", 100.0 * image.waste.share)),
-                Limit::Depth(most) => (image.totals.layers > most)
-                    .then(|| format!("there are {} layers", image.totals.layers)),
+                Limit::Depth(most) => {
+                    (image.totals.layers > most).then(|| count(image.totals.layers as u64, "layer"))
+                }
             };
             what.map(|what| format!("{limit}: {what}"))
         };

@@ -231,11 +231,11 @@ impl Page<'_> {
         let axis = |pulls: &[Pull]| pulls.iter().map(|p| p.makespan).fold(0.0, f64::max);
         let text = format!(
             "Simulated for an empty client with {:.0} MB/s per connection, {:.0} MB/s in total, a latency of \
-             {:.0} ms and {} cores. docs/PULLS.md describes the simulation.",
+             {:.0} ms and {}. docs/PULLS.md describes the simulation.",
             rates.per_connection / 1e6,
             rates.total / 1e6,
             rates.latency * 1e3,
-            self.machine.cores
+            count(self.machine.cores as u64, "core")
         );
         let picture = html! {
             (legend(&[("download", "downloading"), ("unpack", "unpacking")]))

@@ -16,6 +16,7 @@ use super::repair;
 use super::table::{SCHEMA, Store};
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
+use crate::base::text::count;
 use crate::model::content::Budget;
 use crate::model::digest::Digest;
 
@@ -141,11 +142,10 @@ impl Store {
             checked.incomplete += 1;
             let missing = format!("blob {} is missing", bad[0]);
             checked.problems.push(format!(
-                "image {} can't be extracted: {} of {} blobs are damaged or missing: {}; {}add it \
-                 again",
+                "image {} can't be extracted: damaged or missing are {} of {}: {}; {}add it again",
                 image.label(),
                 bad.len(),
-                image.blobs.len(),
+                count(image.blobs.len() as u64, "blob"),
                 damage.blobs.get(bad[0]).unwrap_or(&missing),
                 if options.repair { "" } else { "after `relayer store check --repair`, " }
             ));
@@ -179,7 +179,8 @@ impl Store {
                 return Err(self.db.changed(&format!("{name} is missing")));
             }
             checked.problems.push(format!(
-                "{name}: {bad} records are damaged; the index still has their contents"
+                "{name}: {}, whose contents the index still has",
+                count(bad, "damaged record")
             ));
         }
         Ok(bad > 0)
@@ -277,7 +278,8 @@ impl Store {
             }
             if wrong > 0 {
                 checked.problems.push(format!(
-                    "the index: {wrong} entries of {table} refer to missing or wrong chunks"
+                    "the index: {} of {table} with missing or wrong chunks",
+                    count(wrong, "entry")
                 ));
             }
         }

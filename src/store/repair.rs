@@ -10,6 +10,7 @@ use super::record::{ImageRecord, PackHeader, PackLocation, key};
 use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};
+use crate::base::text::count;
 
 /// Number of entries that are written together.
 const BATCH: usize = 10_000;
@@ -27,9 +28,11 @@ pub(super) fn rebuild_index(dir: &Path) -> Result<String> {
         let packs = packs(dir)?;
         let (records, next, damaged) = records(dir)?;
         let images = records.keys().filter(|(table, _)| *table == "images").count();
-        said = format!("rebuilt the index: {} packs, {images} images", packs.len());
+        let packs_found = count(packs.len() as u64, "pack");
+        said = format!("rebuilt the index: {packs_found}, {}", count(images as u64, "image"));
         if damaged > 0 {
-            let _ = write!(said, "; {damaged} records are damaged, and their contents are lost");
+            let records = count(damaged, "damaged record");
+            let _ = write!(said, "; the contents of {records} are lost");
         }
         let last = |folder: StoreFolder| -> Result<u64> {
             Ok(folder.list(dir)?.last().map_or(0, |(number, _)| *number))

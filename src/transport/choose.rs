@@ -10,6 +10,7 @@ use super::files::{Files, document_blob};
 use super::name;
 use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_IMAGES, MAX_INDEX_DEPTH};
+use crate::base::text::count;
 use crate::model::oci::{self, Descriptor, Index, Manifest, Platform, media_type};
 
 /// The entries that a name refers to.
@@ -150,8 +151,8 @@ fn by_name(
         return match root.manifests.get(place) {
             Some(value) => Ok(vec![entry(value)?]),
             None => Err(Error::not_found(format!(
-                "index.json has no entry @{place}; it has {} entries, from @0",
-                root.manifests.len()
+                "index.json has no entry @{place}; it has {}, from @0",
+                count(root.manifests.len() as u64, "entry")
             ))),
         };
     }

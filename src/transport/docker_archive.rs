@@ -11,6 +11,7 @@ use super::files::{Files, document};
 use super::image::{Image, LayerBlob, Opened};
 use super::{Transport, name};
 use crate::base::error::{Context, Error, Result, if_valid};
+use crate::base::text::count;
 use crate::model::content::WindowBudget;
 use crate::model::digest::Digest;
 use crate::model::oci::{self, Annotations, Config, Index};
@@ -131,8 +132,8 @@ fn choose<'a>(items: &'a [ManifestItem], tag: Option<&str>) -> Result<&'a Manife
         ([one], None) => return Ok(one),
         (_, None) => {
             return Err(Error::refused(format!(
-                "there are {} images; select one by name, as in docker-archive:FILE:NAME:TAG: {}",
-                items.len(),
+                "the archive has {}; select one by name, as in docker-archive:FILE:NAME:TAG: {}",
+                count(items.len() as u64, "image"),
                 list(&mut items.iter())
             )));
         }

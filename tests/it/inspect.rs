@@ -236,7 +236,7 @@ fn limits_that_are_exceeded_are_status_1() {
     let limited = |limits: &str| run(&[path, "--fail-on", limits]);
     for (limits, line) in [
         ("secret", "failed: secret: 7 likely secrets"),
-        ("depth=1,waste=100%", "failed: depth=1: there are 2 layers"),
+        ("depth=1,waste=100%", "failed: depth=1: 2 layers"),
         ("waste=10%", "failed: waste=10%:"),
     ] {
         let run = limited(limits);

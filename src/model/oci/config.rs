@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Platform, parse, to_json};
 use crate::base::error::{Error, Result};
+use crate::base::text::count;
 use crate::model::digest::Digest;
 
 /// An image config
@@ -71,9 +72,9 @@ impl Config {
         }
         let hint = if ids.is_empty() { "; is it a container image?" } else { "" };
         Err(Error::malformed(format!(
-            "the manifest has {layers} layers, but its config has {} diff IDs \
-             (rootfs.diff_ids){hint}",
-            ids.len()
+            "the manifest has {}, but its config has {} (rootfs.diff_ids){hint}",
+            count(layers as u64, "layer"),
+            count(ids.len() as u64, "diff ID")
         )))
     }
 

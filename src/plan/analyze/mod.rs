@@ -28,6 +28,7 @@ use std::ops::Index;
 
 use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
+use crate::base::text::count;
 use crate::model::fileset::{
     Entry, Inode, InodeKind, base_name, display, join, parent, parts, printable,
 };
@@ -303,7 +304,10 @@ impl<'a> Claims<'a> {
             ));
         }
         if self.more_notes > 0 {
-            self.notes.push(format!("{} more notes on package databases", self.more_notes));
+            self.notes.push(format!(
+                "not shown: {} on package databases",
+                count(self.more_notes, "more note")
+            ));
         }
         let mut used = vec![false; self.components.len()];
         for owner in &self.owner {
