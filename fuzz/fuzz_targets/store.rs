@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use relayer::store::record::{ChunkRuns, PackHeader, put_step, take_step};
+use relayer::store::encoding::{ChunkRuns, PackHeader, put_step, take_step};
 
 const LIMIT: u64 = 1 << 40;
 

@@ -11,13 +11,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::check::is_damage;
+use super::encoding::{ChunkRuns, Hash, PackHeader, TarStep, put_step};
 use super::gaps::GapReader;
 use super::pack::{Packing, header_of};
 use super::packer::{OlderChunk, OlderFile, Packer, similarity_keys};
-use super::record::{
-    BlobRecipe, BlobRecord, ChunkRuns, Hash, ImageRecord, LayerRecord, PackHeader, TarStep,
-    put_step,
-};
+use super::record::{BlobRecipe, BlobRecord, ImageRecord, LayerRecord};
 use super::table::Store;
 use crate::base::chunker::{self, chunks};
 use crate::base::error::{Context, Error, Result};

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::encoding::{ChunkRuns, PackHeader};
 use super::files::{self, State};
 use super::gc::TableKey;
 use super::marks::ChunkSet;
-use super::record::{BlobRecord, ChunkRuns, LayerRecord, PackHeader, key, number_of};
+use super::record::{BlobRecord, LayerRecord, key, number_of};
 use super::repair;
 use super::table::{SCHEMA, Store};
 use crate::base::error::{Context, Error, ErrorKind, Result};

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::encoding::{PackHeader, PackLocation};
 use super::entry::{self, StoreEntry};
-use super::record::{PackHeader, PackLocation};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_RECORD;
 use crate::base::varint;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::encoding::{ChunkRuns, PackHeader};
 use super::entry::{self, StoreEntry};
 use super::files::{self, FileEnd, RecordWriter, StoreFolder};
 use super::marks::ChunkSet;
 use super::pack::Packing;
-use super::record::{ChunkRuns, PackHeader, key, number_of};
+use super::record::{key, number_of};
 use super::stats::disk_bytes;
 use super::table::Store;
 use crate::base::error::{Context, ErrorKind, Result};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::record::{ChunkRuns, LayerRecord, PackHeader, take_step};
+use super::encoding::{ChunkRuns, PackHeader, take_step};
+use super::record::LayerRecord;
 use super::table::Store;
 use crate::base::error::Result;
 use crate::base::limits::MAX_STORE_STEPS;

@@ -27,6 +27,7 @@
 mod add;
 #[cfg(feature = "store")]
 mod check;
+pub mod encoding;
 #[cfg(feature = "store")]
 mod entry;
 #[cfg(feature = "store")]
@@ -46,7 +47,8 @@ mod pack;
 mod packer;
 #[cfg(feature = "store")]
 mod read;
-pub mod record;
+#[cfg(feature = "store")]
+mod record;
 #[cfg(feature = "store")]
 mod repair;
 #[cfg(feature = "store")]

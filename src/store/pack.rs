@@ -11,9 +11,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::encoding::{ChunkRuns, PackHeader};
 use super::entry::StoreEntry;
 use super::files::StoreFolder;
-use super::record::{ChunkRuns, PackHeader, key, number_of};
+use super::record::{key, number_of};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::format::codec::zstd_prefix;

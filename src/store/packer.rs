@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::encoding::{FULL_PACK, Hash, PackHeader};
 use super::pack::{MAX_DEPTH, MAX_REFERENCE, Packing};
-use super::record::{FULL_PACK, Hash, PackHeader, key, number_of};
+use super::record::{key, number_of};
 use super::table::Store;
 use crate::base::chunker;
 use crate::base::error::Result;

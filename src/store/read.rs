@@ -4,8 +4,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::encoding::{ChunkRuns, take_step};
 use super::pack::ChunkReader;
-use super::record::{BlobRecipe, BlobRecord, ChunkRuns, ImageRecord, LayerRecord, take_step};
+use super::record::{BlobRecipe, BlobRecord, ImageRecord, LayerRecord};
 use super::table::Store;
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_STEPS;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
+use super::encoding::{PackHeader, PackLocation};
 use super::entry;
 use super::files::{self, FileEnd, RecordWriter, State, StoreFolder};
-use super::record::{ImageRecord, PackHeader, PackLocation, key};
+use super::record::{ImageRecord, key};
 use super::table::{SCHEMA, index_keys};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, Result};

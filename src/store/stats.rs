@@ -7,8 +7,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::encoding::{ChunkRuns, PackHeader};
 use super::marks::{ChunkSet, chunk_count};
-use super::record::{BlobRecipe, ChunkRuns, PackHeader};
+use super::record::BlobRecipe;
 use super::table::Store;
 use crate::base::error::{Context, Result};
 use crate::model::digest::Digest;

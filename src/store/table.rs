@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::encoding::{ChunkRuns, PackHeader, PackLocation};
 use super::files::{self, MAX_CHUNK_NUMBER, OpenFiles, State, StoreChanges};
 use super::pack::{self, PackReader};
-use super::record::{BlobRecord, ChunkRuns, LayerRecord, PackHeader, PackLocation};
-use super::record::{ImageRecord, key, number_of};
+use super::record::{BlobRecord, ImageRecord, LayerRecord, key, number_of};
 use crate::base::database::{Batch, Db, Schema};
 use crate::base::error::{Context, Error, Result};
 use crate::model::content::Budget;
