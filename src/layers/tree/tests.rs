@@ -40,12 +40,7 @@ fn opaque(path: &str) -> Change {
 }
 
 fn flat(layers: Vec<Vec<Change>>) -> Result<(FileSet, HiddenCounts)> {
-    let mut tree = Tree::default();
-    for layer in layers {
-        tree.apply(layer)?;
-    }
-    let (set, hidden, _) = tree.finish()?;
-    Ok((set, hidden))
+    apply(layers.into_iter().map(|layer| ("layer", layer)))
 }
 
 fn list<'a>(
