@@ -300,7 +300,7 @@ fn broken_docker_archives_are_refused() {
         (
             "text",
             b"this is no archive at all, but it is longer than a block".repeat(20),
-            "no tar archive",
+            "not a tar archive",
         ),
     ] {
         Case::new().file(&bytes).fails(name, fragment);
