@@ -27,6 +27,7 @@ use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
 use crate::store::open::tag;
 use crate::transport::image::{Image, Opened};
+use crate::transport::write::Destination;
 use crate::transport::{ImageLocation, Reference, Transport};
 
 #[derive(Debug, Args)]
@@ -311,8 +312,8 @@ impl PreviousImage<'_> {
         if opened.transport == Transport::DockerArchive {
             let name = opened.names.first().map_or("NAME", String::as_str);
             terminal.note(&format!(
-                "{} has other blobs than an image in a registry; if clients pulled the image from one, \
-                 use --previous docker://{name}, whose blobs they have",
+                "{} has other blobs than an image in a registry; if clients pulled it from one, name it \
+                 there: --previous docker://{name}",
                 self.image
             ));
         }
@@ -339,7 +340,7 @@ impl Common {
             Some(load::destination(self.output()?, self.force, &inputs, global)?)
         };
         let compression = self.compression()?;
-        let options = SplitOptions {
+        let mut options = SplitOptions {
             target: target(&compression),
             compression,
             mtime: self.mtime,
@@ -354,12 +355,9 @@ impl Common {
         let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
         let platform = self.platform.as_ref();
-        let before = match previous {
-            Some(previous) => previous.open(platform, &budget, global, terminal)?,
-            None => None,
-        };
+        let open_previous = |p: PreviousImage<'_>| p.open(platform, &budget, global, terminal);
+        let before = previous.map(open_previous).transpose()?.flatten();
         let previous = previous.filter(|_| before.is_some()).map(|p| p.image);
-        let mut options = options;
         if before.is_none() {
             // Patterns of an update that is none would match nothing.
             options.update.purge.clear();
@@ -384,10 +382,8 @@ impl Common {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
-        let push = match &destination {
-            Some(file) => file.write(&bundle, terminal)?,
-            None => None,
-        };
+        let write = |file: &Destination| file.write(&bundle, terminal);
+        let push = destination.as_ref().map(write).transpose()?.flatten();
         let report = Report {
             schema: SCHEMA,
             input: self.image.to_string(),

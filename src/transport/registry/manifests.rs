@@ -88,13 +88,13 @@ impl RegistryClient {
         reference: &str,
         kind: &str,
         bytes: &[u8],
+        scopes: &[String],
     ) -> Result<()> {
-        let (url, scopes) =
-            (self.url(repository, &format!("manifests/{reference}")), [scope(repository, true)]);
+        let url = self.url(repository, &format!("manifests/{reference}"));
         let answer = self.call(&Call {
             headers: &[("content-type", kind)],
             payload: Payload::Bytes(bytes),
-            ..Call::new(Method::Put, &url, &scopes)
+            ..Call::new(Method::Put, &url, scopes)
         })?;
         match answer.status {
             200..300 => Ok(()),
@@ -102,13 +102,23 @@ impl RegistryClient {
         }
     }
 
-    /// Returns whether the registry has a manifest of this digest.
-    pub(super) fn has_manifest(&self, repository: &str, digest: &Digest) -> Result<bool> {
-        let url = self.url(repository, &format!("manifests/{digest}"));
-        let scopes = [scope(repository, true)];
+    /// Returns whether the registry has the manifest of this digest under a tag or digest, as far as it
+    /// tells.
+    pub(super) fn has_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        digest: &Digest,
+        scopes: &[String],
+    ) -> Result<bool> {
+        let url = self.url(repository, &format!("manifests/{reference}"));
         let call =
-            Call { headers: &[("accept", MANIFESTS)], ..Call::new(Method::Head, &url, &scopes) };
-        Ok(self.call(&call)?.status == 200)
+            Call { headers: &[("accept", MANIFESTS)], ..Call::new(Method::Head, &url, scopes) };
+        let answer = self.call(&call)?;
+        let stated = answer.header("docker-content-digest").and_then(|d| d.parse().ok());
+        let is_same =
+            stated.map_or(reference == digest.to_string(), |stated: Digest| stated == *digest);
+        Ok(answer.status == 200 && is_same)
     }
 
     /// Returns tags of a repository, sorted; not all if there are very many.

@@ -1,7 +1,7 @@
 //! Reading images of a registry as if they were in a layout.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache::Cache;
 use super::client::RegistryClient;
@@ -22,8 +22,8 @@ pub(super) struct Remote {
     downloads: Arc<Downloads>,
     documents: Documents,
     root: Descriptor,
-    /// Manifests that have come.
-    manifests: Mutex<HashMap<Digest, Source>>,
+    /// Manifests that have come, and blobs that were asked for.
+    known: Mutex<HashMap<Digest, Source>>,
 }
 
 impl Remote {
@@ -40,25 +40,22 @@ impl Remote {
     ) -> Result<Self> {
         let found = client.find(repository, &name.reference())?;
         let mut root = found.descriptor;
-        let mut manifests = HashMap::new();
+        let mut known = HashMap::new();
         if let Some(bytes) = found.bytes {
             cache.add_document(&root.digest, &bytes);
-            manifests.insert(root.digest, Arc::new(bytes) as Source);
+            known.insert(root.digest, Arc::new(bytes) as Source);
         }
         // As an archive that was written by `docker save` or `ctr image export` has it.
         root.annotations =
             name.tagged().map(|tagged| Annotations::from([(CONTAINERD_NAME.to_owned(), tagged)]));
         let (repository, documents) = (repository.to_owned(), Documents::default());
-        let manifests = Mutex::new(manifests);
-        Ok(Self { client, repository, cache, downloads, documents, root, manifests })
+        Ok(Self { client, repository, cache, downloads, documents, root, known: Mutex::new(known) })
     }
 
     /// Returns a manifest or index.
     fn manifest(&self, digest: &Digest) -> Result<Source> {
-        let known =
-            self.manifests.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
-        if let Some(known) = known {
-            return Ok(known);
+        if let Some(known) = self.known().get(digest) {
+            return Ok(Arc::clone(known));
         }
         let cached = self.cache.document(digest);
         let bytes = if let Some(bytes) = cached {
@@ -70,9 +67,13 @@ impl Remote {
             bytes
         };
         let source: Source = Arc::new(bytes);
-        let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
-        manifests.insert(*digest, Arc::clone(&source));
+        self.known().insert(*digest, Arc::clone(&source));
         Ok(source)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Source>> {
+        // An entry is complete or not there.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +91,10 @@ impl Files for Remote {
             let place = || format!("downloading manifest {}", d.digest);
             return self.manifest(&d.digest).with_context(place).map(Some);
         }
-        Ok(Some(Arc::new(self.downloads.blob(d.digest, d.size))))
+        let blob = || Arc::new(self.downloads.blob(d.digest, d.size)) as Source;
+        let known = Arc::clone(self.known().entry(d.digest).or_insert_with(blob));
+        // Another descriptor may state another size.
+        Ok(Some(if known.size() == d.size { known } else { blob() }))
     }
 
     fn documents(&self) -> Option<&Documents> {

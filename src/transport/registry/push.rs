@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::auth::scope;
 use super::client::RegistryClient;
 use super::name::Name;
 use super::quirks::TransferSizes;
@@ -53,6 +54,8 @@ struct Shared {
     client: Arc<RegistryClient>,
     repository: String,
     mounts: Vec<String>,
+    /// Of all requests, so that one token is enough: some registries check the source of a mount as well.
+    scopes: Vec<String>,
     sizes: TransferSizes,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -96,7 +99,9 @@ impl Push {
         mounts: Vec<String>,
         sizes: TransferSizes,
     ) -> Self {
+        let from = mounts.iter().map(|from| scope(from, false));
         let shared = Shared {
+            scopes: std::iter::once(scope(repository, true)).chain(from).collect(),
             client,
             repository: repository.to_owned(),
             mounts,
@@ -172,16 +177,12 @@ impl Push {
             let reference = if last { self.name.reference() } else { d.digest.to_string() };
             let place = || format!("pushing manifest {}", d.digest);
             // A tag that has it may be one that must not change.
-            let there = if last {
-                let found = client.find(&self.shared.repository, &reference);
-                found.is_ok_and(|found| found.descriptor.digest == d.digest)
-            } else {
-                client.has_manifest(&self.shared.repository, &d.digest).with_context(place)?
-            };
-            if !there {
+            let (repository, scopes) = (&self.shared.repository, &self.shared.scopes);
+            let there = client.has_manifest(repository, &reference, &d.digest, scopes);
+            if !there.with_context(place)? {
                 let bytes = document_blob(bundle, d).with_context(place)?;
                 client
-                    .put_manifest(&self.shared.repository, &reference, &d.media_type, &bytes)
+                    .put_manifest(repository, &reference, &d.media_type, &bytes, scopes)
                     .with_context(place)?;
                 stats.manifests += 1;
             }
@@ -282,6 +283,7 @@ impl Shared {
             client: &self.client,
             repository: &self.repository,
             mounts: &self.mounts,
+            scopes: &self.scopes,
             sizes: self.sizes,
             digest,
             source: source.as_ref(),

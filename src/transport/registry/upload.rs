@@ -7,7 +7,6 @@
 use std::io;
 use std::time::Duration;
 
-use super::auth::scope;
 use super::client::{Call, Payload, RegistryClient};
 use super::http::{Method, Response};
 use super::quirks::TransferSizes;
@@ -32,6 +31,7 @@ pub(super) struct Upload<'a> {
     pub(super) repository: &'a str,
     /// Repositories of the registry that may have the blob.
     pub(super) mounts: &'a [String],
+    pub(super) scopes: &'a [String],
     pub(super) sizes: TransferSizes,
     pub(super) digest: Digest,
     pub(super) source: &'a dyn ReadAt,
@@ -59,11 +59,11 @@ impl Upload<'_> {
         if self.exists()? {
             return Ok(Arrival::Existed);
         }
-        let (scopes, url) = (self.scopes(), self.client.url(self.repository, "blobs/uploads/"));
+        let url = self.client.url(self.repository, "blobs/uploads/");
         let mut session = None;
         for from in self.mounts {
             let mount = format!("{url}?mount={}&from={from}", self.digest);
-            let answer = self.client.call(&Call::new(Method::Post, &mount, &scopes))?;
+            let answer = self.client.call(&Call::new(Method::Post, &mount, self.scopes))?;
             match answer.status {
                 201 => return Ok(Arrival::Mounted),
                 // The registry does not have it there, and began an upload in its place.
@@ -88,20 +88,12 @@ impl Upload<'_> {
     /// Returns whether the repository has the blob.
     fn exists(&self) -> Result<bool> {
         let url = self.client.url(self.repository, &format!("blobs/{}", self.digest));
-        // The token of the upload, so that one is enough.
-        let scopes = self.scopes();
-        let answer = self.client.call(&Call::new(Method::Head, &url, &scopes))?;
+        let answer = self.client.call(&Call::new(Method::Head, &url, self.scopes))?;
         match answer.status {
             200 => Ok(true),
             401 | 403 => Err(self.client.error(answer)),
             _ => Ok(false),
         }
-    }
-
-    /// Returns the scopes of all requests: some registries check the source of a mount as well.
-    fn scopes(&self) -> Vec<String> {
-        let own = scope(self.repository, true);
-        std::iter::once(own).chain(self.mounts.iter().map(|from| scope(from, false))).collect()
     }
 
     /// Sends the blob, beginning with the upload at `session` if there is one.
@@ -152,8 +144,8 @@ impl Upload<'_> {
 
     /// Begins an upload. Returns its address, and the least bytes of a chunk if there is such a limit.
     fn begin(&self) -> Result<(String, Option<u64>)> {
-        let (scopes, url) = (self.scopes(), self.client.url(self.repository, "blobs/uploads/"));
-        let answer = self.client.call(&Call::new(Method::Post, &url, &scopes))?;
+        let url = self.client.url(self.repository, "blobs/uploads/");
+        let answer = self.client.call(&Call::new(Method::Post, &url, self.scopes))?;
         if answer.status != 202 {
             return Err(self.client.error(answer)).with_context(|| "beginning an upload");
         }
@@ -177,10 +169,9 @@ impl Upload<'_> {
         range: Option<&str>,
         payload: Payload<'_>,
     ) -> io::Result<Response> {
-        let scopes = self.scopes();
         let mut headers = vec![("content-type", "application/octet-stream")];
         headers.extend(range.map(|range| ("content-range", range)));
-        let call = Call { headers: &headers, payload, ..Call::new(method, url, &scopes) };
+        let call = Call { headers: &headers, payload, ..Call::new(method, url, self.scopes) };
         self.client.once(&call)
     }
 

@@ -21,6 +21,9 @@ pub(super) fn resolve(base: &str, location: &str) -> Result<String> {
         format!("{scheme}:{location}")
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
+    } else if location.split(['/', '?']).next().is_some_and(|first| first.contains(':')) {
+        // Another scheme.
+        return Err(bad());
     } else {
         let path = from.path();
         let folder = path.rfind('/').map_or("/", |end| &path[..=end]);
@@ -117,7 +120,9 @@ mod tests {
         ] {
             assert_eq!(resolve(base, location).unwrap(), url);
         }
-        for location in ["http://", "https://a:b@other/x", "/a b"] {
+        for location in
+            ["http://", "https://a:b@other/x", "/a b", "ftp://other/x", "file:/etc/passwd"]
+        {
             assert!(resolve(base, location).is_err(), "{location}");
         }
     }
