@@ -165,7 +165,7 @@ fn binary(bytes: u64) -> String {
 fn pull_table(forms: &[PulledForm], cold: &[ColdPulls], machine: &Machine) -> String {
     let mut text = format!(
         "seconds for a cold pull, simulated with {}\n",
-        count(machine.cores as u64, "core")
+        count(u64::from(machine.cores), "core")
     );
     let mut header = vec!["client".to_owned(), "link".to_owned()];
     header.extend(forms.iter().map(|f| match f.target {

@@ -235,7 +235,7 @@ impl Page<'_> {
             rates.per_connection / 1e6,
             rates.total / 1e6,
             rates.latency * 1e3,
-            count(self.machine.cores as u64, "core")
+            count(u64::from(self.machine.cores), "core")
         );
         let picture = html! {
             (legend(&[("download", "downloading"), ("unpack", "unpacking")]))
