@@ -230,7 +230,9 @@ fn begin_push(
         ImageLocation::Registry(name) => Some(name),
         _ => None,
     });
-    if !force && read.clone().any(|input| input == name) {
+    // The tag of a previous image is there to be moved.
+    if !force && inputs.first().is_some_and(|i| i.location == ImageLocation::Registry(name.clone()))
+    {
         return Err(Error::refused(
             "this is the input, whose name would refer to the new image; --force does that",
         ));

@@ -32,6 +32,7 @@ mod names;
 mod overlay;
 mod page;
 mod pulls;
+mod real_registry;
 mod recode;
 mod registry;
 mod secrets;
