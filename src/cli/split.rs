@@ -332,24 +332,13 @@ impl Common {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let start = Instant::now();
-        let destination = if self.dry_run {
-            None
-        } else {
-            let inputs: Vec<&Reference> =
-                std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
-            Some(load::destination(self.output()?, self.force, &inputs, global)?)
+        let inputs: Vec<&Reference> =
+            std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
+        let destination = match self.dry_run {
+            true => None,
+            false => Some(load::destination(self.output()?, self.force, &inputs, global)?),
         };
-        let compression = self.compression()?;
-        let mut options = SplitOptions {
-            target: target(&compression),
-            compression,
-            mtime: self.mtime,
-            dry_run: self.dry_run,
-            threads: global.threads(),
-            memory: global.memory.0,
-            max_size: global.max_size.0,
-            ..options
-        };
+        let mut options = self.options(options, target, global)?;
         self.warn(&options, terminal);
         let budget = options.budget();
         let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
@@ -401,6 +390,26 @@ impl Common {
             || &report,
             || table::summary(&report, global.verbose),
         )
+    }
+
+    /// Completes the options of the split.
+    fn options(
+        &self,
+        options: SplitOptions,
+        target: impl Fn(&Compression) -> Target,
+        global: &Global,
+    ) -> Result<SplitOptions> {
+        let compression = self.compression()?;
+        Ok(SplitOptions {
+            target: target(&compression),
+            compression,
+            mtime: self.mtime,
+            dry_run: self.dry_run,
+            threads: global.threads(),
+            memory: global.memory.0,
+            max_size: global.max_size.0,
+            ..options
+        })
     }
 
     /// Returns whether the output is a docker-archive by name.

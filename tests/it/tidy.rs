@@ -107,9 +107,11 @@ fn imports() -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
         let (mut paths, mut rest) = (Vec::new(), String::new());
         let mut lines = code.lines();
         while let Some(line) = lines.next() {
-            let tree = line.split_once("use ").filter(|(before, _)| {
+            let tree = line.split_once("use ").filter(|(before, tree)| {
                 let before = before.trim();
-                before.is_empty() || before == "pub" || before.starts_with("pub(")
+                let begins = before.is_empty() || before == "pub" || before.starts_with("pub(");
+                // A line of a message may begin with that word too.
+                begins && (tree.contains("::") || tree.starts_with('{') || tree.ends_with(';'))
             });
             let Some((_, tree)) = tree else {
                 rest.push_str(line);
