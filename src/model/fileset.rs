@@ -96,7 +96,7 @@ impl SparseMap {
     }
 
     /// Returns the runs that overlap `range`, in order; finds them by binary search.
-    pub fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
+    pub(crate) fn overlapping(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
         // The last run that begins at or before the range may reach into it.
         let first = self.runs.partition_point(|run| run.0 <= range.start).saturating_sub(1);
         (first..self.runs.len())
@@ -193,7 +193,7 @@ impl Inode {
     }
 
     /// Whether mode, owner and extended attributes are the same.
-    pub fn same_metadata(&self, other: &Self) -> bool {
+    pub(crate) fn same_metadata(&self, other: &Self) -> bool {
         (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
             && self.xattrs == other.xattrs
     }
@@ -303,7 +303,7 @@ impl FileSet {
     }
 
     /// Does the same with at most `lookups` lookups, and subtracts those that were made.
-    pub fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
+    pub(crate) fn resolve_within(&self, path: &[u8], lookups: &mut u64) -> Option<Vec<u8>> {
         let mut done: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = parts(path).rev().map(<[u8]>::to_vec).collect();
         let mut links = 0;
@@ -335,7 +335,7 @@ impl FileSet {
     }
 
     /// Returns the number of names of each inode.
-    pub fn link_counts(&self) -> Vec<u32> {
+    pub(crate) fn link_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.inodes.len()];
         for e in &self.entries {
             counts[e.inode.index()] += 1;
@@ -353,7 +353,7 @@ impl FileSet {
     }
 
     /// Returns an inode for changes; its type must stay the same.
-    pub fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
+    pub(crate) fn inode_mut(&mut self, id: InodeId) -> &mut Inode {
         &mut self.inodes[id.index()]
     }
 
@@ -389,7 +389,7 @@ impl Index<InodeId> for FileSet {
 }
 
 /// Returns the directory part of a path: `None` for the root, empty for entries of the root.
-pub fn parent(path: &[u8]) -> Option<&[u8]> {
+pub(crate) fn parent(path: &[u8]) -> Option<&[u8]> {
     if path.is_empty() {
         return None;
     }
@@ -397,17 +397,17 @@ pub fn parent(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// Returns the path of a name in a directory: the inverse of [`parent`] and [`base_name`].
-pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, name].join(&b'/') }
 }
 
 /// Returns the last part of a path.
-pub fn base_name(path: &[u8]) -> &[u8] {
+pub(crate) fn base_name(path: &[u8]) -> &[u8] {
     path.iter().rposition(|b| *b == b'/').map_or(path, |i| &path[i + 1..])
 }
 
 /// Returns the parts of a path that are neither empty nor `.`.
-pub fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+pub(crate) fn parts(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".")
 }
 
@@ -422,7 +422,7 @@ pub fn display(path: &[u8]) -> String {
 
 /// Formats a text from an image for people: escapes control characters, invisible characters and those
 /// that change the direction of text.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     escape(text, &[]).into_owned()
 }
 

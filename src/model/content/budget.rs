@@ -50,7 +50,7 @@ impl Budget {
     }
 
     /// Creates a budget of which the caller uses `reserved` bytes itself while no decoder runs.
-    pub fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
+    pub(crate) fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
         let reserved = reserved.max(WindowBudget::capacity(memory));
         let spools = memory.saturating_sub(reserved) / CONTENTS_SHARE.1 * CONTENTS_SHARE.0;
         Arc::new(Self {
@@ -72,7 +72,7 @@ impl Budget {
     }
 
     /// Returns the memory that indexes leave.
-    pub fn remaining_after_index(&self) -> u64 {
+    pub(crate) fn remaining_after_index(&self) -> u64 {
         self.memory.saturating_sub(self.index.load(Ordering::Relaxed))
     }
 
@@ -100,7 +100,7 @@ impl Budget {
     }
 
     /// Releases bytes of an index.
-    pub fn remove_index(&self, bytes: u64) {
+    pub(crate) fn remove_index(&self, bytes: u64) {
         self.index.fetch_sub(bytes, Ordering::Relaxed);
         self.left.fetch_add(bytes.cast_signed(), Ordering::Relaxed);
     }

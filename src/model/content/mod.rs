@@ -11,7 +11,8 @@ mod windows;
 
 pub use budget::Budget;
 pub use spool::{Spool, SpoolWriter};
-pub use windows::{WindowBudget, WindowReservation};
+pub use windows::WindowBudget;
+pub(crate) use windows::WindowReservation;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -89,7 +90,7 @@ impl ReadAt for DiskFile {
 
 /// A range of bytes inside another source.
 #[derive(Clone)]
-pub struct Region {
+pub(crate) struct Region {
     inner: Source,
     offset: u64,
     size: u64,
@@ -107,7 +108,7 @@ impl std::fmt::Debug for Region {
 impl Region {
     /// Creates a source of the `size` bytes of `inner` at `offset`. The caller has checked that they
     /// exist.
-    pub fn new(inner: Source, offset: u64, size: u64) -> Self {
+    pub(crate) fn new(inner: Source, offset: u64, size: u64) -> Self {
         Self { inner, offset, size }
     }
 }
@@ -227,7 +228,7 @@ impl Contents {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if the file has fewer bytes; other kinds if they can't be
     /// read.
-    pub fn read_at(&self, file: &FileData, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(crate) fn read_at(&self, file: &FileData, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(buf.len() as u64).is_none_or(|end| end > file.size) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -15,7 +15,7 @@ pub struct WindowBudget {
 
 /// A decoder's share of that memory, released on drop.
 #[derive(Debug)]
-pub struct WindowReservation {
+pub(crate) struct WindowReservation {
     windows: Arc<WindowBudget>,
     bytes: u64,
 }
@@ -32,7 +32,7 @@ impl WindowBudget {
     }
 
     /// Returns the size of the largest possible window.
-    pub fn max_window(&self) -> u64 {
+    pub(crate) fn max_window(&self) -> u64 {
         Self::capacity(self.memory)
     }
 
@@ -40,7 +40,7 @@ impl WindowBudget {
     ///
     /// # Errors
     /// If it is larger than the largest possible window.
-    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<WindowReservation> {
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<WindowReservation> {
         if bytes > Self::capacity(self.memory) {
             return Err(Error::limit(format!(
                 "its zstd frames need {bytes} bytes of memory to decompress; --memory {}MiB allows it",
@@ -58,7 +58,7 @@ impl WindowBudget {
 
 impl WindowReservation {
     /// Returns its size in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 }

@@ -65,7 +65,7 @@ impl Config {
     ///
     /// # Errors
     /// If there are more or fewer, or one is not a digest.
-    pub fn diff_ids_of(&self, layers: usize) -> Result<Vec<Digest>> {
+    pub(crate) fn diff_ids_of(&self, layers: usize) -> Result<Vec<Digest>> {
         let ids = self.diff_ids()?;
         if ids.len() == layers {
             return Ok(ids);
@@ -101,7 +101,7 @@ impl Config {
     }
 
     /// Returns the commands that created the layers, lowest first, according to the history.
-    pub fn layer_history(&self) -> Vec<&str> {
+    pub(crate) fn layer_history(&self) -> Vec<&str> {
         let lines = self.0.get("history").and_then(Value::as_array);
         let made = |line: &&Value| line.get("empty_layer").and_then(Value::as_bool) != Some(true);
         let by = |line| Value::get(line, "created_by").and_then(Value::as_str).unwrap_or_default();
@@ -110,7 +110,7 @@ impl Config {
 
     /// Returns the config without the history entries whose command begins with `prefix`.
     #[must_use]
-    pub fn without_history(&self, prefix: &str) -> Self {
+    pub(crate) fn without_history(&self, prefix: &str) -> Self {
         let mut new = self.0.clone();
         if let Some(Value::Array(lines)) = new.get_mut("history") {
             let ours = |line: &Value| {
@@ -159,7 +159,7 @@ impl Config {
 
     /// Returns the Dockerfile instructions of non-empty fields that Docker's format has and OCI's does
     /// not.
-    pub fn docker_only(&self) -> Vec<&'static str> {
+    pub(crate) fn docker_only(&self) -> Vec<&'static str> {
         let fields = [("Healthcheck", "HEALTHCHECK"), ("OnBuild", "ONBUILD"), ("Shell", "SHELL")];
         let empty = |value: &Value| match value {
             Value::Null => true,

@@ -148,7 +148,7 @@ impl Platform {
     /// Returns the position in `there` of the counterpart of `here[at]`: the first image for a platform
     /// corresponds to the first for that platform, the second to the second. If each list has a single
     /// image, they correspond regardless of their platforms.
-    pub fn counterpart(here: &[Self], at: usize, there: &[Self]) -> Option<usize> {
+    pub(crate) fn counterpart(here: &[Self], at: usize, there: &[Self]) -> Option<usize> {
         if here.len() == 1 && there.len() == 1 {
             return Some(0);
         }
@@ -161,7 +161,7 @@ impl Platform {
 
     /// Whether this is the platform that `BuildKit` gives to attestations
     /// (<https://docs.docker.com/build/metadata/attestations/attestation-storage/>).
-    pub fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.os == "unknown" && self.architecture == "unknown"
     }
 }

@@ -28,7 +28,7 @@ const ENOUGH: u64 = 64 << 20;
 /// The zstd level whose sizes are estimated: the default.
 const LEVEL: i32 = 3;
 /// Compressed bytes of a tar header and its padding among similar headers.
-pub const HEADER_BYTES: u64 = 44;
+pub(crate) const HEADER_BYTES: u64 = 44;
 /// Ratio of a layer's compressed size to the sum of its samples, as measured. In a layer a file is
 /// compressed with 2 MiB of preceding data as context, in a sample with less.
 const CONTEXT_GAIN: f64 = 0.93;
@@ -43,7 +43,7 @@ struct Batch<'a> {
 ///
 /// # Errors
 /// If a file can't be read.
-pub fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
+pub(crate) fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
     let batches = batches(set, &analysis);
     let total: u64 = batches.iter().map(|b| b.bytes).sum();

@@ -19,9 +19,9 @@ mod rpm;
 mod state;
 
 pub use churn::ChurnRule;
-pub use estimate::{HEADER_BYTES, estimate};
-pub use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
-pub use state::drop_noise;
+pub(crate) use estimate::{HEADER_BYTES, estimate};
+pub(crate) use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
+pub(crate) use state::drop_noise;
 
 use std::collections::BTreeMap;
 use std::ops::Index;
@@ -97,7 +97,7 @@ pub struct Analysis {
 
 impl Analysis {
     /// Returns the component that owns an inode.
-    pub fn owner_of(&self, inode: InodeId) -> &Component {
+    pub(crate) fn owner_of(&self, inode: InodeId) -> &Component {
         &self[self.owner[inode.index()]]
     }
 }

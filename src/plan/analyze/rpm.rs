@@ -21,7 +21,7 @@ use crate::model::fileset::{Inode, InodeKind};
 use crate::model::rootfs::Rootfs;
 
 /// Folders that may contain the database.
-pub const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
+pub(crate) const FOLDERS: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 
 const NAME: u32 = 1000;
 const FILE_MTIMES: u32 = 1034;
@@ -159,7 +159,7 @@ fn claim_package(claims: &mut Claims<'_>, blob: &[u8]) -> Option<()> {
 ///
 /// # Errors
 /// If the database can't be read.
-pub fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
+pub(crate) fn times(rootfs: &Rootfs, folder: &str) -> Result<Vec<(Vec<u8>, u32)>> {
     let (mut all, mut left) = (Vec::new(), MAX_TEXT as usize);
     headers(rootfs, folder, &mut |header| {
         let Some(header) = Header::parse(header) else { return };

@@ -47,7 +47,7 @@ const NOISE_FILES: [&[u8]; 1] = [b"uv_cache.json"];
 ///
 /// # Errors
 /// None for a valid file set.
-pub fn drop_noise(set: &mut FileSet) -> Result<u64> {
+pub(crate) fn drop_noise(set: &mut FileSet) -> Result<u64> {
     let noise = |entry: &Entry| {
         let below = |dir: &&[u8]| {
             entry.path.strip_prefix(*dir).is_some_and(|rest| rest.first() == Some(&b'/'))

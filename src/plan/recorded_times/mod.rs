@@ -57,7 +57,7 @@ impl Held {
 
 /// Returns the time that a compiled Python file gets. The hash is of the file with its source's new
 /// time in it. `None` if the file must stay as it is, so that its source keeps its time.
-pub type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
+pub(crate) type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
 
 /// Applies `policy` to the time of every inode, except times that other files record.
 ///
@@ -74,7 +74,7 @@ pub fn apply(policy: MtimePolicy, rootfs: &mut Rootfs, budget: &Arc<Budget>) -> 
 ///
 /// # Errors
 /// If a file that records times can't be read, or the spool can't be written.
-pub fn retime(
+pub(crate) fn retime(
     rootfs: &mut Rootfs,
     budget: &Arc<Budget>,
     after: Vec<Mtime>,

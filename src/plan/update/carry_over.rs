@@ -44,7 +44,7 @@ impl CarriedOver {
 ///
 /// # Errors
 /// If a file that records times can't be read, or the spool of `budget` can't be written.
-pub fn carry_over(
+pub(crate) fn carry_over(
     new: &mut Rootfs,
     budget: &Arc<Budget>,
     old: &FileSet,

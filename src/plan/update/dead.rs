@@ -25,7 +25,7 @@ pub struct DeadFile {
 }
 
 /// Returns the files in old layers that differ from what the new file set has at their paths.
-pub fn dead_files(new: &FileSet, previous: &[OldLayer]) -> Vec<DeadFile> {
+pub(crate) fn dead_files(new: &FileSet, previous: &[OldLayer]) -> Vec<DeadFile> {
     let mut dead = Vec::new();
     // The file at each path, the layer that has its bytes, and whether it is dead there.
     let mut known: BTreeMap<&[u8], (&FileData, usize, bool)> = BTreeMap::new();
@@ -75,7 +75,7 @@ pub fn dead_files(new: &FileSet, previous: &[OldLayer]) -> Vec<DeadFile> {
 }
 
 /// Returns the inode at a path, following symlinks in its directory part.
-pub fn find_following_parent<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
+pub(crate) fn find_following_parent<'a>(set: &'a FileSet, path: &[u8]) -> Option<&'a Inode> {
     set.get(path).or_else(|| {
         let dir = set.resolve(parent(path)?)?;
         set.get(&join(&dir, base_name(path)))
@@ -91,7 +91,7 @@ impl DeadFile {
 
 /// What a pattern of `--purge` matches.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PurgeMatch {
+pub(crate) enum PurgeMatch {
     /// Nothing, which may be a typing error.
     Nothing,
     /// Only paths that the new image still has, such as this one.
@@ -101,7 +101,7 @@ pub enum PurgeMatch {
 }
 
 /// Returns what a pattern matches.
-pub fn purge_match(
+pub(crate) fn purge_match(
     pattern: &PathPattern,
     new: &FileSet,
     previous: &[OldLayer],

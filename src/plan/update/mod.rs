@@ -10,9 +10,9 @@ mod dead;
 mod providers;
 mod remainder;
 
-pub use carry_over::{CarriedOver, carry_over};
+pub(crate) use carry_over::{CarriedOver, carry_over};
 pub use choose::{CostModel, TargetClients};
-pub use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_match};
+pub(crate) use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_match};
 
 use crate::base::defaults;
 use crate::base::error::Result;
@@ -60,7 +60,7 @@ impl Default for UpdateOptions {
 
 /// A layer of the previous image.
 #[derive(Debug)]
-pub struct OldLayer {
+pub(crate) struct OldLayer {
     /// Its name in messages.
     pub name: String,
     /// Its changeset, in order.
@@ -73,7 +73,7 @@ pub struct OldLayer {
 
 /// The new image.
 #[derive(Debug, Clone, Copy)]
-pub struct NewImage<'a> {
+pub(crate) struct NewImage<'a> {
     /// Its file set.
     pub files: &'a FileSet,
     /// Its components and estimates.
@@ -84,7 +84,7 @@ pub struct NewImage<'a> {
 
 /// A decision about every layer of the previous image, and the plan of the new layers.
 #[derive(Debug, Clone)]
-pub struct Update {
+pub(crate) struct Update {
     /// One for each layer of the previous image.
     pub decisions: Vec<LayerDecision>,
     /// The new layers, above the kept ones.
@@ -123,7 +123,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// If the layers of the previous image can't be applied.
-pub fn update(
+pub(crate) fn update(
     new: NewImage<'_>,
     old: &FileSet,
     previous: &[OldLayer],
