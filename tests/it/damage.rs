@@ -200,7 +200,7 @@ fn broken_layouts_are_refused() {
     case(&f, "a missing layer", "missing");
     let mut f = good();
     edit(&mut f, is_manifest, |m| m["layers"].as_array_mut().unwrap().truncate(1));
-    case(&f, "fewer layers than diff IDs", "1 layers, but its config has 2 diff IDs");
+    case(&f, "fewer layers than diff IDs", "1 layer, but its config has 2 diff IDs");
     let mut f = good();
     edit(&mut f, is_config, |c| c["rootfs"]["diff_ids"][0] = digest(b"other").into());
     case(&f, "a wrong diff ID", "diff ID");
