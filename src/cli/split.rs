@@ -334,9 +334,10 @@ impl Common {
         let start = Instant::now();
         let inputs: Vec<&Reference> =
             std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
-        let destination = match self.dry_run {
-            true => None,
-            false => Some(load::destination(self.output()?, self.force, &inputs, global)?),
+        let destination = if self.dry_run {
+            None
+        } else {
+            Some(load::destination(self.output()?, self.force, &inputs, global)?)
         };
         let mut options = self.options(options, target, global)?;
         self.warn(&options, terminal);
