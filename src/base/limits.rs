@@ -305,6 +305,11 @@ pub(crate) const MAX_STORE_RECORD: u64 = 1 << 30;
 #[cfg(feature = "store")]
 pub(crate) const MAX_STORE_STEPS: u64 = 256 << 20;
 
+// ## Clients
+
+/// Bytes of the messages of `podman` or `ctr` that an error shows at most: the last ones.
+pub(crate) const MAX_PROGRAM_MESSAGE: usize = 4 << 10;
+
 // ## Messages
 
 /// Maximum bytes of each part of an error message; longer ones are cut in the middle.

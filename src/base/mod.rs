@@ -12,6 +12,7 @@ pub(crate) mod database;
 pub mod defaults;
 pub mod error;
 pub(crate) mod limits;
+pub(crate) mod program;
 pub mod progress;
 pub(crate) mod range_coder;
 pub(crate) mod read;

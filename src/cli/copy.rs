@@ -35,7 +35,7 @@ impl Copy {
             load::destination(self.destination.clone(), self.force, &[&self.source], global)?;
         let budget = global.budget();
         let place = place(&self.source, &budget, global)?;
-        let to_docker = self.destination.transport == Some(Transport::DockerArchive);
+        let to_docker = self.destination.transport.is_some_and(Transport::is_for_docker);
         let pool = global.pool()?;
         let (tag, platform) = (tag(&self.source), self.platform.as_ref());
         let (bundle, notes) = pool

@@ -58,6 +58,10 @@ IMAGE and DEST have the form that skopeo uses:
   oci-archive:FILE[:TAG]      an OCI layout in a tar archive
   dir:DIR                     a folder as skopeo writes it, for one image
   docker://NAME[:TAG]         an image in a registry, named as docker names it
+  docker-daemon:NAME[:TAG]    an image of docker, through its socket
+  containers-storage:NAME[:TAG]
+                              an image of podman, through `podman`
+  containerd:NAME[:TAG]       an image of containerd, through `ctr`
   store:DIR[:NAME]            an image in a store, read only
   FILE or DIR [:TAG]          any of these, detected from the content
   -                           standard input or output";

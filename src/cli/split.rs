@@ -413,9 +413,10 @@ impl Common {
         })
     }
 
-    /// Returns whether the output is a docker-archive by name.
+    /// Returns whether the output is a docker-archive by name, or goes to docker.
     fn is_docker(&self) -> bool {
-        self.output.as_ref().is_some_and(|r| r.transport == Some(Transport::DockerArchive))
+        let transport = self.output.as_ref().and_then(|r| r.transport);
+        transport.is_some_and(Transport::is_for_docker)
     }
 
     fn compression(&self) -> Result<Compression> {
@@ -448,7 +449,7 @@ impl Common {
                 return Ok(Reference { location: ImageLocation::Standard, ..Reference::file("") });
             }
             ImageLocation::Path(path) => path,
-            ImageLocation::Registry(_) => {
+            ImageLocation::Registry(_) | ImageLocation::Daemon(_) => {
                 return Err(Error::refused(
                     "name the output with -o, for example -o docker://NAME or -o img.tar",
                 ));

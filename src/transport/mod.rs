@@ -8,6 +8,7 @@
 mod archive;
 pub mod bundle;
 mod choose;
+pub mod daemon;
 mod dir;
 pub(crate) mod docker_archive;
 pub mod files;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::base::error::{Error, Result};
+use daemon::{Daemon, DaemonImage};
 use registry::name::Name;
 
 /// A format in which an image is stored.
@@ -39,6 +41,8 @@ pub enum Transport {
     Oci,
     /// An OCI image layout in a tar archive.
     OciArchive,
+    /// The storage of docker, podman or containerd.
+    Daemon(Daemon),
     /// A folder in the format of skopeo's `dir:`.
     Dir,
     /// A registry.
@@ -47,10 +51,20 @@ pub enum Transport {
     Store,
 }
 
+impl Transport {
+    /// Returns whether docker itself reads what is written, perhaps a version without zstd.
+    pub fn is_for_docker(self) -> bool {
+        matches!(self, Self::DockerArchive | Self::Daemon(Daemon::Docker))
+    }
+}
+
 /// Prefixes of references, longest first so that none hides another.
-const PREFIXES: [(&str, Transport); 6] = [
+const PREFIXES: [(&str, Transport); 9] = [
+    ("containers-storage:", Transport::Daemon(Daemon::Podman)),
     ("docker-archive:", Transport::DockerArchive),
+    ("docker-daemon:", Transport::Daemon(Daemon::Docker)),
     ("oci-archive:", Transport::OciArchive),
+    ("containerd:", Transport::Daemon(Daemon::Containerd)),
     ("docker://", Transport::Registry),
     ("oci:", Transport::Oci),
     ("store:", Transport::Store),
@@ -66,19 +80,21 @@ pub enum ImageLocation {
     Path(PathBuf),
     /// A registry.
     Registry(Name),
+    /// The storage of a client.
+    Daemon(DaemonImage),
 }
 
 /// Reference to an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
-/// `dir:DIR`, `docker://NAME`, `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading,
-/// the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
+/// `dir:DIR`, `docker://NAME`, `docker-daemon:NAME`, `containers-storage:NAME`, `containerd:NAME`,
+/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading, the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// The stated format; `None` for a plain path, whose format is detected.
     pub transport: Option<Transport>,
     /// Where it is.
     pub location: ImageLocation,
-    /// The image to use if there are several: a tag, a name or a digest. Always `None` in a registry,
-    /// whose [`Name`] has it.
+    /// The image to use if there are several: a tag, a name or a digest. Always `None` in a registry or
+    /// a client's storage, whose names have it.
     pub tag: Option<String>,
 }
 
@@ -97,7 +113,7 @@ impl Reference {
     pub fn path(&self) -> Option<&Path> {
         match &self.location {
             ImageLocation::Path(path) => Some(path),
-            ImageLocation::Standard | ImageLocation::Registry(_) => None,
+            ImageLocation::Standard | ImageLocation::Registry(_) | ImageLocation::Daemon(_) => None,
         }
     }
 
@@ -110,15 +126,12 @@ impl Reference {
     /// skopeo take it.
     ///
     /// # Errors
-    /// If relayer can't write to this transport, or the name is not a valid image name.
+    /// If the name is not a valid image name.
     pub fn destination(s: &str) -> Result<Self> {
-        if let Some(prefix) = foreign(s) {
-            return Err(Error::unsupported(format!(
-                "transport {prefix} is not supported; write a file with `-o oci-archive:img.tar`, then \
-                 run `skopeo copy oci-archive:img.tar {s}`"
-            )));
-        }
         let mut reference: Self = s.parse()?;
+        if let ImageLocation::Daemon(image) = &reference.location {
+            image.full_name()?;
+        }
         if let Some(tag) = reference.tag.as_deref().filter(|tag| !name::is_name(tag)) {
             return Err(Error::malformed(format!(
                 "{tag:?} is not a valid image name; use a name such as app:v1"
@@ -138,12 +151,6 @@ impl Reference {
         }
         Ok(reference)
     }
-}
-
-/// Returns the prefix of a transport that skopeo supports and relayer does not.
-fn foreign(s: &str) -> Option<&'static str> {
-    let known = ["containers-storage:", "docker-daemon:"];
-    known.into_iter().find(|prefix| s.starts_with(prefix))
 }
 
 /// Returns whether docker accepts this as `[registry/]repository[:tag]`.
@@ -171,12 +178,6 @@ impl FromStr for Reference {
 
     /// Takes a colon in a path as the beginning of a tag, unless a file of the whole name exists.
     fn from_str(s: &str) -> Result<Self> {
-        if let Some(prefix) = foreign(s) {
-            return Err(Error::unsupported(format!(
-                "transport {prefix} is not supported; copy the image to a file first: `skopeo copy {s} \
-                 oci-archive:img.tar`"
-            )));
-        }
         let found = PREFIXES.iter().find(|(prefix, _)| s.starts_with(prefix));
         let transport = found.map(|(_, transport)| *transport);
         let rest = found.map_or(s, |(prefix, _)| &s[prefix.len()..]);
@@ -186,6 +187,10 @@ impl FromStr for Reference {
                 location: ImageLocation::Registry(rest.parse()?),
                 tag: None,
             });
+        }
+        if let Some(Transport::Daemon(daemon)) = transport {
+            let location = ImageLocation::Daemon(DaemonImage::new(daemon, rest)?);
+            return Ok(Self { transport, location, tag: None });
         }
         if rest.is_empty() {
             return Err(Error::malformed(format!("{s:?} does not name a file")));
@@ -223,6 +228,7 @@ impl fmt::Display for Reference {
             ImageLocation::Standard => f.write_str("-")?,
             ImageLocation::Path(path) => write!(f, "{}", path.display())?,
             ImageLocation::Registry(name) => write!(f, "{name}")?,
+            ImageLocation::Daemon(image) => write!(f, "{image}")?,
         }
         self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
     }
@@ -245,6 +251,9 @@ mod tests {
             "docker-archive:-",
             "dir:a/b:c",
             "docker://reg:5000/app:v1",
+            "docker-daemon:app:v1",
+            "containers-storage:localhost/app:v1",
+            "containerd:docker.io/library/app:v1",
         ] {
             assert_eq!(text.parse::<Reference>().unwrap().to_string(), text);
         }
@@ -268,13 +277,27 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_transports_are_refused_with_a_remedy() {
-        let e = "containers-storage:alpine".parse::<Reference>().unwrap_err();
-        assert!(e.to_string().contains("skopeo copy"), "{e}");
+    fn names_in_the_storage_of_clients_are_those_of_docker() {
+        let digest = crate::model::digest::Digest::of(b"x");
+        for prefix in ["docker-daemon:", "containers-storage:", "containerd:"] {
+            let parse = |name: &str| format!("{prefix}{name}").parse::<Reference>();
+            // Docker saves all tags of a name without one.
+            assert_eq!(parse("app").unwrap().to_string(), format!("{prefix}app:latest"));
+            for (name, is_destination) in [
+                ("reg:5000/app", true),
+                (&*format!("app@{digest}"), false),
+                (&digest.to_string(), false),
+            ] {
+                assert!(parse(name).is_ok(), "{name}");
+                let destination = Reference::destination(&format!("{prefix}{name}"));
+                assert_eq!(destination.is_ok(), is_destination, "{name}");
+            }
+            for name in ["", "App", "--help", "a b", "../app", "[overlay@/x]app", "app:-x"] {
+                assert!(parse(name).is_err(), "{name}");
+            }
+        }
         assert!("docker://App".parse::<Reference>().is_err());
         assert!("oci:".parse::<Reference>().is_err());
-        let e = Reference::destination("docker-daemon:app:v1").unwrap_err();
-        assert!(e.to_string().contains("skopeo copy oci-archive:img.tar docker-daemon:app"), "{e}");
     }
 
     #[test]

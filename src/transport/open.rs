@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::archive::Archive;
 use super::bundle::Bundle;
+use super::daemon::DaemonImage;
 use super::dir::Dir;
 use super::files::{Files, Folder, document};
 use super::image::{Image, Opened, expanded_limit, too_dense};
@@ -100,6 +101,7 @@ impl Place {
             ImageLocation::Registry(name) => {
                 return Ok(Self::new(access.registries.open(name)?, Transport::Registry, budget));
             }
+            ImageLocation::Daemon(image) => return Self::in_daemon(image, budget, max_size),
             ImageLocation::Path(_) if reference.transport == Some(Transport::Store) => {
                 return Err(Error::unsupported("a store can be read by the command line only"));
             }
@@ -125,6 +127,13 @@ impl Place {
             }
         };
         Self::in_archive(source, reference.transport, budget, max_size)
+    }
+
+    /// Opens an image in the storage of a client.
+    fn in_daemon(image: &DaemonImage, budget: &Arc<Budget>, max_size: u64) -> Result<Self> {
+        let source = spool(image.read()?, budget, max_size, u64::MAX)?;
+        Self::in_archive(Arc::clone(&source), None, budget, max_size)
+            .map_err(|e| image.error_at_end(&source).unwrap_or(e))
     }
 
     /// Opens an image in a folder.
@@ -308,8 +317,8 @@ fn detect(folder: &Folder) -> Result<Transport> {
     })
 }
 
-/// Returns the error for a missing file. If the name looks like an image name, it says how to write
-/// that image to a file.
+/// Returns the error for a missing file. If the name looks like an image name, it says how to name
+/// that image.
 fn missing(e: io::Error, reference: &Reference) -> Error {
     let name = reference.to_string();
     // A name with one of these extensions is meant as a file.
@@ -324,8 +333,8 @@ fn missing(e: io::Error, reference: &Reference) -> Error {
         return e.into();
     }
     Error::not_found(format!(
-        "no such file or folder; if this is the name of an image, write it to a file first: \
-         `docker save {name} -o img.tar` or `skopeo copy docker://{name} oci-archive:img.tar`"
+        "no such file or folder; if this is the name of an image, say where it is: docker://{name} in its \
+         registry, docker-daemon:{name} in docker, or containers-storage:{name} in podman"
     ))
 }
 

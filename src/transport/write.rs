@@ -9,6 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
+use super::daemon::{Daemon, DaemonImage, Loader};
 use super::files::blob_path;
 use super::layout::LAYOUT;
 use super::listing::Guard;
@@ -44,6 +45,8 @@ pub struct Destination {
     guard: Guard,
     /// To a registry.
     push: Option<Push>,
+    /// To the storage of a client.
+    loader: Option<Loader>,
 }
 
 impl Destination {
@@ -61,26 +64,30 @@ impl Destination {
         mounts: &[Name],
     ) -> Result<Self> {
         let place = || format!("writing {reference}");
+        let guard = Guard { force, inputs: Vec::new() };
         if let ImageLocation::Registry(name) = &reference.location {
             let push = begin_push(name, force, inputs, registries, mounts).with_context(place)?;
-            let guard = Guard { force, inputs: Vec::new() };
-            return Ok(Self { form: Form::Oci, guard, push: Some(push), reference });
+            return Ok(Self { form: Form::Oci, guard, push: Some(push), loader: None, reference });
+        }
+        if let ImageLocation::Daemon(image) = &reference.location {
+            let loader = Some(begin_load(image, force, inputs).with_context(place)?);
+            // Docker reads manifest.json, or the layout if containerd keeps its images.
+            let docker = image.daemon == Daemon::Docker;
+            let form = if docker { Form::Universal } else { Form::Oci };
+            return Ok(Self { reference, form, guard, push: None, loader });
         }
         let form = match reference.transport {
             None => Form::Universal,
             Some(Transport::DockerArchive) => Form::Docker,
-            Some(Transport::OciArchive | Transport::Oci | Transport::Dir | Transport::Registry) => {
-                Form::Oci
-            }
             Some(Transport::Store) => {
                 return Err(Error::refused("use `relayer store add` to add images to a store")
                     .context(place()));
             }
+            Some(_) => Form::Oci,
         };
         let Some(path) = reference.path() else {
             check_stdout(reference.transport).with_context(place)?;
-            let guard = Guard { force, inputs: Vec::new() };
-            return Ok(Self { reference, form, guard, push: None });
+            return Ok(Self { reference, form, guard, push: None, loader: None });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may be added to the layout that is read; a file would be destroyed.
@@ -129,7 +136,7 @@ impl Destination {
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
             guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
-        Ok(Self { guard, form, push: None, reference: reference.clone() })
+        Ok(Self { guard, form, push: None, loader: None, reference: reference.clone() })
     }
 
     /// Returns the reference of the destination.
@@ -155,6 +162,10 @@ impl Destination {
             let place = || format!("writing {}", self.reference);
             return push.finish(bundle, progress).with_context(place).map(Some);
         }
+        if let Some(loader) = &self.loader {
+            let place = || format!("writing {}", self.reference);
+            return self.load(loader, bundle, progress).with_context(place).map(|()| None);
+        }
         bundle.blobs.values().for_each(|blob| blob.source.prefetch());
         let tag = self.reference.tag.as_deref();
         let (names, unsafe_names) = match tag {
@@ -164,15 +175,7 @@ impl Destination {
         for name in unsafe_names.iter().map(|name| shorten(name, 200)) {
             progress.note(&format!("the name {name} is left out: no client accepts it"));
         }
-        if let (Form::Universal | Form::Docker, [first, _, ..]) =
-            (self.form, listing::ordered(bundle).as_slice())
-        {
-            progress.note(&format!(
-                "`docker load` without containerd's image store loads only {} of the platforms under \
-                 this name; use --platform to write another one",
-                first.platform
-            ));
-        }
+        self.note_platforms(bundle, progress);
         progress.begin("write", bundle.bytes());
         let done = match (self.reference.path(), self.reference.transport) {
             (None, _) => {
@@ -198,6 +201,45 @@ impl Destination {
         progress.end();
         done.with_context(|| format!("writing {}", self.reference)).map(|()| None)
     }
+
+    /// Loads `bundle` into the storage of a client.
+    fn load(&self, loader: &Loader, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
+        loader.check(bundle)?;
+        self.note_platforms(bundle, progress);
+        bundle.blobs.values().for_each(|blob| blob.source.prefetch());
+        progress.begin("write", bundle.bytes());
+        let names = [loader.name.clone()];
+        let fill = |out: &mut dyn Write| {
+            write_archive(bundle, &names, loader.tag(), self.form, out, progress)
+        };
+        let done = loader.load(bundle, fill);
+        progress.end();
+        done
+    }
+
+    /// Tells which platforms docker does not load.
+    fn note_platforms(&self, bundle: &Bundle, progress: &dyn Progress) {
+        if let (Form::Universal | Form::Docker, [first, _, ..]) =
+            (self.form, listing::ordered(bundle).as_slice())
+        {
+            progress.note(&format!(
+                "`docker load` without containerd's image store loads only {} of the platforms under \
+                 this name; use --platform to write another one",
+                first.platform
+            ));
+        }
+    }
+}
+
+/// Checks that the client of an image is there.
+fn begin_load(image: &DaemonImage, force: bool, inputs: &[&Reference]) -> Result<Loader> {
+    let is = |input: &&Reference| input.location == ImageLocation::Daemon(image.clone());
+    if !force && inputs.iter().any(is) {
+        return Err(Error::refused(
+            "this is the input, whose name would refer to the new image; --force does that",
+        ));
+    }
+    Loader::new(image)
 }
 
 /// Returns whether an image in this format is a folder.

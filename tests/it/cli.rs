@@ -45,8 +45,8 @@ fn wrong_usage_is_status_2_and_help_is_0() {
         &["split", &img, "--compression", "lzma"],
         &["split", &img, "--churn", "nonsense"],
         &["split", &img, "--mtime", "yesterday"],
-        &["split", "containers-storage:alpine"],
-        &["split", &img, "-o", "containers-storage:app"],
+        &["split", "containers-storage:Alpine"],
+        &["split", &img, "-o", "docker-daemon:app:-x"],
         &["split", &img, "-o", "docker-archive:x.tar:V1"],
         &["split", &img, "--level", "99"],
         &["split", &img, "--long", "31"],
@@ -235,13 +235,10 @@ fn first_mistakes_are_told_the_way_out() {
     let p = Place::new();
     let img = p.at("img.tar");
     for (args, words) in [
-        (&["split", "alpine:latest"][..], "`docker save alpine:latest -o img.tar`"),
-        (&["inspect", "reg:5000/a/b"], "`skopeo copy docker://reg:5000/a/b oci-archive:img.tar`"),
+        (&["split", "alpine:latest"][..], "docker-daemon:alpine:latest in docker"),
+        (&["inspect", "reg:5000/a/b"], "docker://reg:5000/a/b in its registry"),
         (&["split", "a.tar"], "No such file"),
-        (
-            &["split", &img, "-o", "containers-storage:a:1"],
-            "oci-archive:img.tar containers-storage:a:1",
-        ),
+        (&["split", "containers-storage:a:1"], "name the output with -o"),
         (&["split", &img, "-o", &p.at("none/a.tar")], "none does not exist"),
         (&["delta", &img, &img, "-o", &p.at("none/d")], "none does not exist"),
         (&["diff", "-", "-"], "can be read only once"),

@@ -5,19 +5,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde::Deserialize;
 
 use super::credentials::{Credentials, Secret};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_HELPER_OUTPUT;
+use crate::base::program::{Running, find, set_nonblocking};
 use crate::base::read::read_some;
 
 /// What a helper prints if it has no credentials (`credentials/error.go`).
@@ -52,21 +49,11 @@ pub(super) fn ask(
     }
     let program = format!("docker-credential-{name}");
     let place = || format!("asking {program} for the credentials of {server}");
-    let file = which(&program, search).ok_or_else(|| {
+    let file = find(&program, search).ok_or_else(|| {
         Error::not_found("it is in no folder of PATH; install it, or log in with --authfile FILE")
             .context(place())
     })?;
     answer(&run(file.into(), server, limit).with_context(place)?).with_context(place)
-}
-
-/// Finds a program. Relative folders don't count: what is in the current one is not to be trusted.
-fn which(program: &str, search: Option<&OsStr>) -> Option<PathBuf> {
-    let mut files = std::env::split_paths(search?).map(|folder| folder.join(program));
-    files.find(|file| {
-        let about = file.metadata();
-        file.is_absolute()
-            && about.is_ok_and(|a| a.is_file() && a.permissions().mode() & 0o111 != 0)
-    })
 }
 
 /// What a helper printed.
@@ -74,17 +61,6 @@ struct Output {
     status: ExitStatus,
     out: Vec<u8>,
     err: Vec<u8>,
-}
-
-/// A helper that runs. Dropping it kills and reaps it.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both do nothing if it was reaped.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Runs a helper to its end. Its pipes are read without waiting, because a process that it started can
@@ -98,10 +74,8 @@ fn run(file: OsString, server: &str, limit: Duration) -> Result<Output> {
     let (Some(mut stdin), Some(mut out), Some(mut err)) = (stdin, out, err) else {
         return Err(Error::malformed("its pipes are missing"));
     };
-    for pipe in [out.as_fd(), err.as_fd()] {
-        let flags = fcntl_getfl(pipe).map_err(std::io::Error::from)?;
-        fcntl_setfl(pipe, flags | OFlags::NONBLOCK).map_err(std::io::Error::from)?;
-    }
+    set_nonblocking(&out)?;
+    set_nonblocking(&err)?;
     // It fits into the pipe. A helper that does not read it fails in its own words.
     let _ = stdin.write_all(server.as_bytes());
     drop(stdin);
@@ -292,10 +266,10 @@ pub(super) mod tests {
             assert!(e.to_string().contains("not the name"), "{e}");
         }
         fs::write(dir.path().join("docker-credential-x"), "#!/bin/sh").unwrap();
-        assert!(which("docker-credential-x", path).is_none(), "not executable");
+        assert!(find("docker-credential-x", path).is_none(), "not executable");
         install(dir.path(), "y", "exit 1");
-        assert!(which("docker-credential-y", path).is_some());
-        assert!(which("sh", Some(OsStr::new("bin::."))).is_none());
-        assert!(which("sh", None).is_none());
+        assert!(find("docker-credential-y", path).is_some());
+        assert!(find("sh", Some(OsStr::new("bin::."))).is_none());
+        assert!(find("sh", None).is_none());
     }
 }
