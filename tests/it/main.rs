@@ -28,6 +28,7 @@ mod history;
 mod hostile_names;
 mod image;
 mod inspect;
+mod interrupted;
 mod limits;
 mod model;
 mod names;
