@@ -46,7 +46,7 @@ enum Attempt {
     Done,
     /// It failed, perhaps for the moment only; with the time that the registry asks to wait.
     Failed(Error, Option<Duration>),
-    /// The registry does not take this blob in one request; `false` if not in such chunks either.
+    /// The registry does not take this many bytes in one request.
     TooLarge(Error),
 }
 
@@ -60,17 +60,20 @@ impl Upload<'_> {
             return Ok(Arrival::Existed);
         }
         let url = self.client.url(self.repository, "blobs/uploads/");
-        let mut session = None;
+        let mut session: Option<String> = None;
         for from in self.mounts {
             let mount = format!("{url}?mount={}&from={from}", self.digest);
             let answer = self.client.call(&Call::new(Method::Post, &mount, self.scopes))?;
             match answer.status {
-                201 => return Ok(Arrival::Mounted),
-                // The registry does not have it there, and began an upload in its place.
-                202 => {
-                    session = Some(self.location(&url, &answer)?);
-                    break;
+                201 => {
+                    if let Some(session) = &session {
+                        self.cancel(session);
+                    }
+                    return Ok(Arrival::Mounted);
                 }
+                // The registry does not have it there, and began an upload in its place.
+                202 if session.is_none() => session = Some(self.location(&url, &answer)?),
+                202 => self.cancel(&self.location(&url, &answer)?),
                 _ => {}
             }
         }
