@@ -108,6 +108,9 @@ pub(crate) const MAX_HELPER_OUTPUT: usize = 64 << 10;
 /// Maximum bytes of a registry's name: those of a DNS name and of a port.
 pub(crate) const MAX_HOST: usize = 255;
 
+/// Maximum bytes of a blob in a registry: ECR takes 52,000 MiB, others less.
+pub(crate) const MAX_BLOB_BYTES: u64 = 1 << 40;
+
 /// Maximum bytes of the headers of an answer.
 pub(crate) const MAX_HEADER_BYTES: usize = 64 << 10;
 

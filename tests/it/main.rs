@@ -38,6 +38,7 @@ mod pulls;
 mod real_registry;
 mod recode;
 mod registry;
+mod registry_client;
 mod secrets;
 mod stale;
 mod step;

@@ -35,6 +35,8 @@ pub(super) struct Auth {
     credentials: Credentials,
     /// Whether tokens may be asked for without encryption: as for the registry itself.
     plain: bool,
+    /// Whether they may be asked for at an internal address: as for the registry itself.
+    internal: bool,
     retry: Retry,
     challenge: Mutex<Option<Challenge>>,
     /// By scopes.
@@ -49,9 +51,11 @@ struct Answer {
 }
 
 impl Auth {
-    pub(super) fn new(credentials: Credentials, plain: bool, retry: Retry) -> Self {
+    /// Prepares to ask for tokens for the registry at `base`.
+    pub(super) fn new(credentials: Credentials, base: &str, retry: Retry) -> Self {
         let (challenge, tokens) = (Mutex::default(), Mutex::default());
-        Self { credentials, plain, retry, challenge, tokens }
+        let (plain, internal) = (base.starts_with("http://"), url::leads_inside(base));
+        Self { credentials, plain, internal, retry, challenge, tokens }
     }
 
     /// Returns whether no credentials are known.
@@ -59,17 +63,27 @@ impl Auth {
         matches!(self.credentials, Credentials::Anonymous)
     }
 
-    /// Remembers the challenge of an answer with status 401, and forgets the token that was refused.
-    /// Returns whether another request may succeed.
-    pub(super) fn challenged(&self, answer: &Response, scopes: &[String]) -> bool {
+    /// Remembers the challenge of an answer with status 401 to a request with the header `sent`, and
+    /// forgets the token that was refused. Returns whether another request may succeed.
+    pub(super) fn challenged(
+        &self,
+        answer: &Response,
+        scopes: &[String],
+        sent: Option<&Secret>,
+    ) -> bool {
         let found = answer.all("www-authenticate").filter_map(challenge).last();
         let Some(found) = found else { return false };
-        let had = locked(&self.tokens).remove(&scopes.join(" ")).is_some();
+        let (mut tokens, key) = (locked(&self.tokens), scopes.join(" "));
+        // Another thread may have a new one already.
+        if tokens.get(&key).is_some_and(|(token, _)| sent == Some(&bearer(token))) {
+            tokens.remove(&key);
+        }
+        drop(tokens);
         let mut challenge = locked(&self.challenge);
         let is_new = challenge.as_ref() != Some(&found);
-        let bearer = matches!(found, Challenge::Bearer { .. });
+        let renewable = matches!(found, Challenge::Bearer { .. });
         *challenge = Some(found);
-        is_new || (bearer && had)
+        is_new || renewable || sent.is_none()
     }
 
     /// Returns the header for a request that needs `scopes`; `None` if none is needed as far as is
@@ -113,6 +127,9 @@ impl Auth {
             return Err(Error::refused(
                 "the registry asks for credentials over an unencrypted connection",
             ));
+        }
+        if url::leads_inside(realm) && !self.internal {
+            return Err(Error::refused("it is an address inside this network"));
         }
         let mut query: Vec<String> =
             scopes.iter().map(|scope| format!("scope={}", url::escape(scope))).collect();

@@ -1,19 +1,23 @@
 //! A folder of downloaded blobs by digest, shared by all processes of a user.
 //!
-//! `blobs/sha256/HEX` is complete and had its digest when it was added; whoever reads it verifies it
-//! again. `partial/HEX` is a download in progress, locked by its process, or what is left of one:
-//! `partial/HEX.bytes` has the number of bytes from its beginning that are there.
+//! `blobs/sha256/HEX` is complete and had its digest when it was added; it is verified again when it is
+//! opened. `partial/HEX` is a download in progress, locked by its process, or what is left of one:
+//! `partial/HEX.bytes` notes the [pieces](Pieces) that are there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::pieces::Pieces;
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_DOCUMENT_BYTES;
-use crate::model::digest::Digest;
+use crate::model::digest::{Digest, Hashing};
 use crate::transport::files::open_regular;
+
+/// Time and bytes after which the pieces of a download are noted.
+const STEP: (Duration, u64) = (Duration::from_millis(200), 4 << 20);
 
 /// The cache, or by default none: then every blob is downloaded to a temporary file.
 #[derive(Debug, Default)]
@@ -25,11 +29,13 @@ pub struct Cache {
 
 /// A file to download into.
 pub(super) struct Partial {
-    pub(super) file: Arc<File>,
-    /// Bytes from the beginning that are there already.
-    pub(super) bytes: u64,
+    pub(super) file: File,
     /// Where it is; `None` if it is a temporary file without a name.
     path: Option<PathBuf>,
+    /// Whether another process downloaded some of it.
+    pub(super) resumed: bool,
+    /// When its pieces were noted last, and bytes that have come since then.
+    noted: Mutex<(Option<Instant>, u64)>,
 }
 
 /// What [`Cache::prune`] did.
@@ -70,11 +76,13 @@ impl Cache {
         Some(self.dir.as_ref()?.join("blobs/sha256").join(digest.hex()))
     }
 
-    /// Returns the complete blob of this digest and size, if it is there.
+    /// Returns the complete blob of this digest and size, if it is there. It is removed if it is damaged.
     pub(super) fn get(&self, digest: &Digest, size: u64) -> Option<File> {
         let path = self.blob(digest)?;
-        let file = open_regular(&path).ok()?;
-        if file.metadata().ok()?.len() != size {
+        let mut file = open_regular(&path).ok()?;
+        if file.metadata().ok()?.len() != size || !has_digest(&mut file, digest).ok()? {
+            // If it can't be removed, it is replaced.
+            let _ = fs::remove_file(&path);
             return None;
         }
         // The time of the last use, for the next removal. It is a help, not a need.
@@ -103,41 +111,48 @@ impl Cache {
         });
     }
 
-    /// Returns a file to download a blob into, with what an earlier process left of it.
+    /// Returns a file to download the `pieces` of a blob into, and adds to them what an earlier process
+    /// left of it.
     ///
     /// # Errors
     /// If no file can be created.
-    pub(super) fn partial(&self, digest: &Digest, size: u64) -> Result<Partial> {
+    pub(super) fn partial(&self, digest: &Digest, pieces: &mut Pieces) -> Result<Partial> {
         if let Some(dir) = &self.dir {
             let path = dir.join("partial").join(digest.hex());
-            if let Some(partial) = Self::resume(&path, size)
+            if let Some(partial) = Self::resume(&path, pieces)
                 .with_context(|| format!("opening {} in the cache", path.display()))?
             {
                 return Ok(partial);
             }
         }
         let file = tempfile::tempfile().with_context(|| "creating a temporary file")?;
-        Ok(Partial { file: Arc::new(file), bytes: 0, path: None })
+        file.set_len(pieces.size()).with_context(|| "creating a temporary file")?;
+        Ok(Partial { file, path: None, resumed: false, noted: Mutex::default() })
     }
 
     /// Opens a partial file; `None` if another process is downloading into it.
-    fn resume(path: &Path, size: u64) -> Result<Option<Partial>> {
+    fn resume(path: &Path, pieces: &mut Pieces) -> Result<Option<Partial>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if file.try_lock().is_err() || !crate::base::temporary::is_at(&file, path)? {
             return Ok(None);
         }
-        let stated = fs::read_to_string(counter(path)).ok().and_then(|text| text.parse().ok());
-        let there = file.metadata()?.len().min(size);
-        let bytes = stated.filter(|bytes| *bytes <= there).unwrap_or(0);
-        file.set_len(size)?;
-        Ok(Some(Partial { file: Arc::new(file), bytes, path: Some(path.to_owned()) }))
+        if file.metadata()?.len() == pieces.size()
+            && let Ok(note) = fs::read_to_string(note_on(path))
+            && let Some(noted) = pieces.noted(&note)
+        {
+            *pieces = noted;
+        }
+        // No room is taken before bytes come.
+        file.set_len(pieces.size())?;
+        let (resumed, path) = (pieces.bytes() > 0, Some(path.to_owned()));
+        Ok(Some(Partial { file, path, resumed, noted: Mutex::default() }))
     }
 
     /// Makes a complete and verified download a blob of the cache.
     pub(super) fn publish(&self, digest: &Digest, partial: &Partial) -> Result<()> {
         let (Some(from), Some(to)) = (&partial.path, self.blob(digest)) else { return Ok(()) };
-        let _ = fs::remove_file(counter(from));
+        let _ = fs::remove_file(note_on(from));
         fs::rename(from, &to).with_context(|| format!("adding {} to the cache", to.display()))
     }
 
@@ -191,45 +206,63 @@ impl Cache {
 }
 
 impl Partial {
-    /// Notes that the first `bytes` are there, for another process if this one ends.
-    pub(super) fn note(&self, bytes: u64) {
-        if let Some(path) = &self.path {
-            // Without the note another process begins from the start.
-            let _ = fs::write(counter(path), bytes.to_string());
+    /// Notes the pieces that are there, for another process if this one ends, when enough `bytes` or
+    /// time have come since the last note.
+    pub(super) fn note(&self, bytes: u64, pieces: impl FnOnce() -> Option<String>) {
+        // Another thread notes the same.
+        let (Some(path), Ok(mut noted)) = (&self.path, self.noted.try_lock()) else { return };
+        noted.1 = noted.1.saturating_add(bytes);
+        if noted.1 < STEP.1 && noted.0.is_some_and(|at| at.elapsed() < STEP.0) {
+            return;
         }
+        if let Some(note) = pieces() {
+            // Without the note another process begins from the start.
+            let new = path.with_extension("new");
+            let _ = fs::write(&new, note).and_then(|()| fs::rename(new, note_on(path)));
+        }
+        *noted = (Some(Instant::now()), 0);
     }
 
     /// Removes the file: its bytes are wrong.
     pub(super) fn discard(&self) {
         if let Some(path) = &self.path {
-            let _ = fs::remove_file(counter(path));
+            let _ = fs::remove_file(note_on(path));
             let _ = fs::remove_file(path);
         }
     }
 }
 
 /// Returns the path of the note on a partial file.
-fn counter(path: &Path) -> PathBuf {
+fn note_on(path: &Path) -> PathBuf {
     path.with_extension("bytes")
 }
 
-/// Removes partial files that no process is downloading into.
+/// Returns whether a file has this digest.
+fn has_digest(file: &mut File, digest: &Digest) -> io::Result<bool> {
+    let mut hashing = Hashing::new(io::BufReader::with_capacity(1 << 18, &*file));
+    io::copy(&mut hashing, &mut io::sink())?;
+    let (_, found, _) = hashing.finish();
+    file.rewind()?;
+    Ok(found == *digest)
+}
+
+/// Removes partial files that no process is downloading into, and notes on files that are gone.
 fn remove_partial(dir: &Path) -> Result<()> {
+    let remove = |path: &Path| match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::from(e)),
+        _ => Ok(()),
+    };
+    let mut notes = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.extension().is_some() {
-            continue;
-        }
-        let Ok(file) = File::open(&path) else { continue };
-        if file.try_lock().is_ok() {
-            let _ = fs::remove_file(counter(&path));
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::from(e)),
-                _ => {}
-            }
+            notes.push(path);
+        } else if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            remove(&path)?;
         }
     }
-    Ok(())
+    let orphans = notes.iter().filter(|path| !path.with_extension("").exists());
+    orphans.into_iter().try_for_each(|path| remove(path))
 }
 
 #[cfg(test)]
@@ -239,9 +272,10 @@ mod tests {
 
     fn add(cache: &Cache, bytes: &[u8], age: u64) -> Digest {
         let digest = Digest::of(bytes);
-        let partial = cache.partial(&digest, bytes.len() as u64).unwrap();
+        let mut pieces = Pieces::new(bytes.len() as u64, 1 << 20);
+        let partial = cache.partial(&digest, &mut pieces).unwrap();
         partial.file.write_all_at(bytes, 0).unwrap();
-        let time = SystemTime::now() - std::time::Duration::from_secs(age);
+        let time = SystemTime::now() - Duration::from_secs(age);
         partial.file.set_modified(time).unwrap();
         cache.publish(&digest, &partial).unwrap();
         digest
@@ -267,18 +301,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), 100).unwrap();
         let digest = Digest::of(b"x");
-        let partial = cache.partial(&digest, 10).unwrap();
+        let new = || Pieces::new(10, 4);
+        let (mut pieces, mut others) = (new(), new());
+        let partial = cache.partial(&digest, &mut pieces).unwrap();
         partial.file.write_all_at(b"12345", 0).unwrap();
-        partial.note(5);
+        pieces.add(0, 4);
+        pieces.add(1, 5);
+        partial.note(9, || Some(pieces.note()));
         // While one process has it, another one uses a file of its own.
-        assert_eq!(cache.partial(&digest, 10).unwrap().path, None);
+        assert_eq!(cache.partial(&digest, &mut others).unwrap().path, None);
+        assert_eq!(others, new());
         drop(partial);
-        let again = cache.partial(&digest, 10).unwrap();
-        assert_eq!(again.bytes, 5);
+        let again = cache.partial(&digest, &mut others).unwrap();
+        assert!(again.resumed && others == pieces);
         drop(again);
-        // A note on more than there can be is not believed.
-        fs::write(dir.path().join(format!("partial/{}.bytes", digest.hex())), "99").unwrap();
-        assert_eq!(cache.partial(&digest, 10).unwrap().bytes, 0);
+        // An unfinished note, other pieces, and a file of another length.
+        fs::write(dir.path().join("partial").join(format!("{}.new", digest.hex())), "4 1").unwrap();
+        let mut other = Pieces::new(10, 3);
+        assert!(!cache.partial(&digest, &mut other).unwrap().resumed);
+        File::options()
+            .write(true)
+            .open(dir.path().join("partial").join(digest.hex()))
+            .unwrap()
+            .set_len(9)
+            .unwrap();
+        assert!(!cache.partial(&digest, &mut new()).unwrap().resumed);
         cache.prune(100).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
     }

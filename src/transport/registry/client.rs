@@ -2,7 +2,6 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::auth::Auth;
 use super::credentials::Credentials;
@@ -15,6 +14,10 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_REDIRECTS;
 use crate::base::read::read_some;
 use crate::model::content::{ReadAt, SourceReader};
+
+/// How often one request is made with another token. One may expire on its way, or while a long body
+/// is sent.
+const MAX_TOKENS: u32 = 3;
 
 /// A body that can be sent again.
 #[derive(Clone, Copy)]
@@ -48,8 +51,6 @@ pub(super) struct RegistryClient {
     base: String,
     auth: Auth,
     pub(super) retry: Retry,
-    /// How long a transfer may stall.
-    pub(super) stall: Duration,
     pub(super) downloads: Slots,
     pub(super) uploads: Slots,
     pub(super) dialect: Dialect,
@@ -63,7 +64,6 @@ pub(super) struct Connection<'a> {
     pub(super) allow_http: bool,
     pub(super) credentials: Credentials,
     pub(super) retry: Retry,
-    pub(super) stall: Duration,
     /// Numbers of transfers at a time.
     pub(super) downloads: usize,
     pub(super) uploads: usize,
@@ -75,7 +75,7 @@ impl RegistryClient {
     /// # Errors
     /// If it can't be reached, or is no registry.
     pub(super) fn connect(target: Connection<'_>) -> Result<Self> {
-        let Connection { http, host, allow_http, credentials, retry, stall, .. } = target;
+        let Connection { http, host, allow_http, credentials, retry, .. } = target;
         let mut schemes = vec!["https"];
         if allow_http {
             schemes.push("http");
@@ -83,13 +83,12 @@ impl RegistryClient {
         let mut last = None;
         for scheme in schemes {
             let base = format!("{scheme}://{host}");
-            let auth = Auth::new(credentials.clone(), scheme == "http", retry);
+            let auth = Auth::new(credentials.clone(), &base, retry);
             let mut client = Self {
                 http: Arc::clone(&http),
                 base,
                 auth,
                 retry,
-                stall,
                 downloads: Slots::new(target.downloads),
                 uploads: Slots::new(target.uploads),
                 dialect: Dialect::Common,
@@ -119,7 +118,7 @@ impl RegistryClient {
                     self.retry.wait(attempt, answer::retry_after(&answer));
                 }
                 Ok(answer) => {
-                    self.auth.challenged(&answer, &[]);
+                    self.auth.challenged(&answer, &[], None);
                     let challenge = answer.all("www-authenticate").collect::<Vec<_>>().join(", ");
                     return match answer.status {
                         // Some answer 404 here and have images all the same.
@@ -170,9 +169,7 @@ impl RegistryClient {
         if url.starts_with("http://") && !self.base.starts_with("http://") {
             return refused("over an unencrypted connection");
         }
-        let internal =
-            |url: &str| url::origin(url).is_none_or(|(_, host, _)| url::is_internal(&host));
-        if internal(&url) && !internal(&self.base) {
+        if url::leads_inside(&url) && !url::leads_inside(&self.base) {
             return refused("an address inside this network");
         }
         Ok(url)
@@ -181,17 +178,19 @@ impl RegistryClient {
     /// Sends a request, with authorization if it goes to the registry itself.
     fn authorized(&self, call: &Call<'_>, url: &str) -> io::Result<Response> {
         let own = url::is_same_origin(&self.base, url);
-        for again in [false, true] {
+        for attempt in 1.. {
             let token = if own { self.auth.header(self.http.as_ref(), call.scopes)? } else { None };
             let mut headers = call.headers.to_vec();
             headers.extend(token.as_ref().map(|token| ("authorization", token.expose())));
             let answer = self.send(call, url, &headers)?;
-            let refused = answer.status == 401 && own && self.auth.challenged(&answer, call.scopes);
-            if !refused || again {
+            let refused = answer.status == 401
+                && own
+                && self.auth.challenged(&answer, call.scopes, token.as_ref());
+            if !refused || attempt == MAX_TOKENS {
                 return Ok(answer);
             }
         }
-        Err(io::Error::other("unreachable: the second answer is returned"))
+        Err(io::Error::other("unreachable: the last answer is returned"))
     }
 
     fn send(&self, call: &Call<'_>, url: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
@@ -284,5 +283,133 @@ impl Read for Counted<'_> {
         let n = read_some(&mut self.inner, buf)?;
         (self.sent)(n as u64);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::transport::registry::credentials::Secret;
+
+    /// The status of an answer and one header.
+    type Answer = (u16, &'static str, String);
+
+    /// Answers requests by their URL, and remembers them with their authorization.
+    struct Fake<F>(F, Mutex<Vec<String>>);
+
+    impl<F: Fn(&str) -> Answer + Send + Sync> Http for Fake<F> {
+        fn send(&self, request: Request<'_>) -> io::Result<Response> {
+            let authorization = request.headers.iter().find(|(name, _)| *name == "authorization");
+            let authorization = authorization.map_or("", |(_, value)| value);
+            self.1.lock().unwrap().push(format!("{} {authorization}", request.url));
+            let (status, name, value) = (self.0)(request.url);
+            let body = Box::new(&br#"{"token":"t"}"#[..]);
+            Ok(Response { status, headers: vec![(name.to_owned(), value)], body })
+        }
+    }
+
+    /// Asks `https://reg.example` for a blob. Returns the answer, and all requests after the first.
+    fn ask(
+        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> (io::Result<u16>, Vec<String>) {
+        let fake = Arc::new(Fake(answer, Mutex::default()));
+        let client = RegistryClient::connect(Connection {
+            http: Arc::clone(&fake) as Arc<dyn Http>,
+            host: "reg.example",
+            allow_http: false,
+            credentials: Credentials::Basic { user: "u".into(), password: Secret::new("p") },
+            retry: Retry { attempts: 2, first: std::time::Duration::ZERO },
+            downloads: 1,
+            uploads: 1,
+        });
+        let client = client.unwrap();
+        let (url, scopes) = (client.url("app", "blobs/x"), ["repository:app:pull".to_owned()]);
+        let answer = client.once(&Call::new(Method::Get, &url, &scopes)).map(|a| a.status);
+        let seen = fake.1.lock().unwrap()[1..].to_vec();
+        (answer, seen)
+    }
+
+    #[test]
+    fn authorization_goes_to_the_registry_only() {
+        let to = |place: &'static str| {
+            ask(move |url| match url {
+                "https://reg.example/v2/" => (401, "www-authenticate", "Basic realm=x".into()),
+                "https://reg.example/v2/app/blobs/x" => (307, "location", place.into()),
+                _ => (200, "x", String::new()),
+            })
+        };
+        for place in
+            ["https://cdn.example/x", "https://reg.example:444/x", "https://reg.example.evil/"]
+        {
+            let (answer, seen) = to(place);
+            assert_eq!(answer.unwrap(), 200);
+            let wanted =
+                ["https://reg.example/v2/app/blobs/x Basic dTpw".into(), format!("{place} ")];
+            assert_eq!(seen, wanted);
+        }
+        assert_eq!(to("/other").1[1], "https://reg.example/other Basic dTpw");
+    }
+
+    #[test]
+    fn redirects_lead_neither_inside_nor_to_plain_http() {
+        for place in [
+            "http://reg.example/x",
+            "http://cdn.example/x",
+            "https://127.0.0.1/x",
+            "https://localhost/x",
+            "https://[::1]/x",
+            "https://169.254.169.254/latest/meta-data",
+            "https://10.0.0.1/x",
+            "https://u:p@cdn.example/x",
+            "ftp://cdn.example/x",
+            "file:///etc/passwd",
+        ] {
+            let (answer, seen) = ask(move |url| match url {
+                "https://reg.example/v2/app/blobs/x" => (307, "location", place.into()),
+                _ => (200, "x", String::new()),
+            });
+            let e = answer.unwrap_err();
+            assert!(!is_momentary(&e), "{place}: {e}");
+            assert!(seen.iter().all(|line| line.starts_with("https://reg.example/")), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn redirects_come_to_an_end() {
+        let (answer, seen) = ask(|url| match url {
+            "https://reg.example/v2/" => (200, "x", String::new()),
+            url => (302, "location", url.into()),
+        });
+        assert!(answer.unwrap_err().to_string().contains("redirects"));
+        assert_eq!(seen.len(), MAX_REDIRECTS);
+    }
+
+    #[test]
+    fn tokens_are_asked_for_outside_and_with_encryption_only() {
+        let ask_at = |realm: &'static str| {
+            ask(move |url| match url {
+                "https://reg.example/v2/" => {
+                    (401, "www-authenticate", format!("Bearer realm=\"{realm}\""))
+                }
+                _ => (200, "x", String::new()),
+            })
+        };
+        for realm in [
+            "http://auth.example/token",
+            "https://127.0.0.1/token",
+            "https://[::ffff:127.0.0.1]/token",
+            "https://169.254.169.254/token",
+            "file:///etc/passwd",
+            "/token",
+        ] {
+            let (answer, seen) = ask_at(realm);
+            assert!(answer.is_err() && seen.is_empty(), "{realm}: {seen:?}");
+        }
+        let (answer, seen) = ask_at("https://auth.example/token");
+        assert_eq!(answer.unwrap(), 200);
+        let scope = "https://auth.example/token?scope=repository%3Aapp%3Apull Basic dTpw";
+        assert_eq!(seen, [scope, "https://reg.example/v2/app/blobs/x Bearer t"]);
     }
 }

@@ -2,30 +2,42 @@
 //! a break where it stopped. A blob can be read while it is still being downloaded.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answer;
 use super::auth::scope;
-use super::cache::{Cache, Partial};
+use super::blob::{Active, Download, State};
+use super::cache::Cache;
 use super::client::{Call, RegistryClient};
 use super::http::{Method, Response};
+use super::pieces::Pieces;
 use super::retry::{is_momentary, is_transient};
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::read::read_some;
 use crate::model::content::ReadAt;
 use crate::model::digest::{Digest, Hashing};
 
-/// A connection must bring this many bytes in the time that it may stall, or it is made anew.
-const SLOWEST: u64 = 64 << 10;
-
 /// A failure that may be one of the moment, with the time that the registry asks to wait.
 type Failure = (Error, Option<Duration>);
+
+/// What there is to do. What nobody wants any more is not done.
+enum Task {
+    /// Find a blob in the cache, or divide it into pieces.
+    Open(Weak<Download>),
+    Piece(Weak<Download>, usize),
+}
+
+impl Task {
+    fn blob(&self) -> Option<Arc<Download>> {
+        let (Self::Open(blob) | Self::Piece(blob, _)) = self;
+        blob.upgrade()
+    }
+}
 
 /// Downloads from one repository.
 pub(super) struct Downloads {
@@ -37,7 +49,11 @@ pub(super) struct Downloads {
     range: u64,
     /// Whether the registry has ignored a range: then every blob comes as a whole.
     no_ranges: AtomicBool,
-    queue: Mutex<VecDeque<(Weak<Blob>, usize)>>,
+    /// Whether it has answered to one. The first is asked for alone, since each answer may be a whole
+    /// blob.
+    ranges_known: AtomicBool,
+    probe: Mutex<()>,
+    queue: Mutex<VecDeque<Task>>,
     workers: AtomicUsize,
     max_workers: usize,
 }
@@ -57,6 +73,8 @@ impl Downloads {
             cache,
             range,
             no_ranges: AtomicBool::new(false),
+            ranges_known: AtomicBool::new(false),
+            probe: Mutex::default(),
             queue: Mutex::default(),
             workers: AtomicUsize::new(0),
             max_workers,
@@ -65,47 +83,48 @@ impl Downloads {
 
     /// Returns a blob, of which nothing is downloaded before it is read or [prefetched](ReadAt::prefetch).
     pub(super) fn blob(self: &Arc<Self>, digest: Digest, size: u64) -> RemoteBlob {
-        let blob = Blob {
-            digest,
-            size,
-            complete: OnceLock::new(),
-            state: Mutex::new(State::Idle),
-            changed: Condvar::new(),
-        };
+        let blob = Download::new(digest, size);
         RemoteBlob { downloads: Arc::clone(self), blob: Arc::new(blob) }
     }
 
-    /// Begins to download a blob, unless that was begun before.
-    fn begin(self: &Arc<Self>, blob: &Arc<Blob>, first: bool) -> Result<()> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Task>> {
+        // A task is added or removed as a whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to download a blob, before all others if it comes `first`, unless that was begun before.
+    fn begin(self: &Arc<Self>, blob: &Arc<Download>, first: bool) {
         let mut state = blob.state();
         if !matches!(*state, State::Idle) {
-            return Ok(());
+            return;
         }
-        if let Some(file) = self.cache.get(&blob.digest, blob.size) {
-            let _ = blob.complete.set(Arc::new(file));
-            *state = State::Done;
-            return Ok(());
-        }
-        let partial = self.cache.partial(&blob.digest, blob.size)?;
-        let range = if blob.size <= 2 * self.range { blob.size.max(1) } else { self.range };
-        let count = blob.size.div_ceil(range).max(1) as usize;
-        let got = (0..count as u64).map(|i| {
-            let (start, end) = (i * range, ((i + 1) * range).min(blob.size));
-            partial.bytes.clamp(start, end) - start
-        });
-        let progress = Active {
-            got: got.collect(),
-            range,
-            whole: None,
-            partial: Arc::new(partial),
-            hashing: Arc::new(Mutex::new(Hashing::new(io::sink()))),
-        };
-        *state = State::Active(progress);
+        *state = State::Queued;
         drop(state);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        for i in if first { (0..count).rev().collect::<Vec<_>>() } else { (0..count).collect() } {
-            let task = (Arc::downgrade(blob), i);
-            if first { queue.push_front(task) } else { queue.push_back(task) }
+        let task = Task::Open(Arc::downgrade(blob));
+        let mut queue = self.queue();
+        if first {
+            queue.push_front(task);
+        } else {
+            queue.push_back(task);
+        }
+        drop(queue);
+        self.employ(1);
+    }
+
+    /// Takes a blob from the cache, or divides it into pieces to download.
+    fn open(self: &Arc<Self>, blob: &Arc<Download>) -> Result<()> {
+        if let Some(file) = self.cache.get(&blob.digest, blob.size) {
+            blob.finish(file);
+            return Ok(());
+        }
+        let mut pieces = Pieces::new(blob.size, self.range);
+        let partial = Arc::new(self.cache.partial(&blob.digest, &mut pieces)?);
+        let (count, hashing) = (pieces.count(), Hashing::new(io::sink()));
+        let hashing = Arc::new(Mutex::new(Some(hashing)));
+        *blob.state() = State::Active(Active { pieces, whole: None, partial, hashing });
+        let mut queue = self.queue();
+        for i in (0..count).rev() {
+            queue.push_front(Task::Piece(Arc::downgrade(blob), i));
         }
         drop(queue);
         self.employ(count);
@@ -132,8 +151,8 @@ impl Downloads {
         }
     }
 
-    fn next(&self) -> Option<(Weak<Blob>, usize)> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    fn next(&self) -> Option<Task> {
+        let mut queue = self.queue();
         let task = queue.pop_front();
         if task.is_none() {
             // Under the lock of the queue, so that whoever adds a task sees it.
@@ -143,29 +162,33 @@ impl Downloads {
     }
 
     fn fail_all(&self) {
-        while let Some((blob, _)) =
-            self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-        {
-            if let Some(blob) = blob.upgrade() {
-                blob.fail(&Error::new(ErrorKind::Io, crate::base::error::NO_THREAD));
-            }
+        let tasks = std::mem::take(&mut *self.queue());
+        for blob in tasks.iter().filter_map(Task::blob) {
+            blob.fail(&Error::new(ErrorKind::Io, crate::base::error::NO_THREAD));
         }
     }
 
     fn work(self: Arc<Self>) {
-        while let Some((blob, piece)) = self.next() {
-            // Nobody wants it any more.
-            let Some(blob) = blob.upgrade() else { continue };
-            let _slot = self.client.downloads.take();
-            let done = self.piece(&blob, piece).and_then(|()| self.advance(&blob));
+        while let Some(task) = self.next() {
+            let Some(blob) = task.blob() else { continue };
+            let done = match task {
+                Task::Open(_) => self.open(&blob),
+                Task::Piece(_, piece) => {
+                    let _slot = self.client.downloads.take();
+                    self.piece(&blob, piece).and_then(|()| self.advance(&blob))
+                }
+            };
             if let Err(e) = done {
+                if let Some(partial) = blob.active(|a| Arc::clone(&a.partial)) {
+                    partial.note(u64::MAX, || blob.of(&partial, |a| a.pieces.note()));
+                }
                 blob.fail(&e);
             }
         }
     }
 
     /// Downloads a piece of a blob, or all of it if there are no ranges.
-    fn piece(&self, blob: &Blob, piece: usize) -> Result<()> {
+    fn piece(self: &Arc<Self>, blob: &Arc<Download>, piece: usize) -> Result<()> {
         let (mut attempt, mut mark) = (0, 0);
         loop {
             let Some((from, to)) = blob.missing(piece, self.no_ranges.load(Ordering::Relaxed))
@@ -173,7 +196,7 @@ impl Downloads {
                 return Ok(());
             };
             // An attempt that brought much was not in vain.
-            let have = blob.active(|a| a.prefix(blob.size).max(from)).unwrap_or(0);
+            let have = blob.active(|a| a.pieces.bytes()).unwrap_or(0);
             if have >= mark + (1 << 20) {
                 (attempt, mark) = (0, have);
             }
@@ -187,11 +210,23 @@ impl Downloads {
     }
 
     /// Asks for a range once.
-    fn try_range(&self, blob: &Blob, piece: usize, from: u64, to: u64) -> Result<Option<Failure>> {
+    fn try_range(
+        self: &Arc<Self>,
+        blob: &Arc<Download>,
+        piece: usize,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<Failure>> {
         let range = format!("bytes={from}-{}", to.saturating_sub(1));
         let url = self.client.url(&self.repository, &format!("blobs/{}", blob.digest));
         let all = (from, to) == (0, blob.size);
         let ranged = !all && !self.no_ranges.load(Ordering::Relaxed);
+        let unknown = || ranged && !self.ranges_known.load(Ordering::SeqCst);
+        let probe = unknown().then(|| self.probe.lock().unwrap_or_else(PoisonError::into_inner));
+        if probe.is_some() && !unknown() {
+            // Another thread has found it out in the meantime.
+            return Ok(None);
+        }
         let headers: &[_] = if ranged { &[("range", range.as_str())] } else { &[] };
         let call = Call { headers, ..Call::new(Method::Get, &url, &self.scopes) };
         let answer = match self.client.once(&call) {
@@ -199,15 +234,27 @@ impl Downloads {
             Err(e) if is_momentary(&e) => return Ok(Some((e.into(), None))),
             Err(e) => return Err(e.into()),
         };
+        if matches!(answer.status, 200 | 206 | 416) {
+            let ignored = ranged && answer.status != 206;
+            self.no_ranges.fetch_or(ignored, Ordering::Relaxed);
+            self.ranges_known.fetch_or(ranged, Ordering::SeqCst);
+        }
+        drop(probe);
         match answer.status {
             200 if all || blob.claim_whole(piece) => {
-                if ranged {
-                    self.no_ranges.store(true, Ordering::Relaxed);
+                if let Some(length) = answer.length().filter(|length| *length != blob.size) {
+                    return Err(Error::mismatch(format!(
+                        "the registry has {length} bytes for {}, but the image states {}; the image is \
+                         damaged",
+                        blob.digest, blob.size
+                    )));
                 }
                 self.fill(blob, answer, 0, blob.size)
             }
             206 if begins_at(&answer, from, blob.size) => self.fill(blob, answer, from, to),
-            200 | 206 | 416 if ranged => {
+            // Another piece brings the whole blob.
+            200 => Ok(None),
+            206 | 416 if ranged => {
                 self.no_ranges.store(true, Ordering::Relaxed);
                 Ok(None)
             }
@@ -224,8 +271,8 @@ impl Downloads {
 
     /// Writes the bytes of an answer from `from` to `to`, except those that have come before.
     fn fill(
-        &self,
-        blob: &Blob,
+        self: &Arc<Self>,
+        blob: &Arc<Download>,
         mut answer: Response,
         from: u64,
         to: u64,
@@ -234,22 +281,21 @@ impl Downloads {
             let digest = &blob.digest;
             Ok(Some((Error::refused(format!("the download of {digest} broke: {what}")), None)))
         };
-        let Some((partial, range)) = blob.active(|a| (Arc::clone(&a.partial), a.range)) else {
-            return Ok(None);
-        };
+        let Some(partial) = blob.active(|a| Arc::clone(&a.partial)) else { return Ok(None) };
         let (mut at, mut buf) = (from, vec![0; 1 << 18]);
-        let (mut since, mut before) = (Instant::now(), from);
         while at < to {
-            let piece = (at / range) as usize;
-            let start = piece as u64 * range;
-            let end = (start + range).min(to);
+            let place = blob.of(&partial, |a| {
+                let piece = a.pieces.at(at);
+                (piece, a.pieces.end(piece).min(to), a.pieces.have(piece))
+            });
+            // It is complete, or has failed.
+            let Some((piece, end, have)) = place else { return Ok(None) };
             let room = (end - at).min(buf.len() as u64) as usize;
             let n = match read_some(&mut answer.body, &mut buf[..room]) {
                 Ok(0) => return broken(format!("it ended {} bytes early", to - at)),
                 Ok(n) => n,
                 Err(e) => return broken(e.to_string()),
             };
-            let have = start + blob.active(|a| a.got[piece]).unwrap_or(range);
             let next = at + n as u64;
             if next > have {
                 let skip = have.saturating_sub(at) as usize;
@@ -257,34 +303,30 @@ impl Downloads {
                     .file
                     .write_all_at(&buf[skip..n], at + skip as u64)
                     .with_context(|| "writing a downloaded blob")?;
-                blob.active(|a| a.got[piece] = a.got[piece].max(next - start));
+                blob.of(&partial, |a| a.pieces.add(piece, next));
                 blob.changed.notify_all();
+                partial.note(n as u64, || blob.of(&partial, |a| a.pieces.note()));
             }
             at = next;
             if at == end {
                 self.advance(blob)?;
-            }
-            if since.elapsed() > self.client.stall {
-                if at - before < SLOWEST {
-                    return broken("it is too slow".into());
-                }
-                (since, before) = (Instant::now(), at);
             }
         }
         Ok(None)
     }
 
     /// Hashes what has come, in order; at the end verifies it and adds it to the cache.
-    fn advance(&self, blob: &Blob) -> Result<()> {
-        let Some((partial, hashing)) =
+    fn advance(self: &Arc<Self>, blob: &Arc<Download>) -> Result<()> {
+        let Some((partial, shared)) =
             blob.active(|a| (Arc::clone(&a.partial), Arc::clone(&a.hashing)))
         else {
             return Ok(());
         };
-        let mut hashing = hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(hashing) = shared.as_mut() else { return Ok(()) };
         let mut buf = vec![0; 1 << 18];
         while let Some(end) =
-            blob.active(|a| a.prefix(blob.size)).filter(|end| *end > hashing.bytes())
+            blob.of(&partial, |a| a.pieces.prefix()).filter(|end| *end > hashing.bytes())
         {
             while hashing.bytes() < end {
                 let at = hashing.bytes();
@@ -292,23 +334,26 @@ impl Downloads {
                 partial.file.read_exact_at(&mut buf[..n], at)?;
                 hashing.write_all(&buf[..n])?;
             }
-            partial.note(end);
         }
-        if hashing.bytes() < blob.size || blob.complete.get().is_some() {
+        if hashing.bytes() < blob.size {
             return Ok(());
         }
-        let (_, found, _) = std::mem::replace(&mut *hashing, Hashing::new(io::sink())).finish();
-        if found != blob.digest {
-            partial.discard();
-            return Err(Error::mismatch(format!(
-                "the registry sent bytes with digest {found} for {}; if that happens again, the image \
-                 in the registry is damaged",
-                blob.digest
-            )));
+        let Some((_, found, _)) = shared.take().map(Hashing::finish) else { return Ok(()) };
+        if found == blob.digest {
+            self.cache.publish(&blob.digest, &partial)?;
+            blob.finish(partial.file.try_clone()?);
+            return Ok(());
         }
-        self.cache.publish(&blob.digest, &partial)?;
-        blob.finish(&partial);
-        Ok(())
+        partial.discard();
+        if partial.resumed {
+            // What was there may be what is wrong, for example after the power failed.
+            return self.open(blob);
+        }
+        Err(Error::mismatch(format!(
+            "the registry sent bytes with digest {found} for {}; if that happens again, the image in \
+             the registry is damaged",
+            blob.digest
+        )))
     }
 }
 
@@ -335,128 +380,7 @@ fn begins_at(answer: &Response, from: u64, size: u64) -> bool {
 /// A blob of a registry.
 pub(super) struct RemoteBlob {
     downloads: Arc<Downloads>,
-    blob: Arc<Blob>,
-}
-
-struct Blob {
-    digest: Digest,
-    size: u64,
-    /// The file once it is complete.
-    complete: OnceLock<Arc<File>>,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-enum State {
-    Idle,
-    Active(Active),
-    Done,
-    Failed(ErrorKind, String),
-}
-
-struct Active {
-    /// Bytes that each piece has, from its beginning.
-    got: Vec<u64>,
-    /// Bytes of a piece; the last may have fewer.
-    range: u64,
-    /// The piece whose task brings all others too, because there are no ranges.
-    whole: Option<usize>,
-    partial: Arc<Partial>,
-    /// The digest of the first bytes.
-    hashing: Arc<Mutex<Hashing<io::Sink>>>,
-}
-
-impl Active {
-    /// Returns the number of bytes from the beginning of the blob that have come.
-    fn prefix(&self, size: u64) -> u64 {
-        let mut end = 0;
-        for (i, got) in self.got.iter().enumerate() {
-            end = i as u64 * self.range + got;
-            if end < ((i as u64 + 1) * self.range).min(size) {
-                break;
-            }
-        }
-        end
-    }
-
-    /// Returns whether all bytes of a range have come.
-    fn has(&self, from: u64, to: u64) -> bool {
-        let mut at = from;
-        while at < to {
-            let i = at / self.range;
-            let have = i * self.range + self.got[i as usize];
-            if have < to.min((i + 1) * self.range) {
-                return false;
-            }
-            at = (i + 1) * self.range;
-        }
-        true
-    }
-}
-
-impl Blob {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every change of the state is a single assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn active<T>(&self, read: impl FnOnce(&mut Active) -> T) -> Option<T> {
-        match &mut *self.state() {
-            State::Active(active) => Some(read(active)),
-            _ => None,
-        }
-    }
-
-    /// Returns the range that is missing in a piece; all of the blob if there are no ranges and no
-    /// other task brings it. `None` if there is nothing to do.
-    fn missing(&self, piece: usize, no_ranges: bool) -> Option<(u64, u64)> {
-        self.active(|a| {
-            let start = piece as u64 * a.range;
-            let end = (start + a.range).min(self.size);
-            if no_ranges && a.got.len() > 1 {
-                let mine = *a.whole.get_or_insert(piece) == piece;
-                return (mine && a.prefix(self.size) < self.size).then_some((0, self.size));
-            }
-            let at = start + a.got[piece];
-            (at < end).then_some((at, end))
-        })?
-    }
-
-    /// Takes the task to bring all of the blob, unless another piece has it.
-    fn claim_whole(&self, piece: usize) -> bool {
-        self.active(|a| *a.whole.get_or_insert(piece) == piece).unwrap_or(false)
-    }
-
-    fn finish(&self, partial: &Partial) {
-        let _ = self.complete.set(Arc::clone(&partial.file));
-        *self.state() = State::Done;
-        self.changed.notify_all();
-    }
-
-    fn fail(&self, e: &Error) {
-        *self.state() = State::Failed(e.kind(), e.to_string());
-        self.changed.notify_all();
-    }
-
-    /// Waits until a range has come.
-    fn wait(&self, from: u64, to: u64) -> io::Result<Arc<File>> {
-        let mut state = self.state();
-        loop {
-            match &*state {
-                State::Done => {}
-                State::Active(active) if active.has(from, to) => {
-                    return Ok(Arc::clone(&active.partial.file));
-                }
-                State::Failed(kind, text) => return Err(Error::new(*kind, text.clone()).into()),
-                State::Idle | State::Active(_) => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    continue;
-                }
-            }
-            let file = self.complete.get().cloned();
-            return file.ok_or_else(|| io::Error::other("a downloaded blob has no file"));
-        }
-    }
+    blob: Arc<Download>,
 }
 
 impl ReadAt for RemoteBlob {
@@ -466,8 +390,8 @@ impl ReadAt for RemoteBlob {
         }
         let end = offset.checked_add(buf.len() as u64).filter(|end| *end <= self.blob.size);
         let end = end.ok_or(io::ErrorKind::UnexpectedEof)?;
-        self.downloads.begin(&self.blob, true)?;
-        self.blob.wait(offset, end)?.read_exact_at(buf, offset)
+        self.downloads.begin(&self.blob, true);
+        self.blob.read(buf, offset, end)
     }
 
     fn size(&self) -> u64 {
@@ -476,6 +400,6 @@ impl ReadAt for RemoteBlob {
 
     fn prefetch(&self) {
         // Whoever reads it is told of a failure.
-        let _ = self.downloads.begin(&self.blob, false);
+        self.downloads.begin(&self.blob, false);
     }
 }

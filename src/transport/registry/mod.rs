@@ -9,6 +9,7 @@
 mod answer;
 mod auth;
 mod auth_file;
+mod blob;
 pub mod cache;
 pub mod certificates;
 mod client;
@@ -21,6 +22,7 @@ pub mod keychain;
 mod manifests;
 pub mod name;
 mod net;
+mod pieces;
 mod pull;
 mod push;
 mod quirks;
@@ -153,7 +155,6 @@ impl Registries {
             allow_http: !verify || url::is_loopback(host),
             credentials,
             retry: self.options.retry,
-            stall: self.options.timeouts.stall,
             downloads: DOWNLOADS,
             uploads: push::UPLOADS,
         })?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, SendBody, http};
@@ -11,6 +11,12 @@ use super::certificates::Certificates;
 use super::http::{Body, Http, Request, Response};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_HEADER_BYTES;
+
+/// An answer must bring this many bytes in the time that it may stall, unless it ends.
+const SLOWEST: u64 = 64 << 10;
+
+/// A registry may take this many times as long to store a blob, and to send the headers of an answer.
+const LONGER: u32 = 5;
 
 /// Time for a connection, for an answer without a body, and for each read or write. A transfer as a
 /// whole has no limit, since links differ by a factor of a thousand.
@@ -31,6 +37,7 @@ impl Default for Timeouts {
 /// Connections to one registry and to the hosts that it refers to.
 pub(super) struct Net {
     agent: Agent,
+    stall: Duration,
 }
 
 impl Net {
@@ -61,11 +68,12 @@ impl Net {
             .timeout_connect(Some(timeouts.connect))
             .timeout_per_read(Some(timeouts.stall))
             .timeout_per_write(Some(timeouts.stall))
+            .timeout_recv_response(Some(timeouts.stall * LONGER))
             .input_buffer_size(1 << 18)
             .output_buffer_size(1 << 18)
             .tls_config(tls)
             .build();
-        Ok(Self { agent: agent.into() })
+        Ok(Self { agent: agent.into(), stall: timeouts.stall })
     }
 }
 
@@ -148,7 +156,11 @@ impl Http for Net {
             }
             Body::Reader(reader, length) => {
                 let builder = builder.header("content-length", length);
-                run(builder, SendBody::from_reader(&mut reader.take(length)))
+                let mut reader = reader.take(length);
+                let body = builder.body(SendBody::from_reader(&mut reader));
+                let request = self.agent.configure_request(body.map_err(io::Error::other)?);
+                let request = request.timeout_per_read(Some(self.stall * LONGER)).build();
+                self.agent.run(request).map_err(failure)
             }
         }?;
         let (parts, body) = answer.into_parts();
@@ -158,11 +170,43 @@ impl Http for Net {
         Ok(Response {
             status: parts.status.as_u16(),
             headers: headers.collect(),
-            body: Box::new(body.into_reader()),
+            body: Box::new(Steady::new(body.into_reader(), self.stall)),
         })
     }
 
     fn shut_down(&self) {
         self.agent.clone().shutdown();
+    }
+}
+
+/// A reader that fails if it is too slow for too long: a limit for each read is kept by single bytes.
+struct Steady<R> {
+    inner: R,
+    stall: Duration,
+    /// Time that reads took, and what they brought, since both were last looked at.
+    spent: Duration,
+    bytes: u64,
+}
+
+impl<R> Steady<R> {
+    fn new(inner: R, stall: Duration) -> Self {
+        Self { inner, stall, spent: Duration::ZERO, bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let begin = Instant::now();
+        let n = self.inner.read(buf)?;
+        self.spent += begin.elapsed();
+        self.bytes += n as u64;
+        if self.spent > self.stall && n > 0 {
+            if self.bytes < SLOWEST {
+                let what = "the registry sends its answer too slowly";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            (self.spent, self.bytes) = (Duration::ZERO, 0);
+        }
+        Ok(n)
     }
 }

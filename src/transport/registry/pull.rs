@@ -7,7 +7,8 @@ use super::cache::Cache;
 use super::client::RegistryClient;
 use super::download::Downloads;
 use super::name::Name;
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, Error, Result};
+use crate::base::limits::MAX_BLOB_BYTES;
 use crate::model::content::Source;
 use crate::model::digest::Digest;
 use crate::model::oci::{self, Annotations, CONTAINERD_NAME, Descriptor, Index, media_type};
@@ -90,6 +91,12 @@ impl Files for Remote {
         if media_type::is_manifest(&d.media_type) || media_type::is_index(&d.media_type) {
             let place = || format!("downloading manifest {}", d.digest);
             return self.manifest(&d.digest).with_context(place).map(Some);
+        }
+        if d.size > MAX_BLOB_BYTES {
+            return Err(Error::limit(format!(
+                "the image states {} bytes for {}, more than the limit of {MAX_BLOB_BYTES}",
+                d.size, d.digest
+            )));
         }
         let blob = || Arc::new(self.downloads.blob(d.digest, d.size)) as Source;
         let known = Arc::clone(self.known().entry(d.digest).or_insert_with(blob));

@@ -41,12 +41,23 @@ pub(super) struct Upload<'a> {
     pub(super) session: &'a (dyn Fn(Option<&str>) + Sync),
 }
 
+/// An upload that has begun.
+struct Session {
+    url: String,
+    /// Minimum bytes of a chunk.
+    least: u64,
+}
+
 /// What became of an attempt.
 enum Attempt {
     Done,
     /// It failed, perhaps for the moment only; with the time that the registry asks to wait.
     Failed(Error, Option<Duration>),
-    /// The registry does not take this many bytes in one request.
+    /// The connection broke while all bytes were sent in one request.
+    Broken(Error),
+    /// The registry has lost some of it, or all.
+    Lost(Error),
+    /// The registry does not take this blob in one request, or not in such chunks.
     TooLarge(Error),
 }
 
@@ -60,20 +71,20 @@ impl Upload<'_> {
             return Ok(Arrival::Existed);
         }
         let url = self.client.url(self.repository, "blobs/uploads/");
-        let mut session: Option<String> = None;
+        let mut session: Option<Session> = None;
         for from in self.mounts {
             let mount = format!("{url}?mount={}&from={from}", self.digest);
             let answer = self.client.call(&Call::new(Method::Post, &mount, self.scopes))?;
             match answer.status {
                 201 => {
-                    if let Some(session) = &session {
-                        self.cancel(session);
+                    if let Some(session) = session {
+                        self.cancel(&session.url);
                     }
                     return Ok(Arrival::Mounted);
                 }
                 // The registry does not have it there, and began an upload in its place.
-                202 if session.is_none() => session = Some(self.location(&url, &answer)?),
-                202 => self.cancel(&self.location(&url, &answer)?),
+                202 if session.is_none() => session = Some(self.opened(&url, &answer)?),
+                202 => self.cancel(&self.opened(&url, &answer)?.url),
                 _ => {}
             }
         }
@@ -83,8 +94,7 @@ impl Upload<'_> {
 
     /// Returns an error if the registry takes no uploads.
     pub(super) fn check(&self) -> Result<()> {
-        let (session, _) = self.begin()?;
-        self.cancel(&session);
+        self.cancel(&self.begin()?.url);
         Ok(())
     }
 
@@ -99,39 +109,49 @@ impl Upload<'_> {
         }
     }
 
-    /// Sends the blob, beginning with the upload at `session` if there is one.
-    fn send(&self, mut session: Option<String>) -> Result<()> {
+    /// Sends the blob, beginning with the upload `session` if there is one.
+    fn send(&self, mut session: Option<Session>) -> Result<()> {
         let size = self.source.size();
         let mut chunk = self.client.dialect.chunk(self.sizes).filter(|_| size > self.sizes.single);
+        let smaller = self.client.dialect.fallback(self.sizes).filter(|smaller| *smaller < size);
         let retry = self.client.retry;
-        let mut attempt = 0;
+        let (mut attempt, mut broken, mut guessed) = (0, 0, false);
         loop {
-            let begun = match session.take() {
-                Some(session) => Ok((session, None)),
-                None => self.begin(),
-            };
-            let done = begun.and_then(|(session, least)| {
-                (self.session)(Some(&session));
+            let begun = session.take().map_or_else(|| self.begin(), Ok);
+            let done = begun.and_then(|Session { url, least }| {
+                (self.session)(Some(&url));
                 let done = match chunk {
-                    None => self.single(&session),
-                    Some(chunk) => self.chunks(&session, chunk.max(least.unwrap_or(0))),
+                    None => self.single(&url),
+                    Some(chunk) => self.chunks(&url, chunk.max(least)),
                 };
                 if !matches!(done, Ok(Attempt::Done)) {
-                    self.cancel(&session);
+                    self.cancel(&url);
                 }
                 (self.session)(None);
                 done
             });
-            let (e, wait) = match done? {
-                Attempt::Done => return Ok(()),
-                Attempt::Failed(e, wait) => (e, wait),
-                Attempt::TooLarge(e) => match (chunk, self.client.dialect.fallback(self.sizes)) {
-                    (None, Some(smaller)) if smaller < size => {
-                        chunk = Some(smaller);
-                        continue;
+            let (e, wait) = match done {
+                Ok(Attempt::Done) => return Ok(()),
+                Ok(Attempt::Failed(e, wait)) => (e, wait),
+                Ok(Attempt::Lost(e)) => (e, None),
+                Ok(Attempt::Broken(e)) => {
+                    broken += 1;
+                    // A proxy that limits bodies may break the connection before its answer arrives.
+                    if broken == 2 && smaller.is_some() {
+                        (chunk, guessed) = (smaller, true);
                     }
-                    _ => return Err(e),
-                },
+                    (e, None)
+                }
+                Ok(Attempt::TooLarge(e)) => {
+                    if chunk.is_some() || smaller.is_none() {
+                        return Err(e);
+                    }
+                    chunk = smaller;
+                    continue;
+                }
+                // So the registry takes no chunks.
+                Err(e) if guessed && chunk.take().is_some() => (e, None),
+                Err(e) => return Err(e),
             };
             if !retry.goes_on(attempt) {
                 return Err(e);
@@ -145,15 +165,20 @@ impl Upload<'_> {
         }
     }
 
-    /// Begins an upload. Returns its address, and the least bytes of a chunk if there is such a limit.
-    fn begin(&self) -> Result<(String, Option<u64>)> {
+    /// Begins an upload.
+    fn begin(&self) -> Result<Session> {
         let url = self.client.url(self.repository, "blobs/uploads/");
         let answer = self.client.call(&Call::new(Method::Post, &url, self.scopes))?;
         if answer.status != 202 {
             return Err(self.client.error(answer)).with_context(|| "beginning an upload");
         }
+        self.opened(&url, &answer)
+    }
+
+    /// Returns the upload that an answer has begun.
+    fn opened(&self, from: &str, answer: &Response) -> Result<Session> {
         let least = answer.header("oci-chunk-min-length").and_then(|least| least.parse().ok());
-        Ok((self.location(&url, &answer)?, least))
+        Ok(Session { url: self.location(from, answer)?, least: least.unwrap_or(0) })
     }
 
     /// Returns the address at which an upload goes on.
@@ -182,8 +207,10 @@ impl Upload<'_> {
     fn single(&self, session: &str) -> Result<Attempt> {
         let url = url::with_query(session, "digest", &self.digest.to_string());
         let all = Payload::Range(self.source, 0, self.source.size(), self.sent);
-        let answer = self.request(Method::Put, &url, None, all);
-        self.judge(answer)
+        match self.request(Method::Put, &url, None, all) {
+            Err(e) if is_momentary(&e) => Ok(Attempt::Broken(self.broken(e.into()))),
+            answer => self.judge(answer),
+        }
     }
 
     /// Says what the answer to the last request of an upload means.
@@ -200,7 +227,7 @@ impl Upload<'_> {
             201 | 204 => Attempt::Done,
             413 => Attempt::TooLarge(self.client.error(answer)),
             // 400 is a digest that is wrong, so bytes were lost; 404 and 416 a session that was.
-            400 | 404 | 416 => Attempt::Failed(self.client.error(answer), wait),
+            400 | 404 | 416 => Attempt::Lost(self.client.error(answer)),
             _ if is_transient(status) => {
                 if status == 429 {
                     self.client.uploads.fewer();
@@ -247,7 +274,7 @@ impl Upload<'_> {
                     (self.client.error(answer), wait)
                 }
                 Ok(answer) if answer.status == 404 => {
-                    return Ok(Attempt::Failed(self.client.error(answer), None));
+                    return Ok(Attempt::Lost(self.client.error(answer)));
                 }
                 Ok(answer) => return Err(self.client.error(answer)),
                 Err(e) if is_momentary(&e) => (self.broken(e.into()), None),
@@ -265,9 +292,24 @@ impl Upload<'_> {
                 None => return Ok(Attempt::Failed(e, wait)),
             }
         }
-        let last = url::with_query(&url, "digest", &self.digest.to_string());
-        let answer = self.request(Method::Put, &last, None, Payload::None);
-        self.judge(answer)
+        self.close(&url::with_query(&url, "digest", &self.digest.to_string()))
+    }
+
+    /// Closes an upload whose chunks are all there, by a request that can be repeated.
+    fn close(&self, url: &str) -> Result<Attempt> {
+        let retry = self.client.retry;
+        let mut attempt = 0;
+        loop {
+            let answer = self.request(Method::Put, url, None, Payload::None);
+            match self.judge(answer)? {
+                Attempt::Failed(_, wait) if retry.goes_on(attempt) => retry.wait(attempt, wait),
+                done => return Ok(done),
+            }
+            if self.exists()? {
+                return Ok(Attempt::Done);
+            }
+            attempt += 1;
+        }
     }
 
     /// Asks how much of an upload has come, between `offset` and `end`; `None` if the registry does not

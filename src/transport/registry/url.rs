@@ -71,6 +71,11 @@ pub(super) fn is_internal(host: &str) -> bool {
         })
 }
 
+/// Returns whether a URL leads to such an address, or nowhere.
+pub(super) fn leads_inside(url: &str) -> bool {
+    origin(url).is_none_or(|(_, host, _)| is_internal(&host))
+}
+
 /// Returns a host without its port.
 fn bare(host: &str) -> &str {
     match host.rsplit_once(':') {

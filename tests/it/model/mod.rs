@@ -28,8 +28,7 @@ use relayer::transport::open::open_archive;
 
 use super::image::{Codec, Image, archive};
 use super::tool;
-use random::setting;
-pub use random::{Random, seed};
+pub use random::{Random, seed, setting};
 use spec::time;
 pub use stacks::{Stack, Taste};
 use view::{View, differences};

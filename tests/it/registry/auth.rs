@@ -78,8 +78,7 @@ impl State {
                 if value.and_then(basic).is_some_and(|pair| self.is_user(site, &pair)) {
                     return denied(self).then(forbidden);
                 }
-                let challenge = r#"Basic realm="registry", charset="UTF-8""#;
-                Some(unauthorized(401, challenge.to_owned()))
+                Some(unauthorized(401, site.profile.basic_challenge.to_owned()))
             }
             Auth::Bearer(bearer) => {
                 let pair = value.and_then(basic);

@@ -34,7 +34,9 @@ use serde_json::{Value, json};
 
 pub use auth::REFRESH_TOKEN;
 pub use faults::{Fault, Faults, On};
-pub use profile::{Auth, Mount, Patches, Profile, RangeReport, Redirect, SinglePost, Throttle};
+pub use profile::{
+    Auth, Broken, Mount, Patches, Profile, RangeReport, Redirect, SinglePost, Throttle,
+};
 pub use state::Exchange;
 
 use crate::image::digest;

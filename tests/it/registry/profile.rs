@@ -107,6 +107,8 @@ pub struct Throttle {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 pub struct Profile {
     pub auth: Auth,
+    /// What is said with 401 where a name and password are needed.
+    pub basic_challenge: &'static str,
     pub user: &'static str,
     pub password: &'static str,
     /// The status for a token without the scope that is needed: 401 or 403.
@@ -188,6 +190,7 @@ impl Profile {
     pub fn plain() -> Self {
         Self {
             auth: Auth::None,
+            basic_challenge: r#"Basic realm="registry", charset="UTF-8""#,
             user: "tester",
             password: "pass-word:with colon",
             denied_status: 401,
@@ -251,6 +254,7 @@ impl Profile {
     pub fn ecr() -> Self {
         Self {
             auth: Auth::Basic,
+            basic_challenge: r#"Basic realm="https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com""#,
             user: "AWS",
             password: "ecr-token-eyJwYXlsb2FkIjoi",
             chunk_min: 5 * MIB,
