@@ -291,6 +291,12 @@ struct PreviousImage<'a> {
 }
 
 impl PreviousImage<'_> {
+    /// Returns whether an error says that there is no such image, rather than no such registry.
+    fn is_missing(self, e: &Error) -> bool {
+        let file = e.io_kind() == Some(std::io::ErrorKind::NotFound) && self.image.path().is_some();
+        file || e.kind() == ErrorKind::NotFound
+    }
+
     /// Opens it; `None` if it does not exist and need not.
     fn open(
         self,
@@ -300,7 +306,7 @@ impl PreviousImage<'_> {
         terminal: &Terminal,
     ) -> Result<Option<Opened>> {
         let place = match place(self.image, budget, global) {
-            Err(e) if self.if_exists && e.kind() == ErrorKind::NotFound => {
+            Err(e) if self.if_exists && self.is_missing(&e) => {
                 terminal.note(&format!("this is the first split, without a previous image: {e}"));
                 return Ok(None);
             }

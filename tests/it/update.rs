@@ -265,6 +265,35 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn a_first_build_needs_no_previous_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = write(dir.path(), 0);
+    let out = dir.path().join("out.tar");
+    let run = |more: &[&str]| {
+        let mut command = tool::relayer();
+        command.arg("split").arg(&image).arg("-o").arg(&out).args([
+            "-f",
+            "--previous",
+            "nowhere.tar",
+        ]);
+        tool::output(command.args(["--client", "docker", "--purge", "/nothing"]).args(more))
+    };
+    assert_eq!(run(&[]).status.code(), Some(1));
+    let first = run(&["--previous-if-exists"]);
+    let text = tool::said(&first);
+    assert!(first.status.success() && text.contains("this is the first split"), "{text}");
+    let plain = dir.path().join("plain.tar");
+    tool::split(&[image.to_str().unwrap(), "-o", plain.to_str().unwrap()]);
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap());
+    // One that exists but can't be used is an error all the same.
+    std::fs::write(dir.path().join("bad.tar"), "text").unwrap();
+    let mut command = tool::relayer();
+    command.arg("split").arg(&image).arg("-o").arg(dir.path().join("x.tar"));
+    command.arg("--previous").arg(dir.path().join("bad.tar")).arg("--previous-if-exists");
+    assert!(!tool::output(&mut command).status.success());
+}
+
+#[test]
 fn wrong_usage_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let image = write(dir.path(), 0).display().to_string();
