@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::auth::Auth;
 use super::credentials::Credentials;
@@ -54,6 +55,8 @@ pub(super) struct RegistryClient {
     pub(super) downloads: Slots,
     pub(super) uploads: Slots,
     pub(super) dialect: Dialect,
+    /// The smallest blob that was too large for one request.
+    pub(super) too_large: AtomicU64,
 }
 
 /// What to connect to, and how.
@@ -92,6 +95,7 @@ impl RegistryClient {
                 downloads: Slots::new(target.downloads),
                 uploads: Slots::new(target.uploads),
                 dialect: Dialect::Common,
+                too_large: AtomicU64::new(u64::MAX),
             };
             match client.ping(allow_http && scheme == "https") {
                 Ok(challenge) => {

@@ -5,6 +5,7 @@
 //! the state of an upload in chunks is often wrong: docs/REGISTRY.md has examples.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::client::{Call, Payload, RegistryClient};
@@ -114,6 +115,9 @@ impl Upload<'_> {
         let size = self.source.size();
         let mut chunk = self.client.dialect.chunk(self.sizes).filter(|_| size > self.sizes.single);
         let smaller = self.client.dialect.fallback(self.sizes).filter(|smaller| *smaller < size);
+        if size >= self.client.too_large.load(Ordering::Relaxed) {
+            chunk = chunk.or(smaller);
+        }
         let retry = self.client.retry;
         let (mut attempt, mut broken, mut guessed) = (0, 0, false);
         loop {
@@ -147,6 +151,7 @@ impl Upload<'_> {
                         return Err(e);
                     }
                     chunk = smaller;
+                    self.client.too_large.fetch_min(size, Ordering::Relaxed);
                     continue;
                 }
                 // So the registry takes no chunks.

@@ -131,7 +131,7 @@ fn push(seed: u64) {
         let log = s.registry.log();
         let cut = |e: &&Exchange| e.fault.is_some() || matches!(e.status, 400 | 401 | 413);
         let lost = log.iter().filter(cut).map(|e| match &*e.method {
-            "PATCH" if !keeps => largest,
+            "PATCH" | "PUT" if !keeps => largest,
             _ => length(e),
         });
         let most = needed + needed / 20 + lost.sum::<u64>();
