@@ -129,17 +129,16 @@ FAULTS = [
      "                201 => {\n", "                status if status == 201 || (MUTANT && status == 202) => {\n",
      "it registry_client::table::"),
     ("registry: the range that a registry tells is believed", "src/transport/registry/upload.rs",
-     "(offset, attempt) = (end, 0);\n                    continue;\n                }\n                // A repeated",
+     "(offset, attempt, unsure) = (end, 0, false);",
      "let told = answer.header(\"range\").and_then(|r| r.rsplit_once('-')?.1.parse::<u64>().ok());\n"
-     "                    (offset, attempt) = (told.filter(|_| MUTANT).map_or(end, |last| last + 1), 0);\n"
-     "                    continue;\n                }\n                // A repeated", "it registry_client::golden::"),
+     "(offset, attempt, unsure) = (told.filter(|_| MUTANT).map_or(end, |last| last + 1), 0, false);", "it registry_client::golden::"),
     ("registry: attempts have no limit", "src/transport/registry/retry.rs",
      "attempt + 1 < self.attempts", "MUTANT || attempt + 1 < self.attempts", "it registry_client::patience::"),
     ("registry: a token that was refused is used again", "src/transport/registry/auth.rs",
      "tokens.remove(&key);", "if !MUTANT { tokens.remove(&key); }", "it registry_client::patience::"),
     ("registry: a repeated upload begins with what may be there", "src/transport/registry/upload.rs",
-     "Some(there) => offset = there,", "Some(there) => offset = if MUTANT { end } else { there },",
-     "it registry_client::faults::"),
+     "(there, there == 0),", "(if MUTANT { end } else { there }, there == 0),",
+     "it registry_client::patience::"),
     ("registry: tokens are asked for at internal addresses", "src/transport/registry/auth.rs",
      "&& !self.internal {", "&& !self.internal && !MUTANT {", "lib registry::client::"),
 ]

@@ -39,6 +39,18 @@ pub(super) struct Active {
     pub(super) hashing: Arc<Mutex<Option<Hashing<io::Sink>>>>,
 }
 
+impl Active {
+    /// Returns the range that is missing in a piece; all of the blob if there are no ranges and no
+    /// other task brings it. `None` if there is nothing to do.
+    pub(super) fn missing(&mut self, piece: usize, no_ranges: bool) -> Option<(u64, u64)> {
+        if no_ranges && self.pieces.count() > 1 {
+            let (mine, size) = (*self.whole.get_or_insert(piece) == piece, self.pieces.size());
+            return (mine && self.pieces.prefix() < size).then_some((0, size));
+        }
+        self.pieces.missing(piece)
+    }
+}
+
 impl Download {
     pub(super) fn new(digest: Digest, size: u64) -> Self {
         let (complete, changed) = (OnceLock::new(), Condvar::new());
@@ -65,18 +77,6 @@ impl Download {
         read: impl FnOnce(&mut Active) -> T,
     ) -> Option<T> {
         self.active(|a| Arc::ptr_eq(&a.partial, partial).then(|| read(a))).flatten()
-    }
-
-    /// Returns the range that is missing in a piece; all of the blob if there are no ranges and no
-    /// other task brings it. `None` if there is nothing to do.
-    pub(super) fn missing(&self, piece: usize, no_ranges: bool) -> Option<(u64, u64)> {
-        self.active(|a| {
-            if no_ranges && a.pieces.count() > 1 {
-                let mine = *a.whole.get_or_insert(piece) == piece;
-                return (mine && a.pieces.prefix() < self.size).then_some((0, self.size));
-            }
-            a.pieces.missing(piece)
-        })?
     }
 
     /// Takes the task to bring all of the blob, unless another piece has it.

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::pieces::Pieces;
@@ -34,8 +34,17 @@ pub(super) struct Partial {
     path: Option<PathBuf>,
     /// Whether another process downloaded some of it.
     pub(super) resumed: bool,
-    /// When its pieces were noted last, and bytes that have come since then.
-    noted: Mutex<(Option<Instant>, u64)>,
+    noted: Mutex<Noted>,
+}
+
+/// The notes on a partial file.
+#[derive(Default)]
+struct Noted {
+    last: Option<Instant>,
+    /// Bytes that have come since then.
+    bytes: u64,
+    /// Whether the file is no longer one to note anything on.
+    closed: bool,
 }
 
 /// What [`Cache::prune`] did.
@@ -152,7 +161,7 @@ impl Cache {
     /// Makes a complete and verified download a blob of the cache.
     pub(super) fn publish(&self, digest: &Digest, partial: &Partial) -> Result<()> {
         let (Some(from), Some(to)) = (&partial.path, self.blob(digest)) else { return Ok(()) };
-        let _ = fs::remove_file(note_on(from));
+        partial.close(from);
         fs::rename(from, &to).with_context(|| format!("adding {} to the cache", to.display()))
     }
 
@@ -211,8 +220,9 @@ impl Partial {
     pub(super) fn note(&self, bytes: u64, pieces: impl FnOnce() -> Option<String>) {
         // Another thread notes the same.
         let (Some(path), Ok(mut noted)) = (&self.path, self.noted.try_lock()) else { return };
-        noted.1 = noted.1.saturating_add(bytes);
-        if noted.1 < STEP.1 && noted.0.is_some_and(|at| at.elapsed() < STEP.0) {
+        noted.bytes = noted.bytes.saturating_add(bytes);
+        let is_new = noted.last.is_some_and(|last| last.elapsed() < STEP.0);
+        if noted.closed || (is_new && noted.bytes < STEP.1) {
             return;
         }
         if let Some(note) = pieces() {
@@ -220,13 +230,19 @@ impl Partial {
             let new = path.with_extension("new");
             let _ = fs::write(&new, note).and_then(|()| fs::rename(new, note_on(path)));
         }
-        *noted = (Some(Instant::now()), 0);
+        *noted = Noted { last: Some(Instant::now()), ..Noted::default() };
+    }
+
+    /// Removes the note, now that no other process goes on with the file.
+    fn close(&self, path: &Path) {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        let _ = fs::remove_file(note_on(path));
     }
 
     /// Removes the file: its bytes are wrong.
     pub(super) fn discard(&self) {
         if let Some(path) = &self.path {
-            let _ = fs::remove_file(note_on(path));
+            self.close(path);
             let _ = fs::remove_file(path);
         }
     }

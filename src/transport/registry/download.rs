@@ -119,15 +119,19 @@ impl Downloads {
         }
         let mut pieces = Pieces::new(blob.size, self.range);
         let partial = Arc::new(self.cache.partial(&blob.digest, &mut pieces)?);
-        let (count, hashing) = (pieces.count(), Hashing::new(io::sink()));
-        let hashing = Arc::new(Mutex::new(Some(hashing)));
+        let missing: Vec<_> =
+            (0..pieces.count()).filter(|i| pieces.missing(*i).is_some()).collect();
+        let hashing = Arc::new(Mutex::new(Some(Hashing::new(io::sink()))));
         *blob.state() = State::Active(Active { pieces, whole: None, partial, hashing });
+        if missing.is_empty() {
+            return self.advance(blob);
+        }
         let mut queue = self.queue();
-        for i in (0..count).rev() {
-            queue.push_front(Task::Piece(Arc::downgrade(blob), i));
+        for i in missing.iter().rev() {
+            queue.push_front(Task::Piece(Arc::downgrade(blob), *i));
         }
         drop(queue);
-        self.employ(count);
+        self.employ(missing.len());
         Ok(())
     }
 
@@ -189,18 +193,19 @@ impl Downloads {
 
     /// Downloads a piece of a blob, or all of it if there are no ranges.
     fn piece(self: &Arc<Self>, blob: &Arc<Download>, piece: usize) -> Result<()> {
+        let Some(partial) = blob.active(|a| Arc::clone(&a.partial)) else { return Ok(()) };
         let (mut attempt, mut mark) = (0, 0);
         loop {
-            let Some((from, to)) = blob.missing(piece, self.no_ranges.load(Ordering::Relaxed))
-            else {
-                return Ok(());
-            };
+            let no_ranges = self.no_ranges.load(Ordering::Relaxed);
+            let missing = blob.of(&partial, |a| a.missing(piece, no_ranges));
+            let Some((from, to)) = missing.flatten() else { return Ok(()) };
             // An attempt that brought much was not in vain.
             let have = blob.active(|a| a.pieces.bytes()).unwrap_or(0);
             if have >= mark + (1 << 20) {
                 (attempt, mark) = (0, have);
             }
-            let Some((e, wait)) = self.try_range(blob, piece, from, to)? else { continue };
+            let tried = self.try_range(blob, piece, (from, to), no_ranges)?;
+            let Some((e, wait)) = tried else { continue };
             if !self.client.retry.goes_on(attempt) {
                 return Err(e);
             }
@@ -214,16 +219,17 @@ impl Downloads {
         self: &Arc<Self>,
         blob: &Arc<Download>,
         piece: usize,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
+        no_ranges: bool,
     ) -> Result<Option<Failure>> {
         let range = format!("bytes={from}-{}", to.saturating_sub(1));
         let url = self.client.url(&self.repository, &format!("blobs/{}", blob.digest));
         let all = (from, to) == (0, blob.size);
-        let ranged = !all && !self.no_ranges.load(Ordering::Relaxed);
+        let ranged = !all && !no_ranges;
         let unknown = || ranged && !self.ranges_known.load(Ordering::SeqCst);
         let probe = unknown().then(|| self.probe.lock().unwrap_or_else(PoisonError::into_inner));
-        if probe.is_some() && !unknown() {
+        let ignores = self.no_ranges.load(Ordering::Relaxed);
+        if (probe.is_some() && !unknown()) || (ranged && ignores) {
             // Another thread has found it out in the meantime.
             return Ok(None);
         }

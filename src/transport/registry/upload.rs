@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::client::{Call, Payload, RegistryClient};
 use super::http::{Method, Response};
-use super::quirks::TransferSizes;
+use super::quirks::{Dialect, TransferSizes};
 use super::retry::{is_momentary, is_transient};
 use super::{answer, url};
 use crate::base::error::{Context, Error, Result};
@@ -251,7 +251,9 @@ impl Upload<'_> {
     fn chunks(&self, session: &str, chunk: u64) -> Result<Attempt> {
         let retry = self.client.retry;
         let size = self.source.size();
+        let has_no_status = self.client.dialect == Dialect::Ecr;
         let (mut url, mut offset, mut attempt) = (session.to_owned(), 0, 0);
+        let mut unsure = false;
         while offset < size {
             let end = (offset + chunk).min(size);
             let range = format!("{offset}-{}", end - 1);
@@ -263,11 +265,16 @@ impl Upload<'_> {
                     if answer.header("location").is_some() {
                         url = self.location(&url, &answer)?;
                     }
-                    (offset, attempt) = (end, 0);
+                    (offset, attempt, unsure) = (end, 0, false);
+                    continue;
+                }
+                // The one byte of which the registry said that it might be there.
+                Ok(answer) if answer.status == 416 && unsure => {
+                    (offset, unsure) = (1, false);
                     continue;
                 }
                 // A repeated chunk had come after all.
-                Ok(answer) if answer.status == 416 && attempt > 0 => {
+                Ok(answer) if answer.status == 416 && attempt > 0 && has_no_status => {
                     (offset, attempt) = (end, 0);
                     continue;
                 }
@@ -291,9 +298,10 @@ impl Upload<'_> {
             retry.wait(attempt, wait);
             attempt += 1;
             match self.progress(&mut url, offset, end)? {
-                Some(there) => offset = there,
+                // `0-0` means one byte or none.
+                Some(there) => (offset, unsure) = (there, there == 0),
                 // Without a status, the same chunk again: if it had come, the answer is 416.
-                None if self.client.dialect == super::quirks::Dialect::Ecr => {}
+                None if has_no_status => {}
                 None => return Ok(Attempt::Failed(e, wait)),
             }
         }
@@ -331,7 +339,6 @@ impl Upload<'_> {
         if answer.header("location").is_some() {
             *url = self.location(url, &answer)?;
         }
-        // `0-0` means one byte or none.
         let there = last.map_or(0, |last| if last == 0 { 0 } else { last.saturating_add(1) });
         Ok(Some(there).filter(|there| (offset..=end).contains(there)))
     }

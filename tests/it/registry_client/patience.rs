@@ -150,3 +150,26 @@ fn a_limit_that_is_told_before_the_body_is_read_leads_to_chunks() {
     let log = registry.log();
     assert_eq!(log.iter().filter(|e| e.method == "PATCH").count(), 9);
 }
+
+#[test]
+fn a_chunk_that_breaks_is_continued_where_the_registry_has_it() {
+    let files = of_layers(&[(1, 200_000)]).oci_files(Codec::Plain);
+    let all = total(&blobs(&files));
+    for skip in 0..3 {
+        for at in [0, 1, 2, 100, CHUNK - 1] {
+            let profile = Profile { body_limit: Some(45 << 10), ..Profile::distribution3() };
+            let registry = start(profile);
+            let broken = Fault::ResetRequest(at);
+            registry.set_faults(Faults::none().times(On::UploadPatch, skip, 1, broken));
+            Client::new(&registry).push(&files, &registry.reference("app:v1"), &[]).unwrap();
+            assert_eq!(tagged(&registry, "app", "v1").unwrap().1, blobs(&files));
+            let log = registry.log();
+            let refused = log.iter().filter(|e| matches!(e.status, 413 | 416)).map(|e| e.received);
+            assert_eq!(received(&log), all + refused.sum::<u64>(), "{skip} {at}");
+            let vain = log.iter().filter(|e| e.status == 416).count();
+            // `Range: 0-0` is one byte or none.
+            assert_eq!(vain, usize::from(skip == 0 && at == 1), "{skip} {at}");
+            assert_discreet(&registry, "");
+        }
+    }
+}
