@@ -228,8 +228,8 @@ impl Downloads {
         let ranged = !all && !no_ranges;
         let unknown = || ranged && !self.ranges_known.load(Ordering::SeqCst);
         let probe = unknown().then(|| self.probe.lock().unwrap_or_else(PoisonError::into_inner));
-        let ignores = self.no_ranges.load(Ordering::Relaxed);
-        if (probe.is_some() && !unknown()) || (ranged && ignores) {
+        let found = (probe.is_some() && !unknown()) || self.no_ranges.load(Ordering::Relaxed);
+        if ranged && found {
             // Another thread has found it out in the meantime.
             return Ok(None);
         }
