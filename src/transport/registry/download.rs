@@ -240,6 +240,8 @@ impl Downloads {
             Err(e) if is_momentary(&e) => return Ok(Some((e.into(), None))),
             Err(e) => return Err(e.into()),
         };
+        // Before others learn that there are no ranges, and take it.
+        let whole = answer.status == 200 && (all || blob.claim_whole(piece));
         if matches!(answer.status, 200 | 206 | 416) {
             let ignored = ranged && answer.status != 206;
             self.no_ranges.fetch_or(ignored, Ordering::Relaxed);
@@ -247,7 +249,7 @@ impl Downloads {
         }
         drop(probe);
         match answer.status {
-            200 if all || blob.claim_whole(piece) => {
+            200 if whole => {
                 if let Some(length) = answer.length().filter(|length| *length != blob.size) {
                     return Err(Error::mismatch(format!(
                         "the registry has {length} bytes for {}, but the image states {}; the image is \
