@@ -29,7 +29,7 @@ enum Command {
 impl CacheArgs {
     pub(super) fn run(&self, global: &Global) -> Result<Outcome> {
         let Command::Prune { keep } = &self.command;
-        let pruned = global.registry.cache()?.prune(keep.0)?;
+        let pruned = global.registry.whole_cache()?.prune(keep.0)?;
         let value = || json!({ "schema": SCHEMA, "cache": pruned });
         output::print_result(global, false, value, || {
             format!(

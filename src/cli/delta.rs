@@ -59,7 +59,7 @@ pub(super) struct Apply {
     /// Apply this delta; - for standard input
     #[arg(value_name = "FILE")]
     delta: PathBuf,
-    /// Write the new image to this file or folder
+    /// Write the new image to this place: a file, a folder, a registry or a client
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Overwrite the output if it exists

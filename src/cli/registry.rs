@@ -124,6 +124,11 @@ impl RegistryArgs {
         Ok(Arc::clone(self.opened_cache.get_or_init(|| Arc::new(cache))))
     }
 
+    /// Opens the cache whatever its maximum size is.
+    pub(super) fn whole_cache(&self) -> Result<Cache> {
+        self.cache_dir().map_or_else(|| Ok(Cache::default()), |dir| Cache::open(&dir, u64::MAX))
+    }
+
     /// Prints what was found out about credentials.
     pub(super) fn print_notes(&self, terminal: &Terminal) {
         for registries in [&self.sources, &self.destinations].into_iter().filter_map(OnceLock::get)

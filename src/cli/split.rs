@@ -2,20 +2,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 
-use super::load::{self, open, place};
+use super::load::{self, PreviousImage, open};
 use super::{Global, Outcome, client, output, table, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
-use crate::base::error::{Context, Error, ErrorKind, Result};
+use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::text::count;
 use crate::format::codec::Compression;
-use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Platform, media_type};
 use crate::model::path_pattern::PathPattern;
@@ -25,8 +23,7 @@ use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
-use crate::store::open::tag;
-use crate::transport::image::{Image, Opened};
+use crate::transport::image::Image;
 use crate::transport::write::Destination;
 use crate::transport::{ImageLocation, Reference, Transport};
 
@@ -279,51 +276,6 @@ impl Flatten {
 
     pub(super) fn check(&self) -> Result<()> {
         self.common.compression().map(drop)
-    }
-}
-
-/// The image that clients have.
-#[derive(Clone, Copy)]
-struct PreviousImage<'a> {
-    image: &'a Reference,
-    /// Whether it may be missing.
-    if_exists: bool,
-}
-
-impl PreviousImage<'_> {
-    /// Returns whether an error says that there is no such image, rather than no such registry.
-    fn is_missing(self, e: &Error) -> bool {
-        let file = e.io_kind() == Some(std::io::ErrorKind::NotFound) && self.image.path().is_some();
-        file || e.kind() == ErrorKind::NotFound
-    }
-
-    /// Opens it; `None` if it does not exist and need not.
-    fn open(
-        self,
-        platform: Option<&Platform>,
-        budget: &Arc<Budget>,
-        global: &Global,
-        terminal: &Terminal,
-    ) -> Result<Option<Opened>> {
-        let place = match place(self.image, budget, global) {
-            Err(e) if self.if_exists && self.is_missing(&e) => {
-                terminal.note(&format!("this is the first split, without a previous image: {e}"));
-                return Ok(None);
-            }
-            place => place?,
-        };
-        let opened = place
-            .images(tag(self.image), platform, global.max_size.0)
-            .with_context(|| format!("reading {}", self.image))?;
-        if opened.transport == Transport::DockerArchive {
-            let name = opened.names.first().map_or("NAME", String::as_str);
-            terminal.note(&format!(
-                "{} has other blobs than an image in a registry; if clients pulled it from one, name it \
-                 there: --previous docker://{name}",
-                self.image
-            ));
-        }
-        Ok(Some(opened))
     }
 }
 

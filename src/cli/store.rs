@@ -95,7 +95,7 @@ struct Extract {
     /// Extract this image: a name, tag or digest; optional if the store has one image
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Write the image to this file or folder
+    /// Write the image to this place: a file, a folder, a registry or a client
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
     output: Reference,
     /// Overwrite the output if it exists

@@ -152,7 +152,7 @@ impl RegistryClient {
     /// Those of [`Http::send`] as they are; others if there is no token, or a redirect leads astray.
     pub(super) fn once(&self, call: &Call<'_>) -> io::Result<Response> {
         let mut url = call.url.to_owned();
-        for _ in 0..MAX_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let answer = self.authorized(call, &url)?;
             let redirect = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
             let reads = matches!(call.method, Method::Get | Method::Head);
@@ -173,7 +173,9 @@ impl RegistryClient {
         if url.starts_with("http://") && !self.base.starts_with("http://") {
             return refused("over an unencrypted connection");
         }
-        if url::leads_inside(&url) && !url::leads_inside(&self.base) {
+        // A registry inside may have its storage there too.
+        let inside = |base| url::leads_inside(base) || url::resolves_inside(base);
+        if url::leads_inside(&url) && !inside(&self.base) {
             return refused("an address inside this network");
         }
         Ok(url)
@@ -260,11 +262,6 @@ impl RegistryClient {
             429 => Error::refused(format!("{e}; the registry limits requests; try again later")),
             _ => e,
         }
-    }
-
-    /// Ends all requests in progress.
-    pub(super) fn shut_down(&self) {
-        self.http.shut_down();
     }
 }
 
@@ -387,7 +384,7 @@ mod tests {
             url => (302, "location", url.into()),
         });
         assert!(answer.unwrap_err().to_string().contains("redirects"));
-        assert_eq!(seen.len(), MAX_REDIRECTS);
+        assert_eq!(seen.len(), MAX_REDIRECTS + 1);
     }
 
     #[test]

@@ -121,7 +121,4 @@ pub trait Http: Send + Sync {
     /// # Errors
     /// If the server can't be reached, stalls, or does not speak HTTP.
     fn send(&self, request: Request<'_>) -> io::Result<Response>;
-
-    /// Ends all requests in progress and refuses new ones.
-    fn shut_down(&self) {}
 }

@@ -23,6 +23,7 @@ mod manifests;
 pub mod name;
 mod net;
 mod pieces;
+mod proxy;
 mod pull;
 mod push;
 mod quirks;
@@ -32,7 +33,6 @@ mod slots;
 mod upload;
 mod url;
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -43,12 +43,14 @@ use crate::base::error::{Error, Result};
 use cache::Cache;
 use certificates::certificates;
 use client::RegistryClient;
+use credentials::Credentials;
 use download::Downloads;
 use http::Http;
 use keychain::Keychain;
 use manifests::is_missing;
 use name::Name;
 pub use net::Timeouts;
+use proxy::Proxies;
 pub use push::{Push, PushStats};
 pub use quirks::TransferSizes;
 pub use retry::Retry;
@@ -101,7 +103,16 @@ pub struct Registries {
     cache: Arc<Cache>,
     settings: OnceLock<Settings>,
     keychain: OnceLock<Keychain>,
-    clients: Mutex<HashMap<(String, bool), Arc<RegistryClient>>>,
+    clients: Mutex<Vec<Connected>>,
+}
+
+/// A registry that was connected to before.
+struct Connected {
+    host: String,
+    verify: bool,
+    /// They may differ by repository.
+    credentials: Credentials,
+    client: Arc<RegistryClient>,
 }
 
 impl fmt::Debug for Registries {
@@ -120,7 +131,7 @@ impl Registries {
         if let Some(settings) = self.settings.get() {
             return Ok(settings);
         }
-        let settings = Settings::load(&self.options.env)?;
+        let settings = Settings::load(&self.options.env).map_err(not_missing)?;
         Ok(self.settings.get_or_init(|| settings))
     }
 
@@ -132,34 +143,41 @@ impl Registries {
         Ok(self.keychain.get_or_init(|| keychain))
     }
 
-    /// Returns the client of an endpoint, connected.
     fn client(&self, endpoint: &Endpoint) -> Result<Arc<RegistryClient>> {
+        self.connected(endpoint).map_err(not_missing)
+    }
+
+    /// Returns the client of an endpoint, connected.
+    fn connected(&self, endpoint: &Endpoint) -> Result<Arc<RegistryClient>> {
         let host = if endpoint.host == name::DEFAULT_HOST {
             name::DEFAULT_ENDPOINT
         } else {
             &endpoint.host
         };
         let verify = self.options.tls_verify.unwrap_or(!endpoint.insecure);
-        let key = (host.to_owned(), verify);
+        let credentials = self.keychain()?.find(&endpoint.host, &endpoint.repository)?;
         // Held while connecting: several threads would connect to the same.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(Arc::clone(client));
+        let is =
+            |c: &&Connected| c.host == host && c.verify == verify && c.credentials == credentials;
+        if let Some(known) = clients.iter().find(is) {
+            return Ok(Arc::clone(&known.client));
         }
-        let credentials = self.keychain()?.find(&endpoint.host, &endpoint.repository)?;
         let certificates = certificates(host, self.options.cert_dir.as_deref(), &self.options.env)?;
-        let net = net::Net::new(verify, &certificates, DOWNLOADS, self.options.timeouts)?;
+        let proxies = Proxies::from_env(&self.options.env)?;
+        let net = net::Net::new(verify, &certificates, proxies, DOWNLOADS, self.options.timeouts)?;
         let client = RegistryClient::connect(client::Connection {
             http: Arc::new(net) as Arc<dyn Http>,
             host,
             allow_http: !verify || url::is_loopback(host),
-            credentials,
+            credentials: credentials.clone(),
             retry: self.options.retry,
             downloads: DOWNLOADS,
             uploads: push::UPLOADS,
         })?;
         let client = Arc::new(client);
-        clients.insert(key, Arc::clone(&client));
+        let host = host.to_owned();
+        clients.push(Connected { host, verify, credentials, client: Arc::clone(&client) });
         Ok(client)
     }
 
@@ -226,13 +244,12 @@ impl Registries {
         let (name, sizes) = (name.clone(), self.options.sizes);
         Ok(Push::new(client, &endpoint.repository, name, from, sizes))
     }
+}
 
-    /// Ends all requests in progress.
-    pub fn shut_down(&self) {
-        for client in self.clients.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            client.shut_down();
-        }
-    }
+/// Returns an error of another kind if a file or program of the configuration is missing: whoever asks
+/// whether an image exists must not take it for an answer.
+fn not_missing(e: Error) -> Error {
+    if is_missing(&e) { Error::refused(e.to_string()) } else { e }
 }
 
 /// Returns the error of a tag or repository that does not exist, with the tags that do.

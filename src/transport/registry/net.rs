@@ -9,6 +9,7 @@ use ureq::{Agent, SendBody, http};
 
 use super::certificates::Certificates;
 use super::http::{Body, Http, Request, Response};
+use super::proxy::Proxies;
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_HEADER_BYTES;
 
@@ -37,6 +38,7 @@ impl Default for Timeouts {
 /// Connections to one registry and to the hosts that it refers to.
 pub(super) struct Net {
     agent: Agent,
+    proxies: Proxies,
     stall: Duration,
 }
 
@@ -46,6 +48,7 @@ impl Net {
     pub(super) fn new(
         verify: bool,
         certificates: &Certificates,
+        proxies: Proxies,
         connections: usize,
         timeouts: Timeouts,
     ) -> Result<Self> {
@@ -72,8 +75,9 @@ impl Net {
             .input_buffer_size(1 << 18)
             .output_buffer_size(1 << 18)
             .tls_config(tls)
+            .proxy(None)
             .build();
-        Ok(Self { agent: agent.into(), stall: timeouts.stall })
+        Ok(Self { agent: agent.into(), proxies, stall: timeouts.stall })
     }
 }
 
@@ -132,7 +136,15 @@ fn failure(e: ureq::Error) -> io::Error {
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
             io::Error::new(io::ErrorKind::InvalidInput, e)
         }
-        e => e.into_io(),
+        e => {
+            let e = e.into_io();
+            // The system's resolver has no kind of its own; `Temporary failure` is another text.
+            let text = e.to_string();
+            if text.starts_with("failed to lookup") && !text.contains("Temporary") {
+                return io::Error::new(io::ErrorKind::NotFound, "no such host");
+            }
+            e
+        }
     }
 }
 
@@ -144,23 +156,27 @@ impl Http for Net {
             value.set_sensitive(*name == "authorization");
             builder = builder.header(*name, value);
         }
-        let run = |builder: http::request::Builder, body: SendBody<'_>| {
+        let proxy = self.proxies.of(request.url);
+        let run = |builder: http::request::Builder, body: SendBody<'_>, stall: Duration| {
             let request = builder.body(body).map_err(io::Error::other)?;
-            self.agent.run(request).map_err(failure)
+            let request = self.agent.configure_request(request).proxy(proxy.cloned());
+            let answer = self.agent.run(request.timeout_per_read(Some(stall)).build());
+            answer.map_err(failure).map_err(|e| match proxy {
+                None => e,
+                Some(p) => {
+                    io::Error::new(e.kind(), format!("{e} (through the proxy {})", p.host()))
+                }
+            })
         };
         let answer = match request.body {
-            Body::None => run(builder, SendBody::none()),
+            Body::None => run(builder, SendBody::none(), self.stall),
             Body::Bytes(mut bytes) => {
                 let builder = builder.header("content-length", bytes.len());
-                run(builder, SendBody::from_reader(&mut bytes))
+                run(builder, SendBody::from_reader(&mut bytes), self.stall)
             }
             Body::Reader(reader, length) => {
                 let builder = builder.header("content-length", length);
-                let mut reader = reader.take(length);
-                let body = builder.body(SendBody::from_reader(&mut reader));
-                let request = self.agent.configure_request(body.map_err(io::Error::other)?);
-                let request = request.timeout_per_read(Some(self.stall * LONGER)).build();
-                self.agent.run(request).map_err(failure)
+                run(builder, SendBody::from_reader(&mut reader.take(length)), self.stall * LONGER)
             }
         }?;
         let (parts, body) = answer.into_parts();
@@ -172,10 +188,6 @@ impl Http for Net {
             headers: headers.collect(),
             body: Box::new(Steady::new(body.into_reader(), self.stall)),
         })
-    }
-
-    fn shut_down(&self) {
-        self.agent.clone().shutdown();
     }
 }
 

@@ -174,7 +174,9 @@ impl Push {
         let client = &self.shared.client;
         for d in &manifests {
             let last = d.digest == root.digest;
-            let reference = if last { self.name.reference() } else { d.digest.to_string() };
+            // The digest next to a tag was compared above.
+            let tag = self.name.tag.clone().filter(|_| last);
+            let reference = tag.unwrap_or_else(|| d.digest.to_string());
             let place = || format!("pushing manifest {}", d.digest);
             // A tag that has it may be one that must not change.
             let (repository, scopes) = (&self.shared.repository, &self.shared.scopes);

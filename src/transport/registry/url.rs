@@ -1,6 +1,6 @@
 //! The few things to know about URLs that registries send.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 
 use ureq::http::Uri;
 
@@ -64,7 +64,10 @@ pub(super) fn is_loopback(host: &str) -> bool {
 pub(super) fn is_internal(host: &str) -> bool {
     is_loopback(host)
         || address(bare(host)).is_some_and(|ip| match ip {
-            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+            IpAddr::V4(ip) => {
+                let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+                ip.is_private() || ip.is_link_local() || ip.is_unspecified() || shared
+            }
             IpAddr::V6(ip) => {
                 ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified()
             }
@@ -76,6 +79,13 @@ pub(super) fn leads_inside(url: &str) -> bool {
     origin(url).is_none_or(|(_, host, _)| is_internal(&host))
 }
 
+/// Returns whether the host of a URL has such an address by its name.
+pub(super) fn resolves_inside(url: &str) -> bool {
+    let Some((_, host, port)) = origin(url) else { return false };
+    let found = (bare(&host), port).to_socket_addrs();
+    found.is_ok_and(|mut all| all.any(|address| is_internal(&address.ip().to_string())))
+}
+
 /// Returns a host without its port.
 fn bare(host: &str) -> &str {
     match host.rsplit_once(':') {
@@ -84,7 +94,8 @@ fn bare(host: &str) -> &str {
     }
 }
 
-fn address(host: &str) -> Option<IpAddr> {
+/// Returns the address that a host is, if it is one.
+pub(super) fn address(host: &str) -> Option<IpAddr> {
     let address: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(address.to_canonical())
 }
