@@ -17,7 +17,7 @@ use relayer::split::{self, SplitOptions};
 use relayer::transport::Reference;
 use relayer::transport::bundle::Bundle;
 use relayer::transport::image::Opened;
-use relayer::transport::open::{Access, open_archive};
+use relayer::transport::open::open_archive;
 use relayer::transport::write::{Form, write_archive};
 
 use super::image::{self, Codec, Image, Item, archive};
@@ -212,6 +212,7 @@ fn a_delta_is_right_or_an_error() {
 #[test]
 fn what_a_store_has_is_right_or_an_error() {
     use relayer::store::{self, Store};
+    use relayer::transport::open::Access;
 
     let add = |image: Source| {
         let (dir, budget) = (tempfile::tempdir().unwrap(), budget());
