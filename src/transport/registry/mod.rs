@@ -1,8 +1,8 @@
 //! Images in registries
 //! ([distribution-spec](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)).
 //!
-//! Types to know: [`Registries`], which opens images and begins pushes; [`Name`](name::Name), the name of
-//! an image; and [`RegistryClient`](client::RegistryClient), which makes requests with authorization and repeats those
+//! Types to know: [`Registries`], which opens images and begins pushes; [`Name`], the name of
+//! an image; and [`RegistryClient`], which makes requests with authorization and repeats those
 //! that fail. `download` and `upload` move one blob, `pull` and `push` an image. docs/REGISTRY.md tells
 //! what is sent when, and what registries do otherwise than they should.
 
