@@ -100,7 +100,7 @@ fn java_takes_its_archive_of_classes_whatever_changes_times() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert_eq!(out.status.code(), Some(1), "{text}");
     assert!(text.contains("app.jar: mtime"), "{text}");
-    assert!(text.contains("other files record them: JVM archives (1)"), "{text}");
+    assert!(text.contains("other files record: JVM archives (1)"), "{text}");
     assert!(!starts(&at("broken"), &app, &at("work")));
 }
 
