@@ -82,7 +82,9 @@ pub fn read<'a>(
     let limits = Limits::new(max_size, blobs, budget);
     let spools = (keep == Keep::Contents).then_some(budget);
     progress.begin("read", blobs.iter().map(|l| l.source.size()).sum());
-    blobs.iter().for_each(|layer| layer.source.prefetch());
+    for layer in blobs {
+        layer.source.prefetch();
+    }
     let read: Vec<Result<LayerContent>> = blobs
         .par_iter()
         .enumerate()
