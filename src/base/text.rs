@@ -1,6 +1,7 @@
-//! Text for terminals and logs: numbers, and text from an image, which is escaped and shortened.
+//! Text for terminals, logs and URLs: numbers, and text from an image, which is escaped and shortened.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 /// Returns whether a character controls a terminal or misleads the reader: control characters,
 /// invisible characters, and those that change the direction of text.
@@ -28,8 +29,6 @@ pub(crate) fn escape<'a>(text: &'a str, keep: &[char]) -> Cow<'a, str> {
 /// strings.
 #[cfg(any(test, feature = "cli"))]
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
-    use std::fmt::Write as _;
-
     let bad = |c: char| is_unsafe(c) && c != '\n';
     if !json.chars().any(bad) {
         return Cow::Borrowed(json);
@@ -71,6 +70,19 @@ pub(crate) fn number(n: u64) -> String {
         out.push(c);
     }
     out
+}
+
+/// Escapes a text for a URL: everything but ASCII letters, digits and the bytes in `keep`.
+pub(crate) fn percent_encode(text: &str, keep: &[u8]) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || keep.contains(&byte) {
+            out.push(byte.into());
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+        out
+    })
 }
 
 /// Formats a number with its noun, which is given in the singular: `1 layer`, `2 layers`, `0 copies`.

@@ -65,41 +65,33 @@ pub(super) struct RegistryArgs {
 impl RegistryArgs {
     /// Returns the registries to read from.
     pub(super) fn sources(&self) -> Result<Arc<Registries>> {
-        let options = RegistryOptions {
-            authfile: self.src_authfile.clone().or_else(|| self.authfile.clone()),
-            tls_verify: self.src_tls_verify.or(self.tls_verify),
-            cert_dir: self.src_cert_dir.clone().or_else(|| self.cert_dir.clone()),
-            ..RegistryOptions::default()
-        };
-        self.registries(&self.sources, options)
+        let side = (&self.src_authfile, self.src_tls_verify, &self.src_cert_dir);
+        self.registries(&self.sources, side)
     }
 
     /// Returns the registries to write to.
     pub(super) fn destinations(&self) -> Result<Arc<Registries>> {
-        let differs = self.src_authfile.is_some()
-            || self.src_tls_verify.is_some()
-            || self.src_cert_dir.is_some()
-            || self.dest_authfile.is_some()
-            || self.dest_tls_verify.is_some()
-            || self.dest_cert_dir.is_some();
-        if !differs {
+        let source = (&self.src_authfile, self.src_tls_verify, &self.src_cert_dir);
+        let side = (&self.dest_authfile, self.dest_tls_verify, &self.dest_cert_dir);
+        if source == side {
             // The same connections and tokens.
             return self.sources();
         }
-        let options = RegistryOptions {
-            authfile: self.dest_authfile.clone().or_else(|| self.authfile.clone()),
-            tls_verify: self.dest_tls_verify.or(self.tls_verify),
-            cert_dir: self.dest_cert_dir.clone().or_else(|| self.cert_dir.clone()),
-            ..RegistryOptions::default()
-        };
-        self.registries(&self.destinations, options)
+        self.registries(&self.destinations, side)
     }
 
+    /// Returns the registries of one side, whose own options come before those of both.
     fn registries(
         &self,
         slot: &OnceLock<Arc<Registries>>,
-        options: RegistryOptions,
+        (authfile, tls_verify, cert_dir): (&Option<PathBuf>, Option<bool>, &Option<PathBuf>),
     ) -> Result<Arc<Registries>> {
+        let options = RegistryOptions {
+            authfile: authfile.clone().or_else(|| self.authfile.clone()),
+            tls_verify: tls_verify.or(self.tls_verify),
+            cert_dir: cert_dir.clone().or_else(|| self.cert_dir.clone()),
+            ..RegistryOptions::default()
+        };
         let cache = self.cache()?;
         Ok(Arc::clone(slot.get_or_init(|| Arc::new(Registries::new(options, cache)))))
     }

@@ -8,16 +8,13 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::bundle::{Blob, Bundle};
+use super::bundle::Bundle;
 use super::files::{Documents, Files, Folder, document, document_blob};
-use super::folder::{is_intact, open};
+use super::folder::{names, open, write_blob};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::{Rollback, TemporaryFile, is_temporary, replace, sweep, sync_folder};
 use crate::model::content::Source;
-use crate::model::digest::Digest;
 use crate::model::oci::{self, Descriptor, Index, media_type};
 
 const MANIFEST: &str = "manifest.json";
@@ -43,7 +40,8 @@ impl Dir {
         let bytes = document(&folder, MANIFEST)?.ok_or_else(|| {
             Error::not_found("there is no manifest.json, so this is not a folder of skopeo's dir:")
         })?;
-        let root = Descriptor::of(&kind(&bytes).with_context(|| MANIFEST)?, &bytes);
+        let root =
+            Descriptor::of(&oci::media_type_of(&bytes, None).with_context(|| MANIFEST)?, &bytes);
         Ok(Self { folder, root })
     }
 }
@@ -75,27 +73,9 @@ fn file_name(d: &Descriptor, root: &Descriptor) -> String {
     }
 }
 
-/// Returns the media type of a manifest, which nothing beside it states.
-fn kind(manifest: &[u8]) -> Result<String> {
-    let manifest: Value = oci::parse(manifest, "the manifest")?;
-    if manifest.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
-        return Err(Error::unsupported(
-            "it has schema 1 of docker, which no tool has written since 2017; pull the image again",
-        ));
-    }
-    if let Some(stated) = manifest.get("mediaType").and_then(Value::as_str) {
-        return Ok(stated.to_owned());
-    }
-    let is_index = manifest.get("manifests").is_some_and(Value::is_array);
-    Ok(if is_index { media_type::INDEX } else { media_type::MANIFEST }.to_owned())
-}
-
 /// Checks that a folder can be written to: it is empty, or has this format and `force` is set.
 pub(super) fn check(dir: &Path, force: bool) -> Result<()> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        names.push(entry?.file_name());
-    }
+    let names = names(dir)?;
     // Another writer may be about to create one.
     if names.iter().all(|name| is_temporary(name)) {
         return Ok(());
@@ -138,7 +118,7 @@ pub(super) fn write(
     for (digest, blob) in bundle.blobs.iter().filter(|(digest, _)| **digest != root.digest) {
         let document = documents.iter().find(|d| d.digest == *digest);
         let name = document.map_or_else(|| digest.hex(), |d| file_name(d, root));
-        write_blob(dir, &name, digest, blob, &added, progress)?;
+        write_blob(dir, &name, (digest, blob), &added, progress)?;
         names.insert(name);
     }
     let mut file = TemporaryFile::new(dir)?;
@@ -148,29 +128,6 @@ pub(super) fn write(
     sync_folder(dir)?;
     remove_others(dir, &names);
     sync_folder(dir)
-}
-
-/// Writes a blob unless it exists and is intact.
-fn write_blob(
-    dir: &Path,
-    name: &str,
-    digest: &Digest,
-    blob: &Blob,
-    added: &Rollback,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let path = dir.join(name);
-    let exists = path.symlink_metadata().is_ok();
-    if exists && is_intact(&path, digest, blob.source.size()) {
-        progress.advance(blob.source.size());
-        return Ok(());
-    }
-    let mut file = TemporaryFile::new(dir)?;
-    blob.copy(digest, file.file(), progress)?;
-    if !exists {
-        added.file(&path);
-    }
-    file.persist(&path, None)
 }
 
 /// Removes the files of the image that was replaced. Files of other names stay.

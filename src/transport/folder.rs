@@ -5,6 +5,7 @@
 //! `index.json` last: a writer killed in between leaves a valid layout and blobs that the next
 //! writer reuses.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,12 +23,14 @@ use crate::model::content::{DiskFile, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::oci::{self, REF_NAME};
 
+/// Returns the names of the files in a folder.
+pub(super) fn names(dir: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
+}
+
 /// Checks that a folder is an OCI layout or empty.
 pub(super) fn check(dir: &Path) -> Result<()> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        names.push(entry?.file_name());
-    }
+    let names = names(dir)?;
     // Another writer may be about to create a layout.
     if names.iter().any(|name| name == "oci-layout") || names.iter().all(|name| is_temporary(name))
     {
@@ -64,7 +67,7 @@ pub(super) fn write(
     let blobs = dir.join("blobs/sha256");
     added.folders(&blobs).with_context(|| format!("creating {}", blobs.display()))?;
     for (digest, blob) in &bundle.blobs {
-        write_blob(dir, digest, blob, &added, progress)?;
+        write_blob(dir, &blob_path(digest), (digest, blob), &added, progress)?;
     }
     for folder in [&blobs, &dir.join("blobs")] {
         sync_folder(folder)?;
@@ -107,15 +110,15 @@ pub(super) fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
     Err(Error::refused("another process keeps removing it").context(place()))
 }
 
-/// Writes a blob unless it exists and is intact.
-fn write_blob(
+/// Writes a blob under a name in the folder `dir` unless it exists and is intact.
+pub(super) fn write_blob(
     dir: &Path,
-    digest: &Digest,
-    blob: &Blob,
+    name: &str,
+    (digest, blob): (&Digest, &Blob),
     added: &Rollback,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let path = dir.join(blob_path(digest));
+    let path = dir.join(name);
     let exists = path.symlink_metadata().is_ok();
     if exists && is_intact(&path, digest, blob.source.size()) {
         progress.advance(blob.source.size());
@@ -131,7 +134,7 @@ fn write_blob(
 }
 
 /// Returns whether a file has the digest that its name states: its writer may have been killed.
-pub(super) fn is_intact(path: &Path, digest: &Digest, size: u64) -> bool {
+fn is_intact(path: &Path, digest: &Digest, size: u64) -> bool {
     let fits = |m: fs::Metadata| m.is_file() && m.len() == size;
     if !fs::metadata(path).is_ok_and(fits) {
         return false;

@@ -86,7 +86,8 @@ pub enum ImageLocation {
 
 /// Reference to an image: `docker-archive:FILE[:TAG]`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
 /// `dir:DIR`, `docker://NAME`, `docker-daemon:NAME`, `containers-storage:NAME`, `containerd:NAME`,
-/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading, the tag may be `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
+/// `store:DIR[:NAME]`, a plain path with an optional tag, or `-` for a pipe. For reading, the tag may be
+/// `@sha256:…`, or `@N` for entry N of `index.json`, from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// The stated format; `None` for a plain path, whose format is detected.

@@ -1,8 +1,8 @@
-//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive, an OCI layout, a folder
-//! of skopeo, or into a registry.
+//! Writing a [`Bundle`]: an archive for every client, a docker-archive, an OCI archive, an OCI layout, a
+//! folder of skopeo, or into a registry or the storage of a client.
 //!
-//! A file or folder appears complete or not at all: everything is written under a temporary name next to it,
-//! synced, and renamed at the end.
+//! A file or folder appears complete or not at all: everything is written under a temporary name next to
+//! it, synced, and renamed at the end.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
@@ -43,10 +43,16 @@ pub struct Destination {
     reference: Reference,
     form: Form,
     guard: Guard,
-    /// To a registry.
-    push: Option<Push>,
-    /// To the storage of a client.
-    loader: Option<Loader>,
+    writer: Writer,
+}
+
+/// What writes the image.
+#[derive(Debug)]
+enum Writer {
+    /// Files and folders, and standard output.
+    Files,
+    Registry(Push),
+    Client(Loader),
 }
 
 impl Destination {
@@ -67,14 +73,15 @@ impl Destination {
         let guard = Guard { force, inputs: Vec::new() };
         if let ImageLocation::Registry(name) = &reference.location {
             let push = begin_push(name, force, inputs, registries, mounts).with_context(place)?;
-            return Ok(Self { form: Form::Oci, guard, push: Some(push), loader: None, reference });
+            let writer = Writer::Registry(push);
+            return Ok(Self { form: Form::Oci, guard, writer, reference });
         }
         if let ImageLocation::Daemon(image) = &reference.location {
-            let loader = Some(begin_load(image, force, inputs).with_context(place)?);
+            let writer = Writer::Client(begin_load(image, force, inputs).with_context(place)?);
             // Docker reads manifest.json, or the layout if containerd keeps its images.
             let docker = image.daemon == Daemon::Docker;
             let form = if docker { Form::Universal } else { Form::Oci };
-            return Ok(Self { reference, form, guard, push: None, loader });
+            return Ok(Self { reference, form, guard, writer });
         }
         let form = match reference.transport {
             None => Form::Universal,
@@ -87,7 +94,7 @@ impl Destination {
         };
         let Some(path) = reference.path() else {
             check_stdout(reference.transport).with_context(place)?;
-            return Ok(Self { reference, form, guard, push: None, loader: None });
+            return Ok(Self { reference, form, guard, writer: Writer::Files });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may be added to the layout that is read; a file would be destroyed.
@@ -136,7 +143,7 @@ impl Destination {
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
             guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
-        Ok(Self { guard, form, push: None, loader: None, reference: reference.clone() })
+        Ok(Self { guard, form, writer: Writer::Files, reference: reference.clone() })
     }
 
     /// Returns the reference of the destination.
@@ -147,7 +154,7 @@ impl Destination {
     /// Begins to write a blob if blobs can be written one by one, as in a registry. It must be one of the
     /// bundle that is written at the end.
     pub fn add(&self, digest: Digest, source: &Source) {
-        if let Some(push) = &self.push {
+        if let Writer::Registry(push) = &self.writer {
             push.add(digest, source);
         }
     }
@@ -158,14 +165,15 @@ impl Destination {
     /// # Errors
     /// If a blob does not have its digest, or writing fails; nothing is left behind then.
     pub fn write(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<Option<PushStats>> {
-        if let Some(push) = &self.push {
-            let place = || format!("writing {}", self.reference);
-            return push.finish(bundle, progress).with_context(place).map(Some);
-        }
-        if let Some(loader) = &self.loader {
-            let place = || format!("writing {}", self.reference);
-            return self.load(loader, bundle, progress).with_context(place).map(|()| None);
-        }
+        let written = match &self.writer {
+            Writer::Registry(push) => push.finish(bundle, progress).map(Some),
+            Writer::Client(loader) => self.load(loader, bundle, progress).map(|()| None),
+            Writer::Files => self.write_files(bundle, progress).map(|()| None),
+        };
+        written.with_context(|| format!("writing {}", self.reference))
+    }
+
+    fn write_files(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
         bundle.blobs.values().for_each(|blob| blob.source.prefetch());
         let tag = self.reference.tag.as_deref();
         let (names, unsafe_names) = match tag {
@@ -199,7 +207,7 @@ impl Destination {
             }
         };
         progress.end();
-        done.with_context(|| format!("writing {}", self.reference)).map(|()| None)
+        done
     }
 
     /// Loads `bundle` into the storage of a client.
@@ -235,9 +243,7 @@ impl Destination {
 fn begin_load(image: &DaemonImage, force: bool, inputs: &[&Reference]) -> Result<Loader> {
     let is = |input: &&Reference| input.location == ImageLocation::Daemon(image.clone());
     if !force && inputs.iter().any(is) {
-        return Err(Error::refused(
-            "this is the input, whose name would refer to the new image; --force does that",
-        ));
+        return Err(is_name_of_input());
     }
     Loader::new(image)
 }
@@ -275,9 +281,7 @@ fn begin_push(
     // The tag of a previous image is there to be moved.
     if !force && inputs.first().is_some_and(|i| i.location == ImageLocation::Registry(name.clone()))
     {
-        return Err(Error::refused(
-            "this is the input, whose name would refer to the new image; --force does that",
-        ));
+        return Err(is_name_of_input());
     }
     let push = registries.push(name, mounts.iter().chain(read))?;
     push.check()?;
@@ -335,6 +339,10 @@ fn is_part(path: &Path, input: &Reference) -> bool {
 /// Returns a path without symlinks, if it exists.
 fn real(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
+}
+
+fn is_name_of_input() -> Error {
+    Error::refused("this is the input, whose name would refer to the new image; --force does that")
 }
 
 fn is_input() -> Error {

@@ -40,6 +40,32 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     })
 }
 
+/// Returns the media type of a manifest or index that nothing describes: the one that it states, else
+/// `beside` if something beside it states one, else the one that its fields tell.
+///
+/// # Errors
+/// If it is not valid, or has schema 1 of docker.
+pub(crate) fn media_type_of(manifest: &[u8], beside: Option<String>) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        media_type: Option<String>,
+        schema_version: Option<u64>,
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let head: Head = parse(manifest, "the manifest")?;
+    if head.schema_version == Some(1) {
+        return Err(Error::unsupported(
+            "it has schema 1 of docker, which no tool has written since 2017; push or pull the image \
+             again",
+        ));
+    }
+    Ok(head.media_type.or(beside).unwrap_or_else(|| {
+        let is_index = head.manifests.is_some();
+        if is_index { media_type::INDEX } else { media_type::MANIFEST }.to_owned()
+    }))
+}
+
 /// The digests of a document, without its other fields.
 #[derive(Deserialize)]
 struct Digests {

@@ -1,7 +1,6 @@
 //! Images of docker, through the API on its socket
 //! ([Engine API](https://docs.docker.com/reference/api/engine/)).
 
-use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use super::DaemonImage;
 use super::http::{Answer, Connection};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_MESSAGE;
+use crate::base::text::percent_encode;
 use crate::format::codec::Format;
 use crate::model::content::{Source, SourceReader};
 use crate::transport::bundle::Bundle;
@@ -219,14 +219,5 @@ fn success(answer: Answer) -> Result<Answer> {
 
 /// Escapes what can't stand in the path of a URL, such as the brackets around an IPv6 address.
 fn escaped(name: &str) -> String {
-    let mut path = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte) {
-            path.push(byte.into());
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path
+    percent_encode(name, b"._-/:@")
 }

@@ -68,9 +68,7 @@ impl DaemonImage {
     /// If this is an ID or has a digest: the image has another one after it was written.
     pub fn full_name(&self) -> Result<String> {
         let tagged = self.name.as_ref().filter(|name| name.digest.is_none());
-        let full =
-            tagged.and_then(|n| Some(format!("{}/{}:{}", n.host, n.repository, n.tag.as_ref()?)));
-        full.ok_or_else(|| {
+        tagged.map(Name::full).ok_or_else(|| {
             Error::malformed(format!(
                 "{self} is not a name to write to; use a name with a tag, such as app:v1"
             ))
@@ -79,14 +77,7 @@ impl DaemonImage {
 
     /// Returns the name that containerd has for the image.
     fn containerd_name(&self) -> String {
-        match &self.name {
-            Some(n) => {
-                let tag = n.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
-                let digest = n.digest.as_ref().map_or_else(String::new, |d| format!("@{d}"));
-                format!("{}/{}{tag}{digest}", n.host, n.repository)
-            }
-            None => self.text.clone(),
-        }
+        self.name.as_ref().map_or_else(|| self.text.clone(), Name::full)
     }
 
     /// Begins to read an archive of the image from its client.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_PROGRAM_MESSAGE;
-use crate::base::program::{Running, find, set_nonblocking};
+use crate::base::program::{Running, drain, find, set_nonblocking};
 use crate::base::read::read_some;
 
 /// Time between looks at a pipe that is empty or full.
@@ -101,21 +101,11 @@ impl Program {
 
 /// Reads what is in a pipe and keeps the end of it.
 fn keep_end(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<()> {
-    let mut buf = [0; 4096];
-    // A program that writes without end must not keep us here.
-    for _ in 0..64 {
-        match read_some(pipe, &mut buf) {
-            Ok(0) => break,
-            Ok(n) => {
-                into.extend_from_slice(&buf[..n]);
-                let excess = into.len().saturating_sub(MAX_PROGRAM_MESSAGE);
-                into.drain(..excess);
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
+    drain(pipe, 64, |bytes| {
+        into.extend_from_slice(bytes);
+        let excess = into.len().saturating_sub(MAX_PROGRAM_MESSAGE);
+        into.drain(..excess);
+    })
 }
 
 /// The output of a program. Its end is an error if the program fails.

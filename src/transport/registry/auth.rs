@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::credentials::{Credentials, Secret};
 use super::http::{Body, Http, Method, Request, Response};
-use super::retry::{Retry, is_momentary, is_transient};
+use super::retry::{Retry, is_momentary};
 use super::{answer, url};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_TOKEN_BYTES;
@@ -107,7 +107,7 @@ impl Auth {
                 }
                 let (token, life) = self
                     .ask(http, &realm, service.as_deref(), scopes)
-                    .with_context(|| format!("asking {} for a token", place(&realm)))?;
+                    .with_context(|| format!("asking {} for a token", url::host(&realm)))?;
                 let life = life.saturating_sub(EARLY.min(life / 5));
                 let header = bearer(&token);
                 tokens.insert(key, (token, Instant::now() + life));
@@ -131,58 +131,47 @@ impl Auth {
         if url::leads_inside(realm) && !self.internal {
             return Err(Error::refused("it is an address inside this network"));
         }
-        let mut query: Vec<String> =
-            scopes.iter().map(|scope| format!("scope={}", url::escape(scope))).collect();
-        query.extend(service.map(|service| format!("service={}", url::escape(service))));
-        let mut attempt = 0;
-        loop {
-            let sent = match &self.credentials {
-                Credentials::IdentityToken(token) => {
-                    let form = [
-                        "grant_type=refresh_token".to_owned(),
-                        "client_id=relayer".to_owned(),
-                        format!("scope={}", url::escape(&scopes.join(" "))),
-                        format!("service={}", url::escape(service.unwrap_or_default())),
-                        format!("refresh_token={}", url::escape(token.expose())),
-                    ];
-                    http.send(Request {
-                        method: Method::Post,
-                        url: realm,
-                        headers: &[("content-type", "application/x-www-form-urlencoded")],
-                        body: Body::Bytes(form.join("&").as_bytes()),
-                    })
-                }
-                credentials => {
-                    let joint = if realm.contains('?') { '&' } else { '?' };
-                    let url = format!("{realm}{joint}{}", query.join("&"));
-                    let secret = match credentials {
-                        Credentials::Basic { user, password } => Some(basic(user, password)),
-                        _ => None,
-                    };
-                    let header = secret.as_ref().map(|s| ("authorization", s.expose()));
-                    http.send(Request {
-                        method: Method::Get,
-                        url: url.trim_end_matches(['?', '&']),
-                        headers: header.as_slice(),
-                        body: Body::None,
-                    })
-                }
-            };
-            match sent {
-                Ok(mut response) if response.status == 200 => return token(&mut response),
-                Ok(response) if response.status == 401 || response.status == 403 => {
-                    return Err(self.denied(response));
-                }
-                Ok(response) if !is_transient(response.status) || !self.retry.goes_on(attempt) => {
-                    return Err(answer::error(response));
-                }
-                Ok(response) => self.retry.wait(attempt, answer::retry_after(&response)),
-                Err(e) if is_momentary(&e) && self.retry.goes_on(attempt) => {
-                    self.retry.wait(attempt, None);
-                }
-                Err(e) => return Err(e.into()),
+        let once = || match &self.credentials {
+            Credentials::IdentityToken(token) => {
+                let form = [
+                    "grant_type=refresh_token".to_owned(),
+                    "client_id=relayer".to_owned(),
+                    format!("scope={}", url::escape(&scopes.join(" "))),
+                    format!("service={}", url::escape(service.unwrap_or_default())),
+                    format!("refresh_token={}", url::escape(token.expose())),
+                ];
+                http.send(Request {
+                    method: Method::Post,
+                    url: realm,
+                    headers: &[("content-type", "application/x-www-form-urlencoded")],
+                    body: Body::Bytes(form.join("&").as_bytes()),
+                })
             }
-            attempt += 1;
+            credentials => {
+                let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+                let url = scopes
+                    .chain(service.map(|service| ("service", service)))
+                    .fold(realm.to_owned(), |url, (key, value)| {
+                        url::with_query(&url, key, &url::escape(value))
+                    });
+                let secret = match credentials {
+                    Credentials::Basic { user, password } => Some(basic(user, password)),
+                    _ => None,
+                };
+                let header = secret.as_ref().map(|s| ("authorization", s.expose()));
+                http.send(Request {
+                    method: Method::Get,
+                    url: &url,
+                    headers: header.as_slice(),
+                    body: Body::None,
+                })
+            }
+        };
+        let mut response = self.retry.send(is_momentary, once)?;
+        match response.status {
+            200 => token(&mut response),
+            401 | 403 => Err(self.denied(response)),
+            _ => Err(answer::error(response)),
         }
     }
 
@@ -221,11 +210,6 @@ fn basic(user: &str, password: &Secret) -> Secret {
 
 fn bearer(token: &Secret) -> Secret {
     Secret::new(format!("Bearer {}", token.expose()))
-}
-
-/// Returns the scheme and host of a realm for messages.
-fn place(realm: &str) -> String {
-    url::origin(realm).map_or_else(|| realm.to_owned(), |(_, host, _)| host)
 }
 
 /// Returns the challenge of a header that relayer can meet; the bearer's if there are several.

@@ -101,8 +101,8 @@ impl Download {
         let partial = loop {
             match &*state {
                 State::Done => break None,
-                // Whoever reads the end is told of a wrong digest; what another process left may be
-                // wrong anywhere.
+                // The last byte is read only once the digest is verified. What another process left may
+                // be wrong anywhere.
                 State::Active(active)
                     if to < self.size && !active.partial.resumed && active.pieces.has(from, to) =>
                 {

@@ -174,12 +174,7 @@ impl Cache {
         let Some(dir) = &self.dir else { return Ok(Pruned::default()) };
         let place = || format!("pruning the cache {}", dir.display());
         remove_partial(&dir.join("partial")).with_context(place)?;
-        let mut blobs = Vec::new();
-        for entry in fs::read_dir(dir.join("blobs/sha256")).with_context(place)? {
-            let entry = entry.with_context(place)?;
-            let metadata = entry.metadata().with_context(place)?;
-            blobs.push((metadata.modified().with_context(place)?, metadata.len(), entry.path()));
-        }
+        let mut blobs = blobs(dir).with_context(place)?;
         blobs.sort_unstable();
         let mut pruned = Pruned::default();
         let mut bytes: u64 = blobs.iter().map(|(_, size, _)| size).sum();
@@ -206,10 +201,7 @@ impl Cache {
     /// As for [`Cache::prune`].
     pub(super) fn trim(&self) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
-        let mut bytes = 0;
-        for entry in fs::read_dir(dir.join("blobs/sha256"))? {
-            bytes += entry?.metadata().map_or(0, |m| m.len());
-        }
+        let bytes: u64 = blobs(dir)?.iter().map(|(_, size, _)| size).sum();
         if bytes > self.limit { self.prune(self.limit).map(drop) } else { Ok(()) }
     }
 }
@@ -246,6 +238,21 @@ impl Partial {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// Returns the complete blobs: when each was used last, its bytes and its path.
+fn blobs(dir: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+    let mut blobs = Vec::new();
+    for entry in fs::read_dir(dir.join("blobs/sha256"))? {
+        let entry = entry?;
+        match entry.metadata() {
+            Ok(metadata) => blobs.push((metadata.modified()?, metadata.len(), entry.path())),
+            // Another process has removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(blobs)
 }
 
 /// Returns the path of the note on a partial file.

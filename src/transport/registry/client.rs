@@ -1,14 +1,14 @@
 //! Requests to one registry: authorization, redirects, and repetition of what failed.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use super::auth::Auth;
 use super::credentials::Credentials;
 use super::http::{Body, Http, Method, Request, Response};
 use super::quirks::Dialect;
-use super::retry::{Retry, is_momentary, is_transient};
+use super::retry::{Retry, is_momentary};
 use super::slots::Slots;
 use super::{answer, url};
 use crate::base::error::{Error, Result};
@@ -25,7 +25,7 @@ const MAX_TOKENS: u32 = 3;
 pub(super) enum Payload<'a> {
     None,
     Bytes(&'a [u8]),
-    /// A range of a source: offset and length. The function is told of each piece that is sent.
+    /// A range of a source: offset and length. The function gets the bytes of each piece that is sent.
     Range(&'a dyn ReadAt, u64, u64, &'a (dyn Fn(u64) + Sync)),
 }
 
@@ -50,6 +50,8 @@ pub(super) struct RegistryClient {
     http: Arc<dyn Http>,
     /// `https://HOST`.
     base: String,
+    /// Whether it has an internal address; resolved when that matters.
+    inside: OnceLock<bool>,
     auth: Auth,
     pub(super) retry: Retry,
     pub(super) downloads: Slots,
@@ -90,6 +92,7 @@ impl RegistryClient {
             let mut client = Self {
                 http: Arc::clone(&http),
                 base,
+                inside: OnceLock::new(),
                 auth,
                 retry,
                 downloads: Slots::new(target.downloads),
@@ -113,31 +116,28 @@ impl RegistryClient {
     /// repetition, because another scheme is tried next. Returns the challenge.
     fn ping(&self, once: bool) -> Result<String> {
         let url = format!("{}/v2/", self.base);
-        let mut attempt = 0;
-        loop {
-            let request =
-                Request { method: Method::Get, url: &url, headers: &[], body: Body::None };
-            match self.http.send(request) {
-                Ok(answer) if is_transient(answer.status) && self.retry.goes_on(attempt) => {
-                    self.retry.wait(attempt, answer::retry_after(&answer));
-                }
-                Ok(answer) => {
-                    self.auth.challenged(&answer, &[], None);
-                    let challenge = answer.all("www-authenticate").collect::<Vec<_>>().join(", ");
-                    return match answer.status {
-                        // Some answer 404 here and have images all the same.
-                        200 | 401 | 403 | 404 => Ok(challenge),
-                        _ => Err(answer::error(answer)),
-                    };
-                }
-                Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(untrusted(&e)),
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Err(e.into()),
-                Err(e) if !once && is_momentary(&e) && self.retry.goes_on(attempt) => {
-                    self.retry.wait(attempt, None);
-                }
-                Err(e) => return Err(e.into()),
-            }
-            attempt += 1;
+        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        let answer = self.retry.send(
+            |e| !once && is_momentary(e) && !refused(e),
+            || {
+                self.http.send(Request {
+                    method: Method::Get,
+                    url: &url,
+                    headers: &[],
+                    body: Body::None,
+                })
+            },
+        );
+        let answer = answer.map_err(|e| match e.kind() {
+            io::ErrorKind::InvalidData => untrusted(&e),
+            _ => e.into(),
+        })?;
+        self.auth.challenged(&answer, &[], None);
+        let challenge = answer.all("www-authenticate").collect::<Vec<_>>().join(", ");
+        match answer.status {
+            // Some answer 404 here and have images all the same.
+            200 | 401 | 403 | 404 => Ok(challenge),
+            _ => Err(answer::error(answer)),
         }
     }
 
@@ -166,16 +166,14 @@ impl RegistryClient {
     /// Returns where an answer leads to, if a client may go there.
     pub(super) fn follow(&self, from: &str, location: &str) -> Result<String> {
         let url = url::resolve(from, location)?;
-        let refused = |why| {
-            let host = url::origin(&url).map(|(_, host, _)| host).unwrap_or_default();
-            Err(Error::refused(format!("the registry refers to {host}, {why}")))
-        };
+        let refused =
+            |why| Err(Error::refused(format!("the registry refers to {}, {why}", url::host(&url))));
         if url.starts_with("http://") && !self.base.starts_with("http://") {
             return refused("over an unencrypted connection");
         }
         // A registry inside may have its storage there too.
-        let inside = |base| url::leads_inside(base) || url::resolves_inside(base);
-        if url::leads_inside(&url) && !inside(&self.base) {
+        let inside = || url::leads_inside(&self.base) || url::resolves_inside(&self.base);
+        if url::leads_inside(&url) && !self.inside.get_or_init(inside) {
             return refused("an address inside this network");
         }
         Ok(url)
@@ -184,7 +182,8 @@ impl RegistryClient {
     /// Sends a request, with authorization if it goes to the registry itself.
     fn authorized(&self, call: &Call<'_>, url: &str) -> io::Result<Response> {
         let own = url::is_same_origin(&self.base, url);
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let token = if own { self.auth.header(self.http.as_ref(), call.scopes)? } else { None };
             let mut headers = call.headers.to_vec();
             headers.extend(token.as_ref().map(|token| ("authorization", token.expose())));
@@ -195,8 +194,8 @@ impl RegistryClient {
             if !refused || attempt == MAX_TOKENS {
                 return Ok(answer);
             }
+            attempt += 1;
         }
-        Err(io::Error::other("unreachable: the last answer is returned"))
     }
 
     fn send(&self, call: &Call<'_>, url: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
@@ -228,23 +227,14 @@ impl RegistryClient {
     /// # Errors
     /// If the registry can't be reached.
     pub(super) fn call(&self, call: &Call<'_>) -> Result<Response> {
-        let mut attempt = 0;
-        loop {
-            match self.once(call) {
-                Ok(answer) if is_transient(answer.status) && self.retry.goes_on(attempt) => {
-                    if answer.status == 429 {
-                        self.uploads.fewer();
-                    }
-                    self.retry.wait(attempt, answer::retry_after(&answer));
-                }
-                Ok(answer) => return Ok(answer),
-                Err(e) if is_momentary(&e) && self.retry.goes_on(attempt) => {
-                    self.retry.wait(attempt, None);
-                }
-                Err(e) => return Err(e.into()),
+        let once = || {
+            let answer = self.once(call)?;
+            if answer.status == 429 {
+                self.uploads.fewer();
             }
-            attempt += 1;
-        }
+            Ok(answer)
+        };
+        Ok(self.retry.send(is_momentary, once)?)
     }
 
     /// Returns the error of an answer, with what a user can do about it.

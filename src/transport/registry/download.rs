@@ -407,7 +407,7 @@ impl ReadAt for RemoteBlob {
     }
 
     fn prefetch(&self) {
-        // Whoever reads it is told of a failure.
+        // Reading returns a failure.
         self.downloads.begin(&self.blob, false);
     }
 }

@@ -4,7 +4,7 @@
 //! standard input and answers with JSON on its standard output. If it fails, it prints a message there.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,8 +14,7 @@ use serde::Deserialize;
 use super::credentials::{Credentials, Secret};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_HELPER_OUTPUT;
-use crate::base::program::{Running, find, set_nonblocking};
-use crate::base::read::read_some;
+use crate::base::program::{Running, drain, find, set_nonblocking};
 
 /// What a helper prints if it has no credentials (`credentials/error.go`).
 const NOT_FOUND: &str = "credentials not found in native keychain";
@@ -83,8 +82,8 @@ fn run(file: OsString, server: &str, limit: Duration) -> Result<Output> {
     loop {
         // Asked before the last reading, which then sees all that it wrote.
         let ended = child.0.try_wait()?;
-        drain(&mut out, &mut output.out)?;
-        drain(&mut err, &mut output.err)?;
+        keep_begin(&mut out, &mut output.out)?;
+        keep_begin(&mut err, &mut output.err)?;
         if output.out.len() > MAX_HELPER_OUTPUT {
             return Err(Error::limit(format!("it printed more than {MAX_HELPER_OUTPUT} bytes")));
         }
@@ -103,21 +102,11 @@ fn run(file: OsString, server: &str, limit: Duration) -> Result<Output> {
 }
 
 /// Reads what is in a pipe, and keeps one byte more of it than a helper may print.
-fn drain(pipe: &mut impl Read, into: &mut Vec<u8>) -> Result<()> {
-    let mut buf = [0; 4096];
-    // A program that writes without end must not keep us here.
-    for _ in 0..=MAX_HELPER_OUTPUT / buf.len() {
-        match read_some(pipe, &mut buf) {
-            Ok(0) => break,
-            Ok(n) => {
-                let room = (MAX_HELPER_OUTPUT + 1).saturating_sub(into.len());
-                into.extend_from_slice(&buf[..n.min(room)]);
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
+fn keep_begin(pipe: &mut impl Read, into: &mut Vec<u8>) -> io::Result<()> {
+    drain(pipe, MAX_HELPER_OUTPUT / 4096 + 1, |bytes| {
+        let room = (MAX_HELPER_OUTPUT + 1).saturating_sub(into.len());
+        into.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    })
 }
 
 /// Returns the credentials in a helper's output.

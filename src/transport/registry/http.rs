@@ -85,19 +85,13 @@ impl fmt::Debug for Response {
 
 impl Response {
     /// Returns the first header of this name, which is in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    pub fn header(&self, name: &'static str) -> Option<&str> {
+        self.all(name).next()
     }
 
     /// Returns all headers of this name, which is in lower case.
-    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
-        let found: Vec<&str> = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-            .collect();
-        found.into_iter()
+    pub fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     /// Returns the length of the body, if it is stated.

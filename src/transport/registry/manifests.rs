@@ -11,7 +11,7 @@ use super::retry::is_momentary;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::{MAX_DOCUMENT_BYTES, MAX_TAGS};
 use crate::model::digest::Digest;
-use crate::model::oci::{Descriptor, media_type};
+use crate::model::oci::{self, Descriptor, media_type};
 
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -179,13 +179,6 @@ fn document(mut answer: Response) -> io::Result<Vec<u8>> {
 
 /// Describes a downloaded manifest. What it says of itself counts, not what the registry says.
 fn found(reference: &str, stated: Option<String>, bytes: Vec<u8>) -> Result<Found> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        media_type: Option<String>,
-        schema_version: Option<u64>,
-        manifests: Option<serde::de::IgnoredAny>,
-    }
     let digest = Digest::of(&bytes);
     if let Ok(wanted) = reference.parse::<Digest>()
         && wanted != digest
@@ -194,18 +187,8 @@ fn found(reference: &str, stated: Option<String>, bytes: Vec<u8>) -> Result<Foun
             "the registry sent a manifest with digest {digest} for {wanted}"
         )));
     }
-    let head: Head = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::malformed(format!("the manifest is not valid: {e}")))?;
-    if head.schema_version == Some(1) {
-        return Err(Error::unsupported(
-            "the manifest has schema version 1, which registries gave up; push the image again",
-        ));
-    }
     let usable = |kind: &String| media_type::is_manifest(kind) || media_type::is_index(kind);
-    let kind = head.media_type.or(stated.filter(usable)).unwrap_or_else(|| {
-        let kind = if head.manifests.is_some() { media_type::INDEX } else { media_type::MANIFEST };
-        kind.to_owned()
-    });
+    let kind = oci::media_type_of(&bytes, stated.filter(usable))?;
     let descriptor = Descriptor::new(&kind, digest, bytes.len() as u64);
     Ok(Found { descriptor, bytes: Some(bytes) })
 }

@@ -39,6 +39,18 @@ impl Name {
         }
     }
 
+    /// Returns the whole name: with its host, and `library/` where it belongs.
+    pub(in crate::transport) fn full(&self) -> String {
+        format!("{}/{}{}", self.host, self.repository, self.suffix())
+    }
+
+    /// Returns the tag and the digest, each with its mark.
+    fn suffix(&self) -> String {
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}"));
+        let digest = self.digest.as_ref().map(|digest| format!("@{digest}"));
+        tag.unwrap_or_default() + &digest.unwrap_or_default()
+    }
+
     /// Returns `HOST/REPOSITORY:TAG` without a digest, the name that an archive of this image gets;
     /// `None` without a tag.
     pub(super) fn tagged(&self) -> Option<String> {
@@ -110,11 +122,7 @@ impl FromStr for Name {
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.familiar())?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
+        write!(f, "{}{}", self.familiar(), self.suffix())
     }
 }
 

@@ -12,7 +12,7 @@ use super::auth::scope;
 use super::client::RegistryClient;
 use super::name::Name;
 use super::quirks::TransferSizes;
-use super::upload::{Arrival, Upload};
+use super::upload::{Arrival, Upload, Uploads};
 use crate::base::error::{Context, Error, ErrorKind, NO_THREAD, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::Rollback;
@@ -120,7 +120,7 @@ impl Push {
         Self { shared, name, unfinished }
     }
 
-    /// Begins to upload a blob, unless that was begun before. A failure is told at the end.
+    /// Begins to upload a blob, unless that was begun before. [`Push::finish`] returns a failure.
     pub fn add(&self, digest: Digest, source: &Source) {
         let mut queue = self.shared.queue();
         if !queue.known.insert(digest) {
@@ -140,14 +140,13 @@ impl Push {
         }
     }
 
-    /// Begins an upload and cancels it: whoever may not push, or has no repository, is told before any
+    /// Begins an upload and cancels it, so that missing permissions and repositories are found before any
     /// work is done.
     ///
     /// # Errors
     /// If the registry refuses it.
     pub fn check(&self) -> Result<()> {
-        let source: Source = Arc::new(Vec::new());
-        self.shared.upload(Digest::of(&[]), &source, &|_| {}, &|_| {}).check()
+        self.shared.to().check()
     }
 
     /// Uploads what is left of `bundle`, then its manifests, and at last the tag or digest.
@@ -225,11 +224,10 @@ impl Shared {
             return;
         }
         let (done, waiting) = mpsc::channel();
-        for (digest, session) in sessions {
+        for session in sessions.into_values() {
             let (shared, done) = (Arc::clone(self), done.clone());
             let cancel = move || {
-                let source: Source = Arc::new(Vec::new());
-                shared.upload(digest, &source, &|_| {}, &|_| {}).cancel(&session);
+                shared.to().cancel(&session);
                 let _ = done.send(());
             };
             // Without a thread the registry finds out by itself.
@@ -274,24 +272,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn upload<'a>(
-        &'a self,
-        digest: Digest,
-        source: &'a Source,
-        sent: &'a (dyn Fn(u64) + Sync),
-        session: &'a (dyn Fn(Option<&str>) + Sync),
-    ) -> Upload<'a> {
-        Upload {
-            client: &self.client,
-            repository: &self.repository,
-            mounts: &self.mounts,
-            scopes: &self.scopes,
-            sizes: self.sizes,
-            digest,
-            source: source.as_ref(),
-            sent,
-            session,
-        }
+    fn to(&self) -> Uploads<'_> {
+        Uploads { client: &self.client, repository: &self.repository, scopes: &self.scopes }
     }
 
     fn blob(&self, digest: Digest, source: &Source) -> Result<Arrival> {
@@ -310,7 +292,15 @@ impl Shared {
             };
         };
         let _slot = self.client.uploads.take();
-        let upload = self.upload(digest, source, &count, &session);
+        let upload = Upload {
+            to: self.to(),
+            mounts: &self.mounts,
+            sizes: self.sizes,
+            digest,
+            source: source.as_ref(),
+            sent: &count,
+            session: &session,
+        };
         let arrival = upload.run().with_context(|| format!("pushing blob {digest}"))?;
         let counted = sent.load(Ordering::Relaxed).min(size);
         self.done.fetch_add(size - counted, Ordering::Relaxed);

@@ -5,6 +5,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use super::answer;
+use super::http::Response;
 use crate::base::limits::MAX_WAIT_SECONDS;
 
 /// How often and how soon requests are made again.
@@ -26,6 +28,27 @@ impl Retry {
     /// Returns whether there is another attempt after number `attempt`, from 0.
     pub(super) fn goes_on(self, attempt: u32) -> bool {
         attempt + 1 < self.attempts
+    }
+
+    /// Makes a request until its answer is final: the last answer, whatever it is, or the last failure.
+    /// Failures that are not `worth` another attempt are final too.
+    pub(super) fn send(
+        self,
+        worth: impl Fn(&io::Error) -> bool,
+        mut once: impl FnMut() -> io::Result<Response>,
+    ) -> io::Result<Response> {
+        let mut attempt = 0;
+        loop {
+            let wait = match once() {
+                Ok(answer) if is_transient(answer.status) && self.goes_on(attempt) => {
+                    answer::retry_after(&answer)
+                }
+                Err(e) if worth(&e) && self.goes_on(attempt) => None,
+                done => return done,
+            };
+            self.wait(attempt, wait);
+            attempt += 1;
+        }
     }
 
     /// Waits before the attempt that follows number `attempt`, as long as the registry asked if it did.

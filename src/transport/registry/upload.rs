@@ -26,19 +26,25 @@ pub(super) enum Arrival {
     Sent,
 }
 
-/// The upload of one blob.
-pub(super) struct Upload<'a> {
+/// Where blobs are uploaded to.
+#[derive(Clone, Copy)]
+pub(super) struct Uploads<'a> {
     pub(super) client: &'a RegistryClient,
     pub(super) repository: &'a str,
+    pub(super) scopes: &'a [String],
+}
+
+/// The upload of one blob.
+pub(super) struct Upload<'a> {
+    pub(super) to: Uploads<'a>,
     /// Repositories of the registry that may have the blob.
     pub(super) mounts: &'a [String],
-    pub(super) scopes: &'a [String],
     pub(super) sizes: TransferSizes,
     pub(super) digest: Digest,
     pub(super) source: &'a dyn ReadAt,
-    /// Is told of each piece of the blob that is sent.
+    /// Gets the bytes of each piece of the blob that is sent.
     pub(super) sent: &'a (dyn Fn(u64) + Sync),
-    /// Is told the address of a session that is open, and of none when it is over.
+    /// Gets the address of a session that is open, and none when it is over.
     pub(super) session: &'a (dyn Fn(Option<&str>) + Sync),
 }
 
@@ -62,112 +68,11 @@ enum Attempt {
     TooLarge(Error),
 }
 
-impl Upload<'_> {
-    /// Uploads the blob, unless the repository has it or can take it from another.
-    ///
-    /// # Errors
-    /// If the registry refuses it or can't be reached, or the blob can't be read.
-    pub(super) fn run(&self) -> Result<Arrival> {
-        if self.exists()? {
-            return Ok(Arrival::Existed);
-        }
-        let url = self.client.url(self.repository, "blobs/uploads/");
-        let mut session: Option<Session> = None;
-        for from in self.mounts {
-            let mount = format!("{url}?mount={}&from={from}", self.digest);
-            let answer = self.client.call(&Call::new(Method::Post, &mount, self.scopes))?;
-            match answer.status {
-                201 => {
-                    if let Some(session) = session {
-                        self.cancel(&session.url);
-                    }
-                    return Ok(Arrival::Mounted);
-                }
-                // The registry does not have it there, and began an upload in its place.
-                202 if session.is_none() => session = Some(self.opened(&url, &answer)?),
-                202 => self.cancel(&self.opened(&url, &answer)?.url),
-                _ => {}
-            }
-        }
-        self.send(session)?;
-        Ok(Arrival::Sent)
-    }
-
+impl Uploads<'_> {
     /// Returns an error if the registry takes no uploads.
     pub(super) fn check(&self) -> Result<()> {
         self.cancel(&self.begin()?.url);
         Ok(())
-    }
-
-    /// Returns whether the repository has the blob.
-    fn exists(&self) -> Result<bool> {
-        let url = self.client.url(self.repository, &format!("blobs/{}", self.digest));
-        let answer = self.client.call(&Call::new(Method::Head, &url, self.scopes))?;
-        match answer.status {
-            200 => Ok(true),
-            401 | 403 => Err(self.client.error(answer)),
-            _ => Ok(false),
-        }
-    }
-
-    /// Sends the blob, beginning with the upload `session` if there is one.
-    fn send(&self, mut session: Option<Session>) -> Result<()> {
-        let size = self.source.size();
-        let mut chunk = self.client.dialect.chunk(self.sizes).filter(|_| size > self.sizes.single);
-        let smaller = self.client.dialect.fallback(self.sizes).filter(|smaller| *smaller < size);
-        if size >= self.client.too_large.load(Ordering::Relaxed) {
-            chunk = chunk.or(smaller);
-        }
-        let retry = self.client.retry;
-        let (mut attempt, mut broken, mut guessed) = (0, 0, false);
-        loop {
-            let begun = session.take().map_or_else(|| self.begin(), Ok);
-            let done = begun.and_then(|Session { url, least }| {
-                (self.session)(Some(&url));
-                let done = match chunk {
-                    None => self.single(&url),
-                    Some(chunk) => self.chunks(&url, chunk.max(least)),
-                };
-                if !matches!(done, Ok(Attempt::Done)) {
-                    self.cancel(&url);
-                }
-                (self.session)(None);
-                done
-            });
-            let (e, wait) = match done {
-                Ok(Attempt::Done) => return Ok(()),
-                Ok(Attempt::Failed(e, wait)) => (e, wait),
-                Ok(Attempt::Lost(e)) => (e, None),
-                Ok(Attempt::Broken(e)) => {
-                    broken += 1;
-                    // A proxy that limits bodies may break the connection before its answer arrives.
-                    if broken == 2 && smaller.is_some() {
-                        (chunk, guessed) = (smaller, true);
-                    }
-                    (e, None)
-                }
-                Ok(Attempt::TooLarge(e)) => {
-                    if chunk.is_some() || smaller.is_none() {
-                        return Err(e);
-                    }
-                    chunk = smaller;
-                    self.client.too_large.fetch_min(size, Ordering::Relaxed);
-                    continue;
-                }
-                // So the registry takes no chunks.
-                Err(e) if guessed && chunk.take().is_some() => (e, None),
-                Err(e) => return Err(e),
-            };
-            if !retry.goes_on(attempt) {
-                return Err(e);
-            }
-            retry.wait(attempt, wait);
-            attempt += 1;
-            // The answer may be what was lost.
-            if self.exists()? {
-                return Ok(());
-            }
-        }
     }
 
     /// Begins an upload.
@@ -208,11 +113,120 @@ impl Upload<'_> {
         self.client.once(&call)
     }
 
+    /// Ends an upload that won't be finished. The registry does so by itself after some time.
+    pub(super) fn cancel(&self, session: &str) {
+        let _ = self.request(Method::Delete, session, None, Payload::None);
+    }
+}
+
+impl Upload<'_> {
+    /// Uploads the blob, unless the repository has it or can take it from another.
+    ///
+    /// # Errors
+    /// If the registry refuses it or can't be reached, or the blob can't be read.
+    pub(super) fn run(&self) -> Result<Arrival> {
+        if self.exists()? {
+            return Ok(Arrival::Existed);
+        }
+        let url = self.to.client.url(self.to.repository, "blobs/uploads/");
+        let mut session: Option<Session> = None;
+        for from in self.mounts {
+            let mount = format!("{url}?mount={}&from={from}", self.digest);
+            let answer = self.to.client.call(&Call::new(Method::Post, &mount, self.to.scopes))?;
+            match answer.status {
+                201 => {
+                    if let Some(session) = session {
+                        self.to.cancel(&session.url);
+                    }
+                    return Ok(Arrival::Mounted);
+                }
+                // The registry does not have it there, and began an upload in its place.
+                202 if session.is_none() => session = Some(self.to.opened(&url, &answer)?),
+                202 => self.to.cancel(&self.to.opened(&url, &answer)?.url),
+                _ => {}
+            }
+        }
+        self.send(session)?;
+        Ok(Arrival::Sent)
+    }
+
+    /// Returns whether the repository has the blob.
+    fn exists(&self) -> Result<bool> {
+        let url = self.to.client.url(self.to.repository, &format!("blobs/{}", self.digest));
+        let answer = self.to.client.call(&Call::new(Method::Head, &url, self.to.scopes))?;
+        match answer.status {
+            200 => Ok(true),
+            401 | 403 => Err(self.to.client.error(answer)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Sends the blob, beginning with the upload `session` if there is one.
+    fn send(&self, mut session: Option<Session>) -> Result<()> {
+        let size = self.source.size();
+        let mut chunk =
+            self.to.client.dialect.chunk(self.sizes).filter(|_| size > self.sizes.single);
+        let smaller = self.to.client.dialect.fallback(self.sizes).filter(|smaller| *smaller < size);
+        if size >= self.to.client.too_large.load(Ordering::Relaxed) {
+            chunk = chunk.or(smaller);
+        }
+        let retry = self.to.client.retry;
+        let (mut attempt, mut broken, mut guessed) = (0, 0, false);
+        loop {
+            let begun = session.take().map_or_else(|| self.to.begin(), Ok);
+            let done = begun.and_then(|Session { url, least }| {
+                (self.session)(Some(&url));
+                let done = match chunk {
+                    None => self.single(&url),
+                    Some(chunk) => self.chunks(&url, chunk.max(least)),
+                };
+                if !matches!(done, Ok(Attempt::Done)) {
+                    self.to.cancel(&url);
+                }
+                (self.session)(None);
+                done
+            });
+            let (e, wait) = match done {
+                Ok(Attempt::Done) => return Ok(()),
+                Ok(Attempt::Failed(e, wait)) => (e, wait),
+                Ok(Attempt::Lost(e)) => (e, None),
+                Ok(Attempt::Broken(e)) => {
+                    broken += 1;
+                    // A proxy that limits bodies may break the connection before its answer arrives.
+                    if broken == 2 && smaller.is_some() {
+                        (chunk, guessed) = (smaller, true);
+                    }
+                    (e, None)
+                }
+                Ok(Attempt::TooLarge(e)) => {
+                    if chunk.is_some() || smaller.is_none() {
+                        return Err(e);
+                    }
+                    chunk = smaller;
+                    self.to.client.too_large.fetch_min(size, Ordering::Relaxed);
+                    continue;
+                }
+                // So the registry takes no chunks.
+                Err(e) if guessed && chunk.take().is_some() => (e, None),
+                Err(e) => return Err(e),
+            };
+            if !retry.goes_on(attempt) {
+                return Err(e);
+            }
+            retry.wait(attempt, wait);
+            attempt += 1;
+            // The answer may be what was lost.
+            if self.exists()? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Sends all bytes in one request.
     fn single(&self, session: &str) -> Result<Attempt> {
         let url = url::with_query(session, "digest", &self.digest.to_string());
         let all = Payload::Range(self.source, 0, self.source.size(), self.sent);
-        match self.request(Method::Put, &url, None, all) {
+        match self.to.request(Method::Put, &url, None, all) {
             Err(e) if is_momentary(&e) => Ok(Attempt::Broken(self.broken(e.into()))),
             answer => self.judge(answer),
         }
@@ -230,16 +244,16 @@ impl Upload<'_> {
         let (status, wait) = (answer.status, answer::retry_after(&answer));
         Ok(match status {
             201 | 204 => Attempt::Done,
-            413 => Attempt::TooLarge(self.client.error(answer)),
+            413 => Attempt::TooLarge(self.to.client.error(answer)),
             // 400 is a digest that is wrong, so bytes were lost; 404 and 416 a session that was.
-            400 | 404 | 416 => Attempt::Lost(self.client.error(answer)),
+            400 | 404 | 416 => Attempt::Lost(self.to.client.error(answer)),
             _ if is_transient(status) => {
                 if status == 429 {
-                    self.client.uploads.fewer();
+                    self.to.client.uploads.fewer();
                 }
-                Attempt::Failed(self.client.error(answer), wait)
+                Attempt::Failed(self.to.client.error(answer), wait)
             }
-            _ => return Err(self.client.error(answer)),
+            _ => return Err(self.to.client.error(answer)),
         })
     }
 
@@ -249,21 +263,21 @@ impl Upload<'_> {
 
     /// Sends chunks of `chunk` bytes, and then closes the upload.
     fn chunks(&self, session: &str, chunk: u64) -> Result<Attempt> {
-        let retry = self.client.retry;
+        let retry = self.to.client.retry;
         let size = self.source.size();
-        let has_no_status = self.client.dialect == Dialect::Ecr;
+        let has_no_status = self.to.client.dialect == Dialect::Ecr;
         let (mut url, mut offset, mut attempt) = (session.to_owned(), 0, 0);
         let mut unsure = false;
         while offset < size {
             let end = (offset + chunk).min(size);
             let range = format!("{offset}-{}", end - 1);
             let payload = Payload::Range(self.source, offset, end - offset, self.sent);
-            let answer = self.request(Method::Patch, &url, Some(&range), payload);
+            let answer = self.to.request(Method::Patch, &url, Some(&range), payload);
             let (e, wait) = match answer {
                 // ECR answers 201.
                 Ok(answer) if matches!(answer.status, 200..=204) => {
                     if answer.header("location").is_some() {
-                        url = self.location(&url, &answer)?;
+                        url = self.to.location(&url, &answer)?;
                     }
                     (offset, attempt, unsure) = (end, 0, false);
                     continue;
@@ -279,16 +293,16 @@ impl Upload<'_> {
                     continue;
                 }
                 Ok(answer) if answer.status == 413 => {
-                    return Ok(Attempt::TooLarge(self.client.error(answer)));
+                    return Ok(Attempt::TooLarge(self.to.client.error(answer)));
                 }
                 Ok(answer) if is_transient(answer.status) || answer.status == 416 => {
                     let wait = answer::retry_after(&answer);
-                    (self.client.error(answer), wait)
+                    (self.to.client.error(answer), wait)
                 }
                 Ok(answer) if answer.status == 404 => {
-                    return Ok(Attempt::Lost(self.client.error(answer)));
+                    return Ok(Attempt::Lost(self.to.client.error(answer)));
                 }
-                Ok(answer) => return Err(self.client.error(answer)),
+                Ok(answer) => return Err(self.to.client.error(answer)),
                 Err(e) if is_momentary(&e) => (self.broken(e.into()), None),
                 Err(e) => return Err(e.into()),
             };
@@ -310,10 +324,10 @@ impl Upload<'_> {
 
     /// Closes an upload whose chunks are all there, by a request that can be repeated.
     fn close(&self, url: &str) -> Result<Attempt> {
-        let retry = self.client.retry;
+        let retry = self.to.client.retry;
         let mut attempt = 0;
         loop {
-            let answer = self.request(Method::Put, url, None, Payload::None);
+            let answer = self.to.request(Method::Put, url, None, Payload::None);
             match self.judge(answer)? {
                 Attempt::Failed(_, wait) if retry.goes_on(attempt) => retry.wait(attempt, wait),
                 done => return Ok(done),
@@ -328,7 +342,7 @@ impl Upload<'_> {
     /// Asks how much of an upload has come, between `offset` and `end`; `None` if the registry does not
     /// know.
     fn progress(&self, url: &mut String, offset: u64, end: u64) -> Result<Option<u64>> {
-        let Ok(answer) = self.request(Method::Get, url, None, Payload::None) else {
+        let Ok(answer) = self.to.request(Method::Get, url, None, Payload::None) else {
             return Ok(None);
         };
         if answer.status != 204 {
@@ -337,14 +351,9 @@ impl Upload<'_> {
         let range = answer.header("range").map(|range| range.trim_start_matches("bytes="));
         let last = range.and_then(|range| range.strip_prefix("0-")?.parse::<u64>().ok());
         if answer.header("location").is_some() {
-            *url = self.location(url, &answer)?;
+            *url = self.to.location(url, &answer)?;
         }
         let there = last.map_or(0, |last| if last == 0 { 0 } else { last.saturating_add(1) });
         Ok(Some(there).filter(|there| (offset..=end).contains(there)))
-    }
-
-    /// Ends an upload that won't be finished. The registry does so by itself after some time.
-    pub(super) fn cancel(&self, session: &str) {
-        let _ = self.request(Method::Delete, session, None, Payload::None);
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use ureq::http::Uri;
 
 use crate::base::error::{Error, Result};
+use crate::base::text::percent_encode;
 
 /// Returns the absolute URL that `location` means in an answer to a request for `base`.
 ///
@@ -45,6 +46,11 @@ pub(super) fn origin(url: &str) -> Option<(String, String, u16)> {
     let scheme = parsed.scheme_str()?.to_owned();
     let port = parsed.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
     Some((scheme, parsed.host()?.to_ascii_lowercase(), port))
+}
+
+/// Returns the host of a URL for messages, without its port.
+pub(super) fn host(url: &str) -> String {
+    origin(url).map_or_else(|| url.to_owned(), |(_, host, _)| host)
 }
 
 /// Returns whether both URLs lead to the same server.
@@ -108,17 +114,7 @@ pub(super) fn with_query(url: &str, key: &str, value: &str) -> String {
 
 /// Escapes a value for a query or form.
 pub(super) fn escape(value: &str) -> String {
-    use std::fmt::Write as _;
-
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte.into());
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    percent_encode(value, b"-._~")
 }
 
 #[cfg(test)]
