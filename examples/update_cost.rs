@@ -8,7 +8,6 @@ use relayer::base::progress::Silent;
 use relayer::compare::diff::{ComparedImage, diff};
 use relayer::layers::flatten::{Keep, read};
 use relayer::model::content::Budget;
-use relayer::plan::analyze::analyze;
 use relayer::transport::open::{Access, open};
 
 const MEMORY: u64 = 512 << 20;
@@ -19,8 +18,7 @@ fn compared(image: &str) -> Result<ComparedImage> {
     let opened = open(&image.parse()?, None, &Access::new(&budget, MAX_SIZE))?;
     let flat =
         read(&opened.images[0].layers, Keep::Contents, MAX_SIZE, &budget, &Silent)?.flatten()?;
-    let analysis = analyze(&flat.rootfs, &[])?;
-    Ok(ComparedImage { files: flat.rootfs.files, analysis, layers: flat.layers })
+    ComparedImage::new(flat.rootfs, flat.layers)
 }
 
 fn main() -> Result<()> {

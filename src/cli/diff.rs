@@ -10,12 +10,11 @@ use super::table::{lines, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
-use crate::base::text::number;
+use crate::base::text::{count, number};
 use crate::compare::diff::{Changes, ComparedImage, Diff, Load, Loads, diff};
 use crate::layers::Limits;
 use crate::layers::flatten::Flattened;
 use crate::model::oci::Platform;
-use crate::plan::analyze::analyze;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
@@ -41,8 +40,7 @@ impl DiffArgs {
             let name = image.to_string();
             let (flat, _) = load_one(image, self.platform.as_ref(), &budget, global, terminal)?;
             let Flattened { rootfs, layers, limits, .. } = flat;
-            let analysis = analyze(&rootfs, &[])?;
-            let new = ComparedImage { files: rootfs.files, analysis, layers };
+            let new = ComparedImage::new(rootfs, layers)?;
             if let Some((from, before, _)) = &old {
                 steps.push((from.clone(), name.clone(), diff(before, &new)));
             }
@@ -96,12 +94,21 @@ fn describe(diff: &Diff, verbose: bool) -> String {
         ("removed", c.removed),
         ("content changed", c.changed),
         ("metadata changed", c.metadata),
-        ("only time changed", c.mtime),
+        ("only times changed", c.mtime),
         ("same", c.same),
     ] {
         files.add_row([name.to_owned(), number(tally.files), ByteSize(tally.bytes).to_string()]);
     }
     let mut text = lines(&files);
+    if c.mtime.files > 0 {
+        let (files, bytes) = (count(c.mtime.files, "file"), ByteSize(c.mtime.bytes));
+        let verb = if c.mtime.files == 1 { "differs" } else { "differ" };
+        let _ = writeln!(
+            text,
+            "\n{bytes} of {files} {verb} in times only: --previous carries times over, and \
+             --mtime stable keeps those that a rebuild would change"
+        );
+    }
     if !diff.components.is_empty() {
         let header = ["component", "changed", "added", "removed", "metadata", "bytes to load"];
         let mut rows = table(&header, 1);

@@ -226,6 +226,7 @@ fn parse() -> Result<Cli, clap::Error> {
         }
         Command::Split(args) => args.check(),
         Command::Flatten(args) => args.check(),
+        Command::Verify(args) => args.check(),
         _ => Ok(()),
     };
     checked.map_err(|e| {

@@ -179,8 +179,8 @@ struct Common {
     /// Set zstd's window to 2^N bytes, which every client needs in memory; some refuse more than 23
     #[arg(long, value_name = "N")]
     long: Option<u32>,
-    /// Set modification times: preserve, zero, clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; timestamps that
-    /// other files record stay
+    /// Set modification times: preserve, stable (from contents, so that a rebuild changes none), zero,
+    /// clamp:DATE or `clamp:SOURCE_DATE_EPOCH`; timestamps that other files record stay
     #[arg(long, value_name = "RULE", default_value = "preserve")]
     mtime: MtimePolicy,
     /// Use only this platform of a multi-platform image, as in linux/arm64 [default: all]

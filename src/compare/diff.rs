@@ -4,20 +4,43 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::base::error::Result;
 use crate::layers::flatten::LayerStats;
 use crate::model::fileset::{Entry, FileSet, Inode, InodeKind};
-use crate::plan::analyze::Analysis;
+use crate::model::index::InodeId;
+use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{Analysis, analyze};
+use crate::plan::recorded_times;
 use crate::simulate::{Identity, Reuse, needs};
 
 /// An image to compare.
 #[derive(Debug)]
 pub struct ComparedImage {
     /// The final file set.
-    pub files: FileSet,
+    files: FileSet,
     /// Its components.
-    pub analysis: Analysis,
+    analysis: Analysis,
     /// The layers, lowest first.
-    pub layers: Vec<LayerStats>,
+    layers: Vec<LayerStats>,
+    /// Hashes of compiled Python files without the times that they record.
+    timeless: BTreeMap<InodeId, [u8; 32]>,
+}
+
+impl ComparedImage {
+    /// Prepares an image for comparisons.
+    ///
+    /// # Errors
+    /// If a file can't be read.
+    pub fn new(rootfs: Rootfs, layers: Vec<LayerStats>) -> Result<Self> {
+        let analysis = analyze(&rootfs, &[])?;
+        let timeless = recorded_times::timeless(&rootfs)?;
+        Ok(Self { files: rootfs.files, analysis, layers, timeless })
+    }
+
+    /// Returns the hash of a compiled Python file without the time that it records.
+    fn timeless(&self, inode: InodeId) -> Option<&[u8; 32]> {
+        self.timeless.get(&inode)
+    }
 }
 
 /// Number of files and their bytes. A hard-link group counts once; symlinks and devices count without
@@ -50,7 +73,7 @@ pub struct Changes {
     pub changed: Tally,
     /// The same content with another mode, owner, extended attributes or hard links.
     pub metadata: Tally,
-    /// Only the modification time differs.
+    /// Only times differ: the modification time, or in compiled Python that of the source.
     pub mtime: Tally,
     /// Nothing differs.
     pub same: Tally,
@@ -121,11 +144,14 @@ pub fn diff(old: &ComparedImage, new: &ComparedImage) -> Diff {
             let was = old.files.inode(before);
             let linked = old_leaders[before.inode.index()];
             let group = old.files.entries()[linked].path == entry.path;
-            let tally = if !was.kind.same(&inode.kind) {
+            let timeless = new.timeless(entry.inode);
+            let restamped = timeless.is_some() && timeless == old.timeless(before.inode);
+            let same = was.kind.same(&inode.kind);
+            let tally = if !same && !restamped {
                 &mut changes.changed
             } else if !was.same_metadata(inode) || !group {
                 &mut changes.metadata
-            } else if was.mtime != inode.mtime {
+            } else if !same || was.mtime != inode.mtime {
                 &mut changes.mtime
             } else {
                 &mut changes.same
@@ -193,7 +219,7 @@ mod tests {
     use super::*;
     use crate::model::digest::Digest;
     use crate::model::fileset::Mtime;
-    use crate::plan::analyze::{analyze, fixture::Fixture};
+    use crate::plan::analyze::fixture::Fixture;
 
     fn layer(name: &str, bytes: u64) -> LayerStats {
         let diff_id = Digest::of(name.as_bytes());
@@ -237,13 +263,18 @@ mod tests {
                     files.inode_mut(id).mode = mode;
                 }
             }
-            let analysis = analyze(&rootfs, &[]).unwrap();
-            ComparedImage { files: rootfs.files, analysis, layers: Vec::new() }
+            ComparedImage::new(rootfs, Vec::new()).unwrap()
         };
-        let base =
-            || Fixture::default().file("a/same", "1").file("a/meta", "12").file("a/time", "123");
-        let old = side(base().file("a/gone", "12345").file("a/new", "1234"), &|_| ());
-        let new = side(base().file("a/new", "4321").file("b/added", "1"), &|inode| {
+        let compiled = |secs: u8, code: &str| {
+            [b"\xa7\x0d\r\n\0\0\0\0", &[secs, 0, 0, 0][..], b"size", code.as_bytes()].concat()
+        };
+        let base = |secs, code| {
+            let base = Fixture::default().file("a/same", "1").file("a/meta", "12");
+            let base = base.file("a/time", "123").file("a/t.pyc", compiled(secs, "code"));
+            base.file("a/c.pyc", compiled(secs, code))
+        };
+        let old = side(base(1, "old").file("a/gone", "12345").file("a/new", "1234"), &|_| ());
+        let new = side(base(2, "new").file("a/new", "4321").file("b/added", "1"), &|inode| {
             inode.mode = 0o600;
             inode.mtime = Mtime { secs: 5, nanos: 0 };
         });
@@ -252,9 +283,9 @@ mod tests {
         let want = Changes {
             added: tally(1),
             removed: tally(5),
-            changed: tally(4),
+            changed: Tally { files: 2, bytes: 4 + 19 },
             metadata: tally(2),
-            mtime: tally(3),
+            mtime: Tally { files: 2, bytes: 3 + 20 },
             same: tally(1),
         };
         assert_eq!(diff.files, want);

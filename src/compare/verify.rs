@@ -12,7 +12,7 @@ use crate::model::fileset::{Entry, FileSet, InodeKind, display};
 use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Platform;
-use crate::plan::recorded_times::Held;
+use crate::plan::recorded_times::{self, Held};
 use crate::plan::update::{CarriedOver, carry_over};
 
 /// A difference between two file sets.
@@ -45,7 +45,7 @@ pub struct Verification {
     pub paths: usize,
     /// The times that were allowed to differ.
     pub carried_over: CarriedOver,
-    /// Times that would have been carried over if other files did not record them.
+    /// Times that would have been changed or carried over if other files did not record them.
     pub held: Held,
     /// All differences, by platform and path.
     pub differences: Vec<Difference>,
@@ -58,15 +58,24 @@ impl Verification {
     }
 }
 
-/// Compares images platform by platform. With `allow_carried` times may differ that a split carries
-/// over from its previous image; the files of `first` then take those of `second`.
+/// The differences in times that don't count.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// What a split with this rule changes.
+    pub mtime: MtimePolicy,
+    /// What a split with that rule carries over from a previous image.
+    pub carried: bool,
+}
+
+/// Compares images platform by platform. The files of `first` are changed as a split could have changed
+/// them: by the allowed rule, and if that is allowed, to the times of `second`.
 ///
 /// # Errors
 /// If they are not for the same platforms, or a file can't be read.
 pub fn verify(
     first: &mut [ReadImage],
     second: &[ReadImage],
-    allow_carried: bool,
+    allowed: Allowed,
 ) -> Result<Verification> {
     let platforms =
         |images: &[ReadImage]| images.iter().map(|i| i.platform.clone()).collect::<Vec<_>>();
@@ -89,11 +98,12 @@ pub fn verify(
     for (at, ReadImage { flat, .. }) in first.iter_mut().enumerate() {
         let counterpart = Platform::counterpart(&here, at, &there).ok_or_else(unlike)?;
         let other = &second[counterpart].flat.rootfs.files;
-        if allow_carried {
+        all.held.add(&recorded_times::apply(allowed.mtime, &mut flat.rootfs, &on_disk)?);
+        if allowed.carried {
             // What the second carried over from its previous image is what the first would carry over
             // from the second.
-            let policy = MtimePolicy::Preserve;
-            let (carried_over, held) = carry_over(&mut flat.rootfs, &on_disk, other, policy)?;
+            let (carried_over, held) =
+                carry_over(&mut flat.rootfs, &on_disk, other, allowed.mtime)?;
             all.held.add(&held);
             all.carried_over.add(carried_over);
         }

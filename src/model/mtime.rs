@@ -4,7 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::base::error::{Error, Result};
-use crate::model::fileset::Mtime;
+use crate::model::fileset::{Inode, InodeKind, Mtime};
+
+/// 2000-01-01: the time of everything but regular files under [`MtimePolicy::Stable`]. ZIP can
+/// record it, and no client takes it for a time to come.
+const STABLE: i64 = 946_684_800;
+/// Regular files get a later one, of this many seconds: about a year. So two contents of the same
+/// size hardly ever share a time, by which servers and browsers would take them for the same.
+const STABLE_RANGE: u32 = 1 << 25;
 
 /// A rule for modification times. Any rule except [`Preserve`](Self::Preserve) changes the final
 /// file set.
@@ -17,15 +24,29 @@ pub enum MtimePolicy {
     Clamp(Mtime),
     /// Set all times to 1970-01-01.
     Zero,
+    /// Keep the times of files from packages of the operating system. Derive those of other files from
+    /// their content.
+    Stable,
 }
 
 impl MtimePolicy {
-    /// Returns the time that replaces `found`.
-    pub fn apply(self, found: Mtime) -> Mtime {
+    /// Returns the time that replaces an inode's. If the inode belongs to a package of the operating
+    /// system, times before `installed` are the package's own.
+    pub fn apply(self, inode: &Inode, installed: Option<Mtime>) -> Mtime {
         match self {
-            Self::Preserve => found,
-            Self::Clamp(latest) => found.min(latest),
+            Self::Preserve => inode.mtime,
+            Self::Clamp(latest) => inode.mtime.min(latest),
             Self::Zero => Mtime::default(),
+            Self::Stable => match &inode.kind {
+                InodeKind::Dir => Mtime { secs: STABLE, nanos: 0 },
+                _ if installed.is_some_and(|installed| inode.mtime < installed) => inode.mtime,
+                InodeKind::File(file) => {
+                    let [a, b, c, d, ..] = file.hash;
+                    let after = u32::from_le_bytes([a, b, c, d]) % STABLE_RANGE;
+                    Mtime { secs: STABLE + 1 + i64::from(after), nanos: 0 }
+                }
+                _ => Mtime { secs: STABLE, nanos: 0 },
+            },
         }
     }
 }
@@ -37,6 +58,7 @@ impl FromStr for MtimePolicy {
         match s.split_once(':') {
             None if s == "preserve" => Some(Self::Preserve),
             None if s == "zero" => Some(Self::Zero),
+            None if s == "stable" => Some(Self::Stable),
             Some(("clamp", "SOURCE_DATE_EPOCH")) => {
                 let value = std::env::var("SOURCE_DATE_EPOCH").map_err(|_| {
                     Error::malformed("the environment variable SOURCE_DATE_EPOCH is not set")
@@ -55,8 +77,8 @@ impl FromStr for MtimePolicy {
         }
         .ok_or_else(|| {
             Error::malformed(format!(
-                "{s:?} is not preserve, zero, clamp:SOURCE_DATE_EPOCH or clamp:DATE with a date \
-                 like 2025-10-01 or 2025-10-01T12:00:00Z"
+                "{s:?} is not preserve, stable, zero, clamp:SOURCE_DATE_EPOCH or clamp:DATE with a \
+                 date like 2025-10-01 or 2025-10-01T12:00:00Z"
             ))
         })
     }
@@ -68,6 +90,7 @@ impl fmt::Display for MtimePolicy {
             Self::Preserve => f.write_str("preserve"),
             Self::Clamp(latest) => write!(f, "clamp:@{}", latest.secs),
             Self::Zero => f.write_str("zero"),
+            Self::Stable => f.write_str("stable"),
         }
     }
 }
@@ -126,6 +149,37 @@ pub(crate) fn time(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::fileset::{FileData, Location};
+    use crate::model::index::SourceId;
+
+    fn inode(kind: InodeKind, mtime: Mtime) -> Inode {
+        Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: None }
+    }
+
+    #[test]
+    fn stable_times_depend_on_content_alone_unless_a_package_brought_them() {
+        let at = |secs| Mtime { secs, nanos: 0 };
+        let file = |content: &str, secs| {
+            let location = Location::Span { source: SourceId::new(0), offset: 0 };
+            let hash = *blake3::hash(content.as_bytes()).as_bytes();
+            inode(InodeKind::File(FileData { size: 1, hash, location }), at(secs))
+        };
+        let apply = |inode: &Inode, installed| MtimePolicy::Stable.apply(inode, installed);
+        let [a, b] = ["a", "b"].map(|content| apply(&file(content, 1_760_000_000), None));
+        assert_eq!(apply(&file("a", 5), None), a);
+        assert!(a != b && a > at(STABLE) && a < at(STABLE + 400 * 86_400));
+        // From a package, from the installation, and changed after it.
+        let installed = Some(at(1_760_000_000));
+        assert_eq!(apply(&file("a", 1_750_000_000), installed), at(1_750_000_000));
+        for later in [1_760_000_000, 1_770_000_000] {
+            assert_eq!(apply(&file("a", later), installed), a);
+        }
+        for kind in [InodeKind::Dir, InodeKind::Fifo] {
+            assert_eq!(apply(&inode(kind, at(7)), None), at(STABLE));
+        }
+        assert_eq!(apply(&inode(InodeKind::Dir, at(7)), installed), at(STABLE));
+        assert_eq!(apply(&inode(InodeKind::Fifo, at(7)), installed), at(7));
+    }
 
     #[test]
     fn dates_are_read_as_utc() {
@@ -158,9 +212,10 @@ mod tests {
     fn only_later_times_are_clamped() {
         let policy: MtimePolicy = "clamp:@100".parse().unwrap();
         let at = |secs, nanos| Mtime { secs, nanos };
-        assert_eq!(policy.apply(at(100, 1)), at(100, 0));
-        assert_eq!(policy.apply(at(-5, 9)), at(-5, 9));
-        assert_eq!(MtimePolicy::Zero.apply(at(7, 7)), at(0, 0));
+        let apply = |policy: MtimePolicy, mtime| policy.apply(&inode(InodeKind::Dir, mtime), None);
+        assert_eq!(apply(policy, at(100, 1)), at(100, 0));
+        assert_eq!(apply(policy, at(-5, 9)), at(-5, 9));
+        assert_eq!(apply(MtimePolicy::Zero, at(7, 7)), at(0, 0));
         assert!("clamp".parse::<MtimePolicy>().is_err());
         assert!("clamp:soon".parse::<MtimePolicy>().is_err());
     }

@@ -40,6 +40,7 @@ mod recode;
 mod registry;
 mod registry_client;
 mod secrets;
+mod stable;
 mod stale;
 mod step;
 #[cfg(feature = "store")]

@@ -78,11 +78,13 @@ fn java_takes_its_archive_of_classes_whatever_changes_times() {
     java(&app, 1_761_000_000);
     pack(&app, &at("v2"));
     split(&at("v1"), None, &at("one"), &[]);
-    let cases: [(&str, Option<PathBuf>, &[&str]); 4] = [
+    let cases: [(&str, Option<PathBuf>, &[&str]); 6] = [
         ("carried", Some(at("one")), &[]),
         ("zero", None, &["--mtime", "zero"]),
         ("clamp", None, &["--mtime", "clamp:2001-01-01"]),
+        ("stable", None, &["--mtime", "stable"]),
         ("both", Some(at("one")), &["--mtime", "zero"]),
+        ("both stable", Some(at("one")), &["--mtime", "stable"]),
     ];
     for (name, previous, options) in cases {
         let report = split(&at("v2"), previous.as_deref(), &at(name), options);
@@ -162,11 +164,14 @@ fn python_finds_its_compiled_files_in_step_under_every_rule() {
     let want = judge("plain");
     // 14 by time and 26 by hash, 20 optimized, 8 beside their source; the last source is newer.
     assert_eq!(want.trim(), "40 2 26");
-    for rule in ["zero", "clamp:2001-01-01", "clamp:@1700000020"] {
+    for rule in ["zero", "stable", "clamp:2001-01-01", "clamp:@1700000020"] {
         let report = split(&at("in"), None, &at("out"), &["--mtime", rule]);
         assert_eq!(judge("out"), want, "{rule}");
         assert!(held(&report)["restamped"].as_u64().unwrap() > 10, "{report}");
         assert!(verify(&at("in"), &at("out")).status.success(), "{rule}");
+        let images = ["in", "out"].map(|name| format!("oci:{}", at(name).display()));
+        let exact = ["--allow", &format!("mtime={rule}")];
+        tool::ok(tool::relayer().arg("verify").args(images).args(exact));
         // And so it is with a previous image of the same rule, which stays as it is.
         let again = split(&at("in"), Some(&at("out")), &at("again"), &["--mtime", rule]);
         assert_eq!(again["digest"], report["digest"], "{rule}");

@@ -384,7 +384,7 @@ fn diff_says_what_changed_and_what_it_costs() {
     let layouts: Vec<String> = (0..3).map(|v| write(dir.path(), v).display().to_string()).collect();
     let args = [&["diff"][..], &layouts.iter().map(String::as_str).collect::<Vec<_>>()].concat();
     let text = tool::ok(tool::relayer().args(&args));
-    for words in ["npm:p0", "only time changed", "by chain ID", "total of 2 steps"] {
+    for words in ["npm:p0", "only times changed", "by chain ID", "total of 2 steps"] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let json = tool::ok(tool::relayer().args(&args).arg("--json"));

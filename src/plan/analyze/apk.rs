@@ -3,8 +3,9 @@
 //! It has lines of `LETTER:value`: `P` is the name, `o` the origin (the source), `F` a folder, and `R` a
 //! file in it. A blank line ends each package.
 
-use super::{Claims, ComponentKind, Owner};
+use super::{Claims, ComponentKind, Installation, Owner};
 use crate::base::limits::MAX_PACKAGES;
+use crate::model::fileset::Mtime;
 
 const DATABASES: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
 
@@ -17,6 +18,12 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             let Some(mut owner) = Owner::new("apk", name, ComponentKind::OsPackage) else {
                 continue;
             };
+            // The time of the package's build, which is not before that of its newest file.
+            let built = field(b"t:").and_then(|t| std::str::from_utf8(t).ok()?.parse().ok());
+            owner.installation = built.and_then(|built: i64| {
+                let time = Mtime { secs: built.checked_add(1)?, nanos: 0 };
+                Some(Installation { time, record: None })
+            });
             let mut folder: &[u8] = b"";
             for line in &package {
                 if let Some(f) = line.strip_prefix(b"F:") {

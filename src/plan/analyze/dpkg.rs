@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Claims, ComponentKind, Owner};
+use super::{Claims, ComponentKind, Installation, Owner};
 use crate::base::limits::MAX_PACKAGES;
-use crate::model::fileset::base_name;
+use crate::model::fileset::{Mtime, base_name};
 
 const STATUS: &[u8] = b"var/lib/dpkg/status";
 const INFO: &[u8] = b"var/lib/dpkg/info";
@@ -23,6 +23,9 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             let package = list.split(|b| *b == b':').next().unwrap_or(list);
             let Some(source) = sources.get(package) else { continue };
             let Some(mut owner) = owner(source) else { continue };
+            // dpkg writes the list when it unpacks the package.
+            owner.installation =
+                Some(Installation { time: set.inode(entry).mtime, record: Some(entry.inode) });
             if let Some(paths) = claims.text(&entry.path) {
                 for path in paths.split(|b| *b == b'\n') {
                     claims.claim_listed(b"", path, &mut owner);
@@ -37,6 +40,9 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         };
         let first = sources(&status).into_values().next();
         let Some(mut owner) = first.and_then(owner) else { continue };
+        // Bazel unpacks packages reproducibly, and nothing is installed.
+        let never = Mtime { secs: i64::MAX, nanos: 0 };
+        owner.installation = Some(Installation { time: never, record: None });
         for line in sums.split(|b| *b == b'\n') {
             // 32 digits, two spaces, the path.
             if let Some(path) = line.get(34..) {

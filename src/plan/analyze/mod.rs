@@ -17,6 +17,7 @@ mod npm;
 mod python;
 mod rpm;
 mod state;
+mod xattrs;
 
 pub use churn::ChurnRule;
 pub(crate) use estimate::{HEADER_BYTES, estimate};
@@ -30,7 +31,7 @@ use crate::base::error::{Error, Result, if_valid};
 use crate::base::limits::{MAX_COMPONENT, MAX_LOOKUPS, MAX_NOTES, MAX_PATH, MAX_TEXT, MAX_TEXTS};
 use crate::base::text::count;
 use crate::model::fileset::{
-    Entry, Inode, InodeKind, base_name, display, join, parent, parts, printable,
+    Entry, Inode, InodeKind, Mtime, base_name, display, join, parent, parts, printable,
 };
 use crate::model::index::{InodeId, index_type};
 use crate::model::rootfs::Rootfs;
@@ -125,7 +126,7 @@ pub struct Inventory {
 /// If the system fails to read a file; package databases that are not valid give notes instead.
 pub fn analyze(rootfs: &Rootfs, churn: &[ChurnRule]) -> Result<Analysis> {
     let mut claims = Claims::new(rootfs);
-    xattrs(&mut claims);
+    xattrs::claim(&mut claims);
     state::claim(&mut claims);
     dpkg::claim(&mut claims);
     apk::claim(&mut claims);
@@ -140,6 +141,27 @@ pub fn analyze(rootfs: &Rootfs, churn: &[ChurnRule]) -> Result<Analysis> {
     claims.finish()
 }
 
+/// The installation of a package.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Installation {
+    /// Its files are older, unless they were changed since.
+    pub(crate) time: Mtime,
+    /// The file that was written then.
+    pub(crate) record: Option<InodeId>,
+}
+
+/// Returns the installation that each file of a dpkg or apk package came with. rpm and pacman record
+/// the times of files, so they are not needed here.
+///
+/// # Errors
+/// If the system fails to read a file.
+pub(crate) fn installations(rootfs: &Rootfs) -> Result<BTreeMap<InodeId, Installation>> {
+    let mut claims = Claims::new(rootfs);
+    dpkg::claim(&mut claims);
+    apk::claim(&mut claims);
+    claims.failed.map_or(Ok(claims.installations), Err)
+}
+
 /// Marks an inode that no component owns yet.
 const UNOWNED: ComponentId = ComponentId::new(u32::MAX as usize);
 
@@ -149,6 +171,7 @@ struct Claims<'a> {
     components: Vec<Traits>,
     by_name: BTreeMap<String, ComponentId>,
     owner: Vec<ComponentId>,
+    installations: BTreeMap<InodeId, Installation>,
     notes: Vec<String>,
     /// Number of bytes of texts that may still be read.
     texts: u64,
@@ -172,13 +195,14 @@ struct Owner {
     name: String,
     kind: ComponentKind,
     id: Option<ComponentId>,
+    installation: Option<Installation>,
 }
 
 impl Owner {
     /// Returns the component of a package; `None` if the name is too long to be valid.
     fn new(system: &str, package: &[u8], kind: ComponentKind) -> Option<Self> {
         let name = format!("{system}:{}", String::from_utf8_lossy(package));
-        (name.len() <= MAX_COMPONENT).then_some(Self { name, kind, id: None })
+        (name.len() <= MAX_COMPONENT).then_some(Self { name, kind, id: None, installation: None })
     }
 }
 
@@ -189,6 +213,7 @@ impl<'a> Claims<'a> {
             components: Vec::new(),
             by_name: BTreeMap::new(),
             owner: vec![UNOWNED; rootfs.files.inodes().len()],
+            installations: BTreeMap::new(),
             notes: Vec::new(),
             texts: MAX_TEXTS,
             lookups: MAX_LOOKUPS,
@@ -255,6 +280,9 @@ impl<'a> Claims<'a> {
             let id = owner.id.unwrap_or_else(|| self.component(&owner.name, owner.kind));
             owner.id = Some(id);
             self.claim(entry, id);
+            if let Some(installation) = owner.installation {
+                self.installations.insert(entry.inode, installation);
+            }
         }
     }
 
@@ -326,37 +354,6 @@ impl<'a> Claims<'a> {
             *owner = new_id[owner.index()];
         }
         Ok(Analysis { components, owner: self.owner, notes: self.notes })
-    }
-}
-
-/// A release is about a month; `user.update-interval` is stated in days.
-const DAYS_A_RELEASE: f64 = 30.0;
-
-/// Assigns files by the attributes in which image builders name components, as chunkah and rpm-ostree
-/// read them.
-fn xattrs(claims: &mut Claims<'_>) {
-    let set = &claims.rootfs.files;
-    for entry in set.entries() {
-        let inode = set.inode(entry);
-        let get = |name: &[u8]| {
-            let list = inode.xattrs.iter().flat_map(|x| x.iter());
-            let value = list.filter(|x| &*x.0 == name).map(|x| &*x.1).next()?;
-            std::str::from_utf8(value).ok().filter(|v| (1..=MAX_COMPONENT).contains(&v.len()))
-        };
-        let Some(name) = get(b"user.component") else { continue };
-        let component = claims.component(format!("xattr:{name}"), ComponentKind::Application);
-        claims.claim(entry, component);
-        let days = get(b"user.update-interval").and_then(|text| match text {
-            "daily" => Some(1.0),
-            "weekly" => Some(7.0),
-            "monthly" => Some(30.0),
-            "quarterly" => Some(91.0),
-            "yearly" => Some(365.0),
-            days => days.parse::<u32>().ok().filter(|d| *d > 0).map(f64::from),
-        });
-        if let Some(days) = days {
-            claims.components[component.index()].churn = Some(DAYS_A_RELEASE / days);
-        }
     }
 }
 

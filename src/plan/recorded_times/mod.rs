@@ -9,7 +9,12 @@ mod formats;
 mod parse;
 mod python;
 mod relations;
+mod rule;
 mod values;
+
+pub(crate) use python::timeless;
+pub(crate) use rule::Rule;
+pub use rule::apply;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -23,7 +28,6 @@ use crate::base::text::count;
 use crate::model::content::{Budget, SpoolWriter};
 use crate::model::fileset::{Inode, InodeKind, Location, Mtime};
 use crate::model::index::InodeId;
-use crate::model::mtime::MtimePolicy;
 use crate::model::rootfs::Rootfs;
 use relations::Relations;
 
@@ -58,15 +62,6 @@ impl Held {
 /// Returns the time that a compiled Python file gets. The hash is of the file with its source's new
 /// time in it. `None` if the file must stay as it is, so that its source keeps its time.
 pub(crate) type Restamp<'a> = dyn Fn(InodeId, &Inode, &[u8; 32]) -> Option<Mtime> + 'a;
-
-/// Applies `policy` to the time of every inode, except times that other files record.
-///
-/// # Errors
-/// If a file that records times can't be read, or the spool can't be written.
-pub fn apply(policy: MtimePolicy, rootfs: &mut Rootfs, budget: &Arc<Budget>) -> Result<Held> {
-    let after = rootfs.files.inodes().iter().map(|inode| policy.apply(inode.mtime)).collect();
-    retime(rootfs, budget, after, None)
-}
 
 /// Sets the times of inodes to those in `after`, except times that other files record. Compiled files
 /// that record a new time are added to the contents. Their own time is chosen by `restamp`, or is the

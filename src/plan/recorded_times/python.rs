@@ -8,6 +8,7 @@ use crate::base::error::{Context, Result};
 use crate::base::limits::MAX_COMPILED_PYTHON;
 use crate::model::fileset::{InodeKind, Mtime, base_name, display, parent};
 use crate::model::index::InodeId;
+use crate::model::rootfs::Rootfs;
 
 /// Name of the format in summaries.
 const BY: &str = "compiled Python";
@@ -99,6 +100,27 @@ impl NewStamp {
 
 /// All compiled files whose sources' times are about to change.
 pub(super) struct AllCompiled(Vec<Compiled>);
+
+/// Returns the hash of each compiled file without the time that it records.
+///
+/// # Errors
+/// If a file can't be read.
+pub(crate) fn timeless(rootfs: &Rootfs) -> Result<BTreeMap<InodeId, [u8; 32]>> {
+    let mut hashes = BTreeMap::new();
+    for entry in rootfs.files.entries() {
+        let InodeKind::File(file) = &rootfs.files.inode(entry).kind else { continue };
+        if source_of(&entry.path).is_none() || file.size > MAX_COMPILED_PYTHON {
+            continue;
+        }
+        let bytes = rootfs.contents.read(file, MAX_COMPILED_PYTHON);
+        let bytes = bytes.with_context(|| format!("reading {}", display(&entry.path)))?;
+        if let Stamp::Mtime { at, .. } = Stamp::read(&bytes) {
+            let bytes = NewStamp { at, secs: 0 }.apply(bytes);
+            hashes.insert(entry.inode, *blake3::hash(&bytes).as_bytes());
+        }
+    }
+    Ok(hashes)
+}
 
 /// Finds the compiled files. Holds the sources of files that can't be changed.
 pub(super) fn find(r: &mut Relations<'_>, restamp: Option<&Restamp<'_>>) -> Result<AllCompiled> {

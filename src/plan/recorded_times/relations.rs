@@ -17,6 +17,8 @@ pub(super) struct Relations<'a> {
     pub(super) rootfs: &'a Rootfs,
     /// The new time of each inode. A held inode has its old time here.
     pub(super) after: Vec<Mtime>,
+    /// Inodes whose new time may become later, so that files stay newer than others. Empty, or of all.
+    may_rise: Vec<bool>,
     /// Held inodes, with the format that holds each.
     held: BTreeMap<InodeId, &'static str>,
     /// Compiled file, source, format: the first is stale if the second is newer.
@@ -37,6 +39,7 @@ impl<'a> Relations<'a> {
         Self {
             rootfs,
             after,
+            may_rise: Vec::new(),
             held: BTreeMap::new(),
             pairs: Vec::new(),
             orders: Vec::new(),
@@ -126,6 +129,16 @@ impl<'a> Relations<'a> {
         }
     }
 
+    /// Lets the new times of these inodes become later.
+    pub(super) fn let_rise(&mut self, may_rise: Vec<bool>) {
+        self.may_rise = may_rise;
+    }
+
+    /// Whether a time is about to change or may yet become later.
+    fn is_open(&self, id: InodeId) -> bool {
+        self.will_change(id) || self.may_rise.get(id.index()).is_some_and(|may| *may)
+    }
+
     /// Whether a time is about to change.
     pub(super) fn will_change(&self, id: InodeId) -> bool {
         self.inode(id).mtime != self.after[id.index()]
@@ -171,6 +184,9 @@ impl<'a> Relations<'a> {
 
     /// Makes an inode keep its time.
     pub(super) fn hold(&mut self, id: InodeId, by: &'static str) {
+        if let Some(may) = self.may_rise.get_mut(id.index()) {
+            *may = false;
+        }
         if self.will_change(id) {
             self.after[id.index()] = self.inode(id).mtime;
             self.held.entry(id).or_insert(by);
@@ -226,7 +242,7 @@ impl<'a> Relations<'a> {
 
     /// Requires that `compiled` stays stale or stays fresh. It is stale if `source` is newer.
     pub(super) fn keep_staleness(&mut self, compiled: InodeId, source: InodeId, by: &'static str) {
-        if compiled == source || !(self.will_change(compiled) || self.will_change(source)) {
+        if compiled == source || !(self.is_open(compiled) || self.is_open(source)) {
             return;
         }
         if self.pairs.len() < MAX_TIME_PAIRS * self.files().entries().len() {
@@ -239,7 +255,7 @@ impl<'a> Relations<'a> {
 
     /// Requires that the times of these inodes keep their order.
     pub(super) fn keep_order(&mut self, ids: Vec<InodeId>, by: &'static str) {
-        if ids.iter().any(|id| self.will_change(*id)) {
+        if ids.iter().any(|id| self.is_open(*id)) {
             self.orders.push((ids, by));
         }
     }
@@ -279,6 +295,10 @@ impl<'a> Relations<'a> {
                 continue;
             }
             any = true;
+            if !hold_all && self.raise_pair(compiled, source) {
+                self.pairs.push((compiled, source, by));
+                continue;
+            }
             self.hold(compiled, by);
             self.hold(source, by);
         }
@@ -288,9 +308,50 @@ impl<'a> Relations<'a> {
                 continue;
             }
             any = true;
+            if !hold_all && self.raise_in_order(&ids) {
+                self.orders.push((ids, by));
+                continue;
+            }
             self.hold_all(ids, by);
         }
         any
+    }
+
+    /// Makes a new time later, if it may be. Returns whether it is `to` or later now.
+    fn raise(&mut self, id: InodeId, to: Mtime) -> bool {
+        let now = &mut self.after[id.index()];
+        let done = *now >= to || self.may_rise.get(id.index()).is_some_and(|may| *may);
+        *now = if done { (*now).max(to) } else { *now };
+        done
+    }
+
+    /// Raises the one that must not be older. Returns whether the pair keeps its staleness now.
+    fn raise_pair(&mut self, compiled: InodeId, source: InodeId) -> bool {
+        let of = |id: InodeId| self.after[id.index()];
+        let raised = if self.inode(source).mtime > self.inode(compiled).mtime {
+            self.raise(source, next_second(of(compiled)))
+        } else {
+            self.raise(compiled, of(source))
+        };
+        raised && self.staleness_stays(compiled, source)
+    }
+
+    /// Raises the times of a group, from the oldest on. Returns whether it has its order now.
+    fn raise_in_order(&mut self, ids: &[InodeId]) -> bool {
+        let mut ids = ids.to_vec();
+        ids.sort_by_key(|id| self.inode(*id).mtime);
+        let mut least = None;
+        let same = |a: &InodeId, b: &InodeId| self.inode(*a).mtime == self.inode(*b).mtime;
+        let groups: Vec<Vec<InodeId>> = ids.chunk_by(same).map(<[_]>::to_vec).collect();
+        for group in groups {
+            let latest = group.iter().map(|id| self.after[id.index()]).max();
+            let to = latest.max(least).unwrap_or_default();
+            if !group.iter().all(|id| self.raise(*id, to)) {
+                return false;
+            }
+            least = Some(next_second(to));
+        }
+        self.order_stays(&ids)
     }
 
     /// Whether the source is newer after the change exactly if it is newer before. This must hold for
@@ -312,6 +373,16 @@ impl<'a> Relations<'a> {
         })
     }
 
+    /// Returns the raised times. Held inodes get back what they were about to become.
+    pub(super) fn raised(self, mut before: Vec<Mtime>) -> Vec<Mtime> {
+        for (id, before) in before.iter_mut().enumerate() {
+            if !self.held.contains_key(&InodeId::new(id)) {
+                *before = self.after[id];
+            }
+        }
+        before
+    }
+
     /// Returns the number of held inodes by format.
     pub(super) fn count(&self) -> BTreeMap<&'static str, u64> {
         let mut by = BTreeMap::new();
@@ -320,4 +391,9 @@ impl<'a> Relations<'a> {
         }
         by
     }
+}
+
+/// The second after a time. Some programs compare only seconds.
+pub(super) fn next_second(time: Mtime) -> Mtime {
+    Mtime { secs: time.secs.saturating_add(1), nanos: 0 }
 }

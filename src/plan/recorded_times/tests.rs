@@ -6,6 +6,7 @@ use crate::model::fileset::{Entry, FileData, FileSet, parent};
 use crate::model::index::{InodeId, SourceId};
 
 mod bounds;
+mod stable;
 
 const T: i64 = 1_760_000_000;
 

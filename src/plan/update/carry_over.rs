@@ -14,7 +14,7 @@ use crate::model::fileset::{FileSet, Inode, InodeKind, Mtime};
 use crate::model::index::InodeId;
 use crate::model::mtime::MtimePolicy;
 use crate::model::rootfs::Rootfs;
-use crate::plan::recorded_times::{Held, retime};
+use crate::plan::recorded_times::{Held, Rule, retime};
 
 /// Counts of what was carried over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -51,11 +51,12 @@ pub(crate) fn carry_over(
     policy: MtimePolicy,
 ) -> Result<(CarriedOver, Held)> {
     let counterparts = counterparts(&new.files, old);
+    let rule = Rule::new(policy, new)?;
     // The time of the counterpart, if an inode may have it.
     let carried = |id: InodeId, kind: &InodeKind, now: &Inode| {
         let counterpart = &old[counterparts[id.index()]?];
         let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
-        (same && policy.apply(counterpart.mtime) == counterpart.mtime).then_some(counterpart.mtime)
+        (same && rule.apply(id, counterpart) == counterpart.mtime).then_some(counterpart.mtime)
     };
     let before: Vec<Mtime> = new.files.inodes().iter().map(|inode| inode.mtime).collect();
     let after =
