@@ -122,7 +122,7 @@ FAULTS = [
      "Some((self.have(i), self.end(i)))", "Some((self.have(i) + u64::from(MUTANT && self.got[i] > 1), self.end(i)))",
      "it registry_client::faults::"),
     ("registry: the tag is set before the blobs are there", "src/transport/registry/push.rs",
-     "self.wait(bundle, progress)?;", "if !MUTANT { self.wait(bundle, progress)?; }", "it registry_client::table::"),
+     "self.wait(progress)?;", "if !MUTANT { self.wait(progress)?; }", "it registry_client::table::"),
     ("registry: nobody waits as long as a registry asks", "src/transport/registry/retry.rs",
      "asked.map_or(delay", "asked.filter(|_| !MUTANT).map_or(delay", "it registry_client::patience::"),
     ("registry: a mount that is refused is a mount", "src/transport/registry/upload.rs",

@@ -3,7 +3,8 @@
 //!
 //! Imports nothing else of the crate. To know: [`error::Error`] with [`error::Context`], which adds
 //! what was being done to every failure; [`limits`], the bounds against hostile input; and
-//! [`progress::Progress`], to which long work reports.
+//! [`progress::Progress`], to which long work reports, with [`transfers::Transfers`] for what moves between
+//! machines meanwhile.
 
 pub mod byte_size;
 pub mod chunker;
@@ -23,4 +24,5 @@ pub(crate) mod temporary;
 pub(crate) mod testing;
 pub(crate) mod text;
 pub(crate) mod threads;
+pub mod transfers;
 pub(crate) mod varint;

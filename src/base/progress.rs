@@ -4,7 +4,8 @@
 ///
 /// Methods are called from several threads at once.
 pub trait Progress: Sync {
-    /// Begins a stage, which will process `bytes` bytes.
+    /// Begins a stage, which will process `bytes` bytes; 0 if that is not known, or the stage waits for
+    /// [transfers](super::transfers::Transfers), which have a progress of their own.
     fn begin(&self, stage: &str, bytes: u64);
     /// Reports that `bytes` more bytes are done.
     fn advance(&self, bytes: u64);

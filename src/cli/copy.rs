@@ -16,10 +16,10 @@ use crate::transport::{Reference, Transport};
 #[derive(Debug, Args)]
 pub(super) struct Copy {
     /// Copy this image
-    #[arg(value_name = "SRC")]
+    #[arg(value_name = "IMAGE")]
     pub(super) source: Reference,
     /// Write it to this file, folder or registry
-    #[arg(value_name = "DST", value_parser = Reference::destination)]
+    #[arg(value_name = "DEST", value_parser = Reference::destination)]
     pub(super) destination: Reference,
     /// Copy only this platform of a multi-platform image
     #[arg(long, value_name = "OS/ARCH")]

@@ -11,7 +11,7 @@ use super::load::{self, open, open_one};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::base::text::count;
 use crate::delta::{self, Delta, DeltaStats, ImageContents};
@@ -122,6 +122,21 @@ impl DeltaArgs {
 }
 
 impl Apply {
+    /// Returns the error for a file that is not a delta; another one if OLD is one.
+    fn swapped(&self, e: Error) -> Error {
+        let old = self.old.path().filter(|_| e.kind() == ErrorKind::Malformed);
+        let opened = old.and_then(|old| DiskFile::new(open_regular(old).ok()?).ok());
+        match opened.map(|file| Delta::open(Arc::new(file))) {
+            Some(Ok(_)) => Error::refused(format!(
+                "this is not a delta, but {} is: the delta comes second, `relayer apply {} {}`",
+                self.old,
+                self.delta.display(),
+                self.old
+            )),
+            _ => e,
+        }
+    }
+
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
         let destination = load::destination(
@@ -139,7 +154,8 @@ impl Apply {
             }
             Ok(Arc::new(DiskFile::new(open_regular(&self.delta)?)?))
         };
-        let delta = file().and_then(Delta::open).with_context(place)?;
+        let delta =
+            file().and_then(Delta::open).map_err(|e| self.swapped(e)).with_context(place)?;
         let opened = open(&self.old, None, &budget, global)?;
         let fits =
             |image: &&Image| image.layers.iter().map(|l| l.diff_id).eq(delta.old().iter().copied());

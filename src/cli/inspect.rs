@@ -27,6 +27,9 @@ const SHOWN: usize = 10;
 /// Number of characters that texts in tables are cut to, except with `-v`.
 const WIDE: usize = 50;
 
+/// Values of `--fail-on` that shells complete.
+pub(super) const LIMITS: [&str; 4] = ["secret", "client", "waste=20%", "depth=100"];
+
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// Inspect this image

@@ -10,6 +10,8 @@ mod client;
 mod copy;
 mod delta;
 mod diff;
+mod display;
+mod examples;
 mod history;
 mod inspect;
 mod load;
@@ -23,13 +25,18 @@ mod table;
 mod terminal;
 mod verify;
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind as UsageError};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    ValueHint,
+};
 
 use crate::base::defaults;
 use crate::base::error::{Error, Result};
@@ -38,33 +45,18 @@ use crate::base::threads;
 use crate::model::content::Budget;
 use crate::transport::Reference;
 use size::Size;
-use terminal::Terminal;
+use terminal::{Color, Terminal};
 
 /// Flatten a container image and split it again into deterministic layers of similar size, grouped
 /// by how often their contents change
 #[derive(Debug, Parser)]
-#[command(name = "relayer", version, max_term_width = 100, after_help = TRANSPORTS)]
+#[command(name = "relayer", version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
     global: Global,
 }
-
-const TRANSPORTS: &str = "\
-IMAGE and DEST have the form that skopeo uses:
-  docker-archive:FILE[:TAG]   an archive as `docker save` writes it
-  oci:DIR[:TAG]               a folder in OCI layout
-  oci-archive:FILE[:TAG]      an OCI layout in a tar archive
-  dir:DIR                     a folder as skopeo writes it, for one image
-  docker://NAME[:TAG]         an image in a registry, named as docker names it
-  docker-daemon:NAME[:TAG]    an image of docker, through its socket
-  containers-storage:NAME[:TAG]
-                              an image of podman, through `podman`
-  containerd:NAME[:TAG]       an image of containerd, through `ctr`
-  store:DIR[:NAME]            an image in a store, read only
-  FILE or DIR [:TAG]          any of these, detected from the content
-  -                           standard input or output";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -99,11 +91,11 @@ enum Command {
         /// Print the script for this shell
         shell: clap_complete::Shell,
     },
-    /// Print a manual page: `relayer man split >relayer-split.1`
+    /// Print a manual page
     Man {
-        /// Print the page of this command [default: of relayer itself]
+        /// Print the page of this command, as in `store add` [default: of relayer itself]
         #[arg(value_name = "COMMAND")]
-        command: Option<String>,
+        command: Vec<String>,
     },
 }
 
@@ -120,6 +112,16 @@ struct Global {
     /// Print more: digests, components, all rows of tables
     #[arg(short, long, global = true)]
     verbose: bool,
+    /// Colour messages; `auto` does so on a terminal, unless `NO_COLOR` is set
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    color: Color,
     /// Use this number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=i64::from(defaults::MAX_THREADS)))]
@@ -169,25 +171,33 @@ impl Global {
 /// Result of a command that did not fail.
 enum Outcome {
     Done,
-    /// `verify` found differences, or `inspect` exceeded limits.
+    /// `verify` found differences, `inspect` exceeded limits, or `store check` found problems.
     Differs,
 }
 
-/// Runs the command line of this process. The exit status is 0 on success, 1 if something failed,
-/// images differ or a limit is exceeded, 2 for wrong usage.
+/// The exit status of a command that failed. Those of all outcomes are in [`examples::EXIT_STATUS`].
+const FAILED: u8 = 3;
+
+/// Runs the command line of this process. The exit status is 0 on success, 1 if images differ or a
+/// limit is exceeded, 2 for wrong usage, 3 if something failed.
 pub fn main() -> ExitCode {
     handle_file_limit();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(e) => return print_usage(&e),
     };
-    let terminal = Terminal::new(cli.global.quiet || cli.global.json, cli.global.quiet);
+    let terminal = Terminal::new(
+        !cli.global.quiet && !cli.global.json,
+        cli.global.quiet,
+        cli.global.color,
+        Arc::clone(&cli.global.registry.transfers),
+    );
     match run(&cli, &terminal) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Differs) => ExitCode::FAILURE,
         Err(e) => {
             terminal.error(&e);
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -196,8 +206,9 @@ pub fn main() -> ExitCode {
 fn print_usage(e: &clap::Error) -> ExitCode {
     match output::ignore_closed(e.print().and_then(|()| io::stdout().flush())) {
         Err(lost) if !e.use_stderr() => {
-            Terminal::new(true, true).error(&output::not_printed(lost));
-            ExitCode::FAILURE
+            Terminal::new(false, true, Color::default(), Arc::default())
+                .error(&output::not_printed(lost));
+            ExitCode::from(FAILED)
         }
         _ => ExitCode::from(e.exit_code() as u8),
     }
@@ -211,10 +222,46 @@ fn handle_file_limit() {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen);
 }
 
+/// Returns the colours that a command line asks for, also if the rest of it is wrong.
+fn color(args: &[OsString]) -> Color {
+    let of = |text: &str| Color::from_str(text, true).ok();
+    let mut found = args.iter().enumerate().filter_map(|(i, arg)| match arg.to_str()? {
+        "--color" => of(args.get(i + 1)?.to_str()?),
+        arg => of(arg.strip_prefix("--color=")?),
+    });
+    found.next_back().unwrap_or_default()
+}
+
+/// Returns the error of wrong usage, with a hint if it is one that users of other tools make.
+fn hint(e: clap::Error, command: &mut clap::Command) -> clap::Error {
+    let Some(ContextValue::String(arg)) = e.get(ContextKind::InvalidArg) else { return e };
+    let hint = match (e.kind(), arg.as_str()) {
+        (UsageError::UnknownArgument, "--tag" | "-t") => {
+            "the tag is part of the name: oci:DIR:TAG, docker-archive:FILE:NAME:TAG, docker://NAME:TAG"
+        }
+        (UsageError::UnknownArgument, arg) if !arg.starts_with('-') => {
+            "the output is named with -o, except by `copy`"
+        }
+        _ => return e,
+    };
+    let text = format!("unexpected argument '{arg}' found; {hint}");
+    let name = std::env::args_os().nth(1).unwrap_or_default();
+    let command = match command.find_subcommand_mut(name) {
+        Some(sub) => sub,
+        None => command,
+    };
+    command.error(UsageError::UnknownArgument, text)
+}
+
 /// Parses the command line, and checks what does not depend on the images.
 fn parse() -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let args: Vec<_> = std::env::args_os().collect();
+    let mut command = examples::explain(Cli::command()).color(match color(&args) {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    });
+    let matches = command.try_get_matches_from_mut(args).map_err(|e| hint(e, &mut command))?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
     let is_default = matches.value_source("memory") == Some(ValueSource::DefaultValue);
     if is_default && matches!(cli.command, Command::Store(_)) {
@@ -235,7 +282,7 @@ fn parse() -> Result<Cli, clap::Error> {
             Some(sub) => sub,
             None => &mut command,
         };
-        command.error(clap::error::ErrorKind::ValueValidation, e)
+        command.error(UsageError::ValueValidation, e)
     })?;
     Ok(cli)
 }
@@ -282,22 +329,50 @@ fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Cache(args) => args.run(&cli.global),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "relayer", &mut script);
+            let mut command = with_hints(Cli::command());
+            clap_complete::generate(*shell, &mut command, "relayer", &mut script);
             output::print_document(&script)
         }
-        Command::Man { command } => man(command.as_deref()),
+        Command::Man { command } => man(command),
     }
 }
 
+/// Tells shells what the values of a command are, by their names.
+fn with_hints(mut command: clap::Command) -> clap::Command {
+    let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names {
+        command = command.mut_subcommand(name, with_hints);
+    }
+    command.mut_args(|arg| {
+        let name = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
+        match name.as_deref() {
+            Some("IMAGE" | "DEST" | "OLD" | "NEW" | "A" | "B") => {
+                arg.value_hint(ValueHint::AnyPath)
+            }
+            Some("FILE") => arg.value_hint(ValueHint::FilePath),
+            Some("DIR") => arg.value_hint(ValueHint::DirPath),
+            Some("LIMITS") => arg.value_parser(inspect::LIMITS),
+            _ => arg,
+        }
+    })
+}
+
 /// Prints a manual page. Pages refer to those of subcommands as `relayer-split(1)`.
-fn man(wanted: Option<&str>) -> Result<Outcome> {
+fn man(path: &[String]) -> Result<Outcome> {
     let mut command = Cli::command();
     command.build();
-    if let Some(name) = wanted {
+    for name in path {
         let found = command.find_subcommand(name).cloned();
-        command = found.ok_or_else(|| Error::not_found(format!("there is no command {name}")))?;
+        command = found.ok_or_else(|| {
+            Error::not_found(format!(
+                "there is no command {}; `relayer --help` lists all",
+                path.join(" ")
+            ))
+        })?;
     }
+    let name = if path.is_empty() { "relayer".to_owned() } else { path.join(" ") };
     let mut page = Vec::new();
     clap_mangen::Man::new(command).render(&mut page)?;
+    page.extend_from_slice(examples::manual(&name).as_bytes());
     output::print_document(&page)
 }

@@ -10,6 +10,7 @@ use super::terminal::Terminal;
 use crate::base::defaults;
 use crate::base::error::Result;
 use crate::base::progress::Progress;
+use crate::base::transfers::Transfers;
 use crate::transport::registry::cache::Cache;
 use crate::transport::registry::name::Name;
 use crate::transport::registry::{Registries, RegistryOptions};
@@ -54,6 +55,9 @@ pub(super) struct RegistryArgs {
     /// Limit the size of that folder; 0 keeps nothing
     #[arg(long, global = true, value_name = "SIZE", default_value_t = Size(defaults::CACHE))]
     cache_size: Size,
+    /// Where the progress of blobs is noted.
+    #[arg(skip)]
+    pub(super) transfers: Arc<Transfers>,
     #[arg(skip)]
     opened_cache: OnceLock<Arc<Cache>>,
     #[arg(skip)]
@@ -90,6 +94,7 @@ impl RegistryArgs {
             authfile: authfile.clone().or_else(|| self.authfile.clone()),
             tls_verify: tls_verify.or(self.tls_verify),
             cert_dir: cert_dir.clone().or_else(|| self.cert_dir.clone()),
+            transfers: Arc::clone(&self.transfers),
             ..RegistryOptions::default()
         };
         let cache = self.cache()?;

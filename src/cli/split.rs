@@ -24,6 +24,7 @@ use crate::simulate::{self, ClientModel, Profile, Reuse};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
 use crate::transport::image::Image;
+use crate::transport::open::check_exists;
 use crate::transport::write::Destination;
 use crate::transport::{ImageLocation, Reference, Transport};
 
@@ -32,11 +33,11 @@ pub(super) struct Split {
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
           help = format!("Make this number of layers [default: {}; with --profile, the best number]. No \
                           effect if --previous keeps layers: see --max-layers", defaults::LAYERS),
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
+          value_parser = layers)]
     target: Option<u32>,
     /// Limit the estimated compressed size of each layer, instead of --target. If --previous keeps
     /// layers, this can only make new ones smaller
-    #[arg(long, value_name = "SIZE", value_parser = some_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = layer_size)]
     layer_size: Option<ByteSize>,
     /// Optimise first pulls of this client: simulation chooses the cuts and, without --target, the
     /// number of layers. With --layer-size, or if --previous keeps layers, pulls are only simulated
@@ -97,10 +98,25 @@ struct Update {
     exact: bool,
 }
 
-/// Parses a size greater than 0.
-fn some_bytes(text: &str) -> Result<ByteSize> {
+/// Parses a number of layers.
+fn layers(text: &str) -> std::result::Result<u32, String> {
+    let valid = text.parse().ok().filter(|n| (1..=MAX_LAYERS).contains(n));
+    valid.ok_or_else(|| {
+        format!("an image can have 1 to {MAX_LAYERS} layers, since docker refuses more")
+    })
+}
+
+/// Parses the size of a layer.
+fn layer_size(text: &str) -> Result<ByteSize> {
     let size: ByteSize = text.parse()?;
-    if size.0 > 0 { Ok(size) } else { Err(Error::malformed("the size must be greater than 0")) }
+    match size.0 {
+        0 => Err(Error::malformed("the size must be greater than 0")),
+        // Less than one block of a tar archive.
+        bytes @ 1..512 if text.ends_with(|c: char| c.is_ascii_digit()) => {
+            Err(Error::malformed(format!("this is {bytes} bytes; did you mean {text}MB?")))
+        }
+        _ => Ok(size),
+    }
 }
 
 /// Parses the cost of a byte.
@@ -406,7 +422,11 @@ impl Common {
             ImageLocation::Standard => {
                 return Ok(Reference { location: ImageLocation::Standard, ..Reference::file("") });
             }
-            ImageLocation::Path(path) => path,
+            ImageLocation::Path(path) => {
+                // Rather than that nothing can be written beside it.
+                check_exists(&self.image)?;
+                path
+            }
             ImageLocation::Registry(_) | ImageLocation::Daemon(_) => {
                 return Err(Error::refused(
                     "name the output with -o, for example -o docker://NAME or -o img.tar",

@@ -1,66 +1,83 @@
 //! What goes to standard error: progress, notes, errors.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::ValueEnum;
+use indicatif::{MultiProgress, ProgressDrawTarget};
 
-use crate::base::byte_size::ByteSize;
+use super::display::{Display, Stage};
 use crate::base::error::Error;
 use crate::base::limits::MAX_MESSAGE;
 use crate::base::progress::Progress;
 use crate::base::text::shorten;
+use crate::base::transfers::Transfers;
 use crate::model::fileset::printable;
 
-/// How often a line tells of progress where there is no terminal: logs of CI systems end a command that
-/// is silent for minutes.
-const STEP: Duration = Duration::from_secs(10);
-
-/// Standard error, with a progress bar if it is a terminal and a line now and then if it is not.
-pub(super) struct Terminal {
-    shared: Arc<Shared>,
-    bars: bool,
-    /// Whether progress is shown at all.
-    shows: bool,
-    quiet: bool,
+/// When messages have colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    Always,
+    Never,
 }
 
-#[derive(Default)]
+impl Color {
+    /// Returns whether standard error gets colours.
+    fn is_on(self) -> bool {
+        let plain = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Auto => is_terminal() && !plain(),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Returns whether standard error is a terminal that can move its cursor.
+fn is_terminal() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// How a message is introduced, with the code of its colour.
+#[derive(Clone, Copy)]
+enum Kind {
+    Error,
+    Failed,
+    Note,
+}
+
+impl Kind {
+    fn label(self) -> (&'static str, u8) {
+        match self {
+            Self::Error => ("error", 31),
+            Self::Failed => ("failed", 31),
+            Self::Note => ("note", 36),
+        }
+    }
+}
+
+/// Standard error, with progress bars if it is a terminal and a line now and then if it is not.
+pub(super) struct Terminal {
+    shared: Arc<Shared>,
+    /// The thread that shows progress.
+    shows: Mutex<Option<JoinHandle<()>>>,
+    /// Whether progress is shown at all.
+    progress: bool,
+    quiet: bool,
+    color: bool,
+}
+
 struct Shared {
     stage: Mutex<Option<Stage>>,
     ended: Condvar,
-}
-
-/// A stage in progress.
-struct Stage {
-    name: String,
-    total: u64,
-    done: u64,
-    begun: Instant,
-    bar: Option<ProgressBar>,
-}
-
-impl Stage {
-    /// Says how far it is.
-    fn line(&self) -> String {
-        let seconds = self.begun.elapsed().as_secs_f64().max(0.001);
-        let rate = self.done as f64 / seconds;
-        let mut text = format!(
-            "{}: {} of {}, {}/s",
-            self.name,
-            ByteSize(self.done),
-            ByteSize(self.total),
-            ByteSize(rate as u64)
-        );
-        if rate >= 1.0 {
-            let left = self.total.saturating_sub(self.done) as f64 / rate;
-            let _ = write!(text, ", {left:.0} s left");
-        }
-        text
-    }
+    transfers: Arc<Transfers>,
+    /// Where bars are drawn, if standard error is a terminal.
+    bars: Option<MultiProgress>,
 }
 
 impl Shared {
@@ -69,90 +86,102 @@ impl Shared {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prints lines until the stage that began at this time ends.
-    fn print_lines(&self, begun: Instant) {
+    /// Shows progress until the stage that began at this time ends.
+    fn show(&self, begun: Instant) {
+        let mut display = Display::new(self.bars.as_ref(), begun);
         let mut stage = self.stage();
-        let mut next = begun + STEP;
-        loop {
-            let rest = next.saturating_duration_since(Instant::now());
+        while let Some(running) = stage.as_ref().filter(|stage| stage.begun == begun) {
+            display.show(running, &self.transfers);
+            let rest = display.next().saturating_duration_since(Instant::now());
             let waited = self.ended.wait_timeout(stage, rest);
             stage = waited.unwrap_or_else(PoisonError::into_inner).0;
-            let Some(running) = stage.as_ref().filter(|stage| stage.begun == begun) else { return };
-            if Instant::now() >= next {
-                let _ = writeln!(io::stderr(), "{}", running.line());
-                next += STEP;
-            }
         }
+        drop(stage);
+        display.clear();
     }
 }
 
 impl Terminal {
-    pub(super) fn new(no_progress: bool, quiet: bool) -> Self {
-        let bars = io::stderr().is_terminal();
-        Self { shared: Arc::default(), bars, shows: !no_progress, quiet }
+    pub(super) fn new(
+        progress: bool,
+        quiet: bool,
+        color: Color,
+        transfers: Arc<Transfers>,
+    ) -> Self {
+        let target = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let (stage, ended) = (Mutex::default(), Condvar::new());
+        let shared = Shared { stage, ended, transfers, bars: is_terminal().then(target) };
+        let (shared, shows) = (Arc::new(shared), Mutex::default());
+        Self { shared, shows, progress, quiet, color: color.is_on() }
     }
 
     /// Prints an error: one line, for people and for logs.
     pub(super) fn error(&self, e: &Error) {
         self.end();
-        let _ = writeln!(io::stderr(), "relayer: {}", printable(&e.to_string()));
+        self.print(Kind::Error, &e.to_string());
     }
 
     /// Prints a limit that an image exceeds, also with `--quiet`.
     pub(super) fn failed(&self, what: &str) {
         self.end();
-        let _ = writeln!(io::stderr(), "failed: {}", printable(what));
+        self.print(Kind::Failed, what);
+    }
+
+    fn print(&self, kind: Kind, text: &str) {
+        let text = printable(text);
+        let (label, code) = kind.label();
+        let line = if self.color {
+            format!("\x1b[1;{code}m{label}:\x1b[0m {text}\n")
+        } else {
+            format!("{label}: {text}\n")
+        };
+        // What can't be printed to standard error can't be printed anywhere.
+        let print = || drop(io::stderr().write_all(line.as_bytes()));
+        match &self.shared.bars {
+            Some(bars) => bars.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn showing(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        // A thread is set or taken as a whole.
+        self.shows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Progress for Terminal {
     fn begin(&self, stage: &str, bytes: u64) {
-        if !self.shows {
+        if !self.progress {
             return;
         }
-        let begun = Instant::now();
-        let bar = self.bars.then(|| {
-            let style = ProgressStyle::with_template(
-                "{msg:>8} {wide_bar} {decimal_bytes:>10} of {decimal_total_bytes:<10} \
-                 {decimal_bytes_per_sec:>12} {eta:>4}",
-            );
-            let bar = ProgressBar::new(bytes).with_message(stage.to_owned());
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        if bar.is_none() {
-            let shared = Arc::clone(&self.shared);
-            // Without a thread there are no lines.
-            let _ = thread::Builder::new().spawn(move || shared.print_lines(begun));
-        }
-        let stage = Stage { name: stage.to_owned(), total: bytes, done: 0, begun, bar };
+        self.end();
+        let stage = Stage::new(stage, bytes);
+        let begun = stage.begun;
         *self.shared.stage() = Some(stage);
+        let shared = Arc::clone(&self.shared);
+        let show = thread::Builder::new().name("progress".into()).spawn(move || shared.show(begun));
+        // Without a thread nothing is shown.
+        *self.showing() = show.ok();
     }
 
     fn advance(&self, bytes: u64) {
-        if !self.shows {
-            return;
-        }
         if let Some(stage) = self.shared.stage().as_mut() {
             stage.done += bytes;
-            if let Some(bar) = &stage.bar {
-                bar.inc(bytes);
-            }
         }
     }
 
     fn end(&self) {
-        let stage = self.shared.stage().take();
+        self.shared.stage().take();
         self.shared.ended.notify_all();
-        if let Some(bar) = stage.and_then(|stage| stage.bar) {
-            bar.finish_and_clear();
+        // Bars are gone before anything else is printed.
+        if let Some(shows) = self.showing().take() {
+            let _ = shows.join();
         }
     }
 
     fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "note: {}", printable(&shorten(text, 4 * MAX_MESSAGE)));
+            self.print(Kind::Note, &shorten(text, 4 * MAX_MESSAGE));
         }
     }
 }
@@ -162,19 +191,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_far_a_stage_is() {
-        let begun = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
-        let name = "upload".to_owned();
-        let stage = Stage { name, total: 300_000_000, done: 100_000_000, begun, bar: None };
-        let line = stage.line();
-        assert!(line.starts_with("upload: 100.0 MB of 300.0 MB, "), "{line}");
-        assert!(line.ends_with(" MB/s, 20 s left"), "{line}");
-    }
-
-    #[test]
-    fn lines_end_with_their_stage() {
-        let shared = Shared::default();
+    fn stages_replace_each_other_and_end() {
+        let terminal = Terminal::new(true, false, Color::Never, Arc::default());
+        terminal.begin("read", 10);
+        terminal.advance(4);
+        assert_eq!(terminal.shared.stage().as_ref().map(|stage| stage.done), Some(4));
+        terminal.begin("encode", 10);
+        assert!(terminal.shared.stage().as_ref().is_some_and(|stage| stage.done == 0));
+        terminal.end();
+        assert!(terminal.shared.stage().is_none() && terminal.showing().is_none());
         // Returns at once: there is no stage.
-        shared.print_lines(Instant::now());
+        terminal.shared.show(Instant::now());
     }
 }

@@ -38,14 +38,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_DELTA_PACKED, MAX_DELTA_PLAIN};
+use crate::format::DELTA_MAGIC;
 use crate::format::codec::zstd_prefix;
 use crate::layers::read::LayerContent;
 use crate::model::content::{Source, SourceReader};
 use crate::model::digest::{Digest, hex};
 use crate::model::index::LayerIndex;
 
-/// The first bytes of a delta; the last of them is the version.
-const MAGIC: &[u8; 8] = b"RLDELTA\x01";
+/// The version of the format, which follows [`DELTA_MAGIC`].
+const VERSION: u8 = 1;
 /// Uncompressed bytes that are compressed as one part of a stream.
 const PART: u64 = 16 << 20;
 /// Maximum size of the reference prefix of a part.
@@ -219,13 +220,13 @@ impl Delta {
         let mut reader = SourceReader::all(source.as_ref());
         let mut magic = [0; 8];
         let read = reader.read_exact(&mut magic);
-        if read.is_err() || magic[..7] != MAGIC[..7] {
+        if read.is_err() || magic[..7] != DELTA_MAGIC[..] {
             return Err(Error::malformed("this is not a delta made by relayer"));
         }
-        if magic[7] != MAGIC[7] {
+        if magic[7] != VERSION {
             return Err(Error::unsupported(format!(
-                "the delta has format version {}, this relayer reads version {}",
-                magic[7], MAGIC[7]
+                "the delta has format version {}, this relayer reads version {VERSION}",
+                magic[7]
             )));
         }
         let mut sizes = [0; 16];
@@ -360,7 +361,7 @@ fn write(header: &Header, frames: &[u8], out: &mut dyn Write) -> Result<u64> {
     sizes.extend((plain.len() as u64).to_le_bytes());
     let hash = blake3::hash(&[&sizes[..], &frame].concat());
     let mut written = 0;
-    for bytes in [&MAGIC[..], &sizes, &frame, hash.as_bytes(), frames] {
+    for bytes in [&DELTA_MAGIC[..], &[VERSION], &sizes, &frame, hash.as_bytes(), frames] {
         out.write_all(bytes)?;
         written += bytes.len() as u64;
     }

@@ -7,3 +7,6 @@ pub mod codec;
 pub mod recode;
 pub mod recompress;
 pub mod tar;
+
+/// The first bytes of a delta. Its version follows.
+pub(crate) const DELTA_MAGIC: &[u8; 7] = b"RLDELTA";

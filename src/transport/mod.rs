@@ -123,6 +123,28 @@ impl Reference {
         self.location == ImageLocation::Standard
     }
 
+    /// Refuses a name that promises another format than an archive would have.
+    fn check_file_name(&self) -> Result<()> {
+        let Some(path) = self.path().filter(|_| !write::is_folder(self.transport)) else {
+            return Ok(());
+        };
+        let name = path.to_string_lossy();
+        if name.ends_with('/') && !path.exists() {
+            let dir = name.trim_end_matches('/');
+            return Err(Error::refused(format!(
+                "{name} is the name of a folder; write oci:{dir} for an OCI layout, or name a file"
+            )));
+        }
+        let packed = [".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2"];
+        match packed.iter().find(|end| name.ends_with(**end)) {
+            Some(end) => Err(Error::refused(format!(
+                "the layers are compressed, the archive around them is not, so its name should not end \
+                 with {end}; use .tar"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Parses a reference to write to. In a docker-archive a bare name is a repository, as docker and
     /// skopeo take it.
     ///
@@ -130,6 +152,7 @@ impl Reference {
     /// If the name is not a valid image name.
     pub fn destination(s: &str) -> Result<Self> {
         let mut reference: Self = s.parse()?;
+        reference.check_file_name()?;
         if let ImageLocation::Daemon(image) = &reference.location {
             image.full_name()?;
         }

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::base::error::{Context, Error, Result};
 use crate::base::read::read_some;
-use crate::format::codec;
-use crate::model::content::{Budget, DiskFile, Source, SpoolWriter, WindowBudget};
+use crate::format::{DELTA_MAGIC, codec};
+use crate::model::content::{Budget, DiskFile, ReadAt, Source, SpoolWriter, WindowBudget};
 use crate::model::digest::Digest;
 use crate::model::oci::Platform;
 
@@ -97,7 +97,15 @@ impl Place {
     fn find(reference: &Reference, access: &Access) -> Result<Self> {
         let (budget, max_size) = (&access.budget, access.max_size);
         let source: Source = match &reference.location {
-            ImageLocation::Standard => stdin(budget, max_size)?,
+            ImageLocation::Standard => {
+                let source = stdin(budget, max_size)?;
+                if source.size() == 0 {
+                    return Err(Error::malformed(
+                        "standard input is empty; did the command before the pipe fail?",
+                    ));
+                }
+                source
+            }
             ImageLocation::Registry(name) => {
                 return Ok(Self::new(access.registries.open(name)?, Transport::Registry, budget));
             }
@@ -171,7 +179,8 @@ impl Place {
             })
             .transpose()?;
         let source = plain.unwrap_or(source);
-        let archive = Archive::open(source)?;
+        let archive =
+            Archive::open(Arc::clone(&source)).map_err(|e| no_archive(source.as_ref(), e))?;
         let (has_layout, has_docker) =
             (archive.get("index.json")?.is_some(), archive.get("manifest.json")?.is_some());
         let transport = match transport {
@@ -304,6 +313,27 @@ pub fn open_archive(
     Place::in_archive(source, transport, budget, max_size)?.images(tag, platform, max_size)
 }
 
+/// Returns the error for a file that `e` says is not a valid archive. If it does not begin as one, it says
+/// what is there.
+fn no_archive(source: &dyn ReadAt, e: Error) -> Error {
+    let mut block = [0; 512];
+    let size = source.size().min(512) as usize;
+    if source.read_exact_at(&mut block[..size], 0).is_err() || &block[257..262] == b"ustar" {
+        return e;
+    }
+    if block.starts_with(DELTA_MAGIC) {
+        return Error::malformed(
+            "this is a delta, not an image; `relayer apply OLD DELTA -o NEW` makes the image from it",
+        );
+    }
+    if block[..size].iter().all(|b| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~')) {
+        return Error::malformed(
+            "this is text, not a tar archive; `docker save` and `skopeo copy` write image archives",
+        );
+    }
+    e
+}
+
 /// Returns the format of the image in a folder.
 fn detect(folder: &Folder) -> Result<Transport> {
     let manifest = document(folder, "manifest.json")?;
@@ -317,10 +347,29 @@ fn detect(folder: &Folder) -> Result<Transport> {
     })
 }
 
+/// Checks that the file or folder of a reference exists.
+///
+/// # Errors
+/// If it does not, or can't be looked at.
+pub fn check_exists(reference: &Reference) -> Result<()> {
+    let looked = reference.path().map(fs::metadata).transpose();
+    looked
+        .map(drop)
+        .map_err(|e| missing(e, reference))
+        .with_context(|| format!("reading {reference}"))
+}
+
 /// Returns the error for a missing file. If the name looks like an image name, it says how to name
 /// that image.
 fn missing(e: io::Error, reference: &Reference) -> Error {
     let name = reference.to_string();
+    let foreign = ["https://", "http://", "docker:", "registry:"];
+    if let Some(name) = foreign.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        return Error::not_found(format!(
+            "no such file or folder; an image in a registry is named docker://{}",
+            name.trim_start_matches('/')
+        ));
+    }
     // A name with one of these extensions is meant as a file.
     let file = [".tar", ".gz", ".tgz", ".zst", ".xz", ".txz", ".oci"]
         .iter()

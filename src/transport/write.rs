@@ -249,7 +249,7 @@ fn begin_load(image: &DaemonImage, force: bool, inputs: &[&Reference]) -> Result
 }
 
 /// Returns whether an image in this format is a folder.
-fn is_folder(transport: Option<Transport>) -> bool {
+pub(super) fn is_folder(transport: Option<Transport>) -> bool {
     matches!(transport, Some(Transport::Oci | Transport::Dir))
 }
 

@@ -30,6 +30,7 @@ mod image;
 mod inspect;
 mod interrupted;
 mod limits;
+mod messages;
 mod model;
 mod names;
 mod overlay;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use super::cache::Partial;
 use super::pieces::Pieces;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::transfers::Transfer;
 use crate::model::digest::{Digest, Hashing};
 
 /// A blob that is downloaded once, for all who read it.
@@ -18,6 +19,8 @@ pub(super) struct Download {
     pub(super) complete: OnceLock<File>,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
+    /// From when it is asked for until it has ended.
+    transfer: Mutex<Option<Transfer>>,
 }
 
 pub(super) enum State {
@@ -54,7 +57,13 @@ impl Active {
 impl Download {
     pub(super) fn new(digest: Digest, size: u64) -> Self {
         let (complete, changed) = (OnceLock::new(), Condvar::new());
-        Self { digest, size, complete, state: Mutex::new(State::Idle), changed }
+        let (state, transfer) = (Mutex::new(State::Idle), Mutex::default());
+        Self { digest, size, complete, state, changed, transfer }
+    }
+
+    pub(super) fn transfer(&self) -> MutexGuard<'_, Option<Transfer>> {
+        // A transfer is set or taken as a whole.
+        self.transfer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -85,12 +94,16 @@ impl Download {
     }
 
     pub(super) fn finish(&self, file: File) {
+        if let Some(transfer) = self.transfer().take() {
+            transfer.finish();
+        }
         let _ = self.complete.set(file);
         *self.state() = State::Done;
         self.changed.notify_all();
     }
 
     pub(super) fn fail(&self, e: &Error) {
+        self.transfer().take();
         *self.state() = State::Failed(e.kind(), e.to_string());
         self.changed.notify_all();
     }

@@ -10,6 +10,7 @@ use super::http::{Body, Http, Method, Request, Response};
 use super::quirks::Dialect;
 use super::retry::{Retry, is_momentary};
 use super::slots::Slots;
+use super::warnings::Warnings;
 use super::{answer, url};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_REDIRECTS;
@@ -25,7 +26,7 @@ const MAX_TOKENS: u32 = 3;
 pub(super) enum Payload<'a> {
     None,
     Bytes(&'a [u8]),
-    /// A range of a source: offset and length. The function gets the bytes of each piece that is sent.
+    /// A range of a source: offset and length. The function gets the offset that was reached.
     Range(&'a dyn ReadAt, u64, u64, &'a (dyn Fn(u64) + Sync)),
 }
 
@@ -59,6 +60,7 @@ pub(super) struct RegistryClient {
     pub(super) dialect: Dialect,
     /// The smallest blob that was too large for one request.
     pub(super) too_large: AtomicU64,
+    warnings: Arc<Warnings>,
 }
 
 /// What to connect to, and how.
@@ -72,6 +74,7 @@ pub(super) struct Connection<'a> {
     /// Numbers of transfers at a time.
     pub(super) downloads: usize,
     pub(super) uploads: usize,
+    pub(super) warnings: Arc<Warnings>,
 }
 
 impl RegistryClient {
@@ -99,6 +102,7 @@ impl RegistryClient {
                 uploads: Slots::new(target.uploads),
                 dialect: Dialect::Common,
                 too_large: AtomicU64::new(u64::MAX),
+                warnings: Arc::clone(&target.warnings),
             };
             match client.ping(allow_http && scheme == "https") {
                 Ok(challenge) => {
@@ -132,6 +136,7 @@ impl RegistryClient {
             io::ErrorKind::InvalidData => untrusted(&e),
             _ => e.into(),
         })?;
+        self.warnings.add(self.host(), &answer);
         self.auth.challenged(&answer, &[], None);
         let challenge = answer.all("www-authenticate").collect::<Vec<_>>().join(", ");
         match answer.status {
@@ -139,6 +144,10 @@ impl RegistryClient {
             200 | 401 | 403 | 404 => Ok(challenge),
             _ => Err(answer::error(answer)),
         }
+    }
+
+    fn host(&self) -> &str {
+        self.base.rsplit('/').next().unwrap_or_default()
     }
 
     /// Returns the URL of a path below `/v2/REPOSITORY/`.
@@ -188,6 +197,9 @@ impl RegistryClient {
             let mut headers = call.headers.to_vec();
             headers.extend(token.as_ref().map(|token| ("authorization", token.expose())));
             let answer = self.send(call, url, &headers)?;
+            if own {
+                self.warnings.add(self.host(), &answer);
+            }
             let refused = answer.status == 401
                 && own
                 && self.auth.challenged(&answer, call.scopes, token.as_ref());
@@ -206,7 +218,8 @@ impl RegistryClient {
             Payload::None => self.send_body(call, url, headers, Body::None),
             Payload::Bytes(bytes) => self.send_body(call, url, headers, Body::Bytes(bytes)),
             Payload::Range(source, offset, length, sent) => {
-                let mut reader = Counted { inner: SourceReader::new(source, offset, length), sent };
+                let inner = SourceReader::new(source, offset, length);
+                let mut reader = Counted { inner, at: offset, sent };
                 self.send_body(call, url, headers, Body::Reader(&mut reader, length))
             }
         }
@@ -241,7 +254,7 @@ impl RegistryClient {
     pub(super) fn error(&self, response: Response) -> Error {
         let status = response.status;
         let e = answer::error(response);
-        let host = self.base.rsplit('/').next().unwrap_or_default();
+        let host = self.host();
         match status {
             401 | 403 if self.auth.is_anonymous() => Error::refused(format!(
                 "{e}; no credentials for {host} were found; log in with `docker login {host}` or \
@@ -263,16 +276,18 @@ fn untrusted(e: &io::Error) -> Error {
     ))
 }
 
-/// A reader that tells how much was read.
+/// A reader that tells how far it is.
 struct Counted<'a> {
     inner: SourceReader<'a>,
+    at: u64,
     sent: &'a (dyn Fn(u64) + Sync),
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = read_some(&mut self.inner, buf)?;
-        (self.sent)(n as u64);
+        self.at += n as u64;
+        (self.sent)(self.at);
         Ok(n)
     }
 }
@@ -314,6 +329,7 @@ mod tests {
             retry: Retry { attempts: 2, first: std::time::Duration::ZERO },
             downloads: 1,
             uploads: 1,
+            warnings: Arc::default(),
         });
         let client = client.unwrap();
         let (url, scopes) = (client.url("app", "blobs/x"), ["repository:app:pull".to_owned()]);

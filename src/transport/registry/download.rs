@@ -19,6 +19,7 @@ use super::pieces::Pieces;
 use super::retry::{is_momentary, is_transient};
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::read::read_some;
+use crate::base::transfers::TransferGroup;
 use crate::model::content::ReadAt;
 use crate::model::digest::{Digest, Hashing};
 
@@ -56,6 +57,7 @@ pub(super) struct Downloads {
     queue: Mutex<VecDeque<Task>>,
     workers: AtomicUsize,
     max_workers: usize,
+    transfers: Arc<TransferGroup>,
 }
 
 impl Downloads {
@@ -65,6 +67,7 @@ impl Downloads {
         cache: Arc<Cache>,
         range: u64,
         max_workers: usize,
+        transfers: Arc<TransferGroup>,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
@@ -78,6 +81,7 @@ impl Downloads {
             queue: Mutex::default(),
             workers: AtomicUsize::new(0),
             max_workers,
+            transfers,
         })
     }
 
@@ -100,6 +104,7 @@ impl Downloads {
         }
         *state = State::Queued;
         drop(state);
+        *blob.transfer() = Some(self.transfers.add(blob.digest.short(), blob.size));
         let task = Task::Open(Arc::downgrade(blob));
         let mut queue = self.queue();
         if first {
@@ -114,6 +119,9 @@ impl Downloads {
     /// Takes a blob from the cache, or divides it into pieces to download.
     fn open(self: &Arc<Self>, blob: &Arc<Download>) -> Result<()> {
         if let Some(file) = self.cache.get(&blob.digest, blob.size) {
+            if let Some(transfer) = blob.transfer().take() {
+                transfer.skip();
+            }
             blob.finish(file);
             return Ok(());
         }
@@ -121,6 +129,9 @@ impl Downloads {
         let partial = Arc::new(self.cache.partial(&blob.digest, &mut pieces)?);
         let missing: Vec<_> =
             (0..pieces.count()).filter(|i| pieces.missing(*i).is_some()).collect();
+        if let Some(transfer) = &*blob.transfer() {
+            transfer.resume(pieces.bytes());
+        }
         let hashing = Arc::new(Mutex::new(Some(Hashing::new(io::sink()))));
         *blob.state() = State::Active(Active { pieces, whole: None, partial, hashing });
         if missing.is_empty() {
@@ -311,7 +322,13 @@ impl Downloads {
                     .file
                     .write_all_at(&buf[skip..n], at + skip as u64)
                     .with_context(|| "writing a downloaded blob")?;
-                blob.of(&partial, |a| a.pieces.add(piece, next));
+                let there = blob.of(&partial, |a| {
+                    a.pieces.add(piece, next);
+                    a.pieces.bytes()
+                });
+                if let (Some(there), Some(transfer)) = (there, &*blob.transfer()) {
+                    transfer.set(there);
+                }
                 blob.changed.notify_all();
                 partial.note(n as u64, || blob.of(&partial, |a| a.pieces.note()));
             }

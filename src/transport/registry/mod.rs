@@ -32,6 +32,7 @@ pub mod settings;
 mod slots;
 mod upload;
 mod url;
+mod warnings;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -40,6 +41,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::files::Files;
 use crate::base::error::{Error, Result};
+use crate::base::transfers::Transfers;
 use cache::Cache;
 use certificates::certificates;
 use client::RegistryClient;
@@ -55,6 +57,7 @@ pub use push::{Push, PushStats};
 pub use quirks::TransferSizes;
 pub use retry::Retry;
 use settings::{Endpoint, Settings};
+use warnings::Warnings;
 
 /// Connections for downloads to one registry.
 const DOWNLOADS: usize = 8;
@@ -78,6 +81,8 @@ pub struct RegistryOptions {
     pub timeouts: Timeouts,
     /// Sizes of transfers.
     pub sizes: TransferSizes,
+    /// Where the progress of blobs is noted.
+    pub transfers: Arc<Transfers>,
     /// Reads a variable of the environment.
     pub env: fn(&str) -> Option<OsString>,
 }
@@ -91,6 +96,7 @@ impl Default for RegistryOptions {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             sizes: TransferSizes::default(),
+            transfers: Arc::default(),
             env: |name| std::env::var_os(name),
         }
     }
@@ -104,6 +110,7 @@ pub struct Registries {
     settings: OnceLock<Settings>,
     keychain: OnceLock<Keychain>,
     clients: Mutex<Vec<Connected>>,
+    warnings: Arc<Warnings>,
 }
 
 /// A registry that was connected to before.
@@ -174,6 +181,7 @@ impl Registries {
             retry: self.options.retry,
             downloads: DOWNLOADS,
             uploads: push::UPLOADS,
+            warnings: Arc::clone(&self.warnings),
         })?;
         let client = Arc::new(client);
         let host = host.to_owned();
@@ -181,9 +189,12 @@ impl Registries {
         Ok(client)
     }
 
-    /// Returns notes on credentials that could not be read since the last call.
+    /// Returns notes since the last call: on credentials that could not be read, and what registries warn
+    /// of.
     pub fn take_notes(&self) -> Vec<String> {
-        self.keychain.get().map(Keychain::take_notes).unwrap_or_default()
+        let mut notes = self.keychain.get().map(Keychain::take_notes).unwrap_or_default();
+        notes.extend(self.warnings.take());
+        notes
     }
 
     /// Opens the image of this name, from a mirror if registries.conf names one that has it.
@@ -213,8 +224,14 @@ impl Registries {
         let cache = Arc::clone(&self.cache);
         let repository = endpoint.repository.as_str();
         let range = self.options.sizes.range;
-        let downloads =
-            Downloads::new(Arc::clone(&client), repository, Arc::clone(&cache), range, DOWNLOADS);
+        let downloads = Downloads::new(
+            Arc::clone(&client),
+            repository,
+            Arc::clone(&cache),
+            range,
+            DOWNLOADS,
+            self.options.transfers.group("download", name.to_string()),
+        );
         let opened = pull::Remote::new(Arc::clone(&client), repository, name, cache, downloads);
         opened.map_err(|e| if is_missing(&e) { missing(&client, repository, name, &e) } else { e })
     }
@@ -241,8 +258,9 @@ impl Registries {
             }
         }
         from.truncate(push::MAX_MOUNTS);
+        let transfers = self.options.transfers.group("upload", name.to_string());
         let (name, sizes) = (name.clone(), self.options.sizes);
-        Ok(Push::new(client, &endpoint.repository, name, from, sizes))
+        Ok(Push::new(client, &endpoint.repository, name, from, sizes, transfers))
     }
 }
 

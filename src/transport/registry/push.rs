@@ -1,7 +1,6 @@
 //! Uploading images: blobs as soon as they are known, then the manifests, the tag at the very end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,13 +15,11 @@ use super::upload::{Arrival, Upload, Uploads};
 use crate::base::error::{Context, Error, ErrorKind, NO_THREAD, Result};
 use crate::base::progress::Progress;
 use crate::base::temporary::Rollback;
+use crate::base::transfers::{Transfer, TransferGroup};
 use crate::model::content::Source;
 use crate::model::digest::Digest;
 use crate::transport::bundle::Bundle;
 use crate::transport::files::document_blob;
-
-/// How often progress is shown.
-const STEP: Duration = Duration::from_millis(100);
 
 /// How long the end of a process waits for uploads to be cancelled.
 const CANCEL: Duration = Duration::from_secs(2);
@@ -59,13 +56,12 @@ struct Shared {
     sizes: TransferSizes,
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// Bytes of blobs that are sent, or need not be.
-    done: AtomicU64,
+    transfers: Arc<TransferGroup>,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(Digest, Source)>,
+    waiting: VecDeque<(Digest, Source, Transfer)>,
     /// Every blob that was added.
     known: BTreeSet<Digest>,
     /// Number of blobs in progress.
@@ -98,6 +94,7 @@ impl Push {
         name: Name,
         mounts: Vec<String>,
         sizes: TransferSizes,
+        transfers: Arc<TransferGroup>,
     ) -> Self {
         let from = mounts.iter().map(|from| scope(from, false));
         let shared = Shared {
@@ -108,7 +105,7 @@ impl Push {
             sizes,
             queue: Mutex::default(),
             changed: Condvar::new(),
-            done: AtomicU64::new(0),
+            transfers,
         };
         let shared = Arc::new(shared);
         let (unfinished, cancelled) = (Rollback::new(), Arc::downgrade(&shared));
@@ -126,7 +123,8 @@ impl Push {
         if !queue.known.insert(digest) {
             return;
         }
-        queue.waiting.push_back((digest, Arc::clone(source)));
+        let transfer = self.shared.transfers.add(digest.short(), source.size());
+        queue.waiting.push_back((digest, Arc::clone(source), transfer));
         if queue.workers < UPLOADS.min(queue.waiting.len() + queue.active) {
             let shared = Arc::clone(&self.shared);
             queue.workers += 1;
@@ -168,7 +166,7 @@ impl Push {
         for (digest, blob) in bundle.blobs.iter().filter(|(d, _)| !documents.contains(d)) {
             self.add(*digest, &blob.source);
         }
-        self.wait(bundle, progress)?;
+        self.wait(progress)?;
         let mut stats = self.shared.queue().stats;
         let client = &self.shared.client;
         for d in &manifests {
@@ -193,19 +191,11 @@ impl Push {
     }
 
     /// Waits until all blobs are there.
-    fn wait(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
-        let shared = &self.shared;
-        let mut queue = shared.queue();
-        let total = queue.known.iter().filter_map(|d| bundle.blobs.get(d)).map(|b| b.source.size());
-        let total: u64 = total.sum();
-        progress.begin("upload", total);
-        let mut shown = 0;
+    fn wait(&self, progress: &dyn Progress) -> Result<()> {
+        progress.begin("upload", 0);
+        let mut queue = self.shared.queue();
         while queue.failed.is_none() && (queue.active > 0 || !queue.waiting.is_empty()) {
-            let waited = shared.changed.wait_timeout(queue, STEP);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-            let done = shared.done.load(Ordering::Relaxed).min(total);
-            progress.advance(done.saturating_sub(shown));
-            shown = done.max(shown);
+            queue = self.shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         progress.end();
         queue.failed.take().map_or(Ok(()), Err)
@@ -220,6 +210,7 @@ impl Shared {
         queue.failed.get_or_insert_with(|| Error::refused("the push was cancelled"));
         let sessions = std::mem::take(&mut queue.sessions);
         drop(queue);
+        self.changed.notify_all();
         if sessions.is_empty() {
             return;
         }
@@ -247,20 +238,27 @@ impl Shared {
         loop {
             let mut queue = self.queue();
             let next = if queue.failed.is_some() { None } else { queue.waiting.pop_front() };
-            let Some((digest, source)) = next else {
+            let Some((digest, source, transfer)) = next else {
                 queue.workers -= 1;
                 break;
             };
             queue.active += 1;
             drop(queue);
-            let arrival = self.blob(digest, &source);
+            let arrival = self.blob(digest, &source, &transfer);
             let mut queue = self.queue();
             queue.active -= 1;
             queue.sessions.remove(&digest);
             match arrival {
-                Ok(Arrival::Existed) => queue.stats.existed += 1,
-                Ok(Arrival::Mounted) => queue.stats.mounted += 1,
+                Ok(Arrival::Existed) => {
+                    queue.stats.existed += 1;
+                    transfer.skip();
+                }
+                Ok(Arrival::Mounted) => {
+                    queue.stats.mounted += 1;
+                    transfer.skip();
+                }
                 Ok(Arrival::Sent) => {
+                    transfer.finish();
                     queue.stats.sent += 1;
                     queue.stats.sent_bytes += source.size();
                 }
@@ -268,6 +266,7 @@ impl Shared {
                 Err(e) if queue.failed.is_none() => queue.failed = Some(e),
                 Err(_) => {}
             }
+            self.changed.notify_all();
         }
         self.changed.notify_all();
     }
@@ -276,14 +275,7 @@ impl Shared {
         Uploads { client: &self.client, repository: &self.repository, scopes: &self.scopes }
     }
 
-    fn blob(&self, digest: Digest, source: &Source) -> Result<Arrival> {
-        let sent = AtomicU64::new(0);
-        let size = source.size();
-        let count = |bytes| {
-            // What is sent again is not progress.
-            let before = sent.fetch_add(bytes, Ordering::Relaxed).min(size);
-            self.done.fetch_add(bytes.min(size - before), Ordering::Relaxed);
-        };
+    fn blob(&self, digest: Digest, source: &Source, transfer: &Transfer) -> Result<Arrival> {
         let session = |address: Option<&str>| {
             let mut queue = self.queue();
             match address {
@@ -298,13 +290,9 @@ impl Shared {
             sizes: self.sizes,
             digest,
             source: source.as_ref(),
-            sent: &count,
+            sent: &|at| transfer.set(at),
             session: &session,
         };
-        let arrival = upload.run().with_context(|| format!("pushing blob {digest}"))?;
-        let counted = sent.load(Ordering::Relaxed).min(size);
-        self.done.fetch_add(size - counted, Ordering::Relaxed);
-        self.changed.notify_all();
-        Ok(arrival)
+        upload.run().with_context(|| format!("pushing blob {digest}"))
     }
 }

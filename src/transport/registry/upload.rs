@@ -42,7 +42,7 @@ pub(super) struct Upload<'a> {
     pub(super) sizes: TransferSizes,
     pub(super) digest: Digest,
     pub(super) source: &'a dyn ReadAt,
-    /// Gets the bytes of each piece of the blob that is sent.
+    /// Gets the offset in the blob that was reached, after each piece that is sent.
     pub(super) sent: &'a (dyn Fn(u64) + Sync),
     /// Gets the address of a session that is open, and none when it is over.
     pub(super) session: &'a (dyn Fn(Option<&str>) + Sync),

@@ -7,6 +7,7 @@ mod golden;
 mod hostile;
 mod patience;
 mod secrets;
+mod shown;
 mod table;
 
 use std::collections::BTreeMap;
