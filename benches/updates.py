@@ -3,6 +3,7 @@
 
     benches/updates.py IMAGE IMAGE...              a table in Markdown, old to new
     benches/updates.py --curve F.svg IMAGE...      dead bytes against update bytes, as a plot
+    benches/updates.py --clients IMAGE...          what `--client` changes, as rows of a table
 
 From the image files alone: every result is made here, and `relayer diff` counts what a client loads
 that has the version before. The floor is what no client can do without: the files whose content or
@@ -85,12 +86,27 @@ def table(images, work):
     print(f"| × floor | 1 | {' | '.join(times)} | ≤ {100 * max(dead):.1f} % | | ≤ {max(cold):.2f} |")
 
 
+def clients(images, work):
+    """All update bytes for each choice of clients, as multiples of the floor."""
+    fresh = [split(i, f"{work}/fresh-{n}.tar", "--target", "8") for n, i in enumerate(images)]
+    floor = sum(floors(images, fresh, work))
+    sizes = [sum(l["blob_bytes"] for l in r["layers"]) for r in fresh]
+    for client, options in (("default", []), ("docker", ["--client", "docker"]), ("podman", ["--client", "podman"])):
+        paths, reports = chained(images, f"{work}/fresh-0.tar", work, client, *options)
+        counted = loads(paths)
+        updates = [r["update"] for r in reports]
+        dead = max(u["dead_bytes"] / u["total_bytes"] for u in updates)
+        cold = max(u["total_bytes"] / size for u, size in zip(updates, sizes[1:]))
+        print(f"| {client} | {sum(s for s, _ in counted) / floor:.2f} / {sum(c for _, c in counted) / floor:.2f} "
+              f"| {100 * dead:.1f} % | {cold:.2f} |", flush=True)
+
+
 def curve(images, work, out):
     """Update bytes by both models, as multiples of the floor, against the largest share of dead bytes."""
     fresh = [split(i, f"{work}/fresh-{n}.tar", "--target", "8") for n, i in enumerate(images)]
     floor = sum(floors(images, fresh, work))
     points = []
-    settings = [(limit, "0") for limit in (0, 5, 10, 15, 20, 30, 50, 100)] + [(19, "0.6")]
+    settings = [(limit, "0") for limit in (0, 5, 10, 15, 20, 30, 50, 100)] + [(19, "0.5")]
     for limit, beta in settings:
         options = ["--max-dead", str(limit), "--beta", beta]
         paths, reports = chained(images, f"{work}/fresh-0.tar", work, "curve", *options)
@@ -135,10 +151,13 @@ def plot(points, default, title):
 
 def main():
     arguments = sys.argv[1:]
-    out = arguments[1] if arguments[0] == "--curve" else None
-    images = arguments[2:] if out else arguments
     with tempfile.TemporaryDirectory(prefix="relayer-updates-") as work:
-        curve(images, work, out) if out else table(images, work)
+        if arguments[0] == "--curve":
+            curve(arguments[2:], work, arguments[1])
+        elif arguments[0] == "--clients":
+            clients(arguments[1:], work)
+        else:
+            table(arguments, work)
 
 
 main()

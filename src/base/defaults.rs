@@ -38,10 +38,16 @@ pub const MAX_DEAD: f64 = 0.19;
 /// Option: `split --max-layers`
 pub const UPDATE_LAYERS: u32 = 64;
 
-/// Cost of a dead byte relative to a downloaded byte: the number of cold pulls per update.
+/// Cost of a dead byte relative to a downloaded byte: UPDATES.md says why.
 ///
 /// Option: `split --beta`
-pub const DEAD_COST: f64 = 0.6;
+pub const DEAD_COST: f64 = 0.5;
+
+/// The same for clients that identify layers by digest. They need no unbroken sequence of kept layers, so
+/// dead bytes can be removed for less.
+///
+/// Option: `split --client`
+pub const DEAD_COST_BY_DIGEST: f64 = 0.3;
 
 /// Level of zstd for layers.
 ///

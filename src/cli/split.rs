@@ -77,10 +77,10 @@ struct Update {
     #[arg(long, value_name = "N", default_value_t = defaults::UPDATE_LAYERS, requires = "previous",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
     max_layers: u32,
-    /// Set the cost of a dead byte relative to a downloaded byte
-    #[arg(long, value_name = "COST", default_value_t = defaults::DEAD_COST, requires = "previous",
-          value_parser = cost)]
-    beta: f64,
+    /// Set the cost of a dead byte relative to a downloaded byte [default: 0.5, or 0.3 if --client goes
+    /// by digest]
+    #[arg(long, value_name = "COST", requires = "previous", value_parser = cost)]
+    beta: Option<f64>,
     /// Drop layers that hold deleted or overwritten files matching PATTERN, such as secrets: `id_rsa` in
     /// any folder, `/root/.ssh` and everything below it, or a glob such as `/srv/**/*.key`; may be
     /// repeated
@@ -149,13 +149,14 @@ impl std::fmt::Display for Percent {
 
 impl Update {
     fn options(&self) -> update::UpdateOptions {
+        let clients = match self.client.map(|client| client.reuse) {
+            None => TargetClients::Any,
+            Some(Reuse::Chain) => TargetClients::Chain,
+            Some(Reuse::Digest | Reuse::DiffId) => TargetClients::Set,
+        };
         let cost_model = CostModel {
-            clients: match self.client.map(|client| client.reuse) {
-                None => TargetClients::Any,
-                Some(Reuse::Chain) => TargetClients::Chain,
-                Some(Reuse::Digest | Reuse::DiffId) => TargetClients::Set,
-            },
-            beta: self.beta,
+            clients,
+            beta: self.beta.unwrap_or_else(|| clients.dead_cost()),
             max_dead: self.max_dead.0,
             max_layers: self.max_layers,
         };

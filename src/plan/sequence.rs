@@ -1,12 +1,15 @@
-//! The sequence of everything to place, in the order of layers: stable and large first.
+//! The sequence of everything to place, in the order of layers: stable first.
 //!
 //! The first criterion is the tier: components of a kind change together and stay together, so that a
-//! month without a new base image leaves the layers of the base alone. Within a tier large components go
-//! below small ones that change as often: to swap two neighbours in a stack of chain IDs shows that size
-//! times the odds of no change decides. Sizes are rounded to powers of two, so that a component that has
-//! grown a little does not change places with its neighbours.
-
-use std::cmp::Reverse;
+//! month without a new base image leaves the layers of the base alone. Within a tier, size over hazard
+//! decides, rounded to powers of two, so that a component that has grown a little does not change places
+//! with its neighbours.
+//!
+//! In a whole image, small components go below large ones. When a small one changes, the next update can
+//! keep its layer and leave a few dead bytes in it. The layer of a large one must be dropped, and clients
+//! with chain IDs download everything above it, so it goes on top. Among the new layers of an update, large
+//! ones go below: there changed files are apart from others already, and to swap two neighbours in a stack
+//! of chain IDs shows that size times the odds of no change decides. docs/UPDATES.md has measurements.
 
 use super::churn::{Hazard, tier};
 use crate::model::fileset::{FileSet, InodeKind};
@@ -40,8 +43,8 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Builds the sequence of all inodes, or of those that `only` marks. Directories that are not empty
-    /// are placed with their content, unless they are marked.
+    /// Builds the sequence of all inodes, or of those that `only` marks for the new layers of an update.
+    /// Directories that are not empty are placed with their content, unless they are marked.
     pub(super) fn new(set: &FileSet, inventory: &Inventory, only: Option<&[bool]>) -> Self {
         let Inventory { analysis, estimates } = inventory;
         let has_children = has_children(set);
@@ -69,7 +72,8 @@ impl Sequence {
             let (tier, hazard) = tier(component);
             // Size over hazard, to a power of two; a hazard of zero is as steady as can be.
             let weight = (sizes[*i] as f64 / hazard.max(1e-6)) as u64;
-            (tier, Reverse(weight.checked_ilog2()), &component.name)
+            let weight = weight.checked_ilog2().map_or(-1, u32::cast_signed);
+            (tier, if only.is_some() { -weight } else { weight }, &component.name)
         });
         let mut place = vec![0; sizes.len()];
         let mut components = Vec::with_capacity(order.len());

@@ -240,6 +240,14 @@ fn image(seed: u64) -> Shape {
     Shape(components)
 }
 
+#[test]
+fn in_a_whole_image_large_components_lie_above_small_ones_of_their_kind() {
+    let package = |i: u64| (format!("p{i}"), (KINDS[2], vec![1_000_000 << (i % 2 * 4)]));
+    let (_, analysis, plan) = Shape((0..16).map(package).collect()).plan(Target::Layers(9));
+    let top = plan.layers.iter().flat_map(|l| &l.shares).map(|s| s.estimate).collect::<Vec<_>>();
+    assert!(top.is_sorted() && analysis.components.len() == 16, "{top:?}");
+}
+
 /// Bytes of untouched components whose layer has other contents after one component changed, as
 /// a share of all bytes, over many changes; beyond the layers that the changed one touches.
 fn unrest(layers: u32) -> f64 {

@@ -5,6 +5,8 @@
 //! digest download only the new layers; those that use chain IDs download everything above the first
 //! old layer that was dropped.
 
+use crate::base::defaults;
+
 /// A set of old layers, one bit each, the lowest layer in the lowest bit.
 pub(super) type Layers = u128;
 
@@ -49,10 +51,32 @@ pub enum TargetClients {
     /// Both kinds equally.
     #[default]
     Any,
-    /// Clients that identify layers by chain ID: dockerd, and containerd if it discards unpacked layers.
+    /// Above all clients that identify layers by chain ID: dockerd, and containerd if it discards unpacked layers.
     Chain,
-    /// Clients that identify layers by digest or diff ID: podman, CRI-O and containerd.
+    /// Above all clients that identify layers by digest or diff ID: podman, CRI-O and containerd.
     Set,
+}
+
+impl TargetClients {
+    /// Returns the weights of a byte that clients with chain IDs download, and of one by digest. A choice
+    /// for one kind of clients counts the other kind a little: otherwise it ignores that it drops layers
+    /// above the first dropped one, which cost clients with chain IDs nothing, and which later updates
+    /// could have kept. The values are measured: see docs/UPDATES.md.
+    fn weights(self) -> (f64, f64) {
+        match self {
+            Self::Any => (0.5, 0.5),
+            Self::Chain => (0.75, 0.25),
+            Self::Set => (0.05, 0.95),
+        }
+    }
+
+    /// Returns the default cost of a dead byte relative to a downloaded byte.
+    pub fn dead_cost(self) -> f64 {
+        match self {
+            Self::Any | Self::Chain => defaults::DEAD_COST,
+            Self::Set => defaults::DEAD_COST_BY_DIGEST,
+        }
+    }
 }
 
 /// The weights and limits of the selection.
@@ -60,7 +84,8 @@ pub enum TargetClients {
 pub struct CostModel {
     /// The clients to optimise for.
     pub clients: TargetClients,
-    /// Cost of a dead byte relative to a downloaded byte: the number of cold pulls per update.
+    /// Cost of a dead byte relative to a downloaded byte: cold pulls download it, and later updates have
+    /// fewer layers to choose from.
     pub beta: f64,
     /// Maximum share of dead bytes in the image, 0 to 1.
     pub max_dead: f64,
@@ -144,11 +169,8 @@ impl CostModel {
         // New layers may be fewer and larger rather than drop old ones, but not all in one.
         let new_layers = new_layers.min((self.max_layers / 8).max(1));
         let layers = (cost.kept + new_layers).saturating_sub(self.max_layers);
-        let update = match self.clients {
-            TargetClients::Any => f64::midpoint(cost.chain as f64, cost.new as f64),
-            TargetClients::Chain => cost.chain as f64,
-            TargetClients::Set => cost.new as f64,
-        };
+        let (by_chain, by_digest) = self.clients.weights();
+        let update = by_chain * cost.chain as f64 + by_digest * cost.new as f64;
         (dead + f64::from(layers) * cost.total as f64, update + self.beta * cost.dead as f64)
     }
 }
@@ -306,9 +328,9 @@ mod tests {
         let first_missing = (0..old_content.len()).find(|i| !kept(i)).unwrap_or(old_content.len());
         let (set, chain) = (new as f64, (new + bytes(first_missing)) as f64);
         let update = match cost_model.clients {
-            TargetClients::Any => f64::midpoint(set, chain),
-            TargetClients::Chain => chain,
-            TargetClients::Set => set,
+            TargetClients::Any => set * 0.5 + chain * 0.5,
+            TargetClients::Chain => chain * 0.75 + set * 0.25,
+            TargetClients::Set => chain * 0.05 + set * 0.95,
         };
         let (dead, total) = (bytes(0).saturating_sub(live), bytes(0) + new);
         let beyond = (dead as f64 - cost_model.max_dead * total as f64).max(0.0);

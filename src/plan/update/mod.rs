@@ -50,7 +50,7 @@ impl Default for UpdateOptions {
     fn default() -> Self {
         let cost_model = CostModel {
             clients: TargetClients::Any,
-            beta: defaults::DEAD_COST,
+            beta: TargetClients::Any.dead_cost(),
             max_dead: defaults::MAX_DEAD,
             max_layers: defaults::UPDATE_LAYERS,
         };
@@ -290,5 +290,7 @@ fn add_whiteouts(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8
     layer.whiteouts = whiteouts.to_vec();
 }
 
+#[cfg(test)]
+mod sequences;
 #[cfg(test)]
 mod tests;

@@ -135,7 +135,7 @@ fn inventory(files: &FileSet) -> Inventory {
 }
 
 /// The changeset of a planned layer, as it will be read again.
-fn written(files: &FileSet, layer: &PlannedLayer) -> OldLayer {
+pub(super) fn written(files: &FileSet, layer: &PlannedLayer) -> OldLayer {
     let mut first: BTreeMap<InodeId, &Entry> = BTreeMap::new();
     let mut changes: Vec<Change> = Vec::new();
     let whiteouts = layer.whiteouts.iter();
