@@ -24,6 +24,8 @@ import argparse, glob, hashlib, io, json, os, random, re, shutil, signal, subpro
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELAYER = os.path.abspath(os.environ.get("RELAYER", f"{HERE}/target/release/relayer"))
+# The status of a command that failed, and how its line begins.
+FAILED, ERROR = 1, "relayer: "
 OLD = b"what was there before" * 1000
 READS, WRITES = ("read", "pread64", "readv"), ("write", "pwrite64", "writev")
 OTHERS = ("fsync", "fdatasync", "rename", "renameat", "renameat2", "mkdir", "flock", "unlink", "unlinkat", "rmdir", "ftruncate", "copy_file_range", "sendfile")
@@ -185,7 +187,7 @@ class Place:
         ended = killed or code in (0, 1)
         if not ended or "panicked" in err:
             bad.append(f"status {code} {err[:200]}")
-        if code == 3 and not (silent and not err) and (len(err.splitlines()) != 1 or not err.startswith("error: ")):
+        if code == FAILED and not (silent and not err) and (len(err.splitlines()) != 1 or not err.startswith(ERROR)):
             bad.append(f"not one line: {err[:300]!r}")
         if code != -9 and self.left():
             bad.append(f"left: {self.left()}")
@@ -265,7 +267,7 @@ def writers(place, r, tries, count):
             if code == 0:
                 wanted.add(tag)
             refused = image == "damaged.tar" or tag == "same" and "already" in err
-            if code not in (0, 3) or code == 3 and not refused or code == 0 and image == "damaged.tar":
+            if code not in (0, FAILED) or code == FAILED and not refused or code == 0 and image == "damaged.tar":
                 bad.append(f"{image} as {tag}: status {code} {err}")
         tags, wrong, spare = layout(f"{place.out}/l") if begun(f"{place.out}/l") else ({}, [], set())
         if set(tags) != wanted:
@@ -374,9 +376,9 @@ def full(place, r, tries):
                 place.prepare(before)
                 code, err = place.run(args)
                 bad = [] if code == 0 or "No space left" in err and "free space" in err else [f"status {code} {err}"]
-                if code == 3 and (place.left() or place.state() != {"file": sha(OLD), "layout": place.base(), None: None}[before]):
+                if code == FAILED and (place.left() or place.state() != {"file": sha(OLD), "layout": place.base(), None: None}[before]):
                     bad.append(f"left: {place.left()} {place.state()}")
-                if code == 3 and begun(f"{place.out}/l"):
+                if code == FAILED and begun(f"{place.out}/l"):
                     _, wrong, spare = layout(f"{place.out}/l")
                     bad += wrong + [f"blob of nobody: {s}" for s in spare]
             finally:

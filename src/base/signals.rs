@@ -35,7 +35,7 @@ fn ignored() -> u64 {
 fn end(signal: i32) {
     let _held = remove_all();
     let name = low_level::signal_name(signal).unwrap_or("a signal");
-    let text = format!("error: ended by {name}; unfinished files were removed\n");
+    let text = format!("relayer: ended by {name}; unfinished files were removed\n");
     // Another thread may hold the lock of `io::stderr()`.
     let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
     low_level::exit(128 + signal);

@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use clap::Command;
 
 /// The exit statuses, as manual pages list them.
-pub(super) const EXIT_STATUS: [(&str, &str); 4] = [
+pub(super) const EXIT_STATUS: [(&str, &str); 3] = [
     ("0", "Done."),
     (
         "1",
-        "The images of verify differ, a limit of inspect --fail-on is exceeded, or store check found problems.",
+        "Something failed: what was to be written is not there, or as it was before. Or the images of verify \
+         differ, a limit of inspect --fail-on is exceeded, or store check found problems.",
     ),
     ("2", "Wrong usage; nothing was done."),
-    ("3", "Something failed. What was to be written is not there, or as it was before."),
 ];
 
 /// What IMAGE and DEST may be.

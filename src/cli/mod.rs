@@ -176,10 +176,10 @@ enum Outcome {
 }
 
 /// The exit status of a command that failed. Those of all outcomes are in [`examples::EXIT_STATUS`].
-const FAILED: u8 = 3;
+const FAILED: u8 = 1;
 
-/// Runs the command line of this process. The exit status is 0 on success, 1 if images differ or a
-/// limit is exceeded, 2 for wrong usage, 3 if something failed.
+/// Runs the command line of this process. The exit status is 0 on success, 1 if something failed,
+/// images differ or a limit is exceeded, 2 for wrong usage.
 pub fn main() -> ExitCode {
     handle_file_limit();
     let cli = match parse() {

@@ -54,7 +54,7 @@ enum Kind {
 impl Kind {
     fn label(self) -> (&'static str, u8) {
         match self {
-            Self::Error => ("error", 31),
+            Self::Error => ("relayer", 31),
             Self::Failed => ("failed", 31),
             Self::Note => ("note", 36),
         }

@@ -53,7 +53,7 @@ fn check(name: &str, dir: &Path, input: &str, fragments: [&str; 2]) {
         let what =
             format!("{name}, {size}: {:.1} s, {} MiB, {}", run.seconds, run.peak >> 20, run.errors);
         println!("{what}");
-        assert_eq!(run.status, if fragment.is_empty() { 0 } else { 3 }, "{what}");
+        assert_eq!(run.status, if fragment.is_empty() { 0 } else { tool::FAILED }, "{what}");
         assert!(run.peak <= (memory << 20) + BESIDE, "{what}");
         assert!(run.seconds <= 60.0, "{what}");
         assert!(run.errors.len() <= 2000, "{what}");
@@ -304,14 +304,18 @@ fn pipes_and_devices_are_not_opened_where_files_should_be() {
             fs::remove_file(&file).unwrap();
             make();
             let run = run(dir.path(), &["split", "oci:in", "-o", "out/o.tar", "-q"]);
-            assert!(run.status == 3 && run.seconds < 10.0, "{name}: {}", run.errors);
+            assert!(run.status == tool::FAILED && run.seconds < 10.0, "{name}: {}", run.errors);
             assert!(run.errors.contains("not a regular file"), "{name}: {}", run.errors);
             let _ = fs::remove_file(&file).or_else(|_| fs::remove_dir(&file));
             fs::write(&file, &kept).unwrap();
         }
     }
     let run = run(dir.path(), &["split", "/dev/zero", "-o", "out/o.tar", "-q"]);
-    assert!(run.status == 3 && run.errors.contains("a device, not an image"), "{}", run.errors);
+    assert!(
+        run.status == tool::FAILED && run.errors.contains("a device, not an image"),
+        "{}",
+        run.errors
+    );
 }
 
 #[test]
@@ -326,7 +330,11 @@ fn what_names_hold_never_makes_a_message_long() {
             dir.path(),
             &[&args[..], &["-q"], &["out/o.tar"][..usize::from(args[0] == "copy")]].concat(),
         );
-        assert!(run.status == 3 && run.errors.len() < 2000, "{args:?}: {}", run.errors.len());
+        assert!(
+            run.status == tool::FAILED && run.errors.len() < 2000,
+            "{args:?}: {}",
+            run.errors.len()
+        );
         assert_eq!(run.errors.lines().count(), 1);
     }
 }
@@ -370,7 +378,7 @@ fn where_there_are_few_threads_fewer_do_the_work() {
             assert!(!said.contains("panicked"), "{threads}: {said}");
             match out.status.code() {
                 Some(0) => assert!(made.exists()),
-                Some(3) => {
+                Some(tool::FAILED) => {
                     assert!(said.contains("ulimit -u") && said.lines().count() == 1, "{said}");
                 }
                 other => panic!("{threads} threads, {compression}: {other:?} {said}"),
@@ -386,7 +394,7 @@ fn a_file_that_must_not_grow_is_an_error() {
     }
     let (made, dir, out) = limited(&["--fsize=1000000"], &[]);
     assert!(
-        out.status.code() == Some(3) && said(&out).contains("File too large"),
+        out.status.code() == Some(tool::FAILED) && said(&out).contains("File too large"),
         "{}",
         said(&out)
     );

@@ -82,7 +82,7 @@ fn all_options_take_the_same_names_of_clients() {
         let run = |client: &str| tool::output(relayer().args(args).arg(client));
         for client in shared.trim_end_matches(", ").split(", ") {
             // It ends where it does not find the image.
-            assert_eq!(run(client).status.code(), Some(3), "{args:?} {client}");
+            assert_eq!(run(client).status.code(), Some(tool::FAILED), "{args:?} {client}");
         }
         let unknown = run("nerdctl");
         assert_eq!(unknown.status.code(), Some(2), "{args:?}");
@@ -122,7 +122,7 @@ fn the_output_lies_beside_the_input_and_is_not_replaced_unasked() {
     assert_eq!(p.names(), ["img.relayer.tar", "img.tar"]);
     let before = fs::read(p.at("img.relayer.tar")).unwrap();
     let out = tool::output(relayer().args(["split", &p.at("img.tar"), "--target", "2"]));
-    assert_eq!(out.status.code(), Some(3));
+    assert_eq!(out.status.code(), Some(tool::FAILED));
     assert!(String::from_utf8_lossy(&out.stderr).contains("--force"));
     assert_eq!(fs::read(p.at("img.relayer.tar")).unwrap(), before);
     tool::split(&[&p.at("img.tar"), "--target", "2", "--force"]);
@@ -224,7 +224,7 @@ fn no_command_overwrites_what_it_reads() {
         &["apply", &a, &d, "-o", &a],
     ] {
         let out = tool::output(relayer().args(args).arg("-f"));
-        assert_eq!(out.status.code(), Some(3), "{args:?}");
+        assert_eq!(out.status.code(), Some(tool::FAILED), "{args:?}");
         assert!(String::from_utf8_lossy(&out.stderr).contains("never overwritten"), "{args:?}");
     }
     assert!(state() == before);
@@ -305,7 +305,7 @@ fn a_layout_keeps_its_other_tags() {
     let before = fs::read(format!("{layout}/index.json")).unwrap();
     let refused = |source: &str, to: &str, force: &[&str], why: &str| {
         let out = tool::output(relayer().args(["split", source, "-o", to]).args(force));
-        assert_eq!(out.status.code(), Some(3));
+        assert_eq!(out.status.code(), Some(tool::FAILED));
         assert!(String::from_utf8_lossy(&out.stderr).contains(why), "{to}: {out:?}");
         assert_eq!(fs::read(format!("{layout}/index.json")).unwrap(), before);
     };
@@ -445,7 +445,7 @@ fn what_needs_the_database_says_so() {
     let p = Place::new();
     for args in [&["history", "show"][..], &["split", &p.at("img.tar"), "--history", "x"]] {
         let out = tool::output(relayer().args(args));
-        assert_eq!(out.status.code(), Some(3));
+        assert_eq!(out.status.code(), Some(tool::FAILED));
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(text.contains("--features store"), "{text}");
     }

@@ -33,7 +33,11 @@ fn prepare() -> tempfile::TempDir {
 
 fn fails(command: &mut Command, words: &str) {
     let out = tool::output(command);
-    assert!(out.status.code() == Some(3) && said(&out).contains(words), "{}", said(&out));
+    assert!(
+        out.status.code() == Some(tool::FAILED) && said(&out).contains(words),
+        "{}",
+        said(&out)
+    );
 }
 
 /// Images go in and out under `prefix`, and `command` runs relayer so that it finds the client.

@@ -64,9 +64,9 @@ impl Case {
         command.args(["split", "--threads", "2"]).args(&words).env("TMPDIR", self.path("tmp"));
         let result = tool::output(&mut tool::limited("-v 1953125", &command));
         let errors = String::from_utf8_lossy(&result.stderr).into_owned();
-        assert_eq!(result.status.code(), Some(3), "{name}: {errors}");
+        assert_eq!(result.status.code(), Some(tool::FAILED), "{name}: {errors}");
         assert!(!errors.contains("panicked"), "{name}: {errors}");
-        let lines: Vec<_> = errors.lines().filter(|l| l.starts_with("error: ")).collect();
+        let lines: Vec<_> = errors.lines().filter(|l| l.starts_with(tool::ERROR)).collect();
         assert_eq!(lines.len(), 1, "{name}: {errors}");
         assert!(lines[0].contains(fragment), "{name}: {errors:?} has no {fragment:?}");
         assert!(begin.elapsed() < Duration::from_secs(20), "{name} took {:?}", begin.elapsed());

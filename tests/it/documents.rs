@@ -43,7 +43,7 @@ impl Place {
     pub fn refused(&self, args: &[&str], words: &[&str]) {
         let out = self.run(args);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(out.status.code(), Some(3), "{args:?}: {said}");
+        assert_eq!(out.status.code(), Some(tool::FAILED), "{args:?}: {said}");
         assert!(
             words.iter().all(|w| said.contains(w)),
             "{args:?}: {said:?} lacks one of {words:?}"

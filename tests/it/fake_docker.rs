@@ -101,7 +101,11 @@ impl Fake {
     /// It fails with this message, and leaves nothing.
     fn fails(&self, args: &[&str], words: &str) {
         let out = self.run(args);
-        assert!(out.status.code() == Some(3) && said(&out).contains(words), "{}", said(&out));
+        assert!(
+            out.status.code() == Some(tool::FAILED) && said(&out).contains(words),
+            "{}",
+            said(&out)
+        );
         assert!(!self.path("out.tar").exists());
     }
 }
@@ -272,7 +276,7 @@ fn without_docker_the_way_out_is_told() {
     let docker = Fake::new(Vec::new());
     let with_host = |args: &[&str], host: &str| {
         let out = tool::output(docker.command(args).env("DOCKER_HOST", host));
-        assert_eq!(out.status.code(), Some(3));
+        assert_eq!(out.status.code(), Some(tool::FAILED));
         said(&out)
     };
     for args in [&READ, &WRITE] {

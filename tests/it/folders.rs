@@ -44,7 +44,11 @@ impl Place {
 
     fn fails(&self, args: &[&str], words: &str) {
         let out = tool::output(&mut self.run(args));
-        assert!(out.status.code() == Some(3) && said(&out).contains(words), "{}", said(&out));
+        assert!(
+            out.status.code() == Some(tool::FAILED) && said(&out).contains(words),
+            "{}",
+            said(&out)
+        );
     }
 }
 

@@ -30,7 +30,7 @@ fn a_history_is_made_for_an_image_that_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let failed = tool::output(&mut history(dir, &["add", "nowhere.tar"]));
-    assert_eq!(failed.status.code(), Some(3));
+    assert_eq!(failed.status.code(), Some(tool::FAILED));
     assert!(!dir.join("history").exists());
     // A folder of somebody else stays, and stays empty.
     std::fs::create_dir(dir.join("history")).unwrap();
@@ -125,7 +125,7 @@ fn one_writes_and_others_read() {
     let image = write(dir, 0);
     let image = image.to_str().unwrap();
     let missing = tool::output(&mut history(dir, &["show"]));
-    assert_eq!(missing.status.code(), Some(3));
+    assert_eq!(missing.status.code(), Some(tool::FAILED));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no history"));
     tool::ok(&mut history(dir, &["add", image]));
     // It has the lock while it waits for its image.
@@ -133,7 +133,7 @@ fn one_writes_and_others_read() {
         history(dir, &["add", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(700));
     let second = tool::output(&mut history(dir, &["add", image]));
-    assert_eq!(second.status.code(), Some(3));
+    assert_eq!(second.status.code(), Some(tool::FAILED));
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(text.contains("another relayer process is writing"), "{text}");
     assert_eq!(images(&show(dir)), 1);

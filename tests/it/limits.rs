@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # Limits
 
 All limits on the resources that an input may use. An input that exceeds one is refused with a message and
-status 3; a row says so if something else happens. A package database beyond a limit is skipped with a note,
+status 1; a row says so if something else happens. A package database beyond a limit is skipped with a note,
 and its files are grouped by folder. Options that set limits are in the last table. [SECURITY.md](SECURITY.md)
 says what the limits protect, and what was measured at them.
 

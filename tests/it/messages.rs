@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Output, Stdio};
 
 use super::image::{self, Codec, Image, Item, layer};
-use super::tool::{self, relayer};
+use super::tool::{self, ERROR, FAILED, relayer};
 
 /// A folder with images, a delta, and files that are neither.
 fn folder() -> tempfile::TempDir {
@@ -36,36 +36,42 @@ fn what_beginners_write_is_answered_with_what_to_write() {
     let cases: &[(&[&str], i32, &str)] = &[
         (
             &["split", "ghcr.io/foo/bar:latest"],
-            3,
+            FAILED,
             "docker://ghcr.io/foo/bar:latest in its registry",
         ),
-        (&["inspect", "ubuntu"], 3, "docker-daemon:ubuntu in docker"),
-        (&["split", "https://ghcr.io/foo/bar"], 3, "is named docker://ghcr.io/foo/bar"),
-        (&["inspect", "docker:ghcr.io/foo/bar"], 3, "is named docker://ghcr.io/foo/bar"),
+        (&["inspect", "ubuntu"], FAILED, "docker-daemon:ubuntu in docker"),
+        (&["split", "https://ghcr.io/foo/bar"], FAILED, "is named docker://ghcr.io/foo/bar"),
+        (&["inspect", "docker:ghcr.io/foo/bar"], FAILED, "is named docker://ghcr.io/foo/bar"),
         (&["split", "a.tar", "-o", "new-folder/"], 2, "write oci:new-folder for an OCI layout"),
         (&["split", "a.tar", "-o", "x.tar.gz"], 2, "should not end with .gz; use .tar"),
         (
             &["split", "new.delta", "-o", "x.tar"],
-            3,
+            FAILED,
             "this is a delta, not an image; `relayer apply",
         ),
-        (&["inspect", "notes.txt"], 3, "this is text, not a tar archive"),
-        (&["inspect", "empty.tar"], 3, "is empty; `docker save`"),
-        (&["apply", "new.delta", "old.tar", "-o", "x.tar"], 3, "`relayer apply old.tar new.delta`"),
-        (&["apply", "old.tar", "a.tar", "-o", "x.tar"], 3, "this is not a delta"),
-        (&["split", "-", "-o", "x.tar"], 3, "standard input is empty; did the command"),
+        (&["inspect", "notes.txt"], FAILED, "this is text, not a tar archive"),
+        (&["inspect", "empty.tar"], FAILED, "is empty; `docker save`"),
+        (
+            &["apply", "new.delta", "old.tar", "-o", "x.tar"],
+            FAILED,
+            "`relayer apply old.tar new.delta`",
+        ),
+        (&["apply", "old.tar", "a.tar", "-o", "x.tar"], FAILED, "this is not a delta"),
+        (&["split", "-", "-o", "x.tar"], FAILED, "standard input is empty; did the command"),
         (&["split", "a.tar", "--target", "1000"], 2, "can have 1 to 125 layers, since docker"),
         (&["split", "a.tar", "--tag", "x"], 2, "the tag is part of the name: oci:DIR:TAG"),
         (&["copy", "a.tar", "oci:x", "-t", "x"], 2, "the tag is part of the name: oci:DIR:TAG"),
         (&["split", "a.tar", "x.tar"], 2, "the output is named with -o"),
         (&["split", "a.tar", "--layer-size", "10"], 2, "this is 10 bytes; did you mean 10MB?"),
-        (&["man", "stroe"], 3, "there is no command stroe; `relayer --help` lists all"),
+        (&["man", "stroe"], FAILED, "there is no command stroe; `relayer --help` lists all"),
     ];
     for (args, status, text) in cases {
         let out = run(&dir, args);
         let errors = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(*status), "{args:?}: {errors}");
-        assert!(errors.starts_with("error: ") && errors.contains(text), "{args:?}: {errors}");
+        // Wrong usage is told as the parser of arguments does.
+        let start = if *status == 2 { "error: " } else { ERROR };
+        assert!(errors.starts_with(start) && errors.contains(text), "{args:?}: {errors}");
         assert!(*status == 2 || errors.lines().count() == 1, "{args:?}: {errors}");
     }
     assert_eq!(fs::read_dir(&dir).unwrap().count(), before);
@@ -80,52 +86,52 @@ fn the_exit_status_says_what_became_of_a_command() {
     image::write_files(&dir.path().join("in"), &image::small().oci_files(Codec::Gzip));
     let mut commands: Vec<(&[&str], i32)> = vec![
         (&["split", "a.tar", "-o", "1"], 0),
-        (&["split", "none.tar"], 3),
+        (&["split", "none.tar"], FAILED),
         (&["flatten", "a.tar", "-o", "2"], 0),
-        (&["flatten", "none.tar"], 3),
+        (&["flatten", "none.tar"], FAILED),
         (&["inspect", "a.tar"], 0),
         (&["inspect", "a.tar", "--fail-on", "depth=0"], 1),
-        (&["inspect", "none.tar"], 3),
+        (&["inspect", "none.tar"], FAILED),
         (&["verify", "a.tar", "a.tar"], 0),
         (&["verify", "a.tar", "b.tar"], 1),
-        (&["verify", "a.tar", "none.tar"], 3),
+        (&["verify", "a.tar", "none.tar"], FAILED),
         (&["diff", "a.tar", "b.tar"], 0),
-        (&["diff", "a.tar", "none.tar"], 3),
+        (&["diff", "a.tar", "none.tar"], FAILED),
         (&["bench", "a.tar"], 0),
-        (&["bench", "none.tar"], 3),
+        (&["bench", "none.tar"], FAILED),
         (&["report", "a.tar", "-o", "3"], 0),
-        (&["report", "none.tar", "-o", "4"], 3),
+        (&["report", "none.tar", "-o", "4"], FAILED),
         (&["delta", "old.tar", "new.tar", "-o", "5"], 0),
-        (&["delta", "old.tar", "none.tar", "-o", "6"], 3),
+        (&["delta", "old.tar", "none.tar", "-o", "6"], FAILED),
         (&["apply", "old.tar", "new.delta", "-o", "7"], 0),
-        (&["apply", "old.tar", "none.delta", "-o", "8"], 3),
+        (&["apply", "old.tar", "none.delta", "-o", "8"], FAILED),
         (&["copy", "in", "oci:9"], 0),
-        (&["copy", "none.tar", "oci:10"], 3),
+        (&["copy", "none.tar", "oci:10"], FAILED),
         (&["cache", "prune", "--cache", "c"], 0),
-        (&["cache", "prune", "--cache", "a.tar"], 3),
+        (&["cache", "prune", "--cache", "a.tar"], FAILED),
         (&["completions", "bash"], 0),
         (&["man", "split"], 0),
-        (&["man", "none"], 3),
+        (&["man", "none"], FAILED),
     ];
     if cfg!(feature = "store") {
         commands.extend::<[(&[&str], i32); 17]>([
             (&["history", "add", "a.tar", "b.tar"], 0),
-            (&["history", "add", "none.tar"], 3),
+            (&["history", "add", "none.tar"], FAILED),
             (&["history", "show"], 0),
-            (&["history", "show", "--history", "none"], 3),
+            (&["history", "show", "--history", "none"], FAILED),
             (&["store", "add", "a.tar", "--name", "app:v1"], 0),
-            (&["store", "add", "none.tar"], 3),
+            (&["store", "add", "none.tar"], FAILED),
             (&["store", "list"], 0),
             (&["store", "stats"], 0),
             (&["store", "extract", "app:v1", "-o", "11"], 0),
-            (&["store", "extract", "none", "-o", "12"], 3),
+            (&["store", "extract", "none", "-o", "12"], FAILED),
             (&["store", "cat", "app:v1", "a"], 0),
-            (&["store", "cat", "app:v1", "none"], 3),
+            (&["store", "cat", "app:v1", "none"], FAILED),
             (&["store", "check"], 0),
-            (&["store", "rm", "none"], 3),
+            (&["store", "rm", "none"], FAILED),
             (&["store", "rm", "app:v1"], 0),
             (&["store", "gc"], 0),
-            (&["store", "list", "--store", "a.tar"], 3),
+            (&["store", "list", "--store", "a.tar"], FAILED),
         ]);
     }
     for (args, status) in commands {
@@ -139,7 +145,7 @@ fn the_exit_status_says_what_became_of_a_command() {
 #[test]
 fn colours_are_only_where_they_are_wanted() {
     let dir = folder();
-    let red = "\u{1b}[1;31merror:\u{1b}[0m ";
+    let red = &format!("\u{1b}[1;31m{}\u{1b}[0m ", ERROR.trim_end());
     for (args, is_coloured) in [
         (&["inspect", "none.tar"][..], false),
         (&["inspect", "none.tar", "--color", "auto"], false),

@@ -124,7 +124,7 @@ fn a_browser_shows_the_page_at_every_width() {
     let said = ok(relayer().args(["report", &old, &new, "-o"]).arg(&page));
     assert!(said.starts_with("wrote "), "{said}");
     let again = tool::output(relayer().args(["report", &new, "-o"]).arg(&page));
-    assert_eq!(again.status.code(), Some(3), "a page is replaced only with --force");
+    assert_eq!(again.status.code(), Some(tool::FAILED), "a page is replaced only with --force");
     let text = fs::read_to_string(&page).unwrap();
     assert!(text.len() < 300_000, "{}", text.len());
     for banned in ["<script", "http://", "https://", "@import", "url("] {

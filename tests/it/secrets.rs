@@ -151,7 +151,7 @@ fn a_pattern_that_matches_nothing_is_an_error() {
     for pattern in ["id_dsa", "/id_rsa", "ssh/id_rsa", "root/*"] {
         let out = p.split(&["--purge", "id_rsa", "--purge", pattern]);
         let said = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(3), "{pattern}: {said}");
+        assert_eq!(out.status.code(), Some(tool::FAILED), "{pattern}: {said}");
         let words = format!("--purge {pattern} matches nothing");
         assert!(said.contains(&words) && said.contains("check the spelling"), "{said}");
         assert!(!p.at("out").exists(), "{pattern}");
@@ -186,7 +186,7 @@ fn a_pattern_may_be_for_one_platform_of_several() {
     for arch in ["amd64", "arm64"] {
         write("old", arch);
         assert!(p.split(&["--purge", "id_rsa"]).status.success(), "{arch}");
-        assert_eq!(p.split(&["--purge", "id_dsa"]).status.code(), Some(3), "{arch}");
+        assert_eq!(p.split(&["--purge", "id_dsa"]).status.code(), Some(tool::FAILED), "{arch}");
         std::fs::remove_dir_all(p.at("old")).unwrap();
     }
 }

@@ -57,35 +57,35 @@ fn only_what_is_said_to_people_may_get_lost() {
         (&["--version"], 0),
         (&["verify", &a, &a], 0),
         (&["verify", &a, &b], 1),
-        (&["verify", &a, &b, "--json"], 3),
-        (&["verify", &a, &a, "--json"], 3),
+        (&["verify", &a, &b, "--json"], tool::FAILED),
+        (&["verify", &a, &a, "--json"], tool::FAILED),
         (&["inspect", &a], 0),
         (&["inspect", &a, "--fail-on", "waste=0%"], 1),
-        (&["inspect", &a, "--json"], 3),
+        (&["inspect", &a, "--json"], tool::FAILED),
         (&["diff", &a, &b], 0),
-        (&["diff", &a, &b, "--json"], 3),
+        (&["diff", &a, &b, "--json"], tool::FAILED),
         (&["bench", &a], 0),
-        (&["bench", &a, "--json"], 3),
+        (&["bench", &a, "--json"], tool::FAILED),
         (&["split", &a, "-o", &out, "--force"], 0),
-        (&["split", &a, "-o", &out, "--force", "--json"], 3),
+        (&["split", &a, "-o", &out, "--force", "--json"], tool::FAILED),
         (&["split", &a, "--dry-run"], 0),
         (&["flatten", &a, "-o", &out, "--force"], 0),
         (&["copy", &a, &out, "--force"], 0),
         (&["apply", &a, &d, "-o", &out, "--force"], 0),
         // What is made goes there.
-        (&["split", &a, "-o", "-"], 3),
-        (&["flatten", &a, "-o", "-", "--quiet"], 3),
-        (&["copy", &a, "-"], 3),
-        (&["delta", &a, &b, "-o", "-"], 3),
-        (&["apply", &a, &d, "-o", "-"], 3),
-        (&["report", &a, "-o", "-"], 3),
-        (&["completions", "bash"], 3),
-        (&["man"], 3),
+        (&["split", &a, "-o", "-"], tool::FAILED),
+        (&["flatten", &a, "-o", "-", "--quiet"], tool::FAILED),
+        (&["copy", &a, "-"], tool::FAILED),
+        (&["delta", &a, &b, "-o", "-"], tool::FAILED),
+        (&["apply", &a, &d, "-o", "-"], tool::FAILED),
+        (&["report", &a, "-o", "-"], tool::FAILED),
+        (&["completions", "bash"], tool::FAILED),
+        (&["man"], tool::FAILED),
     ] {
         let lost = run(args, closed());
         assert_eq!(lost.status.code(), Some(status), "{args:?}: {lost:?}");
         let lost = run(args, full());
-        assert_eq!(lost.status.code(), Some(3), "{args:?}: {lost:?}");
+        assert_eq!(lost.status.code(), Some(tool::FAILED), "{args:?}: {lost:?}");
         let text = String::from_utf8(lost.stderr).unwrap();
         assert!(text.contains("No space left on device"), "{args:?}: {text}");
         assert!(!text.contains("panicked"), "{args:?}: {text}");
@@ -98,12 +98,12 @@ fn a_closed_standard_error_changes_no_status() {
     let (a, b, out) = (p.at("a.tar"), p.at("b.tar"), p.at("out.tar"));
     for (args, status) in [
         (&["frobnicate"][..], 2),
-        (&["split", "nowhere.tar"], 3),
+        (&["split", "nowhere.tar"], tool::FAILED),
         (&["verify", &a, &b], 1),
         (&["inspect", &a, "--fail-on", "waste=0%"], 1),
         (&["split", &a, "-o", "-"], 0),
         // The document goes there.
-        (&["split", &a, "-o", "-", "--json"], 3),
+        (&["split", &a, "-o", "-", "--json"], tool::FAILED),
         // Notes do.
         (&["split", &a, "-o", &out, "--long", "24"], 0),
     ] {
@@ -125,5 +125,5 @@ fn a_cut_off_archive_in_a_named_pipe_is_an_error() {
     });
     let out = run(&["split", &p.at("b.tar"), "-o", &fifo], Stdio::null());
     reader.join().unwrap();
-    assert_eq!(out.status.code(), Some(3), "{out:?}");
+    assert_eq!(out.status.code(), Some(tool::FAILED), "{out:?}");
 }

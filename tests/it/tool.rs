@@ -14,6 +14,12 @@ mod needs;
 
 pub(crate) use needs::{count, needs};
 
+/// The status of a command that failed.
+pub const FAILED: i32 = 1;
+
+/// How the line of an error begins.
+pub const ERROR: &str = "relayer: ";
+
 /// The binary under test.
 pub fn relayer() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_relayer"));

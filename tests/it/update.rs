@@ -278,7 +278,7 @@ fn a_first_build_needs_no_previous_image() {
         ]);
         tool::output(command.args(["--client", "docker", "--purge", "/nothing"]).args(more))
     };
-    assert_eq!(run(&[]).status.code(), Some(3));
+    assert_eq!(run(&[]).status.code(), Some(tool::FAILED));
     let first = run(&["--previous-if-exists"]);
     let text = tool::said(&first);
     assert!(first.status.success() && text.contains("this is the first split"), "{text}");
@@ -304,7 +304,7 @@ fn wrong_usage_is_told() {
         (&["--previous", &image, "--max-layers", "0"], 2),
         (&["--previous", &image, "--purge", "/["], 2),
         (&["--previous", &image, "--beta", "-1"], 2),
-        (&["--previous", "nowhere.tar"], 3),
+        (&["--previous", "nowhere.tar"], tool::FAILED),
     ] {
         let out = tool::output(tool::relayer().args(["split", &image]).args(args));
         assert_eq!(out.status.code(), Some(status), "{args:?}");

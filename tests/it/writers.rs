@@ -133,7 +133,7 @@ fn what_somebody_adds_meanwhile_stays() {
     fs::write(&index, text).unwrap();
     drop(lock);
     let (code, text) = finish(waiting);
-    assert_eq!(code, Some(3));
+    assert_eq!(code, Some(tool::FAILED));
     assert!(text.contains("an image fourth already exists"), "{text}");
     p.holds(&["first", "second", "fourth"]);
 }
@@ -152,7 +152,7 @@ fn writers_of_one_new_layout_lose_nothing_to_one_another() {
         let bad: Vec<_> = (5..8).map(|i| start(("copy", "damaged", &i.to_string()))).collect();
         let good: Vec<_> = good.into_iter().map(start).collect();
         good.into_iter().for_each(ok);
-        assert!(bad.into_iter().all(|child| finish(child).0 == Some(3)));
+        assert!(bad.into_iter().all(|child| finish(child).0 == Some(tool::FAILED)));
         p.holds(&["1", "2", "3", "4"]);
     }
 }
@@ -163,7 +163,10 @@ fn the_folder_of_a_layout_stays_whoever_fails_in_it() {
     fs::write(p.path("damaged"), damaged()).unwrap();
     // Made by the command that fails, or there before; skopeo may be about to write into either.
     for _ in 0..2 {
-        assert_eq!(finish(p.command("copy", "damaged", "x").spawn().unwrap()).0, Some(3));
+        assert_eq!(
+            finish(p.command("copy", "damaged", "x").spawn().unwrap()).0,
+            Some(tool::FAILED)
+        );
         assert!(names(&p.layout()).is_empty());
     }
     tool::ok(&mut p.command("copy", "a", "x"));
@@ -256,7 +259,7 @@ fn signals_end_a_command_that_waits_unless_they_are_ignored() {
         kill_process(Pid::from_child(&waiting), signal).unwrap();
         let (code, text) = finish(waiting);
         assert_eq!(code, Some(128 + signal.as_raw()));
-        assert!(text.contains(&format!("ended by SIG{name}")), "{text}");
+        assert!(text.contains(&format!("{}ended by SIG{name}", tool::ERROR)), "{text}");
         drop(lock);
         p.holds(&["first"]);
     }
@@ -317,6 +320,6 @@ fn a_full_disk_is_an_error_with_a_way_out() {
     let mut split = relayer();
     let out = tool::output(split.args(["split", &p.at("a"), "-o", "/dev/full"]));
     let text = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(3), "{text}");
+    assert_eq!(out.status.code(), Some(tool::FAILED), "{text}");
     assert!(text.contains("writing /dev/full") && text.contains("free space there"), "{text}");
 }

@@ -35,7 +35,7 @@ fn there_and_back(registry: &TestRegistry, is_fatal: bool, what: &str) {
     for (from, to) in [("in", &*reference), (&reference, "oci:out")] {
         let mut out = copy(registry, dir.path(), from, to);
         if is_fatal && !out.status.success() {
-            assert_eq!(out.status.code(), Some(3), "{what}: {}", tool::said(&out));
+            assert_eq!(out.status.code(), Some(tool::FAILED), "{what}: {}", tool::said(&out));
             let left = std::fs::read_dir(dir.path().join("out")).map_or(0, Iterator::count);
             assert_eq!(left, 0, "{what}: {}", tool::said(&out));
             registry.set_faults(Faults::none());

@@ -160,7 +160,7 @@ fn sizes_are_not_believed() {
             let run = tool::measured(command.current_dir(dir.path()).env("TMPDIR", dir.path()));
             let text = said(&run.out);
             assert!(
-                run.out.status.code() == Some(3) && run.peak < MEMORY,
+                run.out.status.code() == Some(tool::FAILED) && run.peak < MEMORY,
                 "{size}: {} {text}",
                 run.peak
             );

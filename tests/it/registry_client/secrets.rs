@@ -86,7 +86,7 @@ fn no_command_prints_a_secret() {
             "identitytoken": REFRESH_TOKEN}}});
         let fields = serde_json::json!({"auths": {registry.host(): {"username": user,
             "password": registry.password()}}});
-        let (ok, fail) = (Some(0), Some(3));
+        let (ok, fail) = (Some(0), Some(tool::FAILED));
         let at = |name: &str| registry.reference(name);
         let mut texts = 0;
         let mut go = |authfile: &str, args: &[&str], code: Option<i32>, faults: Faults| {

@@ -92,7 +92,7 @@ fn what_images_share_is_stored_once() {
     ] {
         let out = tool::output(&mut store(dir, &args));
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.code() == Some(3) && text.contains(what), "{text}");
+        assert!(out.status.code() == Some(tool::FAILED) && text.contains(what), "{text}");
     }
 }
 
@@ -145,7 +145,7 @@ fn stores_histories_and_other_folders_are_told_apart() {
     ] {
         let out = tool::output(tool::relayer().args([command, "add", image, option]).arg(folder));
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.code() == Some(3) && text.contains(what), "{text}");
+        assert!(out.status.code() == Some(tool::FAILED) && text.contains(what), "{text}");
     }
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
 }
@@ -165,7 +165,7 @@ fn one_writes_and_others_read() {
     std::thread::sleep(Duration::from_millis(700));
     for args in [&["add", image][..], &["gc"], &["rm", "v0"]] {
         let second = tool::output(&mut store(dir, args));
-        assert_eq!(second.status.code(), Some(3));
+        assert_eq!(second.status.code(), Some(tool::FAILED));
         let text = String::from_utf8_lossy(&second.stderr).into_owned();
         assert!(text.contains("another relayer process is writing"), "{text}");
     }
