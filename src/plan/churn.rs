@@ -38,6 +38,9 @@ const CERTAIN: f64 = 0.98;
 /// Number of kinds, each a tier of the sequence.
 pub(super) const TIERS: usize = PRIORS.len();
 
+/// Number of tiers at the beginning that belong to the operating system.
+pub(super) const SYSTEM_TIERS: usize = 2;
+
 /// Returns the position of a component's kind in the table.
 fn kind_tier(component: &Component) -> usize {
     PRIORS.iter().position(|(kind, _)| *kind == component.kind).unwrap_or(0)

@@ -5,13 +5,14 @@
 //! decides, rounded to powers of two, so that a component that has grown a little does not change places
 //! with its neighbours.
 //!
-//! In a whole image, small components go below large ones. When a small one changes, the next update can
-//! keep its layer and leave a few dead bytes in it. The layer of a large one must be dropped, and clients
-//! with chain IDs download everything above it, so it goes on top. Among the new layers of an update, large
-//! ones go below: there changed files are apart from others already, and to swap two neighbours in a stack
-//! of chain IDs shows that size times the odds of no change decides. docs/UPDATES.md has measurements.
+//! To swap two neighbours in a stack of chain IDs shows that size times the odds of no change decides, so
+//! large components go below. Not so in a whole image above the system: when a small language package
+//! changes, the next update can keep its layer and leave a few dead bytes in it. The layer of a large one
+//! must be dropped, and clients with chain IDs download everything above it, so it goes on top. The system
+//! changes seldom, and all at once. Among the new layers of an update, changed files are apart from others
+//! already. docs/UPDATES.md has measurements.
 
-use super::churn::{Hazard, tier};
+use super::churn::{Hazard, SYSTEM_TIERS, tier};
 use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::index::InodeId;
 use crate::plan::analyze::{ComponentId, Inventory};
@@ -73,7 +74,8 @@ impl Sequence {
             // Size over hazard, to a power of two; a hazard of zero is as steady as can be.
             let weight = (sizes[*i] as f64 / hazard.max(1e-6)) as u64;
             let weight = weight.checked_ilog2().map_or(-1, u32::cast_signed);
-            (tier, if only.is_some() { -weight } else { weight }, &component.name)
+            let large_on_top = only.is_none() && tier >= SYSTEM_TIERS;
+            (tier, if large_on_top { weight } else { -weight }, &component.name)
         });
         let mut place = vec![0; sizes.len()];
         let mut components = Vec::with_capacity(order.len());
