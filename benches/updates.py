@@ -4,6 +4,7 @@
     benches/updates.py IMAGE IMAGE...              a table in Markdown, old to new
     benches/updates.py --curve F.svg IMAGE...      dead bytes against update bytes, as a plot
     benches/updates.py --clients IMAGE...          what `--client` changes, as rows of a table
+    benches/updates.py --expected IMAGE...         what first splits expect, and what happened, as a row
 
 From the image files alone: every result is made here, and `relayer diff` counts what a client loads
 that has the version before. The floor is what no client can do without: the files whose content or
@@ -101,6 +102,22 @@ def clients(images, work):
               f"| {100 * dead:.1f} % | {cold:.2f} |", flush=True)
 
 
+def expected(images, work):
+    """What first splits expect of the next release, and what clients download then: means over all steps."""
+    def fresh(tag, *options):
+        paths = [f"{work}/{tag}-{n}.tar" for n in range(len(images))]
+        return paths, [split(i, o, *options) for i, o in zip(images, paths)]
+    paths, reports = fresh("same")
+    results = {"same": paths, "stable": fresh("stable", "--mtime", "stable")[0],
+               "previous": chained(images, paths[0], work, "previous")[0]}
+    mean = lambda pairs: " / ".join(f"{sum(column) / len(pairs) / 1e6:.0f}" for column in zip(*pairs))
+    cells = []
+    for way, made in results.items():
+        said = [r["next_release"][way] or r["next_release"]["same"] for r in reports[:-1]]
+        cells += [mean([(s["set_bytes"], s["chain_bytes"]) for s in said]), mean(loads(made))]
+    print(f"| {len(images) - 1} | {' | '.join(cells)} |")
+
+
 def curve(images, work, out):
     """Update bytes by both models, as multiples of the floor, against the largest share of dead bytes."""
     fresh = [split(i, f"{work}/fresh-{n}.tar", "--target", "8") for n, i in enumerate(images)]
@@ -156,6 +173,8 @@ def main():
             curve(arguments[2:], work, arguments[1])
         elif arguments[0] == "--clients":
             clients(arguments[1:], work)
+        elif arguments[0] == "--expected":
+            expected(arguments[1:], work)
         else:
             table(arguments, work)
 

@@ -238,7 +238,8 @@ impl Split {
         let if_exists = self.update.previous_if_exists;
         let previous =
             self.update.previous.as_ref().map(|image| PreviousImage { image, if_exists });
-        self.common.run(options, target, &|i| self.remarks(i), previous, global, terminal)
+        let finish = |image: &mut ImageReport| image.notes.extend(self.remarks(image));
+        self.common.run(options, target, &finish, previous, global, terminal)
     }
 
     /// Returns notes on options that had no effect.
@@ -288,7 +289,9 @@ impl Split {
 impl Flatten {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let (options, target) = (SplitOptions::default(), |_: &_| Target::Layers(1));
-        self.common.run(options, target, &|_| Vec::new(), None, global, terminal)
+        // There is no `flatten --previous`.
+        let finish = |image: &mut ImageReport| image.next_release = None;
+        self.common.run(options, target, &finish, None, global, terminal)
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -301,7 +304,7 @@ impl Common {
         &self,
         options: SplitOptions,
         target: impl Fn(&Compression) -> Target,
-        remarks: &dyn Fn(&ImageReport) -> Vec<String>,
+        finish: &dyn Fn(&mut ImageReport),
         previous: Option<PreviousImage<'_>>,
         global: &Global,
         terminal: &Terminal,
@@ -340,9 +343,7 @@ impl Common {
             },
         )
         .with_context(|| format!("splitting {}", self.image))?;
-        for image in &mut images {
-            image.notes.extend(remarks(image));
-        }
+        images.iter_mut().for_each(finish);
         if let (Some(report), false) = (images.first_mut(), self.is_docker()) {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }

@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use crate::base::byte_size::ByteSize;
 use crate::base::text::{count, number};
 use crate::plan::update::{CarriedOver, Verdict};
+use crate::plan::{NextRelease, UpdateBytes};
 use crate::split::report::{
     ImageReport, LayerReport, LayerTotals, PullTimes, Report, UpdateReport,
 };
@@ -105,6 +106,9 @@ fn describe(image: &ImageReport, verbose: bool) -> String {
             ByteSize(hidden.bytes)
         );
     }
+    if let Some(next) = &image.next_release {
+        text.push_str(&next_line(next));
+    }
     if let Some(pull) = &image.pull {
         let time = |t: &PullTimes| format!("{:.1} s (at least {:.1} s)", t.seconds, t.bound);
         let _ = writeln!(
@@ -186,6 +190,40 @@ fn layer_table(layers: &[LayerReport], encoded: bool) -> String {
 /// Formats `part` of `all` in percent.
 pub(super) fn share(part: u64, all: u64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * part as f64 / all.max(1) as f64)
+}
+
+/// Formats what the next release is expected to cost.
+fn next_line(next: &NextRelease) -> String {
+    let NextRelease { same, stable, previous } = next;
+    let mut text = format!(
+        "next release: about {} by digest, {} by chain ID;",
+        about(same.set_bytes),
+        about(same.chain_bytes)
+    );
+    let both = |d: &UpdateBytes| {
+        let [set, chain] = [d.set_bytes, d.chain_bytes].map(about);
+        match set.split_once(' ') {
+            Some((number, unit)) if chain.ends_with(&format!(" {unit}")) => {
+                format!("{number} / {chain}")
+            }
+            _ => format!("{set} / {chain}"),
+        }
+    };
+    if let Some(stable) = stable {
+        let _ = write!(text, " with --mtime stable {},", both(stable));
+    }
+    text + &format!(" with --previous {}\n", both(previous))
+}
+
+/// Formats an expected number of bytes: without a fraction, unless it is small.
+fn about(bytes: u64) -> String {
+    let text = ByteSize(bytes).to_string();
+    match text.split_once('.') {
+        Some((whole, unit)) if whole.len() > 1 => {
+            format!("{whole}{}", unit.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        _ => text,
+    }
 }
 
 /// Formats the cost of an update, and the layers that were dropped.

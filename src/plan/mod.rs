@@ -15,6 +15,7 @@
 pub mod analyze;
 mod churn;
 mod cuts;
+mod expect;
 pub mod history;
 mod label;
 mod pack;
@@ -25,6 +26,7 @@ mod shape;
 pub mod update;
 
 pub use churn::chance_of_change;
+pub use expect::{NextRelease, UpdateBytes, next_release, stamped_layers};
 pub(crate) use shape::{HEADER, stored};
 
 use serde::Serialize;

@@ -28,6 +28,7 @@ use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
 use crate::model::content::{Budget, Contents, Source};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
+use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Descriptor, Index};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, Inventory};
@@ -158,6 +159,7 @@ impl Job<'_> {
                 self.pool.install(decide)?
             }
         };
+        let stamped = self.stamped_layers(before, &decision.plan, &flat.rootfs, &inventory)?;
         let mut notes = [&flat.notes[..], &inventory.analysis.notes].concat();
         notes.extend(decision.notes());
         notes.extend(purge.end_of_image()?);
@@ -172,9 +174,12 @@ impl Job<'_> {
         // The contents are no longer needed; the next platform gets their memory.
         flat.rootfs.contents = Contents::default();
         let layers = decision.layers(&inventory.analysis, encoded.as_deref());
-        let pull = options.profile.map(|profile| {
-            let compression = simulate::CompressionKind::of(options.compression.media_type());
-            PullReport::new(profile, &input, &decision.pulled(&layers, compression))
+        let compression = simulate::CompressionKind::of(options.compression.media_type());
+        let pulled = decision.pulled(&layers, compression);
+        let pull = options.profile.map(|profile| PullReport::new(profile, &input, &pulled));
+        let next_release = stamped.map(|stamped| {
+            let sizes: Vec<u64> = pulled.iter().map(|layer| layer.blob_bytes).collect();
+            plan::next_release(&decision.plan, &inventory.analysis, &sizes, &stamped)
         });
         notes.extend(pull.and_then(PullReport::note));
         let parts = Parts { image, before, decision: &decision, layers: &layers, options };
@@ -191,6 +196,7 @@ impl Job<'_> {
             held,
             update: decision.report(&layers),
             layers,
+            next_release,
             pull,
             manifest: written.as_ref().map(|d| d.digest),
             config: written.as_ref().and_then(|_| Some(bundle.listed.last()?.config)),
@@ -224,6 +230,24 @@ impl Job<'_> {
             }
             analyze::estimate(rootfs, analysis)
         })
+    }
+
+    /// Returns for each layer whether the next build changes it by other times alone; `None` with a
+    /// previous image, which prevents that.
+    fn stamped_layers(
+        &self,
+        before: Option<&Image>,
+        plan: &Plan,
+        rootfs: &Rootfs,
+        inventory: &Inventory,
+    ) -> Result<Option<Vec<bool>>> {
+        match (before, self.options.mtime) {
+            (Some(_), _) => Ok(None),
+            (None, MtimePolicy::Preserve) => {
+                plan::stamped_layers(plan, rootfs, &inventory.analysis).map(Some)
+            }
+            (None, _) => Ok(Some(vec![false; plan.layers.len()])),
+        }
     }
 
     /// Encodes the layers of a plan; returns `None` in a dry run.

@@ -11,7 +11,7 @@ use crate::model::digest::Digest;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::recorded_times::Held;
 use crate::plan::update::{CarriedOver, DeadFile, LayerDecision, Verdict};
-use crate::plan::{self, Plan};
+use crate::plan::{self, NextRelease, Plan};
 use crate::simulate::{self, Profile};
 use crate::transport::registry::PushStats;
 
@@ -202,6 +202,9 @@ pub struct ImageReport {
     pub layers: Vec<LayerReport>,
     /// Facts about the update; `None` without a previous image.
     pub update: Option<UpdateReport>,
+    /// What clients are expected to download at the next release; `None` with a previous image and for
+    /// `flatten`.
+    pub next_release: Option<NextRelease>,
     /// Simulated first pulls; `None` without a profile.
     pub pull: Option<PullReport>,
     /// Digest of the new manifest; `None` if nothing was encoded.

@@ -177,3 +177,42 @@ print('\\n'.join(tree.differences(a, b)))";
     let out = tool::python(script, &[&input, &output]);
     assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "");
 }
+
+#[test]
+fn the_summary_of_a_first_split_has_the_expected_cost_of_the_next_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    build(BUILT, "new").write_layout(&at("new"), Codec::Gzip);
+    // Older than any container: the fixed time of an archive's files.
+    let fixed = [Item::dir("srv/").mtime("500000000"), Item::file("srv/a", "a").mtime("500000000")];
+    Image::new(vec![layer(&fixed)]).write_layout(&at("fixed"), Codec::Gzip);
+    let report = split(&at("new"), None, &at("first"), &[]);
+    let next = &report["images"][0]["next_release"];
+    let bytes = |way: &str, by: &str| next[way][by].as_u64().unwrap();
+    let all = report["images"][0]["after"]["blob_bytes"].as_u64().unwrap();
+    assert!(bytes("same", "set_bytes") <= bytes("same", "chain_bytes"), "{next}");
+    assert!(bytes("same", "chain_bytes") <= all, "{next}");
+    for by in ["set_bytes", "chain_bytes"] {
+        assert!(bytes("previous", by) <= bytes("stable", by), "{next}");
+        assert!(0 < bytes("stable", by) && bytes("stable", by) < bytes("same", by), "{next}");
+    }
+    for (image, options) in [("new", &["--mtime", "stable"][..]), ("fixed", &[])] {
+        let other = split(&at(image), None, &at("other"), options);
+        assert_eq!(other["images"][0]["next_release"]["stable"], Value::Null);
+    }
+    let first = format!("oci:{}", at("first").display());
+    let said = |command: &str, options: &[&str]| {
+        let image = format!("oci:{}", at("new").display());
+        let args = [command, &image, "--dry-run"];
+        tool::ok(tool::relayer().args(args).args(options))
+    };
+    let text = said("split", &[]);
+    let line = text.lines().find(|l| l.starts_with("next release: about ")).unwrap();
+    let places = [" by digest, ", " by chain ID; with --mtime stable ", ", with --previous "];
+    assert!(places.iter().all(|part| line.contains(part)), "{line}");
+    let text = said("split", &["--mtime", "zero"]);
+    assert!(text.contains(" by chain ID; with --previous "), "{text}");
+    for text in [said("split", &["--previous", &first]), said("flatten", &[])] {
+        assert!(!text.contains("next release"), "{text}");
+    }
+}
