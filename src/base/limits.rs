@@ -206,10 +206,6 @@ pub(crate) const MAX_NOTES: usize = 20;
 
 // ## Planning
 
-/// Maximum number of blocks between which layers are cut, as the work grows with its square. Images of
-/// 10,000 components reach it.
-pub(crate) const MAX_CUT_BLOCKS: usize = 4_096;
-
 // ## Files that record times
 
 /// Bytes of their text that count as one lookup: about a path with the facts beside it.

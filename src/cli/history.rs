@@ -164,7 +164,7 @@ mod run {
             .filter(|r| r.learned.seen > 0)
             .map(|r| {
                 let (name, kind, learned) = (r.name.clone(), r.kind, r.learned);
-                (r, chance_of_change(&Component { name, kind, churn: None, learned }))
+                (r, chance_of_change(&Component { name, kind, churn: None, rapid: false, learned }))
             })
             .collect();
         // The sort is stable: names stay in order.

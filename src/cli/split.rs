@@ -216,6 +216,7 @@ impl Split {
         let profile = self.profile;
         let options = SplitOptions {
             profile,
+            for_updates: self.update.previous_if_exists,
             churn: self.churn.clone(),
             history: self
                 .history

@@ -210,7 +210,11 @@ fn inspect_one(
     let files = &rootfs.files;
     let inventory = analyze::estimate(&rootfs, analyze::analyze(&rootfs, &[])?)?;
     let analysis = &inventory.analysis;
-    let target = plan::PlanOptions { target: Target::Layers(options.target), only: None };
+    let target = plan::PlanOptions {
+        target: Target::Layers(options.target),
+        only: None,
+        for_updates: false,
+    };
     let plan = plan::plan(files, &inventory, &target);
     let mut found = secrets::scan_config(&image.config, &patterns);
     let (in_files, scanned) = secrets::scan(&rootfs, analysis, &hidden, &patterns, progress)?;

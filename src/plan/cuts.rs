@@ -1,226 +1,402 @@
-//! Cuts the sequence into layers.
+//! Divides the sequence into layers at places that stay from build to build.
 //!
-//! The cost of a set of cuts is the expected number of bytes that clients download again at a release.
-//! By digest a layer is downloaded if it changes, by chain ID also if a layer below it changes. Clients
-//! of both kinds are common, and a plan for chain IDs alone is poor for digests as soon as the rates are
-//! wrong, so the mean of both costs is minimised, by dynamic programming under a cap on the size of a
-//! layer.
+//! Every layer that differs is downloaded again, so a component that changes, grows, appears or goes
+//! away should change its own layer and few others. Cuts that are computed from exact sizes all move
+//! when anything grows. So decisions are local:
 //!
-//! A cut between two components has a small extra cost, from a hash of the second one's name. So the
-//! same one of several about equal cuts is chosen from build to build, whatever else changes.
+//! 1. The sequence is divided into blocks: the packages of the system, what every build writes, each
+//!    large component and each file that is too large for a layer. What remains is the pool: small and
+//!    rapid components. The number of layers of a block depends on its own content and on a unit of size
+//!    that moves in steps; most layers to spare go to the pool, which changes anyway.
+//! 2. A block is cut in two where the rank of the boundary is highest among the places that leave both
+//!    parts balanced, and then each part in the same way. The rank comes from names. So a cut depends on
+//!    the content of its part alone, and what happens elsewhere doesn't move it.
+//!
+//! The constants are those with the smallest updates over sequences of images; see docs/UPDATES.md.
 
-use super::churn::{Chances, Hazard};
+use std::cmp::{Ordering, Reverse};
+
+use super::pack::pack;
 use super::sequence::Sequence;
-use crate::base::limits::MAX_CUT_BLOCKS;
 
-/// Maximum number of blocks by size; the work grows with its square.
-const MOST_BLOCKS: u64 = 768;
-/// One in this many names begins a block.
-const BEGINS: u64 = 4;
-/// Minimum number of blocks per layer, so that layers can have similar sizes.
-const BLOCKS_PER_LAYER: u64 = 16;
-/// Cost of the worst boundary, in downloads of a mean layer. Found by adding, removing and growing one
-/// component in random sets; see the tests.
-const UNSTABLE: f64 = 0.10;
+/// Components of at least this share of the unit are blocks.
+const LARGE: f64 = 0.6;
+/// Minimum number of layers for one of them to hold only what every build writes. With fewer, the
+/// others could not be balanced.
+const LAYERS_FOR_STATE: usize = 4;
+/// Steps of the unit per power of two.
+const STEPS: u64 = 2;
+/// Room for stable cuts: how much larger than a block of many layers the layers together may be.
+const ROOM: f64 = 1.07;
+/// How much larger than the mean of a part its halves may be on average.
+const UNEVEN: f64 = 1.08;
+/// The same for the last cut of a part, into two layers.
+const UNEVEN_LAST: f64 = 1.15;
+/// [`Bounds::beyond`] for a number of layers; a size is kept exactly.
+const BEYOND: f64 = 1.08;
+/// The pool gets a layer to spare if its layers are at least this share of the largest ones.
+const POOL_SHARE: f64 = 0.4;
+/// Above this multiple of the mean, layers are packed instead of cut contiguously. Few large files
+/// leave holes that only small ones can fill.
+const PACKED_ABOVE: f64 = 1.35;
 
-/// A run of atoms that is not cut.
+/// Divides a sequence into `layers` groups of positions. No group of more than one atom is much larger
+/// than `slack` times the mean if possible.
+pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Vec<usize>> {
+    let mean = (sequence.total() / layers as u64).max(1);
+    let mut unit = step_below(mean / 2 + 1);
+    let divide = |unit: u64, room: f64| {
+        let bounds = Bounds { limit: unit as f64 * slack, beyond: BEYOND, room };
+        Division::new(sequence, unit, bounds, layers)
+    };
+    let mut division = divide(unit, ROOM);
+    while division.layers() > layers && unit < mean {
+        unit = step_above(unit).min(mean);
+        division = divide(unit, ROOM);
+    }
+    if division.layers() > layers {
+        division = divide(mean, 1.0);
+        division.fit(layers);
+    }
+    let groups = division.cut(layers);
+    let largest = |groups: &[Vec<usize>]| {
+        let several = groups.iter().filter(|group| group.len() > 1);
+        several.map(|group| sequence.bytes(group)).max().unwrap_or(0)
+    };
+    if largest(&groups) as f64 <= mean as f64 * PACKED_ABOVE {
+        return groups;
+    }
+    let giants = giants(sequence, mean as f64 * slack, layers);
+    let rest: Vec<usize> =
+        (0..sequence.atoms.len()).filter(|i| giants.binary_search(i).is_err()).collect();
+    let mut packed = pack(sequence, &rest, layers - giants.len());
+    packed.extend(giants.into_iter().map(|giant| vec![giant]));
+    if largest(&packed) < largest(&groups) { packed } else { groups }
+}
+
+/// Divides a sequence into groups of at most `bytes`, except single atoms: about as few as possible, and
+/// no more than `most`.
+pub(super) fn by_size(sequence: &Sequence, bytes: u64, most: usize) -> Vec<Vec<usize>> {
+    let mut unit = bytes;
+    loop {
+        let bounds = Bounds { limit: unit as f64, beyond: 1.0, room: ROOM };
+        let division = Division::new(sequence, unit, bounds, most);
+        let layers = division.layers();
+        if layers <= most || unit > sequence.total() {
+            return division.cut(layers.min(most));
+        }
+        unit = step_above(unit);
+    }
+}
+
+/// Returns the next larger size of a scale with [`STEPS`] steps per power of two.
+fn step_above(size: u64) -> u64 {
+    let step = step(size);
+    (size / step + 1) * step
+}
+
+/// Returns the largest size of that scale that is not above this one.
+fn step_below(size: u64) -> u64 {
+    let step = step(size);
+    size / step * step
+}
+
+fn step(size: u64) -> u64 {
+    ((1u64 << size.max(1).ilog2()) / STEPS).max(1)
+}
+
+/// Returns the atoms larger than `limit`, ascending: the largest ones, so that a layer is left for others.
+fn giants(sequence: &Sequence, limit: f64, layers: usize) -> Vec<usize> {
+    let size = |i: &usize| sequence.atoms[*i].estimate;
+    let mut giants: Vec<usize> =
+        (0..sequence.atoms.len()).filter(|i| size(i) as f64 > limit).collect();
+    giants.sort_by_key(|i| (Reverse(size(i)), *i));
+    giants.truncate(layers - 1);
+    giants.sort_unstable();
+    giants
+}
+
+/// Kinds of blocks, in the order in which they join the pool if there are too few layers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Component,
+    State,
+    System,
+    /// One file, which can't be divided.
+    Giant,
+}
+
+/// Atoms that become layers independently of all others.
 struct Block {
-    /// Positions in `rest`.
-    atoms: std::ops::Range<usize>,
-    /// Whether its first atom continues a component of the block before.
-    continues: bool,
-    /// Cost of a cut before it, 0 to 1.
-    roughness: f64,
+    kind: Kind,
+    /// Positions in the sequence, ascending.
+    atoms: Vec<usize>,
+    bytes: u64,
+    layers: usize,
 }
 
-/// A sequence in blocks, with sums over all beginnings.
-pub(super) struct Cuts<'a> {
+impl Block {
+    /// Returns the mean size of its layers; `None` if there can't be more of them.
+    fn mean(&self) -> Option<f64> {
+        (self.layers < self.atoms.len()).then(|| self.bytes as f64 / self.layers.max(1) as f64)
+    }
+}
+
+/// Bounds on the layers of a division.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// The wanted maximum size of a layer, in bytes.
+    limit: f64,
+    /// How far a layer may exceed the limit before its block is cut evenly instead of at the best ranks.
+    beyond: f64,
+    /// Room for stable cuts; see [`ROOM`].
+    room: f64,
+}
+
+/// The division of a sequence for one unit.
+struct Division<'a> {
     sequence: &'a Sequence,
-    rest: &'a [usize],
     blocks: Vec<Block>,
-    /// Bytes before each block, and of all.
-    bytes: Vec<u64>,
-    /// Components that begin before each block, and all.
-    hazards: Vec<Hazard>,
-    chances: Chances,
+    /// Everything else.
+    pool: Block,
+    bounds: Bounds,
 }
 
-impl<'a> Cuts<'a> {
-    /// `rest` are positions in the sequence, ascending; `layers` is how many are wanted.
-    pub(super) fn new(sequence: &'a Sequence, rest: &'a [usize], layers: usize) -> Self {
-        let total: u64 = rest.iter().map(|i| sequence.atoms[*i].estimate).sum();
-        let pieces = (BLOCKS_PER_LAYER * layers.max(1) as u64).min(MOST_BLOCKS);
-        // To a power of two: a little more or less in all must not move every boundary.
-        let mut limit = 1 << (total / pieces).max(1).ilog2();
-        let mut blocks = blocks(sequence, rest, limit, BEGINS);
-        let mut begins = BEGINS;
-        while blocks.len() > MAX_CUT_BLOCKS && begins < 1 << 40 {
-            begins *= 2;
-            blocks = self::blocks(sequence, rest, limit, begins);
-        }
-        // Few and large atoms: smaller blocks, so that every layer gets one.
-        while blocks.len() < layers.min(rest.len()) {
-            limit = if limit > 1 { limit / 2 } else { 0 };
-            blocks = self::blocks(sequence, rest, limit, BEGINS);
-        }
-        let (mut bytes, mut hazards) = (vec![0], vec![Hazard::default()]);
-        let (mut sum, mut hazard) = (0, Hazard::default());
-        for block in &blocks {
-            let mut last = block.continues.then(|| component(sequence, rest, block.atoms.start));
-            for at in block.atoms.clone() {
-                sum += sequence.atoms[rest[at]].estimate;
-                let this = component(sequence, rest, at);
-                if last != Some(this) {
-                    hazard = hazard.plus(&sequence.components[this].hazard);
-                    last = Some(this);
-                }
+impl<'a> Division<'a> {
+    /// Divides into blocks for `layers` layers.
+    fn new(sequence: &'a Sequence, unit: u64, bounds: Bounds, layers: usize) -> Self {
+        let limit = bounds.limit;
+        let pool = Block { kind: Kind::Component, atoms: Vec::new(), bytes: 0, layers: 0 };
+        let mut division = Self { sequence, blocks: Vec::new(), pool, bounds };
+        let giants = giants(sequence, limit, layers);
+        let large = unit as f64 * LARGE;
+        let (mut system, mut state) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while at < sequence.atoms.len() {
+            let component = sequence.atoms[at].component;
+            let rest = &sequence.atoms[at..];
+            let end = at + rest.partition_point(|atom| atom.component == component);
+            let atoms: Vec<usize> =
+                (at..end).filter(|i| giants.binary_search(i).is_err()).collect();
+            let part = &sequence.components[component];
+            if part.is_system() {
+                system.extend(atoms);
+            } else if part.is_state() {
+                state.extend(atoms);
+            } else if sequence.bytes(&atoms) as f64 >= large && !part.is_rapid() {
+                division.add(Kind::Component, atoms);
+            } else {
+                division.pool.atoms.extend(atoms);
             }
-            bytes.push(sum);
-            hazards.push(hazard);
+            at = end;
         }
-        let chances = Chances::new(sequence.components.len() + 1);
-        Self { sequence, rest, blocks, bytes, hazards, chances }
+        if layers >= LAYERS_FOR_STATE && sequence.bytes(&state) as f64 <= limit {
+            division.add(Kind::State, state);
+        } else {
+            division.pool.atoms.extend(state);
+        }
+        if sequence.bytes(&system) as f64 >= large {
+            division.add(Kind::System, system);
+        } else {
+            division.pool.atoms.extend(system);
+        }
+        for giant in giants {
+            division.add(Kind::Giant, vec![giant]);
+        }
+        division.count_pool();
+        division
     }
 
-    /// Returns the minimum number of layers if none is larger than `cap`, except single blocks.
-    pub(super) fn fewest(&self, cap: u64) -> usize {
-        let (mut layers, mut start) = (0, 0);
-        while start < self.blocks.len() {
-            start = self.reach(start, cap);
+    /// Adds a block, unless it is empty.
+    fn add(&mut self, kind: Kind, atoms: Vec<usize>) {
+        if !atoms.is_empty() {
+            let (bytes, layers) = (self.sequence.bytes(&atoms), self.layers_for(&atoms));
+            self.blocks.push(Block { kind, atoms, bytes, layers });
+        }
+    }
+
+    fn count_pool(&mut self) {
+        self.pool.atoms.sort_unstable();
+        self.pool.bytes = self.sequence.bytes(&self.pool.atoms);
+        self.pool.layers = self.layers_for(&self.pool.atoms);
+    }
+
+    /// Returns the number of layers that atoms need.
+    fn layers_for(&self, atoms: &[usize]) -> usize {
+        let Bounds { limit, beyond, room } = self.bounds;
+        let all = self.sequence.bytes(atoms) as f64;
+        let mut layers = ((all / limit) as usize).max(1);
+        // The more layers there are, the more room all of them together need.
+        let room = |layers: usize| room - (room - 1.0) / layers as f64;
+        while all * room(layers) > limit * layers as f64 {
             layers += 1;
         }
-        layers
-    }
-
-    /// Returns the smallest cap for which `layers` suffice.
-    pub(super) fn smallest_cap(&self, layers: usize) -> u64 {
-        let largest = self.bytes.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        let (mut low, mut high) = (largest, self.bytes[self.blocks.len()].max(largest));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.fewest(middle) <= layers {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        low
-    }
-
-    /// Returns the first block that no longer fits in a layer beginning at `start`.
-    fn reach(&self, start: usize, cap: u64) -> usize {
-        let end = self.bytes.partition_point(|b| *b <= self.bytes[start] + cap) - 1;
-        end.max(start + 1)
-    }
-
-    /// Returns the cut of least cost into `layers`, none larger than `cap` except single blocks. The
-    /// groups are lists of positions in the sequence.
-    pub(super) fn best(&self, layers: usize, cap: u64) -> Vec<Vec<usize>> {
-        let n = self.blocks.len();
-        let layers = layers.min(n);
-        if layers == 0 {
-            return Vec::new();
-        }
-        let mean = (self.bytes[n] as f64 / layers as f64).max(1.0);
-        // cost[end]: the least cost of the blocks before `end` in `k` layers.
-        let mut cost = vec![f64::INFINITY; n + 1];
-        cost[0] = 0.0;
-        let mut begins = vec![vec![0usize; n + 1]; layers];
-        let below: Vec<f64> = self.hazards.iter().map(|h| self.chances.of(h)).collect();
-        for (k, begin) in begins.iter_mut().enumerate() {
-            let mut next = vec![f64::INFINITY; n + 1];
-            for (start, before) in cost.iter().enumerate().take(n).skip(k) {
-                if before.is_infinite() {
-                    continue;
-                }
-                let rough = if start == 0 { 0.0 } else { self.blocks[start].roughness };
-                let so_far = before + UNSTABLE * mean * rough;
-                for end in start + 1..=self.reach(start, cap) {
-                    let bytes = (self.bytes[end] - self.bytes[start]) as f64;
-                    let chance = self.chances.of(&self.hazard(start, end));
-                    let total = so_far + bytes * (chance + below[end]) / 2.0;
-                    if total < next[end] {
-                        next[end] = total;
-                        begin[end] = start;
-                    }
-                }
-            }
-            cost = next;
-        }
-        let mut groups = Vec::new();
-        let mut end = n;
-        for begin in begins.iter().rev() {
-            let start = begin[end];
-            let atoms = self.blocks[start].atoms.start..self.blocks[end - 1].atoms.end;
-            groups.push(self.rest[atoms].to_vec());
-            end = start;
-            if end == 0 {
-                break;
-            }
-        }
-        groups.reverse();
-        groups
-    }
-
-    fn hazard(&self, start: usize, end: usize) -> Hazard {
-        let inside = self.hazards[end].minus(&self.hazards[start]);
-        let block = &self.blocks[start];
-        if !block.continues {
-            return inside;
-        }
-        let first = component(self.sequence, self.rest, block.atoms.start);
-        inside.plus(&self.sequence.components[first].hazard)
-    }
-}
-
-fn component(sequence: &Sequence, rest: &[usize], at: usize) -> usize {
-    sequence.atoms[rest[at]].component
-}
-
-/// Divides atoms into blocks of at most `limit` bytes, unless it is one atom. A component larger
-/// than that is divided by itself, whatever stands before it; smaller ones are joined up to the
-/// limit, beginning anew where the hash of a name says so, at one in `begins`.
-fn blocks(sequence: &Sequence, rest: &[usize], limit: u64, begins: u64) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut bytes = 0;
-    let mut at = 0;
-    while at < rest.len() {
-        let this = component(sequence, rest, at);
-        let mut end = at;
-        let mut size = 0;
-        while end < rest.len() && component(sequence, rest, end) == this {
-            size += sequence.atoms[rest[end]].estimate;
-            end += 1;
-        }
-        let hash = sequence.components[this].hash;
-        let small = size <= limit;
-        let joins = small && bytes > 0 && bytes + size <= limit && !hash.is_multiple_of(begins);
-        if joins {
-            if let Some(block) = blocks.last_mut() {
-                block.atoms.end = end;
+        // Large atoms can't always fill them.
+        let (mut fewest, mut bytes) = (usize::from(!atoms.is_empty()), 0);
+        for at in atoms {
+            let size = self.sequence.atoms[*at].estimate;
+            if bytes > 0 && (bytes + size) as f64 > limit * beyond {
+                fewest += 1;
+                bytes = 0;
             }
             bytes += size;
-        } else {
-            let roughness = hash as f64 / u64::MAX as f64;
-            let mut start = at;
-            let mut filled = 0;
-            for (i, atom) in rest.iter().enumerate().take(end).skip(at) {
-                let estimate = sequence.atoms[*atom].estimate;
-                if i > start && filled + estimate > limit {
-                    let continues = start > at;
-                    let roughness = if continues { 1.0 } else { roughness };
-                    blocks.push(Block { atoms: start..i, continues, roughness });
-                    start = i;
-                    filled = 0;
-                }
-                filled += estimate;
-            }
-            let continues = start > at;
-            let roughness = if continues { 1.0 } else { roughness };
-            blocks.push(Block { atoms: start..end, continues, roughness });
-            bytes = if small { size } else { 0 };
         }
-        at = end;
+        layers.max(fewest).min(atoms.len())
     }
-    blocks
+
+    /// Returns the number of layers that all of it needs.
+    fn layers(&self) -> usize {
+        self.blocks.iter().map(|b| b.layers).sum::<usize>() + self.pool.layers
+    }
+
+    /// Moves blocks into the pool until `layers` suffice: first those whose layers are emptiest.
+    fn fit(&mut self, layers: usize) {
+        while self.layers() > layers {
+            let candidates = (0..self.blocks.len()).filter(|i| self.blocks[*i].kind < Kind::Giant);
+            let order = |i: &usize| {
+                let block = &self.blocks[*i];
+                // Bits of numbers that are not negative are in their order.
+                (block.kind, (block.bytes as f64 / block.layers as f64).to_bits(), *i)
+            };
+            let Some(emptiest) = candidates.min_by_key(order) else { return };
+            let block = self.blocks.remove(emptiest);
+            self.pool.atoms.extend(block.atoms);
+            self.count_pool();
+        }
+    }
+
+    /// Cuts all blocks and the pool into `layers` groups.
+    fn cut(mut self, layers: usize) -> Vec<Vec<usize>> {
+        let used: usize = self.blocks.iter().map(|b| b.layers).sum();
+        self.pool.layers = self.pool.layers.min(layers.saturating_sub(used));
+        for _ in used + self.pool.layers..layers {
+            let by_mean = |a: &&mut Block, b: &&mut Block| {
+                a.mean().unwrap_or(-1.0).total_cmp(&b.mean().unwrap_or(-1.0))
+            };
+            let largest = self.blocks.iter_mut().max_by(by_mean);
+            let most = largest.as_ref().and_then(|block| block.mean()).unwrap_or(-1.0);
+            match (largest, self.pool.mean()) {
+                (_, Some(mean)) if mean >= POOL_SHARE * most => self.pool.layers += 1,
+                (Some(block), _) if most >= 0.0 => block.layers += 1,
+                _ => self.pool.layers += 1,
+            }
+        }
+        let mut groups = Vec::new();
+        for block in self.blocks.iter().chain([&self.pool]).filter(|b| !b.atoms.is_empty()) {
+            Cutter::new(self.sequence, block, self.bounds).cut(&mut groups);
+        }
+        groups
+    }
+}
+
+/// Cuts one block into its layers.
+struct Cutter<'a> {
+    block: &'a Block,
+    /// Bytes before each atom, and of all.
+    bytes: Vec<u64>,
+    /// Rank of a cut before each atom.
+    ranks: Vec<u64>,
+    bounds: Bounds,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(sequence: &Sequence, block: &'a Block, bounds: Bounds) -> Self {
+        let mut bytes = vec![0];
+        let mut sum = 0;
+        for at in &block.atoms {
+            sum += sequence.atoms[*at].estimate;
+            bytes.push(sum);
+        }
+        let mut ranks = vec![0];
+        ranks.extend(block.atoms.windows(2).map(|pair| sequence.rank(pair[0], pair[1])));
+        Self { block, bytes, ranks, bounds }
+    }
+
+    fn cut(&self, groups: &mut Vec<Vec<usize>>) {
+        let mut ends = Vec::new();
+        let mut parts = vec![(0, self.block.atoms.len(), self.block.layers.max(1))];
+        while let Some((start, end, layers)) = parts.pop() {
+            match self.best(start, end, layers) {
+                Some((at, lower)) => {
+                    parts.push((at, end, layers - lower));
+                    parts.push((start, at, lower));
+                }
+                None => ends.push(end),
+            }
+        }
+        if self.largest(&ends) as f64 > self.bounds.limit * self.bounds.beyond {
+            let even = self.even();
+            if self.largest(&even) < self.largest(&ends) {
+                ends = even;
+            }
+        }
+        let mut start = 0;
+        for end in ends {
+            groups.push(self.block.atoms[start..end].to_vec());
+            start = end;
+        }
+    }
+
+    /// Returns where to cut a part in two, and the number of layers of the lower one; `None` if it is one
+    /// layer.
+    fn best(&self, start: usize, end: usize, layers: usize) -> Option<(usize, usize)> {
+        if layers <= 1 || end - start <= 1 {
+            return None;
+        }
+        let mean = (self.bytes[end] - self.bytes[start]).max(1) as f64 / layers as f64;
+        let uneven = mean * if layers == 2 { UNEVEN_LAST } else { UNEVEN };
+        let allowed = uneven.min(self.bounds.limit.max(mean * self.bounds.beyond));
+        // The least excess over what is allowed, and the highest rank.
+        let mut best: Option<(f64, u64, usize, usize)> = None;
+        for at in start + 1..end {
+            let below = (self.bytes[at] - self.bytes[start]) as f64;
+            let above = (self.bytes[end] - self.bytes[at]) as f64;
+            let few = (below / mean) as usize;
+            for lower in few..=few + 1 {
+                let upper = layers.saturating_sub(lower);
+                if lower == 0 || upper == 0 || lower > at - start || upper > end - at {
+                    continue;
+                }
+                let worst = (below / lower as f64).max(above / upper as f64).max(allowed);
+                let rank = self.ranks[at];
+                let is_better = best.is_none_or(|(least, most, ..)| {
+                    worst.total_cmp(&least).then(most.cmp(&rank)) == Ordering::Less
+                });
+                if is_better {
+                    best = Some((worst, rank, at, lower));
+                }
+            }
+        }
+        best.map(|(.., at, lower)| (at, lower))
+    }
+
+    /// Returns the bytes of the largest group of more than one atom, given the ends of groups.
+    fn largest(&self, ends: &[usize]) -> u64 {
+        let starts = std::iter::once(&0).chain(ends);
+        let groups = starts.zip(ends).filter(|(start, end)| **end - **start > 1);
+        groups.map(|(start, end)| self.bytes[*end] - self.bytes[*start]).max().unwrap_or(0)
+    }
+
+    /// Returns the ends of groups of which the largest is as small as can be.
+    fn even(&self) -> Vec<usize> {
+        let (atoms, layers) = (self.block.atoms.len(), self.block.layers.max(1));
+        let ends = |cap: u64| {
+            let mut ends = Vec::new();
+            let mut start = 0;
+            while start < atoms {
+                let fits = self.bytes.partition_point(|b| *b <= self.bytes[start] + cap) - 1;
+                // At least one atom is left for each other layer.
+                let others = layers.saturating_sub(ends.len() + 1).min(atoms - start - 1);
+                start = fits.min(atoms - others).max(start + 1);
+                ends.push(start);
+            }
+            ends
+        };
+        let (mut low, mut high) = (0, self.bytes[atoms]);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if ends(middle).len() <= layers { high = middle } else { low = middle + 1 }
+        }
+        ends(low)
+    }
 }

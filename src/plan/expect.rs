@@ -140,6 +140,7 @@ mod tests {
             name: format!("c{i}"),
             kind: ComponentKind::LanguagePackage,
             churn: *churn,
+            rapid: false,
             learned: Learned::default(),
         };
         let components = rates.iter().enumerate().map(component).collect();

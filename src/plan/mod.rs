@@ -67,6 +67,8 @@ pub struct PlanOptions<'a> {
     pub target: Target,
     /// For each inode whether to place it; all by default.
     pub only: Option<&'a [bool]>,
+    /// Whether the image is the first of a chain of updates with a previous image.
+    pub for_updates: bool,
 }
 
 /// A component's part in a layer.
@@ -114,7 +116,7 @@ pub struct Plan {
 
 /// Returns the plan of a file set.
 pub fn plan(set: &FileSet, inventory: &Inventory, options: &PlanOptions<'_>) -> Plan {
-    let sequence = Sequence::new(set, inventory, options.only);
+    let sequence = Sequence::new(set, inventory, options.only, options.for_updates);
     let mut groups = match options.target {
         Target::Layers(n) => by_count(&sequence, n.clamp(1, MAX_LAYERS) as usize, SLACK),
         Target::Size(bytes) => by_size(&sequence, bytes.max(1)),
@@ -129,62 +131,27 @@ pub fn plan(set: &FileSet, inventory: &Inventory, options: &PlanOptions<'_>) -> 
     Plan { layers: place::place(set, &inventory.analysis, &sequence, &groups) }
 }
 
-/// Maximum estimated size of a layer, in twentieths of the mean. Estimates are inexact; the promise is
+/// Maximum estimated size of a layer, as a multiple of the mean. Estimates are inexact; the promise is
 /// 1.35 times the mean in real bytes.
-const SLACK: u64 = 24;
-/// Above this cap, layers are packed instead of cut contiguously.
-const MOST_SLACK: u64 = 25;
-
-/// Returns the maximum size of a layer: `slack` twentieths of the mean.
-fn cap(total: u64, layers: usize, slack: u64) -> u64 {
-    (total / 20 * slack / layers as u64).max(1)
-}
+const SLACK: f64 = 1.2;
 
 /// Splits the sequence into `n` groups of atoms, or fewer if there are fewer atoms. No group is larger
-/// than `slack` twentieths of the mean if possible.
-fn by_count(sequence: &Sequence, n: usize, slack: u64) -> Vec<Vec<usize>> {
+/// than `slack` times the mean if possible.
+fn by_count(sequence: &Sequence, n: usize, slack: f64) -> Vec<Vec<usize>> {
     let n = n.min(sequence.atoms.len());
     if n <= 1 {
         return vec![(0..sequence.atoms.len()).collect()];
     }
-    let limit = cap(sequence.total(), n, slack);
-    let (giants, rest) = take_giants(sequence, limit, n - 1);
-    let left = n - giants.len();
-    let cuts = cuts::Cuts::new(sequence, &rest, left);
-    let feasible = cuts.smallest_cap(left).max(limit);
-    let groups = if feasible <= cap(sequence.total(), n, MOST_SLACK) {
-        cuts.best(left, feasible)
-    } else {
-        pack::pack(sequence, &rest, left)
-    };
-    in_order(groups, giants)
+    in_order(cuts::by_count(sequence, n, slack))
 }
 
-/// Splits the sequence into as few groups of at most `bytes` as possible.
+/// Splits the sequence into about as few groups of at most `bytes` as possible.
 fn by_size(sequence: &Sequence, bytes: u64) -> Vec<Vec<usize>> {
-    let (giants, rest) = take_giants(sequence, bytes, MAX_LAYERS as usize - 1);
-    let room = MAX_LAYERS as usize - giants.len();
-    let wanted = (sequence.total() / bytes + 1).min(room as u64) as usize;
-    let cuts = cuts::Cuts::new(sequence, &rest, wanted);
-    // Rather larger layers than more than clients accept.
-    let limit = bytes.max(cuts.smallest_cap(room));
-    in_order(cuts.best(cuts.fewest(limit), limit), giants)
+    in_order(cuts::by_size(sequence, bytes, MAX_LAYERS as usize))
 }
 
-/// Separates up to `most` atoms that are larger than `limit`: each gets a layer of its own.
-fn take_giants(sequence: &Sequence, limit: u64, most: usize) -> (Vec<usize>, Vec<usize>) {
-    let mut giants: Vec<usize> =
-        (0..sequence.atoms.len()).filter(|i| sequence.atoms[*i].estimate > limit).collect();
-    giants.sort_by_key(|i| (std::cmp::Reverse(sequence.atoms[*i].estimate), *i));
-    giants.truncate(most);
-    giants.sort_unstable();
-    let rest = (0..sequence.atoms.len()).filter(|i| giants.binary_search(i).is_err()).collect();
-    (giants, rest)
-}
-
-/// Sorts the groups, with those of single large atoms, by their place in the sequence.
-fn in_order(mut groups: Vec<Vec<usize>>, giants: Vec<usize>) -> Vec<Vec<usize>> {
-    groups.extend(giants.into_iter().map(|g| vec![g]));
+/// Sorts the groups by their place in the sequence.
+fn in_order(mut groups: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
     groups.sort_by_key(|group| group.get(group.len() / 2).copied());
     groups
 }

@@ -13,8 +13,8 @@ use crate::simulate::{self, CompressionKind, Profile, Reuse};
 const MAX_TRIED: u32 = 40;
 /// Plans are about as fast as the fastest if they take at most this many times as long.
 const ABOUT_AS_FAST: f64 = 1.02;
-/// Caps on the size of layers to try, in twentieths of the mean: see [`SLACK`].
-const SLACKS: [u64; 3] = [SLACK, 22, 21];
+/// Caps on the size of layers to try, as multiples of the mean: see [`SLACK`].
+const SLACKS: [f64; 3] = [SLACK, 1.1, 1.05];
 /// Mean bytes of a tar header and padding per entry.
 pub(crate) const HEADER: u64 = 768;
 
@@ -43,7 +43,7 @@ pub(super) fn best(
     let mut found: Vec<Candidate> = Vec::new();
     let weighed =
         (profile.client.unpacks > 1).then(|| by_work(set, sequence, profile, compression));
-    let mut ways: Vec<(&Sequence, u64)> = SLACKS.map(|slack| (sequence, slack)).into();
+    let mut ways: Vec<(&Sequence, f64)> = SLACKS.map(|slack| (sequence, slack)).into();
     ways.extend(weighed.as_ref().map(|weighed| (weighed, SLACK)));
     let candidate = |layers: &[(Vec<usize>, simulate::Layer)]| {
         let pulled: Vec<simulate::Layer> = layers.iter().map(|(_, layer)| *layer).collect();

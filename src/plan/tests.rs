@@ -30,7 +30,13 @@ impl Shape {
         for (i, (name, (kind, files))) in self.0.iter().enumerate() {
             let owner = ComponentId::new(i);
             let learned = Learned::default();
-            components.push(Component { name: name.clone(), kind: *kind, churn: None, learned });
+            components.push(Component {
+                name: name.clone(),
+                kind: *kind,
+                churn: None,
+                rapid: false,
+                learned,
+            });
             let dir = format!("top{}/{name}", i % 3);
             paths.insert(dir.clone().into(), (InodeKind::Dir, owner, 0));
             paths.entry(format!("top{}", i % 3).into()).or_insert((InodeKind::Dir, owner, 0));
@@ -59,7 +65,7 @@ impl Shape {
 
     fn plan(&self, target: Target) -> (FileSet, Analysis, Plan) {
         let (set, inventory) = self.build();
-        let plan = plan(&set, &inventory, &PlanOptions { target, only: None });
+        let plan = plan(&set, &inventory, &PlanOptions { target, only: None, for_updates: false });
         (set, inventory.analysis, plan)
     }
 }
@@ -122,7 +128,7 @@ proptest! {
         let largest_atom = shape.0.values().flat_map(|(_, f)| f).max().copied().unwrap_or(0).max(44);
         let largest = plan.layers.iter().map(|l| l.estimate).max().unwrap_or(0);
         let mean = total as f64 / plan.layers.len() as f64;
-        let allowed = (1.30 * mean).max(largest_atom as f64);
+        let allowed = (1.35 * mean).max(largest_atom as f64);
         prop_assert!(largest as f64 <= allowed, "{} of mean {}, largest file {}", largest, mean, largest_atom);
     }
 
@@ -141,7 +147,7 @@ proptest! {
     #[test]
     fn names_decide_and_not_numbers(shape in shapes(20), n in 1u32..20) {
         let (set, inventory) = shape.build();
-        let one = plan(&set, &inventory, &PlanOptions { target: Target::Layers(n), only: None });
+        let one = plan(&set, &inventory, &PlanOptions { target: Target::Layers(n), only: None, for_updates: false });
         // The same set with its inodes counted from the other end, and its components too.
         let last_inode = set.inodes().len() - 1;
         let Inventory { analysis, estimates } = inventory;
@@ -156,7 +162,7 @@ proptest! {
             notes: Vec::new(),
         };
         let inventory = Inventory { analysis, estimates: estimates.into_iter().rev().collect() };
-        let two = plan(&back, &inventory, &PlanOptions { target: Target::Layers(n), only: None });
+        let two = plan(&back, &inventory, &PlanOptions { target: Target::Layers(n), only: None, for_updates: false });
         let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
         prop_assert_eq!(lists(&one), lists(&two));
     }
@@ -219,7 +225,7 @@ fn an_empty_file_set_is_one_layer() {
     let plan = plan(
         &FileSet::default(),
         &Inventory::default(),
-        &PlanOptions { target: Target::Layers(8), only: None },
+        &PlanOptions { target: Target::Layers(8), only: None, for_updates: false },
     );
     assert_eq!(plan.layers.len(), 1);
     assert!(plan.layers[0].entries.is_empty());
@@ -240,12 +246,23 @@ fn image(seed: u64) -> Shape {
     Shape(components)
 }
 
+/// What belongs to the system and what every build writes share no layer with anything else, if there is
+/// room for that.
 #[test]
-fn in_a_whole_image_large_components_lie_above_small_ones_of_their_kind() {
-    let package = |i: u64| (format!("p{i}"), (KINDS[2], vec![1_000_000 << (i % 2 * 4)]));
-    let (_, analysis, plan) = Shape((0..16).map(package).collect()).plan(Target::Layers(9));
-    let top = plan.layers.iter().flat_map(|l| &l.shares).map(|s| s.estimate).collect::<Vec<_>>();
-    assert!(top.is_sorted() && analysis.components.len() == 16, "{top:?}");
+fn the_system_and_the_state_have_layers_of_their_own() {
+    let mut shape = image(3);
+    shape.0.insert("state".into(), (ComponentKind::State, vec![40_000; 5]));
+    let (_, analysis, plan) = shape.plan(Target::Layers(40));
+    let group = |kind| match kind {
+        ComponentKind::OsPackage | ComponentKind::System => 0,
+        ComponentKind::State => 2,
+        _ => 1,
+    };
+    for layer in &plan.layers {
+        let groups: BTreeSet<u8> =
+            layer.shares.iter().map(|s| group(analysis[s.component].kind)).collect();
+        assert_eq!(groups.len(), 1, "{}", layer.label);
+    }
 }
 
 /// Bytes of untouched components whose layer has other contents after one component changed, as
@@ -291,6 +308,6 @@ fn one_change_leaves_most_layers_alone() {
             "{layers} layers: {:.1} % of bytes in layers that changed for a neighbour",
             share * 100.0
         );
-        assert!(share < 0.30, "{share}");
+        assert!(share < 0.20, "{share}");
     }
 }

@@ -148,11 +148,9 @@ impl Job<'_> {
         };
         let inventory = self.analyze(&flat.rootfs)?;
         let decision = match previous {
-            None => Decision::first(plan::plan(
-                &flat.rootfs.files,
-                &inventory,
-                &plan::PlanOptions { target: options.target, only: None },
-            )),
+            None => {
+                Decision::first(plan::plan(&flat.rootfs.files, &inventory, &options.planning()))
+            }
             Some((previous, carried_over)) => {
                 let new = (&flat.rootfs, &inventory);
                 let decide = || previous.decide(new, carried_over, purge, options, progress);

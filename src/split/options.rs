@@ -10,10 +10,10 @@ use crate::layers::encode;
 use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Annotations;
-use crate::plan::Target;
 use crate::plan::analyze::ChurnRule;
 use crate::plan::history::{self, Rates};
 use crate::plan::update;
+use crate::plan::{PlanOptions, Target};
 use crate::simulate::Profile;
 
 /// Annotation with the digest of the source image's config, which does not depend on how that image
@@ -50,6 +50,8 @@ pub struct SplitOptions {
     pub history: Rates,
     /// Options for updating a previous image.
     pub update: update::UpdateOptions,
+    /// Without a previous image: whether the result will be one.
+    pub for_updates: bool,
     /// Leave out logs and caches.
     pub drop_noise: bool,
     /// Plan only: nothing is encoded, and the bundle is empty.
@@ -73,6 +75,7 @@ impl Default for SplitOptions {
             churn: Vec::new(),
             history: Rates::new(),
             update: update::UpdateOptions::default(),
+            for_updates: false,
             drop_noise: false,
             dry_run: false,
             threads: threads::cores(),
@@ -97,6 +100,11 @@ impl SplitOptions {
         Budget::with_reserved(self.memory, encoders, None)
     }
 
+    /// Returns the options of the plan of a whole image.
+    pub(super) fn planning(&self) -> PlanOptions<'static> {
+        PlanOptions { target: self.target, only: None, for_updates: self.for_updates }
+    }
+
     /// Returns the value of the annotation [`PLAN`] for an image.
     pub(super) fn describe(&self) -> String {
         let target = match self.target {
@@ -113,6 +121,9 @@ impl SplitOptions {
         words.extend(self.churn.iter().map(|rule| format!("churn={rule}")));
         if !self.history.is_empty() {
             words.push(format!("history={}", history::digest(&self.history)));
+        }
+        if self.for_updates {
+            words.push("for-updates".into());
         }
         if self.drop_noise {
             words.push("drop-noise".into());

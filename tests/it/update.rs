@@ -282,9 +282,16 @@ fn a_first_build_needs_no_previous_image() {
     let first = run(&["--previous-if-exists"]);
     let text = tool::said(&first);
     assert!(first.status.success() && text.contains("this is the first split"), "{text}");
-    let plain = dir.path().join("plain.tar");
-    tool::split(&[image.to_str().unwrap(), "-o", plain.to_str().unwrap()]);
-    assert!(std::fs::read(&out).unwrap() == std::fs::read(&plain).unwrap());
+    // The second build keeps what the first has.
+    let second = dir.path().join("second.tar");
+    tool::split(&[
+        image.to_str().unwrap(),
+        "-o",
+        second.to_str().unwrap(),
+        "--previous",
+        out.to_str().unwrap(),
+    ]);
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&second).unwrap());
     // One that exists but can't be used is an error all the same.
     std::fs::write(dir.path().join("bad.tar"), "text").unwrap();
     let mut command = tool::relayer();

@@ -74,7 +74,11 @@ pub(super) fn lock(schema: &Schema, dir: &Path) -> Result<(File, NewFolderGuard)
 pub(super) fn lock_only(dir: &Path) -> Result<File> {
     let path = dir.join(FORMAT);
     for _ in 0..ATTEMPTS {
-        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        match fs::create_dir_all(dir) {
+            // Another process removed it while it was looked at.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !dir.exists() => continue,
+            created => created.with_context(|| format!("creating {}", dir.display()))?,
+        }
         let file = match File::options().append(true).create(true).open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             file => file.with_context(|| format!("opening {}", path.display()))?,

@@ -43,7 +43,8 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
 fn top(dir: &[u8]) -> (Vec<u8>, bool) {
     let all: Vec<&[u8]> = parts(dir).collect();
     let system = match all.as_slice() {
-        [b"usr", b"src", ..] => false,
+        // What is installed by hand (FHS 4.9).
+        [b"usr", b"local" | b"src", ..] => false,
         [first, ..] => SYSTEM.contains(first),
         // Links and files in the root itself.
         [] => true,
@@ -60,6 +61,12 @@ fn top(dir: &[u8]) -> (Vec<u8>, bool) {
 mod tests {
     use super::super::fixture::Fixture;
     use super::*;
+
+    #[test]
+    fn what_is_installed_by_hand_is_not_the_system_s() {
+        assert!(top(b"usr/share/man").1);
+        assert!(!top(b"usr/local/share/man").1);
+    }
 
     #[test]
     fn big_files_are_components_and_the_others_are_grouped_by_folder() {

@@ -21,6 +21,10 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         let Some(name) = package(dir) else { continue };
         let name = format!("npm:{}", String::from_utf8_lossy(name));
         let component = claims.component(name, ComponentKind::LanguagePackage);
+        let manifest = claims.text(&[dir, b"/package.json"].concat());
+        if let Some(version) = manifest.and_then(|text| version(&text)) {
+            claims.versioned(component, version.as_bytes());
+        }
         if let Some(i) = set.position(dir) {
             claims.claim(&set.entries()[i], component);
         }
@@ -28,6 +32,15 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
             claims.claim(file, component);
         }
     }
+}
+
+/// Returns the version in a `package.json`; `None` if that is not valid.
+fn version(text: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Package {
+        version: String,
+    }
+    serde_json::from_slice::<Package>(text).ok().map(|package| package.version)
 }
 
 /// Returns the package in a folder: `node_modules/NAME` or `node_modules/@SCOPE/NAME`.

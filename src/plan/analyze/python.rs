@@ -11,12 +11,16 @@ pub(super) fn claim(claims: &mut Claims<'_>) {
         let stem = name.strip_suffix(b".dist-info").or_else(|| name.strip_suffix(b".egg-info"));
         let Some(stem) = stem else { continue };
         // `numpy-2.1.0`, or without a version; the version has no dash.
-        let package = stem.split(|b| *b == b'-').next().unwrap_or(stem);
+        let mut parts = stem.split(|b| *b == b'-');
+        let package = parts.next().unwrap_or(stem);
         let site = parent(&entry.path).unwrap_or_default();
         let name = normal(package);
         let kind = ComponentKind::LanguagePackage;
         let Some(mut owner) = Owner::new("python", name.as_bytes(), kind) else { continue };
         claims.claim_for(entry, &mut owner);
+        if let (Some(component), Some(version)) = (owner.id, parts.next()) {
+            claims.versioned(component, version);
+        }
         for file in set.below(&entry.path) {
             claims.claim_for(file, &mut owner);
         }
@@ -157,6 +161,23 @@ mod tests {
         assert_eq!(of("usr/share/numpy.1"), ours);
         assert_eq!(of("etc/passwd"), Some("dir:etc".into()));
         assert!(notes.is_empty());
+    }
+
+    #[test]
+    fn a_high_later_number_of_a_version_tells_of_frequent_releases() {
+        let rootfs = Fixture::default()
+            .file("v/boto3-1.40.43.dist-info/METADATA", "x")
+            .file("v/fastapi-0.118.0.dist-info/METADATA", "x")
+            .file("v/scipy-1.16.2.dist-info/METADATA", "x")
+            .file("v/certifi-2025.8.3.dist-info/METADATA", "x")
+            .file("v/none.egg-info/PKG-INFO", "x")
+            .file("srv/node_modules/lucide/package.json", r#"{"version":"0.544.0"}"#)
+            .file("srv/node_modules/next/package.json", r#"{"version":"15.5.4"}"#)
+            .file("srv/node_modules/odd/package.json", r#"{"version":7}"#)
+            .build();
+        let analysis = super::super::analyze(&rootfs, &[]).unwrap();
+        let rapid = analysis.components.iter().filter(|c| c.rapid).map(|c| c.name.as_str());
+        assert_eq!(rapid.collect::<Vec<_>>(), ["npm:lucide", "python:boto3", "python:fastapi"]);
     }
 
     #[test]

@@ -171,7 +171,7 @@ pub(crate) fn update(
         options.cost_model.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
     let layers = if keep == 0 {
         let from_scratch = |target| {
-            let options = plan::PlanOptions { target, only: None };
+            let options = plan::PlanOptions { target, only: None, for_updates: true };
             plan(new.files, new.inventory, &options).layers
         };
         let layers = from_scratch(new.target);
@@ -254,7 +254,11 @@ fn new_layers(
     let mut layers = Vec::new();
     let mut place = |mask: &[bool], count: u32| {
         if mask.contains(&true) {
-            let options = plan::PlanOptions { target: Target::Layers(count), only: Some(mask) };
+            let options = plan::PlanOptions {
+                target: Target::Layers(count),
+                only: Some(mask),
+                for_updates: false,
+            };
             layers.extend(plan(new.files, new.inventory, &options).layers);
         }
     };

@@ -56,6 +56,7 @@ fn image(packages: &[Package], versions: &[u8]) -> (FileSet, Inventory) {
         name: format!("package-{i:03}"),
         kind: package.kind,
         churn: None,
+        rapid: false,
         learned: Learned::default(),
     };
     let components = packages.iter().enumerate().map(component).collect();
@@ -88,7 +89,8 @@ fn follow(seed: u64, clients: TargetClients) -> Downloads {
     options.cost_model.clients = clients;
     options.cost_model.beta = clients.dead_cost();
     let (mut old, inventory) = image(&packages, &versions);
-    let first = plan(&old, &inventory, &plan::PlanOptions { target, only: None });
+    let first =
+        plan(&old, &inventory, &plan::PlanOptions { target, only: None, for_updates: true });
     let mut stack: Vec<OldLayer> = first.layers.iter().map(|l| written(&old, l)).collect();
     let mut downloads = Downloads::default();
     for release in 1..=6 {
@@ -132,9 +134,9 @@ fn over_a_sequence_each_kind_of_clients_is_served_best_by_its_own_choice() {
     let ratio = |all: &[Downloads], of| sum(all, of) / sum(&any, of);
     let found = (ratio(&chain, by_chain), ratio(&set, by_digest), ratio(&chain, by_digest));
     println!("{found:?}, worse {} {}", worse(&chain, by_chain), worse(&set, by_digest));
-    assert!(worse(&chain, by_chain) <= 5 && worse(&set, by_digest) <= 3);
+    assert!(worse(&chain, by_chain) <= 2 && worse(&set, by_digest) <= 2);
     // What is free for one kind is not done at the other's expense.
-    assert!(found.0 <= 1.01 && found.1 <= 0.95 && found.2 <= 1.05, "{found:?}");
+    assert!(found.0 <= 1.01 && found.1 <= 0.98 && found.2 <= 1.05, "{found:?}");
     for downloads in any.iter().chain(&chain).chain(&set) {
         assert!(downloads.dead <= defaults::MAX_DEAD + 0.01, "{downloads:?}");
         assert!(

@@ -120,6 +120,7 @@ fn inventory(files: &FileSet) -> Inventory {
         name: format!("c{i}"),
         kind: [ComponentKind::OsPackage, ComponentKind::Application, ComponentKind::State][i % 3],
         churn: None,
+        rapid: false,
         learned: Learned::default(),
     };
     let analysis = Analysis {
@@ -179,7 +180,7 @@ proptest! {
         let mut tree = start;
         let mut old = build(&tree);
         let target = Target::Layers(target);
-        let first = plan(&old, &inventory(&old), &plan::PlanOptions { target, only: None });
+        let first = plan(&old, &inventory(&old), &plan::PlanOptions { target, only: None, for_updates: false });
         let mut stack: Vec<OldLayer> = first.layers.iter().map(|l| written(&old, l)).collect();
         for step in steps {
             tree = evolve(tree, step);
