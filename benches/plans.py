@@ -95,4 +95,5 @@ def main():
             print(f"| {target} | {digest:.2f} / {chain:.2f} | {100 * unchanged:.1f} % | {balance:.2f} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,10 +7,13 @@
 //! 1. The sequence is divided into blocks: the packages of the system, what every build writes, each
 //!    large component and each file that is too large for a layer. What remains is the pool: small and
 //!    rapid components. The number of layers of a block depends on its own content and on a unit of size
-//!    that moves in steps; most layers to spare go to the pool, which changes anyway.
+//!    that moves in steps. If there are too few layers, the smallest blocks that need fewer together are
+//!    joined.
 //! 2. A block is cut in two where the rank of the boundary is highest among the places that leave both
 //!    parts balanced, and then each part in the same way. The rank comes from names. So a cut depends on
 //!    the content of its part alone, and what happens elsewhere doesn't move it.
+//! 3. For each layer to spare, one layer is cut in two, mostly of the pool, which changes anyway. A spare
+//!    layer more or less leaves the others alone.
 //!
 //! The constants are those with the smallest updates over sequences of images; see docs/UPDATES.md.
 
@@ -34,7 +37,7 @@ const UNEVEN: f64 = 1.08;
 const UNEVEN_LAST: f64 = 1.15;
 /// [`Bounds::beyond`] for a number of layers; a size is kept exactly.
 const BEYOND: f64 = 1.08;
-/// The pool gets a layer to spare if its layers are at least this share of the largest ones.
+/// The largest layer of the pool is cut for a layer to spare if it is at least this share of the largest.
 const POOL_SHARE: f64 = 0.4;
 /// Above this multiple of the mean, layers are packed instead of cut contiguously. Few large files
 /// leave holes that only small ones can fill.
@@ -135,13 +138,6 @@ struct Block {
     layers: usize,
 }
 
-impl Block {
-    /// Returns the mean size of its layers; `None` if there can't be more of them.
-    fn mean(&self) -> Option<f64> {
-        (self.layers < self.atoms.len()).then(|| self.bytes as f64 / self.layers.max(1) as f64)
-    }
-}
-
 /// Bounds on the layers of a division.
 #[derive(Clone, Copy)]
 struct Bounds {
@@ -221,16 +217,21 @@ impl<'a> Division<'a> {
         self.pool.layers = self.layers_for(&self.pool.atoms);
     }
 
-    /// Returns the number of layers that atoms need.
-    fn layers_for(&self, atoms: &[usize]) -> usize {
-        let Bounds { limit, beyond, room } = self.bounds;
-        let all = self.sequence.bytes(atoms) as f64;
-        let mut layers = ((all / limit) as usize).max(1);
+    /// Returns the number of layers that this many bytes in small files need.
+    fn layers_for_bytes(&self, bytes: u64) -> usize {
+        let Bounds { limit, room, .. } = self.bounds;
+        let mut layers = ((bytes as f64 / limit) as usize).max(1);
         // The more layers there are, the more room all of them together need.
         let room = |layers: usize| room - (room - 1.0) / layers as f64;
-        while all * room(layers) > limit * layers as f64 {
+        while bytes as f64 * room(layers) > limit * layers as f64 {
             layers += 1;
         }
+        layers
+    }
+
+    /// Returns the number of layers that atoms need.
+    fn layers_for(&self, atoms: &[usize]) -> usize {
+        let Bounds { limit, beyond, .. } = self.bounds;
         // Large atoms can't always fill them.
         let (mut fewest, mut bytes) = (usize::from(!atoms.is_empty()), 0);
         for at in atoms {
@@ -241,7 +242,7 @@ impl<'a> Division<'a> {
             }
             bytes += size;
         }
-        layers.max(fewest).min(atoms.len())
+        self.layers_for_bytes(self.sequence.bytes(atoms)).max(fewest).min(atoms.len())
     }
 
     /// Returns the number of layers that all of it needs.
@@ -249,43 +250,105 @@ impl<'a> Division<'a> {
         self.blocks.iter().map(|b| b.layers).sum::<usize>() + self.pool.layers
     }
 
-    /// Moves blocks into the pool until `layers` suffice: first those whose layers are emptiest.
+    /// Joins blocks with each other and with the pool until `layers` suffice.
     fn fit(&mut self, layers: usize) {
         while self.layers() > layers {
-            let candidates = (0..self.blocks.len()).filter(|i| self.blocks[*i].kind < Kind::Giant);
-            let order = |i: &usize| {
-                let block = &self.blocks[*i];
-                // Bits of numbers that are not negative are in their order.
-                (block.kind, (block.bytes as f64 / block.layers as f64).to_bits(), *i)
-            };
-            let Some(emptiest) = candidates.min_by_key(order) else { return };
-            let block = self.blocks.remove(emptiest);
-            self.pool.atoms.extend(block.atoms);
-            self.count_pool();
+            if !self.join_smallest() && !self.pool_emptiest() {
+                return;
+            }
         }
+    }
+
+    /// Joins two components' blocks that are neighbours, or a block and the pool: the pair with the fewest
+    /// bytes that needs fewer layers together. Returns whether there is one.
+    fn join_smallest(&mut self) -> bool {
+        let blocks = &self.blocks;
+        let mut order: Vec<usize> =
+            (0..blocks.len()).filter(|i| blocks[*i].kind < Kind::System).collect();
+        order.sort_by_key(|i| blocks[*i].atoms.first());
+        let pairs = order.windows(2).map(|pair| (pair[0], Some(pair[1])));
+        let with_pool = order.iter().map(|i| (*i, None));
+        let other = |other: &Option<usize>| other.map_or(&self.pool, |i| &blocks[i]);
+        let mut candidates: Vec<(usize, Option<usize>)> = pairs
+            .filter(|(one, two)| blocks[*one].kind == other(two).kind)
+            .chain(with_pool)
+            .collect();
+        candidates.sort_by_key(|(one, two)| blocks[*one].bytes + other(two).bytes);
+        let found = candidates.into_iter().find_map(|(one, two)| {
+            let (block, other) = (&blocks[one], other(&two));
+            let apart = block.layers + other.layers;
+            if self.layers_for_bytes(block.bytes + other.bytes) >= apart {
+                return None;
+            }
+            let mut atoms = [&block.atoms[..], &other.atoms].concat();
+            atoms.sort_unstable();
+            (self.layers_for(&atoms) < apart).then_some((one, two, atoms))
+        });
+        match found {
+            None => return false,
+            Some((one, None, atoms)) => {
+                self.blocks.remove(one);
+                self.pool.atoms = atoms;
+                self.count_pool();
+            }
+            Some((one, Some(two), atoms)) => {
+                self.blocks.remove(one.max(two));
+                self.blocks.remove(one.min(two));
+                self.add(Kind::Component, atoms);
+            }
+        }
+        true
+    }
+
+    /// Moves the block with the emptiest layers into the pool. Returns whether there is one.
+    fn pool_emptiest(&mut self) -> bool {
+        let candidates = (0..self.blocks.len()).filter(|i| self.blocks[*i].kind < Kind::Giant);
+        let order = |i: &usize| {
+            let block = &self.blocks[*i];
+            // Bits of numbers that are not negative are in their order.
+            (block.kind, (block.bytes as f64 / block.layers as f64).to_bits(), *i)
+        };
+        let Some(emptiest) = candidates.min_by_key(order) else { return false };
+        let block = self.blocks.remove(emptiest);
+        self.pool.atoms.extend(block.atoms);
+        self.count_pool();
+        true
     }
 
     /// Cuts all blocks and the pool into `layers` groups.
     fn cut(mut self, layers: usize) -> Vec<Vec<usize>> {
         let used: usize = self.blocks.iter().map(|b| b.layers).sum();
         self.pool.layers = self.pool.layers.min(layers.saturating_sub(used));
-        for _ in used + self.pool.layers..layers {
-            let by_mean = |a: &&mut Block, b: &&mut Block| {
-                a.mean().unwrap_or(-1.0).total_cmp(&b.mean().unwrap_or(-1.0))
-            };
-            let largest = self.blocks.iter_mut().max_by(by_mean);
-            let most = largest.as_ref().and_then(|block| block.mean()).unwrap_or(-1.0);
-            match (largest, self.pool.mean()) {
-                (_, Some(mean)) if mean >= POOL_SHARE * most => self.pool.layers += 1,
-                (Some(block), _) if most >= 0.0 => block.layers += 1,
-                _ => self.pool.layers += 1,
-            }
-        }
         let mut groups = Vec::new();
-        for block in self.blocks.iter().chain([&self.pool]).filter(|b| !b.atoms.is_empty()) {
+        for block in &self.blocks {
             Cutter::new(self.sequence, block, self.bounds).cut(&mut groups);
         }
+        let mut of_pool = Vec::new();
+        if !self.pool.atoms.is_empty() {
+            Cutter::new(self.sequence, &self.pool, self.bounds).cut(&mut of_pool);
+        }
+        while groups.len() + of_pool.len() < layers {
+            let (block, pool) = (self.largest(&groups), self.largest(&of_pool));
+            let bytes =
+                |largest: Option<(u64, usize)>| largest.map_or(-1.0, |(bytes, _)| bytes as f64);
+            let (from, largest) = if bytes(pool) >= POOL_SHARE * bytes(block) {
+                (&mut of_pool, pool)
+            } else {
+                (&mut groups, block)
+            };
+            let Some((bytes, at)) = largest else { break };
+            let atoms = from.remove(at);
+            let whole = Block { kind: Kind::Component, atoms, bytes, layers: 2 };
+            Cutter::new(self.sequence, &whole, self.bounds).cut(from);
+        }
+        groups.extend(of_pool);
         groups
+    }
+
+    /// Returns the bytes and the position of the largest group that can be cut.
+    fn largest(&self, groups: &[Vec<usize>]) -> Option<(u64, usize)> {
+        let several = groups.iter().enumerate().filter(|(_, group)| group.len() > 1);
+        several.map(|(at, group)| (self.sequence.bytes(group), at)).max()
     }
 }
 
