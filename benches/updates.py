@@ -33,9 +33,10 @@ def loads(images):
     return [(s["diff"]["loads"]["digest"]["bytes"], s["diff"]["loads"]["chain"]["bytes"]) for s in steps]
 
 
-def chained(images, first, work, tag, *options):
-    """The sequence with --previous: paths and reports."""
-    paths, reports = [first], []
+def chained(images, work, tag, *options):
+    """The sequence with --previous, the first image as one without: paths and reports of the others."""
+    paths, reports = [f"{work}/{tag}-0.tar"], []
+    split(images[0], paths[0], "--previous", f"{work}/none.tar", "--previous-if-exists")
     for i, image in enumerate(images[1:], 1):
         paths.append(f"{work}/{tag}-{i}.tar")
         reports.append(split(image, paths[-1], "--previous", paths[-2], *options))
@@ -66,7 +67,7 @@ def table(images, work):
     for image, out in zip(images, results["flat"]):
         relayer("flatten", "-q", image, "-o", out)
     floor = floors(images, reports["split8"], work)
-    results["previous"], chain = chained(images, results["split8"][0], work, "previous")
+    results["previous"], chain = chained(images, work, "previous")
     counted = {tag: loads(paths) for tag, paths in results.items()}
     fresh = [sum(l["blob_bytes"] for l in r["layers"]) for r in reports["split8"]]
     columns = ["built", "flat", "split8", "split16", "previous"]
@@ -93,7 +94,7 @@ def clients(images, work):
     floor = sum(floors(images, fresh, work))
     sizes = [sum(l["blob_bytes"] for l in r["layers"]) for r in fresh]
     for client, options in (("default", []), ("docker", ["--client", "docker"]), ("podman", ["--client", "podman"])):
-        paths, reports = chained(images, f"{work}/fresh-0.tar", work, client, *options)
+        paths, reports = chained(images, work, client, *options)
         counted = loads(paths)
         updates = [r["update"] for r in reports]
         dead = max(u["dead_bytes"] / u["total_bytes"] for u in updates)
@@ -109,7 +110,7 @@ def expected(images, work):
         return paths, [split(i, o, *options) for i, o in zip(images, paths)]
     paths, reports = fresh("same")
     results = {"same": paths, "stable": fresh("stable", "--mtime", "stable")[0],
-               "previous": chained(images, paths[0], work, "previous")[0]}
+               "previous": chained(images, work, "previous")[0]}
     mean = lambda pairs: " / ".join(f"{sum(column) / len(pairs) / 1e6:.0f}" for column in zip(*pairs))
     cells = []
     for way, made in results.items():
@@ -126,7 +127,7 @@ def curve(images, work, out):
     settings = [(limit, "0") for limit in (0, 5, 10, 15, 20, 30, 50, 100)] + [(19, "0.5")]
     for limit, beta in settings:
         options = ["--max-dead", str(limit), "--beta", beta]
-        paths, reports = chained(images, f"{work}/fresh-0.tar", work, "curve", *options)
+        paths, reports = chained(images, work, "curve", *options)
         counted = loads(paths)
         dead = max(r["update"]["dead_bytes"] / r["update"]["total_bytes"] for r in reports)
         point = (100 * dead, sum(s for s, _ in counted) / floor, sum(c for _, c in counted) / floor)
