@@ -5,7 +5,7 @@
 //! [`Encoder`].
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::read::read_some;
 use crate::base::threads;
-use crate::format::codec::{Compression, Encoder};
+use crate::format::codec::{Compression, Contexts, Encoder};
 use crate::format::tar::{self, EntryKind};
 use crate::model::content::{Budget, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
@@ -105,12 +105,13 @@ pub fn encode(
     let few = layers.len() < 4 * options.threads;
     let workers = if few { (2 * options.threads).div_ceil(concurrency) as u32 } else { 1 };
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let contexts = Arc::default();
     let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
         layers.iter().map(|_| Mutex::new(None)).collect();
     threads::run_on(concurrency, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let job = Job { rootfs, links: &links, progress };
+            let job = Job { rootfs, links: &links, contexts: &contexts, progress };
             let done = job
                 .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
                 .with_context(|| format!("encoding layer {}", i + 1));
@@ -145,9 +146,13 @@ fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
     markers + entries.sum::<u64>() + 1024
 }
 
+/// Number of bytes that are read, hashed and compressed at a time.
+const PIECE: usize = 1 << 18;
+
 struct Job<'a> {
     rootfs: &'a Rootfs,
     links: &'a [u32],
+    contexts: &'a Arc<Contexts>,
     progress: &'a dyn Progress,
 }
 
@@ -161,10 +166,12 @@ impl Job<'_> {
         budget: &Arc<Budget>,
     ) -> Result<EncodedLayer> {
         let blob = Hashing::new(SpoolWriter::new(budget));
-        let encoder = Encoder::new(blob, compression, workers, tar_bytes)?;
-        let mut tar = tar::Writer::new(Hashing::new(encoder));
+        let encoder = Encoder::reusing(blob, compression, workers, tar_bytes, self.contexts)?;
+        // Headers and small files would otherwise be hashed and compressed piece by piece.
+        let collected = BufWriter::with_capacity(PIECE, Hashing::new(encoder));
+        let mut tar = tar::Writer::new(collected);
         let mut first = FirstNames::new(self.links);
-        let mut buf = vec![0; 1 << 18];
+        let mut buf = vec![0; PIECE];
         let mut markers = layer.markers().into_iter().peekable();
         for i in layer.entries {
             let entry = &self.rootfs.files.entries()[*i as usize];
@@ -177,7 +184,8 @@ impl Job<'_> {
         for marker in markers {
             tar.entry(&whiteout(&marker))?;
         }
-        let (encoder, diff_id, written) = tar.finish()?.finish();
+        let collected = tar.finish()?.into_inner().map_err(IntoInnerError::into_error)?;
+        let (encoder, diff_id, written) = collected.finish();
         debug_assert_eq!(written, tar_bytes);
         let (blob, annotations) = encoder.finish()?;
         let (spool, digest, _) = blob.finish();

@@ -9,6 +9,7 @@ pub(crate) mod zstd_headers;
 pub(crate) mod zstd_prefix;
 
 pub(crate) use gzip::WINDOW as GZIP_WINDOW;
+pub use zstd::Contexts;
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};
@@ -311,11 +312,26 @@ impl<W: Write + Send + 'static> Encoder<W> {
     /// # Errors
     /// If the compressor can't be created.
     pub fn new(out: W, compression: &Compression, workers: u32, size: u64) -> Result<Self> {
+        Self::reusing(out, compression, workers, size, &Arc::default())
+    }
+
+    /// Does the same with a compressor from `contexts`, which gets it back at the end.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn reusing(
+        out: W,
+        compression: &Compression,
+        workers: u32,
+        size: u64,
+        contexts: &Arc<Contexts>,
+    ) -> Result<Self> {
         Ok(match *compression {
             Compression::None => Self::Plain(out),
             Compression::Gzip { level } => Self::Gzip(gzip::GzipEncoder::new(out, level, workers)),
             Compression::Zstd { level, window_log } => {
-                Self::Zstd(zstd::encoder(out, level, window_log, workers, size)?)
+                let level = (level, window_log);
+                Self::Zstd(zstd::ZstdEncoder::new(out, level, workers, size, contexts)?)
             }
             Compression::Chunked { level } => {
                 Self::Chunked(chunked::ChunkedEncoder::new(out, level, workers)?)
@@ -331,7 +347,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
         let out = match self {
             Self::Plain(out) => out,
             Self::Gzip(encoder) => encoder.finish()?,
-            Self::Zstd(encoder) => encoder.finish().map_err(zstd::encoding_error)?,
+            Self::Zstd(encoder) => encoder.finish()?,
             Self::Chunked(encoder) => return encoder.finish(),
         };
         Ok((out, Annotations::new()))
@@ -343,7 +359,7 @@ impl<W: Write + Send + 'static> Write for Encoder<W> {
         match self {
             Self::Plain(out) => out.write(buf),
             Self::Gzip(encoder) => encoder.write(buf),
-            Self::Zstd(encoder) => encoder.write(buf).map_err(zstd::encoding_error),
+            Self::Zstd(encoder) => encoder.write(buf),
             Self::Chunked(encoder) => encoder.write(buf),
         }
     }

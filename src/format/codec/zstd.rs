@@ -2,10 +2,10 @@
 //! number of frames.
 
 use std::io::{self, BufRead, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd::zstd_safe::{
-    CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
+    CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
 };
 
 use super::zstd_headers::Head;
@@ -22,55 +22,126 @@ const WIDE_LEVEL: i32 = 20;
 /// Number of bytes that one worker compresses at a time. It is fixed, since it affects the output.
 const JOB: u32 = 8 << 20;
 
-pub(super) type ZstdEncoder<W> = zstd::stream::write::Encoder<'static, W>;
+/// Size of the output buffer in bytes.
+const OUT: usize = 1 << 17;
 
-pub(super) fn encoder<W: Write>(
-    out: W,
-    level: i32,
-    window_log: Option<u32>,
-    workers: u32,
-    size: u64,
-) -> io::Result<ZstdEncoder<W>> {
-    let mut encoder = ZstdEncoder::new(out, level)?;
-    // Never 0: the output without workers differs from that with any number of workers.
-    encoder.set_parameter(CParameter::NbWorkers(workers.max(1)))?;
-    encoder.set_parameter(CParameter::JobSize(JOB))?;
-    match window_log {
-        Some(log) => {
-            encoder.window_log(log)?;
-            // Only this finds matches far back.
-            encoder.long_distance_matching(log > DEFAULT_WINDOW)?;
-        }
-        None if level >= WIDE_LEVEL => encoder.window_log(DEFAULT_WINDOW)?,
-        None => {}
+/// Compressors for later frames. A new one would take all of its memory from the system again.
+#[derive(Default)]
+pub struct Contexts(Mutex<Vec<CCtx<'static>>>);
+
+impl std::fmt::Debug for Contexts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contexts").finish_non_exhaustive()
     }
-    encoder.set_pledged_src_size(Some(size))?;
-    encoder.include_contentsize(true)?;
-    encoder.include_checksum(false)?;
-    Ok(encoder)
 }
 
-/// Explains a failure to start workers. zstd starts them with the first bytes, and reports a lack of
-/// memory if it can't.
-pub(super) fn encoding_error(e: io::Error) -> io::Error {
-    let memory = get_error_name(NO_MEMORY.wrapping_neg());
-    if e.raw_os_error().is_none() && e.to_string() == memory {
-        return Error::new(
-            ErrorKind::Io,
-            "zstd can't get memory or threads from the system (ulimit -u, ulimit -v); --threads 1 needs \
-             the least of both",
-        )
-        .into();
+/// Writes one frame.
+pub struct ZstdEncoder<W> {
+    out: W,
+    context: CCtx<'static>,
+    contexts: Arc<Contexts>,
+    buffer: Vec<u8>,
+}
+
+impl<W> std::fmt::Debug for ZstdEncoder<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ZstdEncoder").finish_non_exhaustive()
     }
-    e
+}
+
+impl<W: Write> ZstdEncoder<W> {
+    pub(super) fn new(
+        out: W,
+        (level, window_log): (i32, Option<u32>),
+        workers: u32,
+        size: u64,
+        contexts: &Arc<Contexts>,
+    ) -> io::Result<Self> {
+        let idle = contexts.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut context = idle.or_else(CCtx::try_create).ok_or(io::ErrorKind::OutOfMemory)?;
+        context.reset(ResetDirective::SessionAndParameters).map_err(zstd_says)?;
+        let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(zstd_says);
+        set(CParameter::CompressionLevel(level))?;
+        // Never 0: the output without workers differs from that with any number of workers.
+        set(CParameter::NbWorkers(workers.max(1)))?;
+        set(CParameter::JobSize(JOB))?;
+        match window_log {
+            Some(log) => {
+                set(CParameter::WindowLog(log))?;
+                // Only this finds matches far back.
+                set(CParameter::EnableLongDistanceMatching(log > DEFAULT_WINDOW))?;
+            }
+            None if level >= WIDE_LEVEL => set(CParameter::WindowLog(DEFAULT_WINDOW))?,
+            None => {}
+        }
+        set(CParameter::ContentSizeFlag(true))?;
+        set(CParameter::ChecksumFlag(false))?;
+        context.set_pledged_src_size(Some(size)).map_err(zstd_says)?;
+        let contexts = Arc::clone(contexts);
+        Ok(Self { out, context, contexts, buffer: Vec::with_capacity(OUT) })
+    }
+
+    /// Ends the frame.
+    pub(super) fn finish(mut self) -> io::Result<W> {
+        loop {
+            self.buffer.clear();
+            let mut output = OutBuffer::around(&mut self.buffer);
+            let left = self.context.end_stream(&mut output).map_err(encoder_says)?;
+            self.out.write_all(&self.buffer)?;
+            if left == 0 {
+                break;
+            }
+        }
+        self.contexts.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.context);
+        Ok(self.out)
+    }
+}
+
+impl<W: Write> Write for ZstdEncoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut input = InBuffer::around(bytes);
+        while input.pos() == 0 && !bytes.is_empty() {
+            self.buffer.clear();
+            let mut output = OutBuffer::around(&mut self.buffer);
+            self.context.compress_stream(&mut output, &mut input).map_err(encoder_says)?;
+            if input.pos() == 0 && self.buffer.is_empty() {
+                // All workers are busy, and have nothing to write yet. zstd doesn't always wait then.
+                std::thread::yield_now();
+            }
+            self.out.write_all(&self.buffer)?;
+        }
+        Ok(input.pos())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A flush in the middle would change the bytes.
+        Ok(())
+    }
+}
+
+/// Explains an error of the compressor. zstd starts workers with the first bytes, and reports a lack of
+/// memory if it can't.
+fn encoder_says(code: usize) -> io::Error {
+    if code != NO_MEMORY.wrapping_neg() {
+        return zstd_says(code);
+    }
+    Error::new(
+        ErrorKind::Io,
+        "zstd can't get memory or threads from the system (ulimit -u, ulimit -v); --threads 1 needs \
+         the least of both",
+    )
+    .into()
 }
 
 /// `ZSTD_error_memory_allocation` (`zstd_errors.h`).
 const NO_MEMORY: usize = 64;
 
+/// Writes one frame of a small text.
+pub(super) type TextEncoder<W> = zstd::stream::write::Encoder<'static, W>;
+
 /// Returns an encoder for a small text whose size is not known yet. It has no workers.
-pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<ZstdEncoder<W>> {
-    let mut encoder = ZstdEncoder::new(out, level)?;
+pub(super) fn text_encoder<W: Write>(out: W, level: i32) -> io::Result<TextEncoder<W>> {
+    let mut encoder = TextEncoder::new(out, level)?;
     if level >= WIDE_LEVEL {
         encoder.window_log(DEFAULT_WINDOW)?;
     }
@@ -118,7 +189,7 @@ impl<R: BufRead> ZstdDecoder<R> {
             // Release the old window first: a decoder that waits for a window must not hold one, or
             // decoders could wait for each other. The context allocates new buffers anyway.
             self.window = None;
-            self.context.reset(ResetDirective::SessionOnly).map_err(decoder_says)?;
+            self.context.reset(ResetDirective::SessionOnly).map_err(zstd_says)?;
             self.window = Some(self.windows.reserve(window)?);
         }
         self.within = !self.head.is_empty();
@@ -144,7 +215,7 @@ impl<R: BufRead> ZstdDecoder<R> {
             } else {
                 self.inner.consume(taken);
             }
-            self.within = left.map_err(decoder_says)? > 0;
+            self.within = left.map_err(zstd_says)? > 0;
             if made > 0 {
                 return Ok(made);
             }
@@ -155,7 +226,7 @@ impl<R: BufRead> ZstdDecoder<R> {
     }
 }
 
-fn decoder_says(code: usize) -> io::Error {
+fn zstd_says(code: usize) -> io::Error {
     io::Error::other(get_error_name(code))
 }
 

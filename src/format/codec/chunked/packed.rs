@@ -2,14 +2,14 @@
 
 use std::io::{self, BufWriter, Write};
 
-use crate::format::codec::zstd::{ZstdEncoder, text_encoder};
+use crate::format::codec::zstd::{TextEncoder, text_encoder};
 
 /// Number of bytes that are passed to the compressor at a time.
 const PIECE: usize = 1 << 17;
 
 /// A text that is being written to one zstd frame.
 pub(super) struct Packed {
-    out: BufWriter<ZstdEncoder<Vec<u8>>>,
+    out: BufWriter<TextEncoder<Vec<u8>>>,
     bytes: u64,
 }
 
