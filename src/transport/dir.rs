@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bundle::Bundle;
+use super::early::EarlyBlobs;
 use super::files::{Documents, Files, Folder, document, document_blob};
 use super::folder::{names, open, write_blob};
 use crate::base::error::{Context, Error, Result};
@@ -92,10 +93,11 @@ pub(super) fn check(dir: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes `bundle` into the folder `dir`. An image that is there stays complete until the new one is.
+/// Writes `bundle`, of which some blobs are written already, into the folder `dir`. An image that is there
+/// stays complete until the new one is.
 pub(super) fn write(
     dir: &Path,
-    bundle: &Bundle,
+    (bundle, early): (&Bundle, &EarlyBlobs),
     force: bool,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -115,10 +117,11 @@ pub(super) fn write(
     replace(&version, |file| Ok(file.write_all(VERSION)?))?;
     let documents = bundle.manifests()?;
     let mut names = BTreeSet::from([MANIFEST.to_owned(), "version".to_owned()]);
+    let mut written = early.finish();
     for (digest, blob) in bundle.blobs.iter().filter(|(digest, _)| **digest != root.digest) {
         let document = documents.iter().find(|d| d.digest == *digest);
         let name = document.map_or_else(|| digest.hex(), |d| file_name(d, root));
-        write_blob(dir, &name, (digest, blob), &added, progress)?;
+        write_blob(dir, &name, (digest, blob), &mut written, &added, progress)?;
         names.insert(name);
     }
     let mut file = TemporaryFile::new(dir)?;

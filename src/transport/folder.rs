@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::bundle::{Blob, Bundle};
+use super::early::{EarlyBlobs, Written};
 use super::files::blob_path;
 use super::layout::LAYOUT;
 use super::listing::{self, Guard};
@@ -39,10 +40,11 @@ pub(super) fn check(dir: &Path) -> Result<()> {
     Err(Error::refused("the folder already exists and is not an OCI layout"))
 }
 
-/// Writes `bundle` into the folder `dir`, under `tag` or else under `names`.
+/// Writes `bundle`, of which some blobs are written already, into the folder `dir`, under `tag` or else
+/// under `names`.
 pub(super) fn write(
     dir: &Path,
-    bundle: &Bundle,
+    (bundle, early): (&Bundle, &EarlyBlobs),
     names: &[String],
     tag: Option<&str>,
     guard: &Guard,
@@ -66,8 +68,9 @@ pub(super) fn write(
     }
     let blobs = dir.join("blobs/sha256");
     added.folders(&blobs).with_context(|| format!("creating {}", blobs.display()))?;
+    let mut written = early.finish();
     for (digest, blob) in &bundle.blobs {
-        write_blob(dir, &blob_path(digest), (digest, blob), &added, progress)?;
+        write_blob(dir, &blob_path(digest), (digest, blob), &mut written, &added, progress)?;
     }
     for folder in [&blobs, &dir.join("blobs")] {
         sync_folder(folder)?;
@@ -110,11 +113,13 @@ pub(super) fn open(dir: &Path, progress: &dyn Progress) -> Result<File> {
     Err(Error::refused("another process keeps removing it").context(place()))
 }
 
-/// Writes a blob under a name in the folder `dir` unless it exists and is intact.
+/// Writes a blob under a name in the folder `dir` unless it exists and is intact. If it is among those
+/// that are `written`, it only gets its name.
 pub(super) fn write_blob(
     dir: &Path,
     name: &str,
     (digest, blob): (&Digest, &Blob),
+    written: &mut Written,
     added: &Rollback,
     progress: &dyn Progress,
 ) -> Result<()> {
@@ -124,8 +129,14 @@ pub(super) fn write_blob(
         progress.advance(blob.source.size());
         return Ok(());
     }
-    let mut file = TemporaryFile::new(dir)?;
-    blob.copy(digest, file.file(), progress)?;
+    let file = if let Some(file) = written.remove(digest) {
+        progress.advance(blob.source.size());
+        file
+    } else {
+        let mut file = TemporaryFile::new(dir)?;
+        blob.copy(digest, file.file(), progress)?;
+        file
+    };
     // A blob that replaces a damaged one stays even if writing this image fails: other images need it.
     if !exists {
         added.file(&path);

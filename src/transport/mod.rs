@@ -11,6 +11,7 @@ mod choose;
 pub mod daemon;
 mod dir;
 pub(crate) mod docker_archive;
+mod early;
 pub mod files;
 mod folder;
 pub mod image;

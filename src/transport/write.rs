@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
 use super::daemon::{Daemon, DaemonImage, Loader};
+use super::early::EarlyBlobs;
 use super::files::blob_path;
 use super::layout::LAYOUT;
 use super::listing::Guard;
@@ -50,7 +51,7 @@ pub struct Destination {
 #[derive(Debug)]
 enum Writer {
     /// Files and folders, and standard output.
-    Files,
+    Files(EarlyBlobs),
     Registry(Push),
     Client(Loader),
 }
@@ -94,7 +95,8 @@ impl Destination {
         };
         let Some(path) = reference.path() else {
             check_stdout(reference.transport).with_context(place)?;
-            return Ok(Self { reference, form, guard, writer: Writer::Files });
+            let writer = Writer::Files(EarlyBlobs::default());
+            return Ok(Self { reference, form, guard, writer });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may be added to the layout that is read; a file would be destroyed.
@@ -143,7 +145,8 @@ impl Destination {
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
             guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
-        Ok(Self { guard, form, writer: Writer::Files, reference: reference.clone() })
+        let writer = Writer::Files(EarlyBlobs::default());
+        Ok(Self { guard, form, writer, reference: reference.clone() })
     }
 
     /// Returns the reference of the destination.
@@ -151,11 +154,18 @@ impl Destination {
         &self.reference
     }
 
-    /// Begins to write a blob if blobs can be written one by one, as in a registry. It must be one of the
-    /// bundle that is written at the end.
+    /// Begins to write a blob if blobs can be written one by one, as in a registry or a folder. It must
+    /// be one of the bundle that is written at the end, and have this digest.
     pub fn add(&self, digest: Digest, source: &Source) {
-        if let Writer::Registry(push) = &self.writer {
-            push.add(digest, source);
+        match (&self.writer, self.reference.path(), self.reference.transport) {
+            (Writer::Registry(push), ..) => push.add(digest, source),
+            (Writer::Files(early), Some(dir), Some(Transport::Oci)) => {
+                early.add(dir, dir.join(blob_path(&digest)), digest, source);
+            }
+            (Writer::Files(early), Some(dir), Some(Transport::Dir)) => {
+                early.add(dir, dir.join(digest.hex()), digest, source);
+            }
+            _ => {}
         }
     }
 
@@ -168,12 +178,17 @@ impl Destination {
         let written = match &self.writer {
             Writer::Registry(push) => push.finish(bundle, progress).map(Some),
             Writer::Client(loader) => self.load(loader, bundle, progress).map(|()| None),
-            Writer::Files => self.write_files(bundle, progress).map(|()| None),
+            Writer::Files(early) => self.write_files(early, bundle, progress).map(|()| None),
         };
         written.with_context(|| format!("writing {}", self.reference))
     }
 
-    fn write_files(&self, bundle: &Bundle, progress: &dyn Progress) -> Result<()> {
+    fn write_files(
+        &self,
+        early: &EarlyBlobs,
+        bundle: &Bundle,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         bundle.blobs.values().for_each(|blob| blob.source.prefetch());
         let tag = self.reference.tag.as_deref();
         let (names, unsafe_names) = match tag {
@@ -192,10 +207,10 @@ impl Destination {
                     .and_then(|()| Ok(out.flush()?))
             }
             (Some(path), Some(Transport::Oci)) => {
-                folder::write(path, bundle, &names, tag, &self.guard, progress)
+                folder::write(path, (bundle, early), &names, tag, &self.guard, progress)
             }
             (Some(path), Some(Transport::Dir)) => {
-                dir::write(path, bundle, self.guard.force, progress)
+                dir::write(path, (bundle, early), self.guard.force, progress)
             }
             (Some(path), _) if fs::metadata(path).is_ok_and(|m| !m.is_file()) => {
                 // A pipe or device: nothing to rename.

@@ -34,6 +34,11 @@ pub trait ReadAt: Send + Sync {
     fn size(&self) -> u64;
     /// Begins to fetch the bytes, if they are far away and will all be read.
     fn prefetch(&self) {}
+    /// Returns whether all bytes are in this process's memory. They may leave it later, but never come
+    /// back.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
 }
 
 /// A shared source of bytes.

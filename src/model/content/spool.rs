@@ -76,6 +76,14 @@ impl ReadAt for Spool {
     fn size(&self) -> u64 {
         self.size
     }
+
+    fn is_in_memory(&self) -> bool {
+        let segment = |slot: &Arc<Slot>| {
+            let segment = slot.0.read().unwrap_or_else(PoisonError::into_inner);
+            matches!(*segment, Segment::Memory(_))
+        };
+        self.segments.iter().all(segment)
+    }
 }
 
 impl Drop for Spool {
