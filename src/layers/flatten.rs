@@ -2,6 +2,7 @@
 //!
 //! Layers are read in parallel and applied in order, by the rules of [`tree`](crate::layers::tree).
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -82,18 +83,21 @@ pub fn read<'a>(
     let limits = Limits::new(max_size, blobs, budget);
     let spools = (keep == Keep::Contents).then_some(budget);
     progress.begin("read", blobs.iter().map(|l| l.source.size()).sum());
-    for layer in blobs {
+    // Largest first, so that no large one is left over for a single thread.
+    let mut order: Vec<(usize, &LayerBlob)> = blobs.iter().enumerate().collect();
+    order.sort_by_key(|(i, layer)| (Reverse(layer.source.size()), *i));
+    for (_, layer) in &order {
         layer.source.prefetch();
     }
-    let read: Vec<Result<LayerContent>> = blobs
-        .par_iter()
-        .enumerate()
-        .with_max_len(1)
-        .map(|(i, blob)| read_layer(blob, SourceId::new(i), spools, &limits, progress))
+    let each = order.into_iter().par_bridge();
+    let mut read: Vec<(usize, Result<LayerContent>)> = each
+        .map(|(i, blob)| (i, read_layer(blob, SourceId::new(i), spools, &limits, progress)))
         .collect();
     progress.end();
     // If several layers are broken, the lowest is reported, no matter which is found first.
-    Ok(ReadLayers { blobs, layers: read.into_iter().collect::<Result<_>>()?, limits })
+    read.sort_by_key(|(i, _)| *i);
+    let layers = read.into_iter().map(|(_, layer)| layer).collect::<Result<_>>()?;
+    Ok(ReadLayers { blobs, layers, limits })
 }
 
 impl ReadLayers<'_> {

@@ -14,5 +14,6 @@ pub mod tree;
 pub(crate) mod driver;
 mod limits;
 mod names;
+mod stream;
 
 pub use limits::Limits;

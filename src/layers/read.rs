@@ -4,21 +4,21 @@
 //! hashed, and its entries are listed with the offsets of their bytes. The bytes of an uncompressed
 //! layer stay in the archive; those of a compressed one go to a [`Spool`].
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead};
 use std::sync::Arc;
 
 use super::changeset::{Change, ChangeKind};
 use super::driver::{Attributes, Meaning};
 use super::limits::{Implied, Limits, index_bytes};
 use super::names::{Marker, clean, marker};
+use super::stream::{self, Streamed, TarStream};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::base::progress::Progress;
-use crate::base::read::read_some;
-use crate::format::codec::{self, Format};
+use crate::format::codec::Format;
 use crate::format::tar::{self, EntryKind, Streaming};
-use crate::model::content::{Budget, Source, SourceReader, Spool, SpoolWriter};
-use crate::model::digest::{Digest, Hashing};
+use crate::model::content::{Budget, Source};
+use crate::model::digest::Digest;
 use crate::model::fileset::{FileData, Inode, InodeKind, Location, SparseMap, display};
 use crate::model::index::SourceId;
 use crate::transport::image::LayerBlob;
@@ -103,44 +103,25 @@ fn read(
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
-    let counted = Counted { inner: SourceReader::all(layer.source.as_ref()), progress };
-    let mut raw = Hashing::new(counted);
-    let read = read_tar(&mut raw, number, budget, limits)?;
-    let (_, digest, _) = raw.finish();
-    layer.verify(digest, read.diff_id)?;
+    let blob = layer.source.as_ref();
+    let (indexer, read) =
+        stream::read(blob, budget, limits, progress, |tar| index(tar, number, limits))?;
+    layer.verify(read.digest, read.diff_id)?;
     let source: Source = match read.spool {
         Some(spool) => Arc::new(spool),
         None if read.format == Format::Plain => Arc::clone(&layer.source),
         None => Arc::new(Vec::new()),
     };
-    let TarContent { changes, driver, tar_bytes, .. } = read;
+    let Indexer { changes, driver, .. } = indexer;
+    let Streamed { digest, tar_bytes, .. } = read;
     Ok(LayerContent { changes, driver, source, digest, tar_bytes })
 }
 
-/// The contents of a layer's tar.
-struct TarContent {
-    format: Format,
-    changes: Vec<Change>,
-    driver: Attributes,
-    diff_id: Digest,
-    tar_bytes: u64,
-    /// The uncompressed tar; `None` if the blob is uncompressed, or without a budget.
-    spool: Option<Spool>,
-}
-
-/// Reads a layer's stream to its end.
-fn read_tar(
-    raw: impl Read + Send,
-    number: SourceId,
-    budget: Option<&Arc<Budget>>,
-    limits: &Limits,
-) -> Result<TarContent> {
-    let (format, decoder) = codec::decode(raw, limits.windows())?;
-    let spool = budget.filter(|_| format != Format::Plain).map(SpoolWriter::new);
-    let stream = Tee { inner: Hashing::new(decoder), spool, limits };
-    let mut reader = tar::Reader::new(Streaming::new(stream));
-    let (changes, driver, buf) = (Vec::new(), Attributes::default(), vec![0; 1 << 17]);
-    let mut indexer = Indexer { number, limits, changes, driver, buf };
+/// Lists the entries of a tar.
+fn index<'a>(tar: &mut TarStream<'_>, number: SourceId, limits: &'a Limits) -> Result<Indexer<'a>> {
+    let mut reader = tar::Reader::new(Streaming::new(tar));
+    let mut indexer =
+        Indexer { number, limits, changes: Vec::new(), driver: Attributes::default() };
     let mut implied = Implied::default();
     while let Some(entry) = reader.next_entry()? {
         let place =
@@ -151,14 +132,7 @@ fn read_tar(
         let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
         limits.add_entry(bytes).with_context(place)?;
     }
-    // The bytes after the end marker are padding, but the diff ID covers them.
-    let mut stream = reader.into_inner().into_inner();
-    while read_some(&mut stream, &mut indexer.buf)? > 0 {}
-    let Tee { inner, spool, .. } = stream;
-    let (_, diff_id, tar_bytes) = inner.finish();
-    let spool = spool.map(SpoolWriter::finish).transpose()?;
-    let Indexer { changes, driver, .. } = indexer;
-    Ok(TarContent { format, changes, driver, diff_id, tar_bytes, spool })
+    Ok(indexer)
 }
 
 /// Collects the changes of a layer.
@@ -167,12 +141,11 @@ struct Indexer<'a> {
     limits: &'a Limits,
     changes: Vec<Change>,
     driver: Attributes,
-    buf: Vec<u8>,
 }
 
 impl Indexer<'_> {
     /// Adds the changes that a tar entry makes; an entry that clients ignore makes none.
-    fn add<R: tar::Forward>(
+    fn add<R: tar::Forward + BufRead>(
         &mut self,
         entry: &tar::TarEntry,
         reader: &mut tar::Reader<R>,
@@ -243,7 +216,7 @@ impl Indexer<'_> {
     }
 
     /// Hashes a file and returns its size, hash and location.
-    fn file<R: tar::Forward>(
+    fn file<R: tar::Forward + BufRead>(
         &mut self,
         entry: &tar::TarEntry,
         size: u64,
@@ -258,91 +231,40 @@ impl Indexer<'_> {
                 Location::Sparse(Box::new(SparseMap::new(source, offset, runs.to_vec())))
             }
         };
-        // Runs may be as short as one byte, so that a buffer is needed.
-        let stored =
-            BufReader::with_capacity(if sparse.is_some() { 1 << 16 } else { 0 }, reader.data());
-        let hash = hash(stored, size, sparse, &mut self.buf)?;
+        let hash = hash(reader.data(), size, sparse)?;
         Ok(FileData { size, hash, location })
     }
 }
 
 /// Returns the BLAKE3 hash of a file's bytes, with holes as zeros.
-fn hash(
-    data: impl Read,
-    size: u64,
-    sparse: Option<&[(u64, u64)]>,
-    buf: &mut [u8],
-) -> Result<[u8; 32]> {
-    let mut dense = Dense { data, hasher: blake3::Hasher::new(), buf, filled: 0 };
+fn hash(mut data: impl BufRead, size: u64, sparse: Option<&[(u64, u64)]>) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
     let mut at = 0;
     for (offset, len) in sparse.unwrap_or(&[(0, size)]) {
-        dense.take(offset - at, true)?;
-        dense.take(*len, false)?;
+        add_zeros(&mut hasher, offset - at);
+        let mut left = *len;
+        while left > 0 {
+            let bytes = data.fill_buf()?;
+            let n = left.min(bytes.len() as u64) as usize;
+            if n == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            hasher.update(&bytes[..n]);
+            data.consume(n);
+            left -= n as u64;
+        }
         at = offset + len;
     }
-    dense.take(size - at, true)?;
-    dense.hasher.update(&dense.buf[..dense.filled]);
-    Ok(dense.hasher.finalize().into())
+    add_zeros(&mut hasher, size - at);
+    Ok(hasher.finalize().into())
 }
 
-/// Hashes runs of data and holes. They may be as short as one byte, so they are collected in a buffer.
-struct Dense<'a, R> {
-    data: R,
-    hasher: blake3::Hasher,
-    buf: &'a mut [u8],
-    filled: usize,
-}
-
-impl<R: Read> Dense<'_, R> {
-    fn take(&mut self, mut left: u64, zeros: bool) -> Result<()> {
-        while left > 0 {
-            let n = left.min((self.buf.len() - self.filled) as u64) as usize;
-            let part = &mut self.buf[self.filled..self.filled + n];
-            if zeros {
-                part.fill(0);
-            } else {
-                self.data.read_exact(part)?;
-            }
-            self.filled += n;
-            left -= n as u64;
-            if self.filled == self.buf.len() {
-                self.hasher.update(self.buf);
-                self.filled = 0;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reports the number of bytes read to the progress display.
-struct Counted<'a> {
-    inner: SourceReader<'a>,
-    progress: &'a dyn Progress,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.progress.advance(n as u64);
-        Ok(n)
-    }
-}
-
-/// Copies the bytes read to a spool, if there is one, and counts them against the limits.
-struct Tee<'a, R> {
-    inner: R,
-    spool: Option<SpoolWriter>,
-    limits: &'a Limits,
-}
-
-impl<R: Read> Read for Tee<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.limits.add_bytes(n as u64)?;
-        if let Some(spool) = &mut self.spool {
-            spool.write_all(&buf[..n])?;
-        }
-        Ok(n)
+fn add_zeros(hasher: &mut blake3::Hasher, mut left: u64) {
+    const ZEROS: &[u8] = &[0; 1 << 16];
+    while left > 0 {
+        let n = left.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..n as usize]);
+        left -= n;
     }
 }
 
@@ -352,11 +274,10 @@ mod tests {
 
     #[test]
     fn a_sparse_file_hashes_like_its_dense_form() {
-        let mut buf = [1; 7];
-        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)]), &mut buf).unwrap();
+        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)])).unwrap();
         assert_eq!(sparse, *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes());
-        let dense = hash(&b"ABCDE"[..], 5, None, &mut buf).unwrap();
+        let dense = hash(&b"ABCDE"[..], 5, None).unwrap();
         assert_eq!(dense, *blake3::hash(b"ABCDE").as_bytes());
-        assert!(hash(&b"ABC"[..], 5, None, &mut buf).is_err());
+        assert!(hash(&b"ABC"[..], 5, None).is_err());
     }
 }

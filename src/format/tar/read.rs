@@ -1,6 +1,6 @@
 //! Reads an archive entry by entry.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use super::header::{self, Block, Fields, until_nul};
 use super::pax::{self, Pax, Records};
@@ -27,10 +27,7 @@ impl Forward for SourceReader<'_> {
 }
 
 /// A stream that skips bytes by reading them.
-pub struct Streaming<R> {
-    inner: R,
-    buf: Vec<u8>,
-}
+pub struct Streaming<R>(R);
 
 impl<R> std::fmt::Debug for Streaming<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,30 +35,42 @@ impl<R> std::fmt::Debug for Streaming<R> {
     }
 }
 
-impl<R: Read> Streaming<R> {
+impl<R: BufRead> Streaming<R> {
     /// Wraps a stream.
     pub fn new(inner: R) -> Self {
-        Self { inner, buf: vec![0; 1 << 16] }
-    }
-
-    /// Returns the stream, at its current position.
-    pub fn into_inner(self) -> R {
-        self.inner
+        Self(inner)
     }
 }
 
-impl<R: Read> Read for Streaming<R> {
+impl<R: BufRead> Read for Streaming<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read(buf)
+        self.0.read(buf)
     }
 }
 
-impl<R: Read> Forward for Streaming<R> {
+impl<R: BufRead> BufRead for Streaming<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.0.consume(n);
+    }
+}
+
+impl<R: BufRead> Forward for Streaming<R> {
     fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
         while bytes > 0 {
-            let n = bytes.min(self.buf.len() as u64) as usize;
-            self.inner.read_exact(&mut self.buf[..n])?;
-            bytes -= n as u64;
+            let n = match self.0.fill_buf() {
+                Ok(next) => bytes.min(next.len() as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            };
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.0.consume(n as usize);
+            bytes -= n;
         }
         Ok(())
     }
@@ -366,6 +375,26 @@ impl<R: Read> Read for Data<'_, R> {
         reader.at += n as u64;
         reader.left -= n as u64;
         Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Data<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let reader = &mut *self.0;
+        if reader.left == 0 {
+            return Ok(&[]);
+        }
+        let bytes = reader.inner.fill_buf()?;
+        if bytes.is_empty() {
+            return Err(ends_within(reader.at).into());
+        }
+        Ok(&bytes[..reader.left.min(bytes.len() as u64) as usize])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.0.inner.consume(n);
+        self.0.at += n as u64;
+        self.0.left -= n as u64;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Other programs read our archives, and we read theirs.
 
-use std::io::{Cursor, Read, Write};
+use std::io::{BufReader, Cursor, Read, Write};
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn read_all(bytes: &[u8]) -> Result<Vec<(TarEntry, Vec<u8>)>> {
 fn signals_do_not_matter() {
     let whole =
         archive(&[(metadata(b"a", file(3)), b"abc"), (metadata(b"b", file(700)), &[7; 700])]);
-    let mut reader = Reader::new(Streaming::new(Interrupted::new(&whole[..])));
+    let mut reader = Reader::new(Streaming::new(BufReader::new(Interrupted::new(&whole[..]))));
     // Data that is not read is skipped, including padding.
     let mut paths = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {

@@ -1,0 +1,367 @@
+//! The tar of a layer, on several threads: each step works on the bytes after those of the next step.
+//!
+//! ```text
+//! blob ─▶ digest ─▶ decompress ─┬▶ diff ID, spool
+//!                               └▶ the caller: entries, hashes of files
+//! ```
+//!
+//! So a single large layer keeps more than one core busy. A small layer is read on one thread, and any
+//! layer if there is no second thread.
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Builder, Scope, ScopedJoinHandle};
+
+use super::limits::Limits;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::base::read::read_some;
+use crate::format::codec::{self, Format};
+use crate::model::content::{Budget, ReadAt, SourceReader, Spool, SpoolWriter};
+use crate::model::digest::{Digest, Hashing};
+
+/// Number of bytes that are passed between threads at a time: small enough for a core's cache.
+const PIECE: usize = 1 << 18;
+/// Number of pieces that may wait for a thread.
+const WAITING: usize = 3;
+/// Size of the smallest blob, in bytes, for which threads are started.
+const LARGE: u64 = 1 << 20;
+
+/// What is known of a layer once its tar was read to the end.
+pub(super) struct Streamed {
+    pub(super) format: Format,
+    /// Digest of the blob.
+    pub(super) digest: Digest,
+    /// Digest of the tar.
+    pub(super) diff_id: Digest,
+    /// Bytes of the tar.
+    pub(super) tar_bytes: u64,
+    /// The tar; `None` if the blob is uncompressed, or without a budget.
+    pub(super) spool: Option<Spool>,
+}
+
+/// Calls `read` with the tar of a blob, and reads what it leaves: padding, which the diff ID covers.
+/// Without a budget the tar is not stored.
+///
+/// # Errors
+/// Those of `read`, and if the blob can't be read or is damaged, or exceeds a limit.
+pub(super) fn read<T>(
+    blob: &dyn ReadAt,
+    budget: Option<&Arc<Budget>>,
+    limits: &Limits,
+    progress: &dyn Progress,
+    read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
+) -> Result<(T, Streamed)> {
+    let format = Format::of(blob)?;
+    let budget = budget.filter(|_| format != Format::Plain);
+    let layer = Layer {
+        blob: Counted { inner: SourceReader::all(blob), progress },
+        format,
+        pieces: &Pieces::default(),
+        limits,
+    };
+    let tar = Tar { hashing: Hashing::new(io::sink()), spool: budget.map(SpoolWriter::new) };
+    if blob.size() < LARGE || rayon::current_num_threads() < 2 {
+        layer.read_here(tar, read)
+    } else {
+        thread::scope(|scope| layer.read_on_threads(scope, tar, read))
+    }
+}
+
+/// A layer that is about to be read.
+struct Layer<'a> {
+    blob: Counted<'a>,
+    format: Format,
+    pieces: &'a Pieces,
+    limits: &'a Limits,
+}
+
+impl<'a> Layer<'a> {
+    fn read_here<T>(
+        self,
+        mut tar: Tar,
+        read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
+    ) -> Result<(T, Streamed)> {
+        let Self { mut blob, format, pieces, limits } = self;
+        let here = |reader: &mut dyn Read| {
+            let next = || {
+                let piece = pieces.fill(reader, limits)?;
+                tar.add(&piece)?;
+                Ok(Arc::new(piece))
+            };
+            TarStream::new(pieces, Box::new(next)).all(read)
+        };
+        if format == Format::Plain {
+            let value = here(&mut blob)?;
+            return Ok((value, tar.finish(format, None)?));
+        }
+        let mut blob = Hashing::new(blob);
+        let value = here(&mut *codec::decode(&mut blob, limits.windows())?.1)?;
+        let (_, digest, _) = blob.finish();
+        Ok((value, tar.finish(format, Some(digest))?))
+    }
+
+    fn read_on_threads<'scope, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        mut tar: Tar,
+        read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
+    ) -> Result<(T, Streamed)>
+    where
+        'a: 'scope,
+    {
+        let workers = (Worker::start(scope), Worker::start(scope), Worker::start(scope));
+        let (Some(fetcher), Some(decoder), Some(hasher)) = workers else {
+            return self.read_here(tar, read);
+        };
+        let Self { mut blob, format, pieces, limits } = self;
+        let (to_hasher, for_hasher) = sync_channel::<Arc<Vec<u8>>>(WAITING);
+        let (to_reader, for_reader) = sync_channel(WAITING);
+        let hasher = hasher.run(move || {
+            for piece in for_hasher {
+                tar.add(&piece)?;
+                pieces.release(piece);
+            }
+            Ok::<_, Error>(tar)
+        });
+        let out = Out { to_hasher, to_reader, pieces, limits };
+        let fetcher = if format == Format::Plain {
+            decoder.run(move || out.send_all(Ok(&mut blob)));
+            None
+        } else {
+            let (to_decoder, for_decoder) = sync_channel(WAITING);
+            let pipe = Pipe { pieces, receiver: for_decoder, piece: Vec::new(), at: 0 };
+            decoder.run(move || {
+                let mut decoder = codec::decode(pipe, limits.windows());
+                out.send_all(decoder.as_mut().map(|(_, reader)| &mut **reader));
+            });
+            Some(fetcher.run(move || fetch(blob, pieces, &to_decoder)))
+        };
+        let next = move || for_reader.recv().unwrap_or_else(|_| Err(died().into()));
+        let value = TarStream::new(pieces, Box::new(next)).all(read);
+        // It fails only if the system does, and then the other threads stop.
+        let tar = join(hasher)??;
+        let value = value?;
+        let digest = fetcher.map(join).transpose()?;
+        Ok((value, tar.finish(format, digest)?))
+    }
+}
+
+fn died() -> Error {
+    Error::malformed("a reading thread died")
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, Option<T>>) -> Result<T> {
+    thread.join().ok().flatten().ok_or_else(died)
+}
+
+/// A thread that waits for its work. So it is known that the system has all threads of a layer before
+/// any of them begins.
+struct Worker<'scope, T> {
+    work: Sender<Box<dyn FnOnce() -> T + Send + 'scope>>,
+    thread: ScopedJoinHandle<'scope, Option<T>>,
+}
+
+impl<'scope, T: Send + 'scope> Worker<'scope, T> {
+    fn start(scope: &'scope Scope<'scope, '_>) -> Option<Self> {
+        let (work, received) = channel::<Box<dyn FnOnce() -> T + Send + 'scope>>();
+        let thread = move || received.recv().ok().map(|work| work());
+        Some(Self { work, thread: Builder::new().spawn_scoped(scope, thread).ok()? })
+    }
+
+    fn run(self, work: impl FnOnce() -> T + Send + 'scope) -> ScopedJoinHandle<'scope, Option<T>> {
+        // The thread waits for it, so this can't fail.
+        let _ = self.work.send(Box::new(work));
+        self.thread
+    }
+}
+
+/// Reads the blob and returns its digest. Ends early if the decoder does.
+fn fetch(blob: Counted<'_>, pieces: &Pieces, decoder: &SyncSender<io::Result<Vec<u8>>>) -> Digest {
+    let mut blob = Hashing::new(blob);
+    loop {
+        let piece = pieces.fill_from(&mut blob);
+        let last = piece.as_ref().map_or(true, Vec::is_empty);
+        if decoder.send(piece).is_err() || last {
+            return blob.finish().1;
+        }
+    }
+}
+
+/// Where the pieces of the tar go.
+struct Out<'a> {
+    to_hasher: SyncSender<Arc<Vec<u8>>>,
+    to_reader: SyncSender<io::Result<Arc<Vec<u8>>>>,
+    pieces: &'a Pieces,
+    limits: &'a Limits,
+}
+
+impl Out<'_> {
+    /// Sends the whole tar, or what went wrong. Ends early if a receiver does.
+    fn send_all<R: Read + ?Sized>(&self, reader: Result<&mut R, &mut Error>) {
+        let mut reader = match reader {
+            Ok(reader) => reader,
+            Err(e) => {
+                let _ = self.to_reader.send(Err(std::mem::replace(e, died()).into()));
+                return;
+            }
+        };
+        loop {
+            let piece = self.pieces.fill(&mut reader, self.limits).map(Arc::new);
+            let last = piece.as_ref().map_or(true, |piece| piece.is_empty());
+            let hashed = piece.as_ref().map_or(Ok(()), |p| self.to_hasher.send(Arc::clone(p)));
+            if hashed.is_err() || self.to_reader.send(piece).is_err() || last {
+                return;
+            }
+        }
+    }
+}
+
+/// Buffers to be used again: new ones would take their memory from the system again.
+#[derive(Default)]
+struct Pieces(Mutex<Vec<Vec<u8>>>);
+
+impl Pieces {
+    /// Reads a piece, and counts it. It is full except at the end of the stream, where it is empty at last.
+    fn fill(&self, reader: &mut (impl Read + ?Sized), limits: &Limits) -> io::Result<Vec<u8>> {
+        let piece = self.fill_from(reader)?;
+        limits.add_bytes(piece.len() as u64)?;
+        Ok(piece)
+    }
+
+    fn fill_from(&self, reader: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
+        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut piece = used.unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let mut filled = 0;
+        while filled < PIECE {
+            match read_some(reader, &mut piece[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        piece.truncate(filled);
+        Ok(piece)
+    }
+
+    /// Takes a piece back that a thread no longer needs.
+    fn release(&self, piece: Arc<Vec<u8>>) {
+        if let Some(piece) = Arc::into_inner(piece) {
+            self.take_back(piece);
+        }
+    }
+
+    fn take_back(&self, piece: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+    }
+}
+
+/// Digest, size and copy of the tar.
+struct Tar {
+    hashing: Hashing<io::Sink>,
+    spool: Option<SpoolWriter>,
+}
+
+impl Tar {
+    fn add(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.hashing.write_all(piece)?;
+        self.spool.as_mut().map_or(Ok(()), |spool| spool.write_all(piece))
+    }
+
+    /// Returns all values. An uncompressed blob has the digest of the tar.
+    fn finish(self, format: Format, digest: Option<Digest>) -> Result<Streamed> {
+        let (_, diff_id, tar_bytes) = self.hashing.finish();
+        let spool = self.spool.map(SpoolWriter::finish).transpose()?;
+        Ok(Streamed { format, digest: digest.unwrap_or(diff_id), diff_id, tar_bytes, spool })
+    }
+}
+
+/// Returns the next piece of the tar; an empty one at the end.
+type Next<'a> = Box<dyn FnMut() -> io::Result<Arc<Vec<u8>>> + 'a>;
+
+/// Reads the tar from front to back.
+pub(super) struct TarStream<'a> {
+    next: Next<'a>,
+    pieces: &'a Pieces,
+    piece: Arc<Vec<u8>>,
+    at: usize,
+    ended: bool,
+}
+
+impl<'a> TarStream<'a> {
+    fn new(pieces: &'a Pieces, next: Next<'a>) -> Self {
+        Self { next, pieces, piece: Arc::default(), at: 0, ended: false }
+    }
+
+    fn all<T>(mut self, read: impl FnOnce(&mut TarStream<'a>) -> Result<T>) -> Result<T> {
+        let value = read(&mut self)?;
+        loop {
+            let rest = self.fill_buf()?.len();
+            if rest == 0 {
+                return Ok(value);
+            }
+            self.consume(rest);
+        }
+    }
+}
+
+impl BufRead for TarStream<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.piece.len() && !self.ended {
+            self.pieces.release(std::mem::take(&mut self.piece));
+            self.at = 0;
+            self.piece = (self.next)()?;
+            self.ended = self.piece.is_empty();
+        }
+        Ok(&self.piece[self.at..])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at += n;
+    }
+}
+
+impl Read for TarStream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buf)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+/// Reads the pieces of a blob that another thread sends.
+struct Pipe<'a> {
+    pieces: &'a Pieces,
+    receiver: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            self.pieces.take_back(std::mem::take(&mut self.piece));
+            self.at = 0;
+            // After the last piece, which is empty, none follows.
+            self.piece = self.receiver.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+        }
+        let n = (&self.piece[self.at..]).read(buf)?;
+        self.at += n;
+        Ok(n)
+    }
+}
+
+/// Reports the number of bytes read to the progress display.
+struct Counted<'a> {
+    inner: SourceReader<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.progress.advance(n as u64);
+        Ok(n)
+    }
+}
