@@ -166,11 +166,10 @@ pub fn measure(
             compression: Compression::None,
             threads: rayon::current_num_threads(),
         };
-        let tars: Vec<Source> =
-            encode::encode(rootfs, &layers, encoding, budget, &Silent, &|_| {})?
-                .into_iter()
-                .map(|layer| layer.source)
-                .collect();
+        let tars: Vec<Source> = encode::encode(rootfs, &layers, encoding, budget, &Silent, &())?
+            .into_iter()
+            .map(|layer| layer.source)
+            .collect();
         let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
         // The slowest first, so that they do not run alone at the end.
         let mut jobs: Vec<(usize, usize)> =

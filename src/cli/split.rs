@@ -14,6 +14,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::text::count;
 use crate::format::codec::Compression;
+use crate::model::content::BlobSink;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Platform, media_type};
 use crate::model::path_pattern::PathPattern;
@@ -337,11 +338,7 @@ impl Common {
             &options,
             &budget,
             terminal,
-            &|digest, blob| {
-                if let Some(target) = &destination {
-                    target.add(digest, blob);
-                }
-            },
+            destination.as_ref().map_or(&(), |target| target as &dyn BlobSink),
         )
         .with_context(|| format!("splitting {}", self.image))?;
         images.iter_mut().for_each(finish);

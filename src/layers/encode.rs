@@ -16,7 +16,7 @@ use crate::base::read::read_some;
 use crate::base::threads;
 use crate::format::codec::{Compression, Contexts, Encoder};
 use crate::format::tar::{self, EntryKind};
-use crate::model::content::{Budget, Source, SpoolWriter};
+use crate::model::content::{BlobSink, BlobWriter, Budget, Source, SpoolWriter};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::fileset::{Entry, FileSet, Inode, InodeKind, Mtime, Xattrs, base_name, display};
 use crate::model::index::InodeId;
@@ -81,8 +81,8 @@ impl LayerSpec<'_> {
 /// Approximate bytes of memory per compressor thread: a job's input, output and tables.
 pub const MEMORY_PER_WORKER: u64 = 24 << 20;
 
-/// Encodes layers. The result has them in the same order. `ready` is called for each as soon as it is
-/// encoded, on several threads.
+/// Encodes layers. The result has them in the same order. `sink` gets each as soon as it is encoded, on
+/// several threads.
 ///
 /// # Errors
 /// If a file can't be read or has changed since it was first read, or the spool can't be written.
@@ -92,7 +92,7 @@ pub fn encode(
     options: EncodeOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
-    ready: &(dyn Fn(&EncodedLayer) + Sync),
+    sink: &dyn BlobSink,
 ) -> Result<Vec<EncodedLayer>> {
     let files = &rootfs.files;
     let links = files.link_counts();
@@ -111,13 +111,13 @@ pub fn encode(
     threads::run_on(concurrency, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let job = Job { rootfs, links: &links, contexts: &contexts, progress };
+            let job = Job { rootfs, links: &links, contexts: &contexts, budget, sink, progress };
             let done = job
-                .layer(&layers[*i], sizes[*i], &options.compression, workers, budget)
+                .layer(&layers[*i], sizes[*i], &options.compression, workers)
                 .with_context(|| format!("encoding layer {}", i + 1));
             failed.fetch_or(done.is_err(), Ordering::Relaxed);
             if let Ok(layer) = &done {
-                ready(layer);
+                sink.add(layer.digest, &layer.source);
             }
             if let Ok(mut slot) = results[*i].lock() {
                 *slot = Some(done);
@@ -153,6 +153,8 @@ struct Job<'a> {
     rootfs: &'a Rootfs,
     links: &'a [u32],
     contexts: &'a Arc<Contexts>,
+    budget: &'a Arc<Budget>,
+    sink: &'a dyn BlobSink,
     progress: &'a dyn Progress,
 }
 
@@ -163,9 +165,9 @@ impl Job<'_> {
         tar_bytes: u64,
         compression: &Compression,
         workers: u32,
-        budget: &Arc<Budget>,
     ) -> Result<EncodedLayer> {
-        let blob = Hashing::new(SpoolWriter::new(budget));
+        let spool = || -> Box<dyn BlobWriter> { Box::new(SpoolWriter::new(self.budget)) };
+        let blob = Hashing::new(self.sink.begin().unwrap_or_else(spool));
         let encoder = Encoder::reusing(blob, compression, workers, tar_bytes, self.contexts)?;
         // Headers and small files would otherwise be hashed and compressed piece by piece.
         let collected = BufWriter::with_capacity(PIECE, Hashing::new(encoder));
@@ -188,8 +190,8 @@ impl Job<'_> {
         let (encoder, diff_id, written) = collected.finish();
         debug_assert_eq!(written, tar_bytes);
         let (blob, annotations) = encoder.finish()?;
-        let (spool, digest, _) = blob.finish();
-        let source = Arc::new(spool.finish()?);
+        let (blob, digest, _) = blob.finish();
+        let source = blob.complete(digest)?;
         Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
     }
 

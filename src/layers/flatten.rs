@@ -10,33 +10,32 @@ use rayon::prelude::*;
 use super::Limits;
 use super::driver::Attributes;
 use super::hidden::{HiddenCounts, HiddenFile};
-use super::read::{LayerContent, read_layer};
+pub use super::keep::{Keep, Known};
+use super::read::{LayerContent, SourceNumbers, read_layer};
 use super::tree::Tree;
 use crate::base::error::Result;
 use crate::base::progress::Progress;
-use crate::model::content::{Budget, Contents};
+use crate::model::content::{Budget, Contents, Source};
 use crate::model::digest::Digest;
 use crate::model::index::SourceId;
 use crate::model::rootfs::Rootfs;
 use crate::transport::image::LayerBlob;
 
 /// An image's layers after reading.
-#[derive(Debug)]
 pub struct ReadLayers<'a> {
     blobs: &'a [LayerBlob],
     /// Contents of the layers, lowest first; the sources of their files are numbered from 0.
     pub layers: Vec<LayerContent>,
+    /// The sources of the other image of [`Keep::Lacking`], which follow those of the layers.
+    more: Vec<Source>,
     /// Holds the index's share of the memory budget until it is dropped.
     limits: Limits,
 }
 
-/// Which parts of the layers are stored while they are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// The index and the bytes of all files.
-    Contents,
-    /// The index only: files of compressed layers can't be read later.
-    Index,
+impl std::fmt::Debug for ReadLayers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadLayers").field("layers", &self.layers).finish_non_exhaustive()
+    }
 }
 
 /// An image's final file set, as a client would have it on disk.
@@ -75,13 +74,14 @@ pub struct LayerStats {
 /// If a layer can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read<'a>(
     blobs: &'a [LayerBlob],
-    keep: Keep,
+    keep: Keep<'a>,
     max_size: u64,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<ReadLayers<'a>> {
     let limits = Limits::new(max_size, blobs, budget);
-    let spools = (keep == Keep::Contents).then_some(budget);
+    let number =
+        |i| SourceNumbers { layer: SourceId::new(i), first_known: SourceId::new(blobs.len()) };
     progress.begin("read", blobs.iter().map(|l| l.source.size()).sum());
     // Largest first, so that no large one is left over for a single thread.
     let mut order: Vec<(usize, &LayerBlob)> = blobs.iter().enumerate().collect();
@@ -90,14 +90,14 @@ pub fn read<'a>(
         layer.source.prefetch();
     }
     let each = order.into_iter().par_bridge();
-    let mut read: Vec<(usize, Result<LayerContent>)> = each
-        .map(|(i, blob)| (i, read_layer(blob, SourceId::new(i), spools, &limits, progress)))
-        .collect();
+    let mut read: Vec<(usize, Result<LayerContent>)> =
+        each.map(|(i, blob)| (i, read_layer(blob, number(i), keep, &limits, progress))).collect();
     progress.end();
     // If several layers are broken, the lowest is reported, no matter which is found first.
     read.sort_by_key(|(i, _)| *i);
     let layers = read.into_iter().map(|(_, layer)| layer).collect::<Result<_>>()?;
-    Ok(ReadLayers { blobs, layers, limits })
+    let more = if let Keep::Lacking(known) = keep { known.sources().to_vec() } else { Vec::new() };
+    Ok(ReadLayers { blobs, layers, more, limits })
 }
 
 impl ReadLayers<'_> {
@@ -119,8 +119,8 @@ impl ReadLayers<'_> {
     }
 
     fn flatten_with(self, tree: Tree) -> Result<(Flattened, Vec<HiddenFile>)> {
-        let sources = self.layers.iter().map(|l| Arc::clone(&l.source)).collect();
-        let contents = Contents::new(sources);
+        let sources = self.layers.iter().map(|l| &l.source).chain(&self.more);
+        let contents = Contents::new(sources.map(Arc::clone).collect());
         let notes = Attributes::note(self.layers.iter().map(|l| &l.driver)).into_iter().collect();
         let stats = |(blob, read): (&LayerBlob, &LayerContent)| LayerStats {
             digest: read.digest,

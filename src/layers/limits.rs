@@ -50,6 +50,11 @@ impl Limits {
         self.budget.windows()
     }
 
+    /// Memory for the bytes of files.
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     pub(super) fn add_bytes(&self, n: u64) -> Result<()> {
         let bytes = self.bytes.fetch_add(n, Ordering::Relaxed).saturating_add(n);
         if bytes > self.max_bytes {

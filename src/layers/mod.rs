@@ -12,6 +12,7 @@ pub mod read;
 pub mod tree;
 
 pub(crate) mod driver;
+mod keep;
 mod limits;
 mod names;
 mod stream;

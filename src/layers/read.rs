@@ -4,20 +4,21 @@
 //! hashed, and its entries are listed with the offsets of their bytes. The bytes of an uncompressed
 //! layer stay in the archive; those of a compressed one go to a [`Spool`].
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
 use super::changeset::{Change, ChangeKind};
 use super::driver::{Attributes, Meaning};
+use super::keep::{Keep, Known};
 use super::limits::{Implied, Limits, index_bytes};
 use super::names::{Marker, clean, marker};
-use super::stream::{self, Streamed, TarStream};
+use super::stream::{self, Streamed, TarStream, Wanted};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::base::progress::Progress;
 use crate::format::codec::Format;
 use crate::format::tar::{self, EntryKind, Streaming};
-use crate::model::content::{Budget, Source};
+use crate::model::content::{Source, SpoolWriter};
 use crate::model::digest::Digest;
 use crate::model::fileset::{FileData, Inode, InodeKind, Location, SparseMap, display};
 use crate::model::index::SourceId;
@@ -81,58 +82,73 @@ impl LayerContent {
     }
 }
 
-/// Reads a layer and verifies its digest and diff ID. Locations have `number` as their source.
-/// Without a budget the bytes of a compressed layer are not stored, and can't be read later.
+/// The numbers of sources in the locations of a layer's files.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceNumbers {
+    /// Number of the layer itself.
+    pub layer: SourceId,
+    /// Number of the first source of the other image of [`Keep::Lacking`].
+    pub first_known: SourceId,
+}
+
+/// Reads a layer and verifies its digest and diff ID.
 ///
 /// # Errors
 /// If the blob can't be read, is not valid, has another digest than stated, or exceeds a limit.
 pub fn read_layer(
     layer: &LayerBlob,
-    number: SourceId,
-    budget: Option<&Arc<Budget>>,
+    number: SourceNumbers,
+    keep: Keep<'_>,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
-    read(layer, number, budget, limits, progress).with_context(|| &*layer.name)
+    read(layer, number, keep, limits, progress).with_context(|| &*layer.name)
 }
 
 fn read(
     layer: &LayerBlob,
-    number: SourceId,
-    budget: Option<&Arc<Budget>>,
+    number: SourceNumbers,
+    keep: Keep<'_>,
     limits: &Limits,
     progress: &dyn Progress,
 ) -> Result<LayerContent> {
     let blob = layer.source.as_ref();
-    let (indexer, read) =
-        stream::read(blob, budget, limits, progress, |tar| index(tar, number, limits))?;
+    let format = Format::of(blob)?;
+    let (budget, lacking) = match keep {
+        _ if format == Format::Plain => (None, None),
+        Keep::Index => (None, None),
+        Keep::Contents => (Some(limits.budget()), None),
+        Keep::Lacking(known) => {
+            let spool = SpoolWriter::new(limits.budget());
+            (None, Some(Lacking { known, first: number.first_known, spool }))
+        }
+    };
+    let mut indexer = Indexer {
+        number: number.layer,
+        limits,
+        changes: Vec::new(),
+        driver: Attributes::default(),
+        lacking,
+    };
+    let wanted = Wanted { diff_id: !layer.diff_id_is_known, budget };
+    let read = stream::read((blob, format), &wanted, limits, progress, |tar| indexer.index(tar))?;
     layer.verify(read.digest, read.diff_id)?;
-    let source: Source = match read.spool {
+    let Indexer { changes, driver, lacking, .. } = indexer;
+    let lacking = lacking.map(|lacking| lacking.spool.finish()).transpose()?;
+    let source: Source = match read.spool.or(lacking) {
         Some(spool) => Arc::new(spool),
-        None if read.format == Format::Plain => Arc::clone(&layer.source),
+        None if format == Format::Plain => Arc::clone(&layer.source),
         None => Arc::new(Vec::new()),
     };
-    let Indexer { changes, driver, .. } = indexer;
     let Streamed { digest, tar_bytes, .. } = read;
     Ok(LayerContent { changes, driver, source, digest, tar_bytes })
 }
 
-/// Lists the entries of a tar.
-fn index<'a>(tar: &mut TarStream<'_>, number: SourceId, limits: &'a Limits) -> Result<Indexer<'a>> {
-    let mut reader = tar::Reader::new(Streaming::new(tar));
-    let mut indexer =
-        Indexer { number, limits, changes: Vec::new(), driver: Attributes::default() };
-    let mut implied = Implied::default();
-    while let Some(entry) = reader.next_entry()? {
-        let place =
-            || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
-        let before = indexer.changes.len();
-        indexer.add(&entry, &mut reader).with_context(place)?;
-        let new = &indexer.changes[before..];
-        let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
-        limits.add_entry(bytes).with_context(place)?;
-    }
-    Ok(indexer)
+/// The files of a layer that another image lacks.
+struct Lacking<'a> {
+    known: &'a Known<'a>,
+    first: SourceId,
+    spool: SpoolWriter,
 }
 
 /// Collects the changes of a layer.
@@ -141,9 +157,26 @@ struct Indexer<'a> {
     limits: &'a Limits,
     changes: Vec<Change>,
     driver: Attributes,
+    lacking: Option<Lacking<'a>>,
 }
 
 impl Indexer<'_> {
+    /// Adds the changes of all entries.
+    fn index(&mut self, tar: &mut TarStream<'_>) -> Result<()> {
+        let mut reader = tar::Reader::new(Streaming::new(tar));
+        let mut implied = Implied::default();
+        while let Some(entry) = reader.next_entry()? {
+            let place =
+                || format!("{} (tar entry at byte {})", display(&entry.path), entry.header_offset);
+            let before = self.changes.len();
+            self.add(&entry, &mut reader).with_context(place)?;
+            let new = &self.changes[before..];
+            let bytes = new.iter().map(|change| index_bytes(change) + implied.of(change)).sum();
+            self.limits.add_entry(bytes).with_context(place)?;
+        }
+        Ok(())
+    }
+
     /// Adds the changes that a tar entry makes; an entry that clients ignore makes none.
     fn add<R: tar::Forward + BufRead>(
         &mut self,
@@ -223,7 +256,9 @@ impl Indexer<'_> {
         sparse: Option<&[(u64, u64)]>,
         reader: &mut tar::Reader<R>,
     ) -> Result<FileData> {
-        let (source, offset) = (self.number, entry.data_offset);
+        let source = self.number;
+        let spool = self.lacking.as_mut().map(|lacking| &mut lacking.spool);
+        let offset = spool.as_ref().map_or(entry.data_offset, |spool| spool.size());
         let location = match sparse {
             None => Location::Span { source, offset },
             Some(runs) => {
@@ -231,13 +266,24 @@ impl Indexer<'_> {
                 Location::Sparse(Box::new(SparseMap::new(source, offset, runs.to_vec())))
             }
         };
-        let hash = hash(reader.data(), size, sparse)?;
+        let hash = hash(reader.data(), size, sparse, spool)?;
+        if let Some(Lacking { known, first, spool }) = &mut self.lacking
+            && let Some(location) = known.get(&hash, *first)
+        {
+            spool.cut(offset)?;
+            return Ok(FileData { size, hash, location });
+        }
         Ok(FileData { size, hash, location })
     }
 }
 
-/// Returns the BLAKE3 hash of a file's bytes, with holes as zeros.
-fn hash(mut data: impl BufRead, size: u64, sparse: Option<&[(u64, u64)]>) -> Result<[u8; 32]> {
+/// Returns the BLAKE3 hash of a file's bytes, with holes as zeros, and copies the stored bytes.
+fn hash(
+    mut data: impl BufRead,
+    size: u64,
+    sparse: Option<&[(u64, u64)]>,
+    mut copy: Option<&mut SpoolWriter>,
+) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     let mut at = 0;
     for (offset, len) in sparse.unwrap_or(&[(0, size)]) {
@@ -250,6 +296,9 @@ fn hash(mut data: impl BufRead, size: u64, sparse: Option<&[(u64, u64)]>) -> Res
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             hasher.update(&bytes[..n]);
+            if let Some(copy) = &mut copy {
+                copy.write_all(&bytes[..n])?;
+            }
             data.consume(n);
             left -= n as u64;
         }
@@ -274,10 +323,10 @@ mod tests {
 
     #[test]
     fn a_sparse_file_hashes_like_its_dense_form() {
-        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)])).unwrap();
+        let sparse = hash(&b"ABCDE"[..], 12, Some(&[(3, 2), (8, 3)]), None).unwrap();
         assert_eq!(sparse, *blake3::hash(b"\0\0\0AB\0\0\0CDE\0").as_bytes());
-        let dense = hash(&b"ABCDE"[..], 5, None).unwrap();
+        let dense = hash(&b"ABCDE"[..], 5, None, None).unwrap();
         assert_eq!(dense, *blake3::hash(b"ABCDE").as_bytes());
-        assert!(hash(&b"ABC"[..], 5, None).is_err());
+        assert!(hash(&b"ABC"[..], 5, None, None).is_err());
     }
 }

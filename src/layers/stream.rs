@@ -23,45 +23,55 @@ use crate::model::digest::{Digest, Hashing};
 
 /// Number of bytes that are passed between threads at a time: small enough for a core's cache.
 const PIECE: usize = 1 << 18;
-/// Number of pieces that may wait for a thread.
-const WAITING: usize = 3;
+/// Number of pieces that may wait for the threads of all layers that are read at the same time. If the
+/// machine has other work, a thread may have to wait for a core.
+const WAITING: usize = 32;
 /// Size of the smallest blob, in bytes, for which threads are started.
 const LARGE: u64 = 1 << 20;
 
 /// What is known of a layer once its tar was read to the end.
 pub(super) struct Streamed {
-    pub(super) format: Format,
     /// Digest of the blob.
     pub(super) digest: Digest,
-    /// Digest of the tar.
-    pub(super) diff_id: Digest,
+    /// Digest of the tar, unless the blob is compressed and only its own digest is needed.
+    pub(super) diff_id: Option<Digest>,
     /// Bytes of the tar.
     pub(super) tar_bytes: u64,
-    /// The tar; `None` if the blob is uncompressed, or without a budget.
+    /// The tar; `None` without a budget.
     pub(super) spool: Option<Spool>,
 }
 
+/// What is made of a tar, apart from what the caller reads.
+pub(super) struct Wanted<'a> {
+    /// Whether the digest of the tar is needed.
+    pub(super) diff_id: bool,
+    /// Memory for the tar; `None` if it is not stored.
+    pub(super) budget: Option<&'a Arc<Budget>>,
+}
+
 /// Calls `read` with the tar of a blob, and reads what it leaves: padding, which the diff ID covers.
-/// Without a budget the tar is not stored.
 ///
 /// # Errors
 /// Those of `read`, and if the blob can't be read or is damaged, or exceeds a limit.
-pub(super) fn read<T>(
-    blob: &dyn ReadAt,
-    budget: Option<&Arc<Budget>>,
+pub(super) fn read(
+    (blob, format): (&dyn ReadAt, Format),
+    wanted: &Wanted<'_>,
     limits: &Limits,
     progress: &dyn Progress,
-    read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
-) -> Result<(T, Streamed)> {
-    let format = Format::of(blob)?;
-    let budget = budget.filter(|_| format != Format::Plain);
+    read: impl FnOnce(&mut TarStream<'_>) -> Result<()>,
+) -> Result<Streamed> {
     let layer = Layer {
         blob: Counted { inner: SourceReader::all(blob), progress },
         format,
         pieces: &Pieces::default(),
         limits,
     };
-    let tar = Tar { hashing: Hashing::new(io::sink()), spool: budget.map(SpoolWriter::new) };
+    // The tar of an uncompressed blob is hashed instead of the blob.
+    let hashed = wanted.diff_id || format == Format::Plain;
+    let tar = Tar {
+        hashing: hashed.then(|| Hashing::new(io::sink())),
+        spool: wanted.budget.map(SpoolWriter::new),
+    };
     if blob.size() < LARGE || rayon::current_num_threads() < 2 {
         layer.read_here(tar, read)
     } else {
@@ -78,11 +88,11 @@ struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    fn read_here<T>(
+    fn read_here(
         self,
         mut tar: Tar,
-        read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
-    ) -> Result<(T, Streamed)> {
+        read: impl FnOnce(&mut TarStream<'_>) -> Result<()>,
+    ) -> Result<Streamed> {
         let Self { mut blob, format, pieces, limits } = self;
         let here = |reader: &mut dyn Read| {
             let next = || {
@@ -93,21 +103,21 @@ impl<'a> Layer<'a> {
             TarStream::new(pieces, Box::new(next)).all(read)
         };
         if format == Format::Plain {
-            let value = here(&mut blob)?;
-            return Ok((value, tar.finish(format, None)?));
+            let bytes = here(&mut blob)?;
+            return tar.finish(None, bytes);
         }
         let mut blob = Hashing::new(blob);
-        let value = here(&mut *codec::decode(&mut blob, limits.windows())?.1)?;
+        let bytes = here(&mut *codec::decode(&mut blob, limits.windows())?.1)?;
         let (_, digest, _) = blob.finish();
-        Ok((value, tar.finish(format, Some(digest))?))
+        tar.finish(Some(digest), bytes)
     }
 
-    fn read_on_threads<'scope, T>(
+    fn read_on_threads<'scope>(
         self,
         scope: &'scope Scope<'scope, '_>,
         mut tar: Tar,
-        read: impl FnOnce(&mut TarStream<'_>) -> Result<T>,
-    ) -> Result<(T, Streamed)>
+        read: impl FnOnce(&mut TarStream<'_>) -> Result<()>,
+    ) -> Result<Streamed>
     where
         'a: 'scope,
     {
@@ -116,8 +126,11 @@ impl<'a> Layer<'a> {
             return self.read_here(tar, read);
         };
         let Self { mut blob, format, pieces, limits } = self;
-        let (to_hasher, for_hasher) = sync_channel::<Arc<Vec<u8>>>(WAITING);
-        let (to_reader, for_reader) = sync_channel(WAITING);
+        // More threads read more layers at the same time.
+        let waiting = (WAITING / rayon::current_num_threads()).max(2);
+        let (to_hasher, for_hasher) = sync_channel::<Arc<Vec<u8>>>(waiting);
+        let to_hasher = tar.is_wanted().then_some(to_hasher);
+        let (to_reader, for_reader) = sync_channel(waiting);
         let hasher = hasher.run(move || {
             for piece in for_hasher {
                 tar.add(&piece)?;
@@ -130,7 +143,7 @@ impl<'a> Layer<'a> {
             decoder.run(move || out.send_all(Ok(&mut blob)));
             None
         } else {
-            let (to_decoder, for_decoder) = sync_channel(WAITING);
+            let (to_decoder, for_decoder) = sync_channel(waiting);
             let pipe = Pipe { pieces, receiver: for_decoder, piece: Vec::new(), at: 0 };
             decoder.run(move || {
                 let mut decoder = codec::decode(pipe, limits.windows());
@@ -139,12 +152,11 @@ impl<'a> Layer<'a> {
             Some(fetcher.run(move || fetch(blob, pieces, &to_decoder)))
         };
         let next = move || for_reader.recv().unwrap_or_else(|_| Err(died().into()));
-        let value = TarStream::new(pieces, Box::new(next)).all(read);
+        let bytes = TarStream::new(pieces, Box::new(next)).all(read);
         // It fails only if the system does, and then the other threads stop.
         let tar = join(hasher)??;
-        let value = value?;
-        let digest = fetcher.map(join).transpose()?;
-        Ok((value, tar.finish(format, digest)?))
+        let bytes = bytes?;
+        tar.finish(fetcher.map(join).transpose()?, bytes)
     }
 }
 
@@ -191,7 +203,7 @@ fn fetch(blob: Counted<'_>, pieces: &Pieces, decoder: &SyncSender<io::Result<Vec
 
 /// Where the pieces of the tar go.
 struct Out<'a> {
-    to_hasher: SyncSender<Arc<Vec<u8>>>,
+    to_hasher: Option<SyncSender<Arc<Vec<u8>>>>,
     to_reader: SyncSender<io::Result<Arc<Vec<u8>>>>,
     pieces: &'a Pieces,
     limits: &'a Limits,
@@ -210,8 +222,12 @@ impl Out<'_> {
         loop {
             let piece = self.pieces.fill(&mut reader, self.limits).map(Arc::new);
             let last = piece.as_ref().map_or(true, |piece| piece.is_empty());
-            let hashed = piece.as_ref().map_or(Ok(()), |p| self.to_hasher.send(Arc::clone(p)));
-            if hashed.is_err() || self.to_reader.send(piece).is_err() || last {
+            if let (Some(hasher), Ok(piece)) = (&self.to_hasher, &piece)
+                && hasher.send(Arc::clone(piece)).is_err()
+            {
+                return;
+            }
+            if self.to_reader.send(piece).is_err() || last {
                 return;
             }
         }
@@ -259,21 +275,26 @@ impl Pieces {
 
 /// Digest, size and copy of the tar.
 struct Tar {
-    hashing: Hashing<io::Sink>,
+    hashing: Option<Hashing<io::Sink>>,
     spool: Option<SpoolWriter>,
 }
 
 impl Tar {
+    fn is_wanted(&self) -> bool {
+        self.hashing.is_some() || self.spool.is_some()
+    }
+
     fn add(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.hashing.write_all(piece)?;
+        self.hashing.as_mut().map_or(Ok(()), |hashing| hashing.write_all(piece))?;
         self.spool.as_mut().map_or(Ok(()), |spool| spool.write_all(piece))
     }
 
     /// Returns all values. An uncompressed blob has the digest of the tar.
-    fn finish(self, format: Format, digest: Option<Digest>) -> Result<Streamed> {
-        let (_, diff_id, tar_bytes) = self.hashing.finish();
+    fn finish(self, digest: Option<Digest>, tar_bytes: u64) -> Result<Streamed> {
+        let diff_id = self.hashing.map(|hashing| hashing.finish().1);
+        let digest = digest.or(diff_id).ok_or_else(died)?;
         let spool = self.spool.map(SpoolWriter::finish).transpose()?;
-        Ok(Streamed { format, digest: digest.unwrap_or(diff_id), diff_id, tar_bytes, spool })
+        Ok(Streamed { digest, diff_id, tar_bytes, spool })
     }
 }
 
@@ -287,22 +308,21 @@ pub(super) struct TarStream<'a> {
     piece: Arc<Vec<u8>>,
     at: usize,
     ended: bool,
+    bytes: u64,
 }
 
 impl<'a> TarStream<'a> {
     fn new(pieces: &'a Pieces, next: Next<'a>) -> Self {
-        Self { next, pieces, piece: Arc::default(), at: 0, ended: false }
+        Self { next, pieces, piece: Arc::default(), at: 0, ended: false, bytes: 0 }
     }
 
-    fn all<T>(mut self, read: impl FnOnce(&mut TarStream<'a>) -> Result<T>) -> Result<T> {
-        let value = read(&mut self)?;
-        loop {
-            let rest = self.fill_buf()?.len();
-            if rest == 0 {
-                return Ok(value);
-            }
-            self.consume(rest);
+    /// Calls `read`, and reads what it leaves. Returns the number of bytes.
+    fn all(mut self, read: impl FnOnce(&mut TarStream<'a>) -> Result<()>) -> Result<u64> {
+        read(&mut self)?;
+        while let n @ 1.. = self.fill_buf()?.len() {
+            self.consume(n);
         }
+        Ok(self.bytes)
     }
 }
 
@@ -313,6 +333,7 @@ impl BufRead for TarStream<'_> {
             self.at = 0;
             self.piece = (self.next)()?;
             self.ended = self.piece.is_empty();
+            self.bytes += self.piece.len() as u64;
         }
         Ok(&self.piece[self.at..])
     }
@@ -363,5 +384,85 @@ impl Read for Counted<'_> {
         let n = self.inner.read(buf)?;
         self.progress.advance(n as u64);
         Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Silent;
+    use crate::format::codec::{Compression, Encoder};
+
+    /// Reads a blob on that many threads; stops after `most` bytes. Returns what was read.
+    fn read_with(threads: usize, blob: &Vec<u8>, most: usize) -> (Vec<u8>, Result<Streamed>) {
+        let budget = Budget::new(64 << 20, None);
+        let limits = Limits::new(1 << 30, &[], &budget);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut seen = Vec::new();
+        let read = |tar: &mut TarStream<'_>| {
+            while let n @ 1.. = tar.fill_buf()?.len() {
+                seen.extend_from_slice(tar.fill_buf()?);
+                tar.consume(n);
+                if seen.len() > most {
+                    return Err(Error::malformed("enough"));
+                }
+            }
+            Ok(())
+        };
+        let wanted = Wanted { diff_id: true, budget: Some(&budget) };
+        let format = Format::of(blob).unwrap();
+        let streamed =
+            pool.install(|| super::read((blob, format), &wanted, &limits, &Silent, read));
+        (seen, streamed)
+    }
+
+    fn blobs() -> (Vec<u8>, Vec<Vec<u8>>) {
+        let mut tar = vec![0; 5_000_001];
+        blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut tar);
+        let encode = |name: &str| {
+            let compression = Compression::new(name, None, None).unwrap();
+            let mut encoder = Encoder::new(Vec::new(), &compression, 1, 5_000_001).unwrap();
+            encoder.write_all(&tar).unwrap();
+            encoder.finish().unwrap().0
+        };
+        let blobs = ["none", "gzip", "zstd"].map(encode).to_vec();
+        (tar, blobs)
+    }
+
+    #[test]
+    fn threads_read_what_one_thread_reads() {
+        let (tar, blobs) = blobs();
+        for blob in blobs {
+            for threads in [1, 4] {
+                let (seen, streamed) = read_with(threads, &blob, usize::MAX);
+                let Streamed { digest, diff_id, tar_bytes, spool } = streamed.unwrap();
+                assert!(seen == tar && tar_bytes == tar.len() as u64);
+                assert_eq!((digest, diff_id), (Digest::of(&blob), Some(Digest::of(&tar))));
+                let mut spooled = vec![0; tar.len()];
+                spool.unwrap().read_exact_at(&mut spooled, 0).unwrap();
+                assert!(spooled == tar);
+            }
+        }
+    }
+
+    #[test]
+    fn all_threads_end_after_the_first_error() {
+        let (tar, blobs) = blobs();
+        for blob in &blobs {
+            for most in [0, 300_000, 4_900_000] {
+                let (_, streamed) = read_with(4, blob, most);
+                assert_eq!(streamed.err().unwrap().to_string(), "enough");
+            }
+        }
+        for blob in &blobs[1..] {
+            let mut cut = blob.clone();
+            cut.truncate(3_000_000);
+            let one = read_with(1, &cut, usize::MAX);
+            let four = read_with(4, &cut, usize::MAX);
+            let text = |read: Result<Streamed>| read.err().unwrap().to_string();
+            assert!(one.0 == four.0 && tar.starts_with(&four.0));
+            let (one, four) = (text(one.1), text(four.1));
+            assert!(one == four && four.contains("is cut off"), "{one} {four}");
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::layers::encode::{self, EncodedLayer};
 use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
-use crate::model::content::{Budget, Contents, Source};
+use crate::model::content::{BlobSink, Budget, Contents};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::mtime::MtimePolicy;
@@ -55,10 +55,10 @@ pub fn split(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
-    split_early(opened, previous, options, budget, progress, &|_, _| {})
+    split_early(opened, previous, options, budget, progress, &())
 }
 
-/// Does the same as [`split`] and calls `ready` for each layer as soon as its blob is known, so that it
+/// Does the same as [`split`] and gives each layer to `sink` as soon as its blob is known, so that it
 /// can be uploaded while others are encoded.
 ///
 /// # Errors
@@ -69,10 +69,10 @@ pub fn split_early(
     options: &SplitOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
-    ready: &(dyn Fn(Digest, &Source) + Sync),
+    sink: &dyn BlobSink,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
     let pool = threads::pool(options.threads)?;
-    let job = Job { options, budget, pool, progress, ready };
+    let job = Job { options, budget, pool, progress, sink };
     let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
     let mut reports = Vec::new();
     let mut descriptors = Vec::new();
@@ -118,7 +118,7 @@ struct Job<'a> {
     budget: &'a Arc<Budget>,
     pool: rayon::ThreadPool,
     progress: &'a dyn Progress,
-    ready: &'a (dyn Fn(Digest, &Source) + Sync),
+    sink: &'a dyn BlobSink,
 }
 
 impl Job<'_> {
@@ -138,7 +138,7 @@ impl Job<'_> {
         let previous = match before {
             None => None,
             Some(before) => Some(self.pool.install(|| {
-                let previous = Previous::read(before, options, budget, progress)
+                let previous = Previous::read(before, &flat.rootfs, options, budget, progress)
                     .with_context(|| "the previous image")?;
                 let (carried_over, more) =
                     previous.carry_over(&mut flat.rootfs, options, budget)?;
@@ -165,7 +165,7 @@ impl Job<'_> {
         drop(inventory.estimates);
         if !options.dry_run {
             for layer in &decision.kept {
-                (self.ready)(layer.descriptor.digest, &layer.source);
+                self.sink.add(layer.descriptor.digest, &layer.source);
             }
         }
         let encoded = self.encode(&flat.rootfs, &decision.plan)?;
@@ -257,8 +257,7 @@ impl Job<'_> {
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let threads = options.encoding_threads(budget.remaining_after_index());
         let encoding = encode::EncodeOptions { compression: options.compression, threads };
-        let ready = |layer: &EncodedLayer| (self.ready)(layer.digest, &layer.source);
-        encode::encode(rootfs, &layers, encoding, budget, self.progress, &ready).map(Some)
+        encode::encode(rootfs, &layers, encoding, budget, self.progress, self.sink).map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::options::{PLAN, SplitOptions};
+use super::options::{PLAN, SplitOptions, VERSION};
 use super::report::{self, LayerReport, LostSecret, UpdateReport};
 use super::secrets::{self, Purge};
 use crate::base::error::Result;
@@ -11,7 +11,7 @@ use crate::format::codec::Format;
 use crate::layers::Limits;
 use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::encode::EncodedLayer;
-use crate::layers::flatten::{self, Keep, LayerStats};
+use crate::layers::flatten::{self, Keep, Known, LayerStats};
 use crate::layers::read::LayerContent;
 use crate::model::content::{Budget, Source};
 use crate::model::digest::Digest;
@@ -71,16 +71,25 @@ struct PreviousDecisions {
 }
 
 impl<'a> Previous<'a> {
-    /// Reads the previous image.
+    /// Reads the previous image of `new`.
     pub(super) fn read(
         image: &'a Image,
+        new: &Rootfs,
         options: &SplitOptions,
         budget: &Arc<Budget>,
         progress: &dyn Progress,
     ) -> Result<Self> {
         // The search for secrets reads the contents of deleted files.
-        let keep = if options.update.keep_secrets { Keep::Index } else { Keep::Contents };
-        let read = flatten::read(&image.layers, keep, options.max_size, budget, progress)?;
+        let known = Known::new(new);
+        let keep = if options.update.keep_secrets { Keep::Index } else { Keep::Lacking(&known) };
+        let mut blobs = image.layers.clone();
+        if image.manifest.is_some() && image.annotations.contains_key(VERSION) {
+            // relayer computed the diff IDs when it wrote the blobs.
+            for blob in &mut blobs {
+                blob.diff_id_is_known = true;
+            }
+        }
+        let read = flatten::read(&blobs, keep, options.max_size, budget, progress)?;
         let old = |(read, blob): (&LayerContent, &LayerBlob)| OldLayer {
             name: blob.name.clone(),
             must_drop: !read.driver.is_empty(),

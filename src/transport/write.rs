@@ -22,7 +22,7 @@ use crate::base::progress::Progress;
 use crate::base::temporary::{TemporaryFile, parent_folder, replace, sweep};
 use crate::base::text::shorten;
 use crate::format::tar::{self, EntryKind};
-use crate::model::content::Source;
+use crate::model::content::{BlobSink, BlobWriter, Source};
 use crate::model::digest::Digest;
 use crate::model::fileset::{Mtime, Xattrs};
 use crate::model::oci::{self, Index};
@@ -54,6 +54,12 @@ enum Writer {
     Files(EarlyBlobs),
     Registry(Push),
     Client(Loader),
+}
+
+impl Writer {
+    fn files() -> Self {
+        Self::Files(EarlyBlobs::default())
+    }
 }
 
 impl Destination {
@@ -95,8 +101,7 @@ impl Destination {
         };
         let Some(path) = reference.path() else {
             check_stdout(reference.transport).with_context(place)?;
-            let writer = Writer::Files(EarlyBlobs::default());
-            return Ok(Self { reference, form, guard, writer });
+            return Ok(Self { reference, form, guard, writer: Writer::files() });
         };
         let overwritten = |i: &&Reference| {
             // Another tag may be added to the layout that is read; a file would be destroyed.
@@ -145,28 +150,12 @@ impl Destination {
         if let (Some(Transport::Oci), Some(tag)) = (reference.transport, &reference.tag) {
             guard.check(&listing::read(path).with_context(place)?, &[tag]).with_context(place)?;
         }
-        let writer = Writer::Files(EarlyBlobs::default());
-        Ok(Self { guard, form, writer, reference: reference.clone() })
+        Ok(Self { guard, form, writer: Writer::files(), reference: reference.clone() })
     }
 
     /// Returns the reference of the destination.
     pub fn reference(&self) -> &Reference {
         &self.reference
-    }
-
-    /// Begins to write a blob if blobs can be written one by one, as in a registry or a folder. It must
-    /// be one of the bundle that is written at the end, and have this digest.
-    pub fn add(&self, digest: Digest, source: &Source) {
-        match (&self.writer, self.reference.path(), self.reference.transport) {
-            (Writer::Registry(push), ..) => push.add(digest, source),
-            (Writer::Files(early), Some(dir), Some(Transport::Oci)) => {
-                early.add(dir, dir.join(blob_path(&digest)), digest, source);
-            }
-            (Writer::Files(early), Some(dir), Some(Transport::Dir)) => {
-                early.add(dir, dir.join(digest.hex()), digest, source);
-            }
-            _ => {}
-        }
     }
 
     /// Writes `bundle`. A tag in the reference replaces the bundle's names. Returns what a registry was
@@ -250,6 +239,32 @@ impl Destination {
                  this name; use --platform to write another one",
                 first.platform
             ));
+        }
+    }
+}
+
+/// Writes blobs at once if they can be written one by one, as in a registry or a folder. They must be
+/// among those of the bundle that is written at the end.
+impl BlobSink for Destination {
+    fn begin(&self) -> Option<Box<dyn BlobWriter>> {
+        match (&self.writer, self.reference.path(), self.reference.transport) {
+            (Writer::Files(early), Some(dir), Some(Transport::Oci | Transport::Dir)) => {
+                early.begin(dir)
+            }
+            _ => None,
+        }
+    }
+
+    fn add(&self, digest: Digest, source: &Source) {
+        match (&self.writer, self.reference.path(), self.reference.transport) {
+            (Writer::Registry(push), ..) => push.add(digest, source),
+            (Writer::Files(early), Some(dir), Some(Transport::Oci)) => {
+                early.add(dir, dir.join(blob_path(&digest)), digest, source);
+            }
+            (Writer::Files(early), Some(dir), Some(Transport::Dir)) => {
+                early.add(dir, dir.join(digest.hex()), digest, source);
+            }
+            _ => {}
         }
     }
 }

@@ -15,11 +15,12 @@ pub use windows::WindowBudget;
 pub(crate) use windows::WindowReservation;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
+use crate::model::digest::Digest;
 use crate::model::fileset::{FileData, Location};
 use crate::model::index::SourceId;
 
@@ -43,6 +44,31 @@ pub trait ReadAt: Send + Sync {
 
 /// A shared source of bytes.
 pub type Source = Arc<dyn ReadAt>;
+
+/// A place for the bytes of a new blob.
+pub trait BlobWriter: Write + Send {
+    /// Returns what was written, whose digest this is.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    fn complete(self: Box<Self>, digest: Digest) -> Result<Source>;
+}
+
+/// Takes the blobs of an image as they are made.
+pub trait BlobSink: Sync {
+    /// Returns a place for a new blob; `None` if it must be spooled.
+    fn begin(&self) -> Option<Box<dyn BlobWriter>> {
+        None
+    }
+
+    /// Takes a blob whose digest is known and verified.
+    fn add(&self, digest: Digest, blob: &Source);
+}
+
+/// Ignores blobs.
+impl BlobSink for () {
+    fn add(&self, _: Digest, _: &Source) {}
+}
 
 impl ReadAt for Vec<u8> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -196,6 +222,11 @@ impl Contents {
     /// Creates contents from sources, in the order of their numbers in [`Location`]s.
     pub fn new(sources: Vec<Source>) -> Self {
         Self { sources }
+    }
+
+    /// Returns the sources.
+    pub(crate) fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
     /// Adds a source.

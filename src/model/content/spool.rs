@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Budget, ReadAt};
+use super::{BlobWriter, Budget, ReadAt, Source};
 use crate::base::error::Result;
+use crate::model::digest::Digest;
 
 /// Size of the pieces by which a spool takes memory or space in the temporary file.
 pub(super) const STEP: i64 = 1 << 20;
@@ -86,9 +87,10 @@ impl ReadAt for Spool {
     }
 }
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        for slot in &self.segments {
+impl Spool {
+    /// Removes the segments from `first` on, and releases their memory and space.
+    fn remove_from(&mut self, first: usize) {
+        for slot in self.segments.drain(first..) {
             // Another thread may be about to move the segment to the file; the lock prevents that.
             let mut segment = slot.0.write().unwrap_or_else(PoisonError::into_inner);
             match std::mem::replace(&mut *segment, Segment::Gone) {
@@ -97,6 +99,12 @@ impl Drop for Spool {
                 Segment::Gone => {}
             }
         }
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.remove_from(0);
     }
 }
 
@@ -125,6 +133,26 @@ impl SpoolWriter {
     /// Returns the number of bytes written so far.
     pub fn size(&self) -> u64 {
         self.spool.size + self.pending.len() as u64
+    }
+
+    /// Removes the last bytes, so that `size` bytes remain.
+    ///
+    /// # Errors
+    /// If the temporary file can't be read.
+    pub(crate) fn cut(&mut self, size: u64) -> io::Result<()> {
+        if let Some(rest) = size.checked_sub(self.spool.size) {
+            self.pending.truncate(rest as usize);
+            return Ok(());
+        }
+        // All segments are full.
+        let first = (size / SEGMENT as u64) as usize;
+        let kept = (first * SEGMENT) as u64;
+        self.pending.resize(SEGMENT, 0);
+        self.pending.truncate((size - kept) as usize);
+        self.spool.read_exact_at(&mut self.pending, kept)?;
+        self.spool.remove_from(first);
+        self.spool.size = kept;
+        Ok(())
     }
 
     /// Returns the spool of everything written.
@@ -160,6 +188,12 @@ impl Write for SpoolWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl BlobWriter for SpoolWriter {
+    fn complete(self: Box<Self>, _: Digest) -> Result<Source> {
+        Ok(Arc::new(self.finish()?))
     }
 }
 
@@ -209,6 +243,27 @@ mod tests {
         assert_eq!(budget.state().1, before);
         spool.read_exact_at(&mut got, 0).unwrap();
         assert!(got == want);
+    }
+
+    #[test]
+    fn what_is_cut_off_releases_its_memory_and_the_rest_can_be_read() {
+        let want = bytes(4 * SEGMENT);
+        for memory in [8, 1] {
+            for size in [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 5, 3 * SEGMENT, 3 * SEGMENT + 77] {
+                let budget = budget(memory);
+                let mut w = SpoolWriter::new(&budget);
+                w.write_all(&want[..3 * SEGMENT + 77]).unwrap();
+                w.cut(size as u64).unwrap();
+                assert_eq!(w.size(), size as u64);
+                let used = (size / SEGMENT) as u64;
+                assert_eq!(budget.state().0, memory.saturating_sub(used).cast_signed() * STEP);
+                w.write_all(&want[size..]).unwrap();
+                let spool = w.finish().unwrap();
+                let mut got = vec![0; want.len()];
+                spool.read_exact_at(&mut got, 0).unwrap();
+                assert!(got == want && spool.size() == want.len() as u64);
+            }
+        }
     }
 
     #[test]
