@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
@@ -105,8 +106,8 @@ impl<W: Write> Write for ZstdEncoder<W> {
             let mut output = OutBuffer::around(&mut self.buffer);
             self.context.compress_stream(&mut output, &mut input).map_err(encoder_says)?;
             if input.pos() == 0 && self.buffer.is_empty() {
-                // All workers are busy, and have nothing to write yet. zstd doesn't always wait then.
-                std::thread::yield_now();
+                // A worker is about to end its job. zstd doesn't wait for that.
+                std::thread::sleep(Duration::from_micros(20));
             }
             self.out.write_all(&self.buffer)?;
         }
