@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 as_root=; [ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME"
-need=(libclang-dev g++ openssl umoci skopeo podman crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
-  busybox-static golang-go zstd gzip xz-utils pigz tar python3 strace gcc util-linux chromium default-jdk-headless)
+need=(libclang-dev g++ openssl umoci skopeo podman buildah crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
+  busybox-static golang-go zstd gzip xz-utils pigz tar python3 strace gcc binutils util-linux chromium default-jdk-headless)
 missing=(); for p in "${need[@]}"; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok' || missing+=("$p")
 done
