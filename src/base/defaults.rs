@@ -2,7 +2,7 @@
 
 // ## Defaults of options
 
-/// Number of layers.
+/// Number of layers; fewer if they would be smaller than 1 MiB on average.
 ///
 /// Option: `split --target`
 pub const LAYERS: u32 = 8;

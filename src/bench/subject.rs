@@ -48,7 +48,7 @@ impl Subject {
         let flat =
             flatten::read(&image.layers, Keep::Contents, max_size, budget, progress)?.flatten()?;
         let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
-        let built = split::pulled(image, &flat, &inventory.estimates);
+        let built = split::pulled(image, &flat, &inventory.estimates)?;
         let Flattened { rootfs, limits, .. } = flat;
         Ok(Self { rootfs, inventory, built, limits })
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::open_one;
-use super::table::{lines, share, table};
+use super::table::{Layout, share, table};
 use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
@@ -104,10 +104,12 @@ impl BenchArgs {
             })
         };
         output::print_result(global, false, value, || {
-            let mut parts = vec![size_table(&matrix), pull_table(&forms, &cold, &machine)];
+            let layout = global.layout();
+            let mut parts =
+                vec![size_table(&matrix, layout), pull_table(&forms, &cold, &machine, layout)];
             if !steps.is_empty() {
-                parts.push(load_table(&self.images, &steps));
-                parts.push(update_pull_table(&updates));
+                parts.push(load_table(&self.images, &steps, layout));
+                parts.push(update_pull_table(&updates, layout));
             }
             parts.join("\n")
         })
@@ -115,7 +117,7 @@ impl BenchArgs {
 }
 
 /// Formats sizes by compression and number of layers.
-fn size_table(matrix: &Matrix) -> String {
+fn size_table(matrix: &Matrix, layout: Layout) -> String {
     let mut text = if matrix.sample_bytes < matrix.file_bytes {
         let part = share(matrix.sample_bytes, matrix.file_bytes, 0);
         format!("a sample of {} of files, {part} of the image\n", ByteSize(matrix.sample_bytes))
@@ -125,7 +127,7 @@ fn size_table(matrix: &Matrix) -> String {
     let counts = matrix.counts();
     let mut header: Vec<String> =
         ["", "window", "MB/s in", "MB/s out", "ratio"].map(str::to_owned).into();
-    header.extend(counts.iter().map(|n| format!("{n} layer{}", if *n == 1 { "" } else { "s" })));
+    header.extend(counts.iter().map(|n| count(u64::from(*n), "layer")));
     let ends = counts.first().zip(counts.last()).filter(|(one, many)| one != many);
     header.extend(ends.map(|(one, many)| format!("{many} vs {one}")));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
@@ -148,7 +150,7 @@ fn size_table(matrix: &Matrix) -> String {
         }
         rows.add_row(cells);
     }
-    text.push_str(&lines(&rows));
+    text.push_str(&rows.fit(layout));
     text
 }
 
@@ -162,7 +164,12 @@ fn binary(bytes: u64) -> String {
 }
 
 /// Formats how long clients take to pull each form.
-fn pull_table(forms: &[PulledForm], cold: &[ColdPulls], machine: &Machine) -> String {
+fn pull_table(
+    forms: &[PulledForm],
+    cold: &[ColdPulls],
+    machine: &Machine,
+    layout: Layout,
+) -> String {
     let mut text = format!(
         "seconds for a cold pull, simulated with {}\n",
         count(u64::from(machine.cores), "core")
@@ -182,12 +189,12 @@ fn pull_table(forms: &[PulledForm], cold: &[ColdPulls], machine: &Machine) -> St
         cells.push(format!("{least:.1}"));
         rows.add_row(cells);
     }
-    text.push_str(&lines(&rows));
+    text.push_str(&rows.fit(layout));
     text
 }
 
 /// Formats what clients download from version to version.
-fn load_table(images: &[Reference], steps: &[Step]) -> String {
+fn load_table(images: &[Reference], steps: &[Step], layout: Layout) -> String {
     let header = [
         "update to",
         "as built: digest",
@@ -215,11 +222,11 @@ fn load_table(images: &[Reference], steps: &[Step]) -> String {
         let sums = total.iter().map(|bytes| size(*bytes));
         rows.add_row(std::iter::once("total".to_owned()).chain(sums));
     }
-    lines(&rows)
+    rows.fit(layout)
 }
 
 /// Formats how long clients take for all updates.
-fn update_pull_table(updates: &[UpdatePulls]) -> String {
+fn update_pull_table(updates: &[UpdatePulls], layout: Layout) -> String {
     let mut text = "seconds for all updates, simulated\n".to_owned();
     let mut rows = table(&["client", "link", "as built", "split", "--previous", "at least"], 2);
     for row in updates {
@@ -232,6 +239,6 @@ fn update_pull_table(updates: &[UpdatePulls]) -> String {
         cells.push(sum(2, |p| p.bound));
         rows.add_row(cells);
     }
-    text.push_str(&lines(&rows));
+    text.push_str(&rows.fit(layout));
     text
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::{self, place};
-use super::{Global, Outcome, output, table, terminal::Terminal};
+use super::{Global, Outcome, output, summary, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
@@ -56,7 +56,7 @@ impl Copy {
         output::print_result(global, self.destination.is_standard(), value, || {
             let digest = digest.map_or_else(String::new, |d| d.to_string());
             let size = ByteSize(bundle.bytes());
-            let pushed = push.as_ref().map(table::pushed).unwrap_or_default();
+            let pushed = push.as_ref().map(summary::pushed).unwrap_or_default();
             format!("wrote {} ({size})\n{pushed}image {digest}\n", self.destination)
         })
     }

@@ -6,12 +6,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::load_one;
-use super::table::{lines, table};
-use super::{Global, Outcome, output, terminal::Terminal};
+use super::table::{Layout, table};
+use super::{Global, Outcome, SummaryFile, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
 use crate::base::text::{count, number};
 use crate::compare::diff::{Changes, ComparedImage, Diff, Load, Loads, diff};
+use crate::compare::limits::UpdateLimits;
 use crate::layers::Limits;
 use crate::layers::flatten::Flattened;
 use crate::model::oci::Platform;
@@ -21,6 +22,9 @@ use crate::transport::Reference;
 /// Number of components in the table; `--json` and `-v` list all.
 const SHOWN: usize = 12;
 
+/// Values of `--fail-on` that shells complete.
+pub(super) const LIMITS: [&str; 2] = ["update=50MB", "layers=5"];
+
 #[derive(Debug, Args)]
 pub(super) struct DiffArgs {
     /// Compare these images, oldest first
@@ -29,10 +33,17 @@ pub(super) struct DiffArgs {
     /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+    /// Exit with status 1 if clients that have the old image download more than this at a step:
+    /// update=50MB,layers=5
+    #[arg(long, value_name = "LIMITS")]
+    fail_on: Option<UpdateLimits>,
+    #[command(flatten)]
+    summary: SummaryFile,
 }
 
 impl DiffArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+        self.summary.check()?;
         let mut steps = Vec::new();
         let budget = global.budget();
         let mut old: Option<(String, ComparedImage, Limits)> = None;
@@ -50,27 +61,45 @@ impl DiffArgs {
         for (.., step) in &steps {
             add(&mut total, &step.loads);
         }
+        let limits = self.fail_on.clone().unwrap_or_default();
+        let several = steps.len() > 1;
+        let exceeded = steps.iter().flat_map(|(_, to, diff)| {
+            let place = if several { format!("{to}: ") } else { String::new() };
+            limits.exceeded(&diff.loads).into_iter().map(move |what| format!("{place}{what}"))
+        });
+        let exceeded: Vec<String> = exceeded.collect();
         let value = || {
             let step = |(from, to, diff): &(String, String, Diff)| json!({ "from": from, "to": to, "diff": diff });
             let steps: Vec<_> = steps.iter().map(step).collect();
-            json!({ "schema": SCHEMA, "steps": steps, "total": total })
+            json!({ "schema": SCHEMA, "steps": steps, "total": total, "exceeded": exceeded })
         };
-        output::print_result(global, false, value, || {
+        let text = |layout: Layout| {
             let mut text = String::new();
             for (i, (from, to, step)) in steps.iter().enumerate() {
                 if i > 0 {
                     text.push('\n');
                 }
                 let _ = writeln!(text, "{from} → {to}");
-                text.push_str(&describe(step, global.verbose));
+                text.push_str(&describe(step, layout));
             }
             if steps.len() > 1 {
                 let _ = writeln!(text, "\ntotal of {} steps", steps.len());
-                text.push_str(&load_table(&total));
+                text.push_str(&load_table(&total, layout));
             }
             text
-        })
+        };
+        self.summary.append("relayer diff", |layout| with_failures(text(layout), &exceeded))?;
+        output::print_result(global, false, value, || text(global.layout()))?;
+        for what in &exceeded {
+            terminal.failed(what);
+        }
+        Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
     }
+}
+
+/// Adds what exceeds a limit to a summary.
+pub(super) fn with_failures(text: String, exceeded: &[String]) -> String {
+    exceeded.iter().fold(text, |text, what| text + "failed: " + what + "\n")
 }
 
 fn add(total: &mut Loads, step: &Loads) {
@@ -86,7 +115,7 @@ fn add(total: &mut Loads, step: &Loads) {
     }
 }
 
-fn describe(diff: &Diff, verbose: bool) -> String {
+fn describe(diff: &Diff, layout: Layout) -> String {
     let mut files = table(&["files", "", "bytes"], 1);
     let c: &Changes = &diff.files;
     for (name, tally) in [
@@ -99,7 +128,7 @@ fn describe(diff: &Diff, verbose: bool) -> String {
     ] {
         files.add_row([name.to_owned(), number(tally.files), ByteSize(tally.bytes).to_string()]);
     }
-    let mut text = lines(&files);
+    let mut text = files.fit(layout);
     if c.mtime.files > 0 {
         let (files, bytes) = (count(c.mtime.files, "file"), ByteSize(c.mtime.bytes));
         let verb = if c.mtime.files == 1 { "differs" } else { "differ" };
@@ -111,8 +140,8 @@ fn describe(diff: &Diff, verbose: bool) -> String {
     }
     if !diff.components.is_empty() {
         let header = ["component", "changed", "added", "removed", "metadata", "bytes to load"];
-        let mut rows = table(&header, 1);
-        let shown = if verbose { usize::MAX } else { SHOWN };
+        let mut rows = table(&header, 1).spare(&["metadata", "removed", "added"]);
+        let shown = layout.rows(SHOWN);
         for component in diff.components.iter().take(shown) {
             let c = &component.changes;
             let bytes = c.changed.bytes + c.added.bytes + c.metadata.bytes;
@@ -126,17 +155,17 @@ fn describe(diff: &Diff, verbose: bool) -> String {
             ]);
         }
         text.push('\n');
-        text.push_str(&lines(&rows));
+        text.push_str(&rows.fit(layout));
         if diff.components.len() > shown {
             let _ = writeln!(text, "and {} more; -v lists all", diff.components.len() - shown);
         }
     }
     text.push('\n');
-    text.push_str(&load_table(&diff.loads));
+    text.push_str(&load_table(&diff.loads, layout));
     text
 }
 
-fn load_table(loads: &Loads) -> String {
+fn load_table(loads: &Loads, layout: Layout) -> String {
     let mut rows = table(&["a client that has the old image", "layers", "download", "unpack"], 1);
     for (name, load) in [
         ("by chain ID: docker, eks", loads.chain),
@@ -152,5 +181,5 @@ fn load_table(loads: &Loads) -> String {
             ByteSize(unpacked).to_string(),
         ]);
     }
-    lines(&rows)
+    rows.fit(layout)
 }

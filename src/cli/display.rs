@@ -126,8 +126,11 @@ impl Bars {
             // It begins again if there is less of it.
             let since = if row.done < since.1 { (now, row.done) } else { since };
             let time = now.saturating_duration_since(since.0);
-            let numbers = numbers(row.done, row.total, row.done - since.1, time);
-            let prefix = format!("{numbers:>40}");
+            let numbers = match row.total {
+                0 => format!("for {} s", time.as_secs()),
+                _ => numbers(row.done, row.total, row.done - since.1, time),
+            };
+            let prefix = if row.total == 0 { numbers } else { format!("{numbers:>40}") };
             if let Some(Bar { line: bar, since: known, .. }) = known.map(|i| &mut self.shown[i]) {
                 *known = since;
                 bar.set_length(row.total);
@@ -135,7 +138,7 @@ impl Bars {
                 bar.set_prefix(prefix);
                 bar.set_message(row.text);
             } else {
-                let bar = ProgressBar::hidden().with_style(style(&row.shown));
+                let bar = ProgressBar::hidden().with_style(style(&row.shown, row.total));
                 let bar = bar.with_prefix(prefix).with_message(row.text).with_position(row.done);
                 bar.set_length(row.total);
                 let bar = self.multi.insert(i, bar);
@@ -147,8 +150,9 @@ impl Bars {
 }
 
 /// Returns how a row looks.
-fn style(shown: &Shown) -> ProgressStyle {
+fn style(shown: &Shown, total: u64) -> ProgressStyle {
     let template = match shown {
+        Shown::Stage if total == 0 => "{msg:>8} {prefix}",
         Shown::Stage => "{msg:>8} {wide_bar} {prefix}",
         Shown::Group(..) => "{wide_msg} {prefix}",
         Shown::Blob(..) => "  {msg:12} {wide_bar} {prefix}",
@@ -159,9 +163,12 @@ fn style(shown: &Shown) -> ProgressStyle {
 /// Returns the rows to show, from top to bottom.
 fn rows(stage: &Stage, groups: &[GroupStatus]) -> Vec<Row> {
     let mut rows = Vec::new();
-    if stage.total > 0 {
+    let row = || {
         let text = stage.name.clone();
-        rows.push(Row { shown: Shown::Stage, text, total: stage.total, done: stage.done });
+        Row { shown: Shown::Stage, text, total: stage.total, done: stage.done }
+    };
+    if stage.total > 0 {
+        rows.push(row());
     }
     for group in groups.iter().filter(|group| group.begun.is_some()) {
         let (action, image) = (group.action, &group.image);
@@ -173,6 +180,10 @@ fn rows(stage: &Stage, groups: &[GroupStatus]) -> Vec<Row> {
             let text = blob.name.clone();
             rows.push(Row { shown, text, total: blob.bytes, done: blob.at });
         }
+    }
+    if rows.is_empty() {
+        // Something is shown in any case: how long it has taken so far.
+        rows.push(row());
     }
     rows
 }
@@ -290,7 +301,7 @@ mod tests {
         let transfers = Transfers::default();
         let group = transfers.group("download", "app:v1".into());
         let blobs: Vec<_> = (0..20).map(|i| group.add(format!("{i:012}"), 100)).collect();
-        assert!(rows(&stage(0, 0), &transfers.pending()).is_empty(), "nothing has begun");
+        assert_eq!(rows(&stage(0, 0), &transfers.pending()).len(), 1, "only the stage has begun");
         blobs[0].set(40);
         blobs[3].set(50);
         let shown = rows(&stage(9, 1), &transfers.pending());

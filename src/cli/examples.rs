@@ -77,6 +77,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "explain",
+        &[
+            (
+                "relayer explain img.tar /usr/lib/libssl.so.3",
+                "Show its layer and package, and what an update of it costs",
+            ),
+            ("relayer explain img.tar /root/.npmrc --json", "Show which layer deletes a file"),
+        ],
+    ),
+    (
         "verify",
         &[
             ("relayer verify img.tar img.relayer.tar", "Check that both have the same files"),
@@ -233,6 +243,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("relayer cache prune", "Remove all blobs that were downloaded"),
             ("relayer cache prune --keep 5GB", "Keep those that were used last"),
+        ],
+    ),
+    (
+        "config",
+        &[
+            ("relayer config", "Show which options are set, and where"),
+            ("relayer config split", "Show all options of split, with their defaults"),
         ],
     ),
     (

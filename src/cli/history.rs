@@ -83,7 +83,7 @@ mod run {
 
     use super::super::load::load_one;
     use super::super::output;
-    use super::super::table::{lines, share, table};
+    use super::super::table::{Layout, share, table};
     use super::{Add, Command, Global, HistoryArgs, Outcome, Show, Terminal};
     use crate::base::error::{Error, Result};
     use crate::base::text::{count, number};
@@ -189,7 +189,7 @@ mod run {
             if sequences.is_empty() {
                 return format!("the history in {} is empty\n", dir.display());
             }
-            summary(&sequences, &rates, &files, args.top)
+            summary(&sequences, &rates, &files, args.top, global.layout())
         })
     }
 
@@ -200,6 +200,7 @@ mod run {
         rates: &[(ComponentRate, f64)],
         files: &[(Vec<u8>, Learned)],
         top: usize,
+        layout: Layout,
     ) -> String {
         let mut text = String::new();
         for (name, images) in sequences {
@@ -215,7 +216,7 @@ mod run {
                     format!("{:.0} %", 100.0 * chance),
                 ]);
             }
-            format!("\n{}", lines(&rows))
+            format!("\n{}", rows.fit(layout))
         };
         text.push_str(&rows("least stable", &mut rates.iter().take(top)));
         text.push_str(&rows("most stable", &mut rates.iter().rev().take(top)));
@@ -225,7 +226,7 @@ mod run {
                 let share = share(learned.changed, learned.seen, 0);
                 rows.add_row([display(path), number(learned.changed), number(learned.seen), share]);
             }
-            let _ = write!(text, "\n{}", lines(&rows));
+            let _ = write!(text, "\n{}", rows.fit(layout));
         }
         text
     }

@@ -1,18 +1,22 @@
 //! `relayer inspect`.
 
 use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
+use super::diff::with_failures;
 use super::load;
-use super::table::{lines, share, table};
-use super::{Global, Outcome, client, output, terminal::Terminal};
-use crate::base::byte_size::ByteSize;
+use super::table::{Layout, about, share, size, table};
+use super::{Global, Outcome, SummaryFile, client, output, sarif, terminal::Terminal};
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::base::text::{count, number};
-use crate::inspect::{FailOn, InspectOptions, Inspection, LayerFacts, Severity, Warning, inspect};
+use crate::inspect::{
+    FailOn, InspectOptions, Inspection, LARGEST, LayerFacts, Severity, Warning, inspect,
+};
 use crate::layers::hidden::How;
 use crate::model::oci::Platform;
 use crate::secrets::LikelySecret;
@@ -22,13 +26,8 @@ use crate::store::open::tag;
 use crate::transport::Reference;
 use crate::transport::outline::Outline;
 
-/// Number of rows of each table; `--json` and `-v` list all.
-const SHOWN: usize = 10;
-/// Number of characters that texts in tables are cut to, except with `-v`.
-const WIDE: usize = 50;
-
 /// Values of `--fail-on` that shells complete.
-pub(super) const LIMITS: [&str; 4] = ["secret", "client", "waste=20%", "depth=100"];
+pub(super) const LIMITS: [&str; 5] = ["secret", "client", "waste=20%", "size=500MB", "depth=100"];
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
@@ -41,10 +40,21 @@ pub(super) struct InspectArgs {
     /// Check for incompatibilities with this client or registry; may be repeated [default: all]
     #[arg(long, value_name = "CLIENT", value_parser = client::any())]
     client: Vec<Client>,
+    /// Show this number of rows of each table
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// Show folders with at least 1 % of the bytes, as a tree
+    #[arg(long)]
+    tree: bool,
     /// Exit with status 1 if the image has likely secrets, more waste or layers than this, or fails
-    /// with a client: secret,waste=20%,depth=100,client
+    /// with a client: secret,waste=20%,size=500MB,depth=100,client
     #[arg(long, value_name = "LIMITS")]
     fail_on: Option<FailOn>,
+    /// Write likely secrets to this file as SARIF, for code scanning
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
+    #[command(flatten)]
+    summary: SummaryFile,
 }
 
 impl InspectArgs {
@@ -52,6 +62,7 @@ impl InspectArgs {
         let mut options = InspectOptions {
             threads: global.threads(),
             max_size: global.max_size.0,
+            largest: self.top.max(LARGEST),
             ..InspectOptions::default()
         };
         if !self.client.is_empty() {
@@ -59,6 +70,7 @@ impl InspectArgs {
             options.clients.sort_unstable();
             options.clients.dedup();
         }
+        self.summary.check()?;
         let budget = global.budget();
         let place = load::place(&self.image, &budget, global)?;
         let (tag, platform) = (tag(&self.image), self.platform.as_ref());
@@ -87,16 +99,25 @@ impl InspectArgs {
             let input = self.image.to_string();
             json!({ "schema": SCHEMA, "input": input, "images": images, "exceeded": exceeded })
         };
-        output::print_result(global, false, value, || {
+        let text = |layout: Layout| {
             let mut text = String::new();
             for (i, image) in images.iter().enumerate() {
                 if several {
                     let _ = write!(text, "{}{}\n\n", if i > 0 { "\n" } else { "" }, image.platform);
                 }
-                text.push_str(&describe(image, global.verbose));
+                text.push_str(&self.describe(image, layout));
             }
             text
-        })?;
+        };
+        if let Some(path) = &self.sarif {
+            let document = sarif::document(&self.image.to_string(), &images);
+            output::write(path, |out| {
+                Ok(serde_json::to_writer_pretty(out, &document).map_err(io::Error::from)?)
+            })?;
+        }
+        let title = format!("relayer inspect {}", self.image);
+        self.summary.append(&title, |layout| with_failures(text(layout), &exceeded))?;
+        output::print_result(global, false, value, || text(global.layout()))?;
         for what in &exceeded {
             terminal.failed(what);
         }
@@ -117,72 +138,52 @@ impl InspectArgs {
         }
         terminal.note(&format!("its files can't be listed: {why}"));
         let value = || json!({ "schema": SCHEMA, "input": input, "outlines": outlines });
+        let layout = global.layout();
         output::print_result(global, false, value, || {
-            outlines.iter().map(describe_outline).collect::<Vec<_>>().join("\n")
+            outlines.iter().map(|o| describe_outline(o, layout)).collect::<Vec<_>>().join("\n")
         })
     }
 }
 
+impl InspectArgs {
+    /// Describes an image, the most urgent first.
+    fn describe(&self, image: &Inspection, layout: Layout) -> String {
+        let shown = layout.rows(self.top);
+        let mut text = secrets(image, layout);
+        for part in [
+            overview(image, layout),
+            warnings(&image.warnings, layout),
+            layers(&image.layers, layout),
+            if self.tree { tree(image, layout) } else { String::new() },
+            largest(image, shown, layout),
+            components(image, shown, layout),
+            hidden(image, shown, layout),
+            duplicates(image, shown, layout),
+        ] {
+            if !part.is_empty() {
+                text.push('\n');
+                text.push_str(&part);
+            }
+        }
+        text
+    }
+}
+
 /// Describes an image or artifact by its documents.
-fn describe_outline(outline: &Outline) -> String {
+fn describe_outline(outline: &Outline, layout: Layout) -> String {
     let what = outline.artifact_type.as_ref().map_or_else(
         || format!("image for {}", outline.platform.as_deref().unwrap_or("any platform")),
         |kind| format!("artifact {kind}"),
     );
     let mut text = format!("{what}\nmanifest {}\n\n", outline.manifest);
-    let mut rows = table(&["#", "media type", "files", "stored"], 3);
+    let mut rows = table(&["#", "media type", "files", "stored"], 3).wrap("files");
     for (i, layer) in outline.layers.iter().enumerate() {
         let files = layer.problem.as_deref().unwrap_or("readable");
         let number = (i + 1).to_string();
         rows.add_row([&number, &layer.media_type, files, &size(layer.blob_bytes)]);
     }
-    text.push_str(&lines(&rows));
+    text.push_str(&rows.fit(layout));
     text
-}
-
-/// Describes an image, the most urgent first.
-fn describe(image: &Inspection, verbose: bool) -> String {
-    let shown = if verbose { usize::MAX } else { SHOWN };
-    let wide = if verbose { usize::MAX } else { WIDE };
-    let mut text = overview(image);
-    for part in [
-        secrets(image, shown, wide),
-        warnings(&image.warnings),
-        layers(&image.layers, wide),
-        hidden(image, shown, wide),
-        duplicates(image, shown, wide),
-        components(image, shown, wide),
-    ] {
-        if !part.is_empty() {
-            text.push('\n');
-            text.push_str(&part);
-        }
-    }
-    text
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize(bytes).to_string()
-}
-
-/// Cuts the middle out of a long text.
-fn cut(text: &str, wide: usize) -> String {
-    let all = text.chars().count();
-    if all <= wide {
-        return text.to_owned();
-    }
-    let (head, tail) = (wide / 2, wide - wide / 2 - 1);
-    let head: String = text.chars().take(head).collect();
-    let tail: String = text.chars().skip(all - tail).collect();
-    format!("{head}…{tail}")
-}
-
-/// Cuts the end off a long command.
-fn head(text: &str, wide: usize) -> String {
-    match text.char_indices().nth(wide) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()),
-        None => text.to_owned(),
-    }
 }
 
 /// Returns the line below a table that does not show all rows.
@@ -194,7 +195,7 @@ fn more(all: usize, shown: usize) -> String {
     }
 }
 
-fn overview(image: &Inspection) -> String {
+fn overview(image: &Inspection, layout: Layout) -> String {
     let (totals, waste, savings) = (&image.totals, &image.waste, &image.savings);
     let c = &image.files;
     let mut rows = table(&["", "files", "bytes", "share"], 1);
@@ -213,12 +214,16 @@ fn overview(image: &Inspection) -> String {
     );
     row("duplicates", waste.duplicate_files, waste.duplicate_bytes);
     row("wasted", waste.hidden_files + waste.duplicate_files, waste.bytes);
-    let mut text = lines(&rows);
+    let mut text = rows.fit(layout);
+    let download = if totals.estimated {
+        format!("about {} as gzip", about(totals.download_bytes))
+    } else {
+        size(totals.download_bytes)
+    };
     let _ = writeln!(
         text,
-        "\n{}, {} stored, {} unpacked; {}, {}, {}, {}",
+        "\n{}, {download} to download, {} unpacked; {}, {}, {}, {}",
         count(totals.layers as u64, "layer"),
-        size(totals.blob_bytes),
         size(totals.tar_bytes),
         count(c.directories, "directory"),
         count(c.symlinks, "symlink"),
@@ -227,30 +232,30 @@ fn overview(image: &Inspection) -> String {
     );
     let _ = writeln!(
         text,
-        "split would drop {} of files and store about {} in {}",
+        "split would make that about {} in {}, without {} of hidden files",
+        about(savings.estimate),
+        count(savings.layers as u64, "layer"),
         size(savings.dropped_bytes),
-        size(savings.estimate),
-        count(savings.layers as u64, "layer")
     );
     text
 }
 
-fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
+fn secrets(image: &Inspection, layout: Layout) -> String {
     let scanned = &image.scanned;
     if image.secrets.is_empty() {
         let files = count(scanned.files, "file");
         return format!("no likely secrets in {files} and the config\n");
     }
     let header = ["likely secret", "path", "layer", "hidden by", "line", "byte", "length"];
-    let mut rows = table(&header, 2);
+    let mut rows = table(&header, 2).spare(&["length", "byte", "line"]).wrap("path");
     let optional = |n: Option<usize>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
     for LikelySecret { rule, path, layer, hidden_by, line, offset, length, places } in
-        image.secrets.iter().take(shown)
+        &image.secrets
     {
         let times = if *places > 1 { format!(" ×{places}") } else { String::new() };
         rows.add_row([
             format!("{rule}{times}"),
-            cut(path, wide),
+            path.clone(),
             optional(*layer),
             optional(*hidden_by),
             line.map_or_else(|| "-".to_owned(), number),
@@ -258,19 +263,18 @@ fn secrets(image: &Inspection, shown: usize, wide: usize) -> String {
             number(*length),
         ]);
     }
-    let mut text = lines(&rows);
-    text.push_str(&more(image.secrets.len(), shown));
+    let mut text = rows.fit(layout);
     if image.secrets.iter().any(|s| s.hidden_by.is_some()) {
         text.push_str("hidden files can still be read from their layers; split drops them\n");
     }
     text
 }
 
-fn warnings(warnings: &[Warning]) -> String {
+fn warnings(warnings: &[Warning], layout: Layout) -> String {
     if warnings.is_empty() {
         return String::new();
     }
-    let mut rows = table(&["client", "", "layers", "why"], 4);
+    let mut rows = table(&["client", "", "layers", "why"], 4).wrap("why");
     for Warning { clients, outcome, layers, what } in warnings {
         let names: Vec<_> = clients.iter().map(|c| c.name()).collect();
         let outcome = match outcome {
@@ -279,7 +283,7 @@ fn warnings(warnings: &[Warning]) -> String {
         };
         rows.add_row([names.join(", "), outcome.to_owned(), ranges(layers), what.clone()]);
     }
-    lines(&rows)
+    rows.fit(layout)
 }
 
 /// Formats numbers as in `1-4, 7`.
@@ -295,14 +299,14 @@ fn ranges(numbers: &[usize]) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-fn layers(layers: &[LayerFacts], wide: usize) -> String {
+fn layers(layers: &[LayerFacts], layout: Layout) -> String {
     let header = ["#", "made by", "kind", "stored", "unpacked", "files", "bytes", "hidden"];
-    let mut rows = table(&header, 3);
+    let mut rows = table(&header, 3).spare(&["bytes", "files", "kind", "unpacked"]);
     for l in layers {
         let hidden = if l.hidden_bytes > 0 { size(l.hidden_bytes) } else { String::new() };
         rows.add_row([
             l.number.to_string(),
-            head(&l.created_by, wide),
+            l.created_by.clone(),
             l.compression.clone(),
             size(l.blob_bytes),
             size(l.tar_bytes),
@@ -311,34 +315,73 @@ fn layers(layers: &[LayerFacts], wide: usize) -> String {
             hidden,
         ]);
     }
-    lines(&rows)
+    rows.fit(layout)
 }
 
-fn hidden(image: &Inspection, shown: usize, wide: usize) -> String {
+/// Returns the word for how a file was hidden.
+pub(super) fn how(how: How) -> &'static str {
+    match how {
+        How::Deleted => "deleted",
+        How::Opaque => "opaque",
+        How::Overwritten => "overwritten",
+    }
+}
+
+fn hidden(image: &Inspection, shown: usize, layout: Layout) -> String {
     let waste = &image.waste;
     if waste.hidden.is_empty() {
         return String::new();
     }
-    let mut rows = table(&["deleted or overwritten", "how", "layer", "hidden by", "bytes", ""], 2);
+    let mut rows = table(&["deleted or overwritten", "how", "", "layer", "hidden by", "bytes"], 3)
+        .spare(&["", "hidden by", "layer"]);
     for h in waste.hidden.iter().take(shown) {
-        let how = match h.how {
-            How::Deleted => "deleted",
-            How::Opaque => "opaque",
-            How::Overwritten => "overwritten",
-        };
         rows.add_row([
-            cut(&h.path, wide),
-            how.to_owned(),
+            h.path.clone(),
+            how(h.how).to_owned(),
+            if h.recoverable { "recoverable" } else { "" }.to_owned(),
             h.layer.to_string(),
             h.hidden_by.to_string(),
             size(h.bytes),
-            if h.recoverable { "recoverable" } else { "" }.to_owned(),
         ]);
     }
-    lines(&rows) + &more(waste.hidden.len(), shown)
+    rows.fit(layout) + &more(waste.hidden.len(), shown)
 }
 
-fn duplicates(image: &Inspection, shown: usize, wide: usize) -> String {
+/// Formats folders, those in another one below it.
+fn tree(image: &Inspection, layout: Layout) -> String {
+    let mut rows = table(&["folder", "files", "bytes", "share", "compressed"], 1)
+        .spare(&["compressed", "files"]);
+    for folder in &image.folders {
+        let depth = folder.path.trim_end_matches('/').matches('/').count();
+        let name = match folder.path.rsplit_once('/') {
+            Some((_, name)) if !name.is_empty() => name,
+            _ => "/",
+        };
+        rows.add_row([
+            format!("{}{name}", "  ".repeat(depth)),
+            number(folder.files),
+            size(folder.bytes),
+            share(folder.bytes, image.files.bytes, 1),
+            size(folder.estimate),
+        ]);
+    }
+    rows.fit(layout)
+}
+
+fn largest(image: &Inspection, shown: usize, layout: Layout) -> String {
+    let mut rows = table(&["largest files", "layer", "bytes", "compressed"], 1);
+    for file in image.largest.iter().take(shown) {
+        rows.add_row([
+            file.path.clone(),
+            file.layer.to_string(),
+            size(file.bytes),
+            size(file.estimate),
+        ]);
+    }
+    if image.largest.is_empty() { String::new() } else { rows.fit(layout) }
+}
+
+fn duplicates(image: &Inspection, shown: usize, layout: Layout) -> String {
     let all = &image.waste.duplicates;
     if all.is_empty() {
         return String::new();
@@ -349,8 +392,7 @@ fn duplicates(image: &Inspection, shown: usize, wide: usize) -> String {
         layers.dedup();
         // With -v every path has a line of its own.
         let paths = if shown == usize::MAX { d.files.len() } else { 1 };
-        let mut paths: Vec<String> =
-            d.files.iter().take(paths).map(|f| cut(&f.path, wide)).collect();
+        let mut paths: Vec<String> = d.files.iter().take(paths).map(|f| f.path.clone()).collect();
         let rest = paths.split_off(1);
         rows.add_row([
             paths.concat(),
@@ -363,16 +405,16 @@ fn duplicates(image: &Inspection, shown: usize, wide: usize) -> String {
             rows.add_row([format!("  {path}")]);
         }
     }
-    lines(&rows) + &more(all.len(), shown)
+    rows.fit(layout) + &more(all.len(), shown)
 }
 
-fn components(image: &Inspection, shown: usize, wide: usize) -> String {
+fn components(image: &Inspection, shown: usize, layout: Layout) -> String {
     let all = &image.components;
     let mut rows = table(&["component", "files", "bytes", "compressed"], 1);
     for c in all.iter().take(shown) {
-        rows.add_row([cut(&c.name, wide), number(c.files), size(c.bytes), size(c.estimate)]);
+        rows.add_row([c.name.clone(), number(c.files), size(c.bytes), size(c.estimate)]);
     }
-    lines(&rows) + &more(all.len(), shown)
+    rows.fit(layout) + &more(all.len(), shown)
 }
 
 #[cfg(test)]
@@ -380,10 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_texts_and_lists_are_shortened() {
-        assert_eq!(cut("äbcdefghij", 5), "äb…ij");
-        assert_eq!(cut("abc", 5), "abc");
-        assert_eq!(head("ä b c", 2), "ä…");
+    fn lists_are_shortened() {
         assert_eq!(ranges(&[1, 2, 3, 5, 7, 8]), "1-3, 5, 7-8");
         assert_eq!(ranges(&[]), "");
     }

@@ -7,20 +7,26 @@
 mod bench;
 mod cache;
 mod client;
+mod config;
 mod copy;
 mod delta;
 mod diff;
 mod display;
 mod examples;
+mod explain;
 mod history;
 mod inspect;
 mod load;
+mod markdown;
 mod output;
 mod registry;
 mod report;
+mod sarif;
+mod settings;
 mod size;
 mod split;
 mod store;
+mod summary;
 mod table;
 mod terminal;
 mod verify;
@@ -44,7 +50,9 @@ use crate::base::signals::clean_up_at_signals;
 use crate::base::threads;
 use crate::model::content::Budget;
 use crate::transport::Reference;
+use settings::Presets;
 use size::Size;
+use table::Layout;
 use terminal::{Color, Terminal};
 
 /// Flatten a container image and split it again into deterministic layers of similar size, grouped
@@ -66,6 +74,8 @@ enum Command {
     Flatten(split::Flatten),
     /// Show layers, wasted bytes, likely secrets and client incompatibilities
     Inspect(inspect::InspectArgs),
+    /// Show which layers and components hold a path, what hides it, and what its changes cost clients
+    Explain(explain::Explain),
     /// Compare the final file sets of two images
     Verify(verify::Verify),
     /// Show what changed between images, and what clients download as a result
@@ -86,6 +96,8 @@ enum Command {
     Copy(copy::Copy),
     /// Manage the folder of downloaded blobs
     Cache(cache::CacheArgs),
+    /// Show which options the environment and relayer.toml set
+    Config(config::ConfigArgs),
     /// Print a shell completion script
     Completions {
         /// Print the script for this shell
@@ -97,6 +109,27 @@ enum Command {
         #[arg(value_name = "COMMAND")]
         command: Vec<String>,
     },
+}
+
+/// Option of the commands that pipelines run.
+#[derive(Debug, Args)]
+struct SummaryFile {
+    /// Append a summary in Markdown to this file, for `$GITHUB_STEP_SUMMARY` or a note in GitLab
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+impl SummaryFile {
+    /// Checks that the file can be written, before any work begins.
+    fn check(&self) -> Result<()> {
+        markdown::check(self.summary.as_deref())
+    }
+
+    /// Appends what `text` formats.
+    fn append(&self, title: &str, text: impl FnOnce(Layout) -> String) -> Result<()> {
+        let Some(path) = &self.summary else { return Ok(()) };
+        markdown::append(path, title, &text(Layout::markdown()))
+    }
 }
 
 /// Options of every command.
@@ -142,6 +175,12 @@ struct Global {
 impl Global {
     fn threads(&self) -> usize {
         self.threads.map_or_else(|| threads::cores().min(defaults::MAX_THREADS.into()), usize::from)
+    }
+
+    /// Returns how much is shown. Without a terminal, tables have a width that fits most of them.
+    fn layout(&self) -> Layout {
+        let width = terminal::columns().unwrap_or(100);
+        Layout { width, verbose: self.verbose, markdown: false }
     }
 
     /// Returns the memory of `--memory`, for a command that encodes nothing.
@@ -261,9 +300,12 @@ fn parse() -> Result<Cli, clap::Error> {
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     });
+    let settings = Presets::read().and_then(|settings| settings.apply(command.clone()));
+    command = settings.map_err(|e| command.error(UsageError::ValueValidation, e))?;
     let matches = command.try_get_matches_from_mut(args).map_err(|e| hint(e, &mut command))?;
     let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
     let is_default = matches.value_source("memory") == Some(ValueSource::DefaultValue);
+    let is_default = is_default && cli.global.memory.0 == defaults::MEMORY;
     if is_default && matches!(cli.command, Command::Store(_)) {
         cli.global.memory = Size(defaults::STORE_MEMORY);
     }
@@ -317,6 +359,7 @@ fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Split(args) => args.run(&cli.global, terminal),
         Command::Flatten(args) => args.run(&cli.global, terminal),
         Command::Inspect(args) => args.run(&cli.global, terminal),
+        Command::Explain(args) => args.run(&cli.global, terminal),
         Command::Verify(args) => args.run(&cli.global, terminal),
         Command::Diff(args) => args.run(&cli.global, terminal),
         Command::Bench(args) => args.run(&cli.global, terminal),
@@ -327,6 +370,7 @@ fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Store(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Cache(args) => args.run(&cli.global),
+        Command::Config(args) => args.run(&cli.global),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             let mut command = with_hints(Cli::command());
@@ -343,6 +387,7 @@ fn with_hints(mut command: clap::Command) -> clap::Command {
     for name in names {
         command = command.mut_subcommand(name, with_hints);
     }
+    let is_diff = command.get_name() == "diff";
     command.mut_args(|arg| {
         let name = arg.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
         match name.as_deref() {
@@ -351,6 +396,7 @@ fn with_hints(mut command: clap::Command) -> clap::Command {
             }
             Some("FILE") => arg.value_hint(ValueHint::FilePath),
             Some("DIR") => arg.value_hint(ValueHint::DirPath),
+            Some("LIMITS") if is_diff => arg.value_parser(diff::LIMITS),
             Some("LIMITS") => arg.value_parser(inspect::LIMITS),
             _ => arg,
         }

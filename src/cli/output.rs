@@ -7,7 +7,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use super::{Global, Outcome};
+use super::table::paragraphs;
+use super::{Global, Outcome, terminal};
 use crate::base::error::{Context, Error, Result};
 use crate::base::text::{escape, escape_json};
 use crate::transport::{Reference, write};
@@ -61,7 +62,14 @@ pub(super) fn print_result<T: serde::Serialize>(
     let printed = match (global.json, global.quiet) {
         (true, _) => write_all(&mut out, &json(&value())?),
         (false, true) => Ok(()),
-        (false, false) => ignore_closed(write_all(&mut out, lines_printable(&text()).as_bytes())),
+        (false, false) => {
+            let text = lines_printable(&text());
+            let text = match terminal::columns() {
+                Some(width) if !global.verbose => paragraphs(&text, width),
+                _ => text,
+            };
+            ignore_closed(write_all(&mut out, text.as_bytes()))
+        }
     };
     printed.with_context(|| if is_taken { "writing to standard error" } else { STDOUT })?;
     Ok(Outcome::Done)

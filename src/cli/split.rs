@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::load::{self, PreviousImage, open};
-use super::{Global, Outcome, client, output, table, terminal::Terminal};
+use super::{Global, Outcome, SummaryFile, client, output, summary, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Context, Error, Result};
@@ -32,7 +32,7 @@ use crate::transport::{ImageLocation, Reference, Transport};
 #[derive(Debug, Args)]
 pub(super) struct Split {
     #[arg(long, value_name = "N", conflicts_with = "layer_size",
-          help = format!("Make this number of layers [default: {}; with --profile, the best number]. No \
+          help = format!("Make this number of layers [default: {}, or fewer if they would be smaller than 1 MiB; with --profile, the best number]. No \
                           effect if --previous keeps layers: see --max-layers", defaults::LAYERS),
           value_parser = layers)]
     target: Option<u32>,
@@ -210,6 +210,8 @@ struct Common {
     /// Overwrite the output if it exists
     #[arg(short, long)]
     force: bool,
+    #[command(flatten)]
+    summary: SummaryFile,
 }
 
 impl Split {
@@ -231,7 +233,7 @@ impl Split {
         };
         let target = |compression: &Compression| match (self.layer_size, profile) {
             (Some(size), _) => Target::Size(size.0),
-            (None, None) => Target::Layers(self.target.unwrap_or(defaults::LAYERS)),
+            (None, None) => self.target.map_or(Target::AtMost(defaults::LAYERS), Target::Layers),
             (None, Some(profile)) => {
                 let compression = simulate::CompressionKind::of(compression.media_type());
                 Target::Pull { profile, compression, layers: self.target }
@@ -254,6 +256,13 @@ impl Split {
                  limits their number"
                     .to_owned(),
             );
+        }
+        let made = image.layers.len();
+        if let Some(target) = self.target.filter(|n| !keeps && made < *n as usize) {
+            remarks.push(format!(
+                "--target {target} makes only {}, since there is no more to split",
+                count(made as u64, "layer")
+            ));
         }
         let Some(size) = self.layer_size else { return remarks };
         if keeps {
@@ -312,6 +321,7 @@ impl Common {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let start = Instant::now();
+        self.summary.check()?;
         let inputs: Vec<&Reference> =
             std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
         let destination = if self.dry_run {
@@ -358,12 +368,19 @@ impl Common {
             images,
             seconds: start.elapsed().as_secs_f64(),
         };
+        self.summary.append(&format!("relayer split {}", self.image), |layout| {
+            let mut text = summary::summary(&report, layout);
+            for note in report.images.iter().flat_map(|image| &image.notes) {
+                text.extend(["note: ", note, "\n"]);
+            }
+            text
+        })?;
         let to_stdout = destination.is_some_and(|t| t.reference().is_standard());
         output::print_result(
             global,
             to_stdout,
             || &report,
-            || table::summary(&report, global.verbose),
+            || summary::summary(&report, global.layout()),
         )
     }
 

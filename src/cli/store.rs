@@ -134,7 +134,7 @@ mod run {
     use super::super::load::load_one;
     use super::super::output;
     use super::super::size::Size;
-    use super::super::table::{lines, share, table};
+    use super::super::table::{share, table};
     use super::add::{add, named, room};
     use super::{Command, Extract, Global, Outcome, Platform, StoreArgs, Terminal};
     use crate::base::byte_size::ByteSize;
@@ -193,7 +193,7 @@ mod run {
                     },
                 ]);
             }
-            lines(&rows)
+            rows.fit(global.layout())
         })
     }
 
@@ -231,7 +231,7 @@ mod run {
                     },
                 ]);
             }
-            let mut text = lines(&rows);
+            let mut text = rows.fit(global.layout());
             let mut rows = table(&["", "", ""], 1);
             let all = stats.blob_bytes;
             for (what, bytes) in [
@@ -245,7 +245,7 @@ mod run {
                 let part = share(bytes, all, 1);
                 rows.add_row([what.to_owned(), ByteSize(bytes).to_string(), part]);
             }
-            text.push_str(&lines(&rows));
+            text.push_str(&rows.fit(global.layout()));
             if stats.unused_bytes > 0 {
                 let _ = writeln!(
                     text,

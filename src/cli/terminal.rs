@@ -16,6 +16,9 @@ use crate::base::text::shorten;
 use crate::base::transfers::Transfers;
 use crate::model::fileset::printable;
 
+/// A terminal that says that it is narrower does not know.
+const MIN_COLUMNS: usize = 20;
+
 /// When messages have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Color {
@@ -41,6 +44,13 @@ impl Color {
 /// Returns whether standard error is a terminal that can move its cursor.
 fn is_terminal() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Returns the number of columns of standard output: what `COLUMNS` says, or of the terminal if it is one.
+pub(super) fn columns() -> Option<usize> {
+    let stated = std::env::var("COLUMNS").ok().and_then(|n| n.parse().ok());
+    let shown = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col.into());
+    stated.or_else(shown).filter(|n: &usize| *n >= MIN_COLUMNS)
 }
 
 /// How a message is introduced, with the code of its colour.

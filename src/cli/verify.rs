@@ -1,5 +1,6 @@
 //! `relayer verify`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -7,9 +8,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::load;
+use super::table::{Layout, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::error::{Context, Error, Result};
-use crate::base::text::count;
+use crate::base::text::{count, number};
 use crate::compare::verify::{Allowed, Verification, verify};
 use crate::layers::flatten::Keep;
 use crate::model::mtime::MtimePolicy;
@@ -18,7 +20,7 @@ use crate::plan::update::CarriedOver;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
-/// Number of differences in the list; `--json` has all.
+/// Number of differences in the list; `-v` and `--json` have all.
 const SHOWN: usize = 20;
 
 const ONLY_TIMES: &str = "only times differ; --allow carried-mtimes ignores those that --previous \
@@ -39,6 +41,28 @@ pub(super) struct Verify {
     /// Use this platform if the images have several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+}
+
+/// Lists differences: how many of each kind, then the gravest.
+fn list(found: &Verification, layout: Layout) -> String {
+    if found.is_same() {
+        return String::new();
+    }
+    let mut kinds = table(&["different", "paths"], 1);
+    for (kind, paths) in found.counts() {
+        kinds.add_row([kind.to_owned(), number(paths)]);
+    }
+    let mut text = kinds.fit(layout) + "\n";
+    let mut sorted: Vec<_> = found.differences.iter().collect();
+    sorted.sort_by_key(|d| d.kind());
+    let shown = layout.rows(SHOWN);
+    for d in sorted.iter().take(shown) {
+        let _ = writeln!(text, "{d}");
+    }
+    if sorted.len() > shown {
+        let _ = writeln!(text, "and {} more; -v lists all", number((sorted.len() - shown) as u64));
+    }
+    text + "\n"
 }
 
 /// A value of `--allow`.
@@ -93,18 +117,16 @@ impl Verify {
         let found = verify(&mut first, &second, allowed)
             .with_context(|| format!("comparing {} and {}", self.first, self.second))?;
         let value = || {
+            let counts: BTreeMap<_, _> = found.counts().into_iter().collect();
             json!({
                 "schema": SCHEMA, "same": found.is_same(), "paths": found.paths,
                 "carried_over": found.carried_over, "held": found.held,
-                "differences": found.differences,
+                "counts": counts, "differences": found.differences,
             })
         };
         let Verification { paths, carried_over, held, differences } = &found;
         output::print_result(global, false, value, || {
-            let mut text = String::new();
-            for d in differences.iter().take(SHOWN) {
-                let _ = writeln!(text, "{d}");
-            }
+            let mut text = list(&found, global.layout());
             let mut same = count(*paths as u64, "path");
             if allowed.mtime != MtimePolicy::Preserve {
                 let _ = write!(same, " with the timestamps of --mtime {}", allowed.mtime);
@@ -118,9 +140,6 @@ impl Verify {
                     count(carried_over.directories, "directory"),
                     count(carried_over.bytecode, "compiled Python file")
                 ),
-                n if n > SHOWN => {
-                    writeln!(text, "… {}; --json lists all", count(n as u64, "difference"))
-                }
                 n => writeln!(text, "{}", count(n as u64, "difference")),
             };
             if let Some(note) = held.note().filter(|_| !found.is_same()) {

@@ -4,6 +4,7 @@
 //! [`Difference`](verify::Difference), and [`diff::diff`], which sums them up as a [`Diff`](diff::Diff).
 
 pub mod diff;
+pub mod limits;
 pub mod verify;
 
 use std::sync::Arc;

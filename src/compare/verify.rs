@@ -38,6 +38,29 @@ impl fmt::Display for Difference {
     }
 }
 
+/// What can differ, and how people call it, the gravest first.
+const KINDS: [(&str, &str); 12] = [
+    ("only in the first", "missing from the second"),
+    ("only in the second", "added by the second"),
+    ("type", "type"),
+    ("size", "content"),
+    ("content", "content"),
+    ("link target", "link target"),
+    ("device", "device number"),
+    ("hard link group", "hard links"),
+    ("mode", "mode"),
+    ("owner", "owner"),
+    ("xattrs", "extended attributes"),
+    ("mtime", "modification time"),
+];
+
+impl Difference {
+    /// Returns what kind of difference it is, in the order of gravity.
+    pub fn kind(&self) -> usize {
+        KINDS.iter().position(|(what, _)| *what == self.what).unwrap_or(KINDS.len())
+    }
+}
+
 /// What a comparison of two images, or of two indexes, came to.
 #[derive(Debug, Clone, Default)]
 pub struct Verification {
@@ -55,6 +78,20 @@ impl Verification {
     /// Whether nothing differs.
     pub fn is_same(&self) -> bool {
         self.differences.is_empty()
+    }
+
+    /// Returns how many differences there are of each kind, the gravest kind first.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let mut counts: Vec<(&str, u64)> = Vec::new();
+        for (kind, (_, name)) in KINDS.iter().enumerate() {
+            let found = self.differences.iter().filter(|d| d.kind() == kind).count() as u64;
+            match counts.last_mut().filter(|last| last.0 == *name) {
+                Some(last) => last.1 += found,
+                None => counts.push((name, found)),
+            }
+        }
+        counts.retain(|(_, found)| *found > 0);
+        counts
     }
 }
 
@@ -273,6 +310,27 @@ mod tests {
         for (name, change) in cases {
             assert_eq!(what(&a, &set(&[("a", 0)], change)), [format!("/a {name}")]);
         }
+    }
+
+    #[test]
+    fn differences_are_counted_by_kind_and_the_gravest_come_first() {
+        let a = set(&[("a", 0), ("b", 1), ("c", 2)], |_| ());
+        let b = set(&[("a", 0), ("b", 1), ("d", 2)], |i| {
+            (i.mtime.secs, i.mode) = (5, 0o600);
+            if let InodeKind::File(file) = &mut i.kind {
+                file.size = 2;
+            }
+        });
+        let found = Verification { differences: compare(&a, &b), ..Verification::default() };
+        let counts = [
+            ("missing from the second", 1),
+            ("added by the second", 1),
+            ("content", 2),
+            ("mode", 2),
+            ("modification time", 2),
+        ];
+        assert_eq!(found.counts(), counts);
+        assert!(found.differences.iter().all(|d| d.kind() < KINDS.len()));
     }
 
     #[test]

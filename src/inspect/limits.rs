@@ -1,9 +1,10 @@
-//! Limits of `--fail-on`: `secret,waste=20%,depth=100`.
+//! Limits of `--fail-on`: `secret,waste=20%,size=500MB,depth=100`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{Inspection, Severity};
+use crate::base::byte_size::ByteSize;
 use crate::base::error::Error;
 use crate::base::text::count;
 
@@ -16,6 +17,8 @@ pub enum Limit {
     Client,
     /// The share of wasted bytes, from 0 to 1, is larger than this.
     Waste(f64),
+    /// A client without any of its layers downloads more than this.
+    Size(ByteSize),
     /// The image has more layers than this.
     Depth(usize),
 }
@@ -35,7 +38,7 @@ impl FromStr for FailOn {
 fn limit(text: &str) -> Result<Limit, Error> {
     let bad = || {
         Error::malformed(format!(
-            "{text:?} is not a limit; use secret, client, waste=20% or depth=100, separated by commas"
+            "{text:?} is not a limit; use secret, client, waste=20%, size=500MB or depth=100, separated by commas"
         ))
     };
     match text.trim().split_once('=') {
@@ -46,6 +49,7 @@ fn limit(text: &str) -> Result<Limit, Error> {
             let percent = percent.filter(|n| (0.0..=100.0).contains(n)).ok_or_else(bad)?;
             Ok(Limit::Waste(percent / 100.0))
         }
+        Some(("size", size)) => size.parse().map(Limit::Size).map_err(|_| bad()),
         Some(("depth", n)) => n.parse().map(Limit::Depth).map_err(|_| bad()),
         _ => Err(bad()),
     }
@@ -57,6 +61,7 @@ impl fmt::Display for Limit {
             Self::Secret => f.write_str("secret"),
             Self::Client => f.write_str("client"),
             Self::Waste(share) => write!(f, "waste={}%", share * 100.0),
+            Self::Size(size) => write!(f, "size={size}"),
             Self::Depth(n) => write!(f, "depth={n}"),
         }
     }
@@ -83,6 +88,10 @@ impl FailOn {
                 }
                 Limit::Waste(most) => (image.waste.share > most)
                     .then(|| format!("{:.1} % of the bytes are wasted", 100.0 * image.waste.share)),
+                Limit::Size(most) => (image.totals.download_bytes > most.0).then(|| {
+                    let about = if image.totals.estimated { "about " } else { "" };
+                    format!("{about}{} to download", ByteSize(image.totals.download_bytes))
+                }),
                 Limit::Depth(most) => {
                     (image.totals.layers > most).then(|| count(image.totals.layers as u64, "layer"))
                 }
@@ -99,10 +108,19 @@ mod tests {
 
     #[test]
     fn limits_survive_parsing_and_printing() {
-        let limits: FailOn = "secret, waste=12.5%,depth=100,client".parse().unwrap();
+        let limits: FailOn = "secret, waste=12.5%,size=1.5GB,depth=100,client".parse().unwrap();
         let text: Vec<_> = limits.0.iter().map(ToString::to_string).collect();
-        assert_eq!(text, ["secret", "waste=12.5%", "depth=100", "client"]);
-        for bad in ["", "secrets", "waste", "waste=20", "waste=101%", "depth=x", "secret,,client"] {
+        assert_eq!(text, ["secret", "waste=12.5%", "size=1.5 GB", "depth=100", "client"]);
+        for bad in [
+            "",
+            "secrets",
+            "waste",
+            "waste=20",
+            "waste=101%",
+            "size=x",
+            "depth=x",
+            "secret,,client",
+        ] {
             assert!(bad.parse::<FailOn>().is_err(), "{bad}");
         }
     }

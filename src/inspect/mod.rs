@@ -1,14 +1,18 @@
 //! Inspection of an image: layers, wasted bytes, recoverable files, likely secrets, client
 //! incompatibilities, and what splitting would save. docs/INSPECT.md has the rules.
 //!
-//! May import everything below `split`, and nothing of `split` itself. Types to know: [`Inspection`],
+//! May import everything below `split`, and of `split` only what clients download of an image. Types to know: [`Inspection`],
 //! the result for one platform; [`Waste`]; and [`Warning`], an incompatibility.
 
 mod clients;
+mod explain;
+mod largest;
 mod limits;
 mod waste;
 
 pub use clients::{Severity, Warning};
+pub use explain::{Explanation, HolderReport, OwnerReport, explain};
+pub use largest::{FolderSize, LargeFile};
 pub use limits::{FailOn, Limit};
 pub use waste::{Duplicate, FileLocation, HiddenReport, Waste};
 
@@ -32,7 +36,11 @@ use crate::plan::analyze::{self, ComponentKind};
 use crate::plan::{self, Target};
 use crate::secrets::{self, LikelySecret, Scanned};
 use crate::simulate::Client;
+use crate::split;
 use crate::transport::image::{Image, Opened};
+
+/// Number of the largest files that are listed by default.
+pub const LARGEST: usize = 100;
 
 /// Options of an inspection.
 #[derive(Debug, Clone)]
@@ -41,6 +49,8 @@ pub struct InspectOptions {
     pub clients: Vec<Client>,
     /// Number of layers of the split whose savings are predicted.
     pub target: u32,
+    /// Maximum number of the largest files.
+    pub largest: usize,
     /// Number of threads.
     pub threads: usize,
     /// Maximum number of bytes that the image may expand to.
@@ -53,6 +63,7 @@ impl Default for InspectOptions {
         Self {
             clients: clients::JUDGED.to_vec(),
             target: defaults::LAYERS,
+            largest: LARGEST,
             threads: threads::cores(),
             max_size: defaults::MAX_SIZE,
         }
@@ -82,6 +93,11 @@ pub struct Inspection {
     pub scanned: Scanned,
     /// Its components, largest first.
     pub components: Vec<ComponentSize>,
+    /// The largest files that the image shows, largest first.
+    pub largest: Vec<LargeFile>,
+    /// Folders with at least 1 % of the bytes that the image shows: each before those in it, the largest
+    /// of those first.
+    pub folders: Vec<FolderSize>,
     /// Client incompatibilities, those that fail first.
     pub warnings: Vec<Warning>,
     /// What `split` would save.
@@ -97,6 +113,11 @@ pub struct InspectionTotals {
     pub layers: usize,
     /// Bytes as stored.
     pub blob_bytes: u64,
+    /// Bytes that a client without any of the layers downloads. Uncompressed layers count as gzip, since
+    /// a push compresses them.
+    pub download_bytes: u64,
+    /// Whether those bytes are an estimate.
+    pub estimated: bool,
     /// Bytes of the tars, uncompressed.
     pub tar_bytes: u64,
     /// Number of regular files in them, including hidden ones.
@@ -193,25 +214,30 @@ fn inspect_one(
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read.layers, &patterns)?;
     let (flat, hidden) = read.flatten_and_list()?;
-    let Flattened { rootfs, mut notes, .. } = flat;
     for h in &hidden {
         layers[h.file.location.source().index()].hidden_bytes += h.file.size;
     }
     for layer in &mut layers {
         layer.shown_bytes = layer.file_bytes - layer.hidden_bytes;
     }
+    progress.begin("analyze", 0);
+    let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
+    let pulled = split::pulled(image, &flat, &inventory.estimates)?;
+    progress.end();
+    let Flattened { rootfs, mut notes, .. } = flat;
     let totals = InspectionTotals {
         layers: layers.len(),
         blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
+        download_bytes: pulled.iter().map(|l| l.blob_bytes).sum(),
+        estimated: split::is_estimated(image),
         tar_bytes: layers.iter().map(|l| l.tar_bytes).sum(),
         files: layers.iter().map(|l| l.files).sum(),
         file_bytes: layers.iter().map(|l| l.file_bytes).sum(),
     };
     let files = &rootfs.files;
-    let inventory = analyze::estimate(&rootfs, analyze::analyze(&rootfs, &[])?)?;
     let analysis = &inventory.analysis;
     let target = plan::PlanOptions {
-        target: Target::Layers(options.target),
+        target: Target::AtMost(options.target),
         only: None,
         for_updates: false,
     };
@@ -238,6 +264,8 @@ fn inspect_one(
         secrets: found,
         scanned,
         components: components(files, &inventory),
+        largest: largest::files(files, &inventory.estimates, options.largest),
+        folders: largest::folders(files, &inventory.estimates),
         warnings: clients::check(&facts, &options.clients),
         savings: Savings {
             layers: plan.layers.len(),
@@ -256,9 +284,7 @@ fn layers(
     read: &[LayerContent],
     patterns: &secrets::Patterns,
 ) -> Result<Vec<LayerFacts>> {
-    let history = image.config.layer_history();
-    // Without an entry for each layer, entries can't be assigned to layers.
-    let history = Some(history).filter(|lines| lines.len() == image.layers.len());
+    let commands = created_by(image, patterns);
     let manifest: Option<Manifest> =
         image.manifest.as_deref().map(|m| oci::parse(m, "the manifest")).transpose()?;
     let mut layers = Vec::new();
@@ -269,10 +295,9 @@ fn layers(
             .is_some_and(|a| a.keys().any(|key| key.starts_with(codec::chunked::ANNOTATION)));
         let frames = (format == Format::Zstd).then(|| zstd_headers::frames(blob.source.as_ref()));
         let sizes = || content.files().map(|(_, file)| file.size);
-        let created_by = history.as_ref().map_or("", |lines| lines[i]);
         layers.push(LayerFacts {
             number: i + 1,
-            created_by: shorten(&secrets::redact(created_by, patterns)),
+            created_by: commands.get(i).cloned().unwrap_or_default(),
             media_type: manifest.is_some().then(|| blob.media_type.clone()),
             compression: if chunked { "zstd:chunked".into() } else { format.to_string() },
             zstd_frames: frames.map(|f| f.content),
@@ -288,6 +313,15 @@ fn layers(
         });
     }
     Ok(layers)
+}
+
+/// Returns the command that made each layer, or nothing if the history doesn't tell.
+fn created_by(image: &Image, patterns: &secrets::Patterns) -> Vec<String> {
+    let history = image.config.layer_history();
+    // Without an entry for each layer, entries can't be assigned to layers.
+    let known = Some(history).filter(|lines| lines.len() == image.layers.len());
+    let lines = known.unwrap_or_default().into_iter();
+    lines.map(|line| shorten(&secrets::redact(line, patterns))).collect()
 }
 
 /// Returns a Dockerfile command as its author wrote it, without what builders add.

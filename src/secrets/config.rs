@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use super::LikelySecret;
 use super::names::{pair, suggests_secret};
-use super::patterns::{Hit, Patterns, addresses, is_secret};
+use super::patterns::{Hit, Patterns, is_secret};
+use super::{LikelySecret, addresses};
 use crate::model::oci::Config;
 
 /// Finds the secrets in a config.
@@ -86,7 +86,8 @@ pub(crate) fn redact(text: &str, patterns: &Patterns) -> String {
 fn find(patterns: &Patterns, text: &str) -> Vec<Hit> {
     let bytes = text.as_bytes();
     let mut hits = patterns.find(bytes);
-    hits.extend(addresses(bytes));
+    hits.extend(addresses::in_urls(bytes));
+    hits.extend(addresses::of_services(bytes));
     hits.extend(assignments(text));
     hits.sort_by_key(|hit| (hit.at.start, std::cmp::Reverse(hit.at.end)));
     let mut end = 0;

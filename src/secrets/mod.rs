@@ -8,6 +8,7 @@
 //! Imports `base`, `model`, `layers` and `plan`. To know: [`Patterns`], the compiled rules; `ScanItem`, a
 //! content to scan.
 
+mod addresses;
 mod config;
 mod names;
 mod patterns;
@@ -72,6 +73,8 @@ pub struct Scanned {
 
 /// Bytes that are looked at together.
 const WINDOW: usize = 1 << 20;
+/// Bytes before a secret that decide whether it is one.
+const BEFORE: usize = 1 << 10;
 /// A file with a NUL in as many first bytes is binary, as git and grep have it.
 const HEAD: usize = 8000;
 
@@ -321,15 +324,18 @@ impl ScanItem<'_> {
             contents.read_at(self.file, &mut window[..n], at)?;
             let last = at + n as u64 == size;
             // What begins near the end may go on behind it: the next window begins with that, and
-            // with the byte before, which decides where a token begins.
+            // with the bytes before, which decide whether it is a secret.
             let end = if last { n } else { n - REACH };
             let found = patterns.find(&window[..n]).into_iter();
-            hits.extend(found.filter(|hit| hit.at.start < end).map(|hit| (hit, at)));
+            let found = found.chain(addresses::of_services(&window[..n]));
+            let begun = if at == 0 { 0 } else { BEFORE };
+            let found = found.filter(|hit| (begun..end).contains(&hit.at.start));
+            hits.extend(found.map(|hit| (hit, at)));
             if last || hits.len() >= MAX_SECRET_PLACES {
                 hits.truncate(MAX_SECRET_PLACES);
                 return Ok(true);
             }
-            at += end as u64 - 1;
+            at += (end - BEFORE) as u64;
         }
     }
 

@@ -1,7 +1,8 @@
 //! Finds secrets by the name of their file: the table lists the files in which clients store logins,
 //! and where in the file the login is. Such a file without a login is not a secret.
 
-use super::patterns::{Hit, addresses, is_secret, lone_word};
+use super::addresses;
+use super::patterns::{Hit, is_secret, lone_word};
 use crate::model::fileset::{base_name, parts};
 
 /// The place of a secret in a file.
@@ -168,7 +169,7 @@ pub(super) fn look(rule: usize, text: &[u8]) -> Vec<Hit> {
                 keys.iter().any(|k| k.as_bytes() == last)
             }),
             SecretKeys => secret_values(text),
-            Addresses => addresses(text).into_iter().map(|hit| hit.at).collect(),
+            Addresses => addresses::in_urls(text).into_iter().map(|hit| hit.at).collect(),
             AfterPassword => after_password(text),
             Element => elements(text),
             Word => lone_word(text).into_iter().collect(),

@@ -1,5 +1,4 @@
-//! Finds secrets by their form, in any file: private keys, tokens of services that use a fixed prefix,
-//! and URLs with a password.
+//! Finds secrets by their form, in any file: private keys, and tokens of services that use a fixed prefix.
 //!
 //! One automaton finds the prefixes. A bounded number of bytes after each is then checked by hand, so
 //! that the time is linear in the length of any text.
@@ -65,7 +64,7 @@ const ANY: usize = 400;
 
 /// The tokens as the services document them, or as their own secret scanning matches them. Keys that
 /// are meant to be public in web pages (Google's `AIza`, Stripe's `pk_`) are not secrets.
-const TOKENS: [Token; 37] = {
+const TOKENS: [Token; 38] = {
     const fn t(
         rule: &'static str,
         start: &'static str,
@@ -112,12 +111,17 @@ const TOKENS: [Token; 37] = {
         t("azure-key", "AccountKey=", base64, 86, 90),
         t("azure-key", "SharedAccessKey=", base64, 43, 90),
         t("private-key", "PuTTY-User-Key-File-", |b| b.is_ascii_digit(), 1, 1),
+        // Checked by `web_token`, too.
+        t("json-web-token", JWT, word_dots, 60, 4096),
         // Checked by `private_key`, which does not use the alphabet.
         t("private-key", PEM, word, 0, 0),
     ]
 };
 
 const PEM: &str = "-----BEGIN ";
+
+/// How a JSON Web Token begins: the base64 of `{"`.
+const JWT: &str = "eyJ";
 
 /// Finds secrets in texts.
 pub(crate) struct Patterns(AhoCorasick);
@@ -138,6 +142,7 @@ impl Patterns {
             let before = found.start().checked_sub(1).map(|i| text[i]);
             let len = match token.start {
                 PEM => private_key(rest),
+                JWT => token.check(before, rest).filter(|len| web_token(&rest[..*len])),
                 _ => token.check(before, rest),
             };
             // The body of a key may look like any token.
@@ -148,17 +153,6 @@ impl Patterns {
         }
         hits
     }
-}
-
-/// Returns the passwords in URLs. In source code nearly all of them are examples, so this is only used
-/// for texts that are meant to contain them.
-pub(super) fn addresses(text: &[u8]) -> Vec<Hit> {
-    let places = memchr::memmem::find_iter(text, b"://").map(|i| i + 3);
-    let found = places.filter_map(|start| {
-        let at = password(&text[start..text.len().min(start + REACH)])?;
-        Some(Hit { rule: "url-password", at: start + at.start..start + at.end })
-    });
-    found.collect()
 }
 
 impl Token {
@@ -176,17 +170,29 @@ impl Token {
 }
 
 /// Returns the number of bytes of an alphabet at the start of a text.
-fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
+pub(super) fn run(text: &[u8], alphabet: fn(u8) -> bool) -> usize {
     text.iter().position(|b| !alphabet(*b)).unwrap_or(text.len())
 }
 
 /// Whether a text has as many different bytes as secrets usually have.
-fn varied(text: &[u8]) -> bool {
+pub(super) fn varied(text: &[u8]) -> bool {
     let mut seen = [false; 256];
     for b in text {
         seen[usize::from(*b)] = true;
     }
     seen.iter().filter(|s| **s).count() >= 8
+}
+
+/// Whether this is a JSON Web Token after `eyJ`: header, payload and signature (RFC 7519). Documentation
+/// has that of jwt.io, whose subject is 1234567890.
+fn web_token(rest: &[u8]) -> bool {
+    let mut parts = rest.split(|b| *b == b'.').skip(1);
+    let (payload, signature) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    payload.starts_with(JWT.as_bytes())
+        && !payload.starts_with(b"eyJzdWIiOiIxMjM0NTY3ODkw")
+        && signature.len() >= 20
+        && varied(signature)
+        && parts.next().is_none()
 }
 
 /// Returns the length of a private key after `-----BEGIN `. A header without a body, as in programs
@@ -216,23 +222,6 @@ fn private_key(rest: &[u8]) -> Option<usize> {
         at += len + 1;
     }
     None
-}
-
-/// Returns the password in a URL after `://`, as in `user:password@host`.
-fn password(rest: &[u8]) -> Option<Range<usize>> {
-    let user = run(rest, |b| b.is_ascii_graphic() && !b"/@?#\"'`<>:(){}[]\\".contains(&b));
-    let start = user + 1;
-    if rest.get(user) == Some(&b'@') {
-        // A token without a user name, as in `https://TOKEN@host`.
-        return (user >= 20 && varied(&rest[..user])).then_some(0..user);
-    }
-    if rest.get(user) != Some(&b':') {
-        return None;
-    }
-    let len = run(&rest[start..], |b| b.is_ascii_graphic() && !b"/@?#\"'`<>".contains(&b));
-    let value = &rest[start..start + len];
-    let is = rest.get(start + len) == Some(&b'@') && is_secret(value);
-    is.then_some(start..start + len)
 }
 
 /// Prefixes of placeholders, which continue in lower-case letters: `change_me`.
@@ -316,8 +305,7 @@ mod tests {
     use super::*;
 
     fn rules(text: &str) -> Vec<(&'static str, &str)> {
-        let mut hits = Patterns::new().unwrap().find(text.as_bytes());
-        hits.extend(addresses(text.as_bytes()));
+        let hits = Patterns::new().unwrap().find(text.as_bytes());
         hits.into_iter().map(|h| (h.rule, &text[h.at])).collect()
     }
 
@@ -328,6 +316,13 @@ mod tests {
         // Concatenated here, so that secret scanners do not report the test as a leak.
         let aws = format!("AKIA{}", "Z3MPLEKEY4TEST5Q");
         assert_eq!(rules(&format!("id: {aws}\n")), [("aws-access-key", &*aws)]);
+        let web = format!(
+            "{}.{}.{}",
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+            "eyJpc3MiOiJkZXBsb3kiLCJleHAiOjQxMDI0NDQ4MDB9",
+            "Kq0d9wXnGv3mZs7TtB2aYc5LhR8fUoPjE1iVxWkQyNM"
+        );
+        assert_eq!(rules(&format!("token: '{web}'")), [("json-web-token", &*web)]);
         for none in [
             "AKIAIOSFODNN7EXAMPLE",
             &format!("X{aws}"),
@@ -336,6 +331,8 @@ mod tests {
             "ghp_short",
             "xoxb-not-a-token",
             "npm_config_registry",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4ifQ.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+            "eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLCJleHAiOjEzMDA4MTkzODB9.",
         ] {
             assert_eq!(rules(none), [], "{none}");
         }
@@ -363,23 +360,6 @@ mod tests {
         }
         let cut = format!("-----BEGIN PRIVATE KEY-----\n{body}");
         assert_eq!(rules(&cut).len(), 1, "a key whose end is missing");
-    }
-
-    #[test]
-    fn addresses_may_hold_a_password() {
-        assert_eq!(rules("postgres://app:s3cr3t-9@db/x"), [("url-password", "s3cr3t-9")]);
-        let token = "a1b2c3d4e5f6a7b8c9d0";
-        assert_eq!(rules(&format!("https://{token}@host/x")), [("url-password", token)]);
-        for none in [
-            "https://example.org/a:b@c",
-            "https://user:$PASSWORD@host",
-            "https://user:password@host",
-            "https://host:8080/x@y",
-            "git@github.com:a/b",
-            "https://user@host",
-        ] {
-            assert_eq!(rules(none), [], "{none}");
-        }
     }
 
     #[test]

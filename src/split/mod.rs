@@ -10,11 +10,13 @@
 mod assemble;
 mod options;
 mod previous;
+mod pushed;
 pub mod report;
 mod secrets;
 mod stale;
 
 pub use options::{PLAN, SOURCE, SplitOptions, VERSION, noted_compression};
+pub use pushed::{is_estimated, pulled};
 
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::layers::encode::{self, EncodedLayer};
-use crate::layers::flatten::{self, Flattened, Keep, LayerStats};
+use crate::layers::flatten::{self, Flattened, Keep};
 use crate::model::content::{BlobSink, Budget, Contents};
 use crate::model::counts::Counts;
 use crate::model::digest::Digest;
@@ -33,9 +35,10 @@ use crate::model::oci::{Descriptor, Index};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, Inventory};
 use crate::plan::{self, Plan, recorded_times};
+use crate::secrets::{Patterns, scan_config};
 use crate::simulate;
 use crate::transport::bundle::Bundle;
-use crate::transport::image::{Image, LayerBlob, Opened};
+use crate::transport::image::{Image, Opened};
 use assemble::Parts;
 use previous::{Decision, Previous};
 use report::{ImageReport, PullReport};
@@ -161,13 +164,9 @@ impl Job<'_> {
         let mut notes = [&flat.notes[..], &inventory.analysis.notes].concat();
         notes.extend(decision.notes());
         notes.extend(purge.end_of_image()?);
-        let input = pulled(image, &flat, &inventory.estimates);
+        let input = self.pool.install(|| pulled(image, &flat, &inventory.estimates))?;
         drop(inventory.estimates);
-        if !options.dry_run {
-            for layer in &decision.kept {
-                self.sink.add(layer.descriptor.digest, &layer.source);
-            }
-        }
+        self.announce(&decision);
         let encoded = self.encode(&flat.rootfs, &decision.plan)?;
         // The contents are no longer needed; the next platform gets their memory.
         flat.rootfs.contents = Contents::default();
@@ -180,14 +179,16 @@ impl Job<'_> {
             plan::next_release(&decision.plan, &inventory.analysis, &sizes, &stamped)
         });
         notes.extend(pull.and_then(PullReport::note));
+        let config_secrets = scan_config(&image.config, &Patterns::new()?);
+        notes.extend(secrets::note(&config_secrets));
         let parts = Parts { image, before, decision: &decision, layers: &layers, options };
         let written = parts.write(encoded.as_deref(), bundle, &mut notes)?;
         let report = ImageReport {
             platform: image.platform.to_string(),
             source: Digest::of(&image.config_bytes),
-            before: report::totals_before(&flat.layers),
+            before: report::totals_before(&flat.layers, &input, is_estimated(image)),
             input,
-            after: report::totals(&layers),
+            after: report::totals(&layers, &pulled),
             files: Counts::of(&flat.rootfs.files),
             hidden: flat.hidden,
             dropped_noise,
@@ -196,11 +197,19 @@ impl Job<'_> {
             layers,
             next_release,
             pull,
+            config_secrets,
             manifest: written.as_ref().map(|d| d.digest),
             config: written.as_ref().and_then(|_| Some(bundle.listed.last()?.config)),
             notes,
         };
         Ok((written, report))
+    }
+
+    /// Announces the kept layers, whose blobs are known before anything is encoded.
+    fn announce(&self, decision: &Decision) {
+        for layer in decision.kept.iter().filter(|_| !self.options.dry_run) {
+            self.sink.add(layer.descriptor.digest, &layer.source);
+        }
     }
 
     fn flatten(&self, image: &Image) -> Result<Flattened> {
@@ -220,14 +229,17 @@ impl Job<'_> {
     /// Returns the components with their learned rates of change, and the estimates.
     fn analyze(&self, rootfs: &Rootfs) -> Result<Inventory> {
         let options = self.options;
-        self.pool.install(|| {
+        self.progress.begin("analyze", 0);
+        let inventory = self.pool.install(|| {
             let mut analysis = analyze::analyze(rootfs, &options.churn)?;
             for component in &mut analysis.components {
                 component.learned =
                     options.history.get(&component.name).copied().unwrap_or_default();
             }
             analyze::estimate(rootfs, analysis)
-        })
+        });
+        self.progress.end();
+        inventory
     }
 
     /// Returns for each layer whether the next build changes it by other times alone; `None` with a
@@ -259,29 +271,4 @@ impl Job<'_> {
         let encoding = encode::EncodeOptions { compression: options.compression, threads };
         encode::encode(rootfs, &layers, encoding, budget, self.progress, self.sink).map(Some)
     }
-}
-
-/// Returns the input's layers for the simulation of a pull. An uncompressed layer counts as gzip,
-/// since a push would compress it, with the compression ratio that `estimates` give for the whole
-/// image.
-pub fn pulled(image: &Image, flat: &Flattened, estimates: &[u64]) -> Vec<simulate::Layer> {
-    let compressed: u64 = estimates.iter().sum();
-    let bytes = Counts::of(&flat.rootfs.files).bytes.max(1);
-    let one = |(layer, read): (&LayerBlob, &LayerStats)| {
-        let mut compression = simulate::CompressionKind::of(&layer.media_type);
-        let mut stored = layer.source.size();
-        if compression == simulate::CompressionKind::None {
-            compression = simulate::CompressionKind::Gzip;
-            let share = compressed as f64 / bytes as f64;
-            let estimate = (read.tar_bytes as f64 * share) as u64;
-            stored = plan::stored(estimate, read.tar_bytes, compression).min(read.tar_bytes);
-        }
-        simulate::Layer {
-            blob_bytes: stored,
-            tar_bytes: read.tar_bytes,
-            entries: read.entries,
-            compression,
-        }
-    };
-    image.layers.iter().zip(&flat.layers).map(one).collect()
 }

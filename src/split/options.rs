@@ -68,7 +68,7 @@ impl Default for SplitOptions {
     /// zstd layers, times preserved, one thread per core, and the values of [`defaults`].
     fn default() -> Self {
         Self {
-            target: Target::Layers(defaults::LAYERS),
+            target: Target::AtMost(defaults::LAYERS),
             profile: None,
             compression: Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: None },
             mtime: MtimePolicy::Preserve,
@@ -109,6 +109,7 @@ impl SplitOptions {
     pub(super) fn describe(&self) -> String {
         let target = match self.target {
             Target::Layers(n) | Target::Pull { layers: Some(n), .. } => Some(format!("target={n}")),
+            Target::AtMost(_) => Some("target=auto".to_owned()),
             Target::Size(bytes) => Some(format!("layer-size={bytes}")),
             Target::Pull { layers: None, .. } => None,
         };

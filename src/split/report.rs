@@ -12,7 +12,8 @@ use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::recorded_times::Held;
 use crate::plan::update::{CarriedOver, DeadFile, LayerDecision, Verdict};
 use crate::plan::{self, NextRelease, Plan};
-use crate::simulate::{self, Profile};
+use crate::secrets::LikelySecret;
+use crate::simulate::{self, CompressionKind, Profile};
 use crate::transport::registry::PushStats;
 
 /// Version of the JSON format. It is increased when a field changes its meaning or is removed.
@@ -27,6 +28,13 @@ pub struct LayerTotals {
     pub blob_bytes: Option<u64>,
     /// Bytes of the uncompressed layers; `None` if nothing was encoded.
     pub tar_bytes: Option<u64>,
+    /// Bytes that a client without any of the layers downloads. Uncompressed layers count as gzip, since
+    /// a push compresses them.
+    pub download_bytes: u64,
+    /// Whether those bytes are an estimate, since layers are not compressed or nothing was encoded.
+    pub estimated: bool,
+    /// Compression of the downloads; `None` if layers differ in it.
+    pub compression: Option<CompressionKind>,
 }
 
 /// A component in a layer.
@@ -207,6 +215,8 @@ pub struct ImageReport {
     pub next_release: Option<NextRelease>,
     /// Simulated first pulls; `None` without a profile.
     pub pull: Option<PullReport>,
+    /// Likely secrets in the config and its history, which the split keeps as they are.
+    pub config_secrets: Vec<LikelySecret>,
     /// Digest of the new manifest; `None` if nothing was encoded.
     pub manifest: Option<Digest>,
     /// Digest of the new config; `None` if nothing was encoded.
@@ -279,7 +289,7 @@ impl LayerReport {
     }
 
     /// Returns the layer for the simulation of a pull, with estimated bytes if it was not encoded.
-    pub fn pulled(&self, compression: simulate::CompressionKind) -> simulate::Layer {
+    pub fn pulled(&self, compression: CompressionKind) -> simulate::Layer {
         let tar_bytes = self.tar_bytes.unwrap_or(self.bytes + plan::HEADER * self.entries);
         let blob_bytes =
             self.blob_bytes.unwrap_or_else(|| plan::stored(self.estimate, tar_bytes, compression));
@@ -287,21 +297,43 @@ impl LayerReport {
     }
 }
 
-/// Returns the totals of the input's layers.
-pub fn totals_before(layers: &[LayerStats]) -> LayerTotals {
-    LayerTotals {
-        layers: layers.len(),
-        blob_bytes: Some(layers.iter().map(|l| l.blob_bytes).sum()),
-        tar_bytes: Some(layers.iter().map(|l| l.tar_bytes).sum()),
-    }
+/// Returns the totals of the input's layers, which clients pull as `pulled`.
+pub fn totals_before(
+    layers: &[LayerStats],
+    pulled: &[simulate::Layer],
+    estimated: bool,
+) -> LayerTotals {
+    let blob_bytes = Some(layers.iter().map(|l| l.blob_bytes).sum());
+    let tar_bytes = Some(layers.iter().map(|l| l.tar_bytes).sum());
+    LayerTotals { blob_bytes, tar_bytes, estimated, ..downloads(pulled) }
 }
 
-/// Returns the totals of the output's layers.
-pub fn totals(layers: &[LayerReport]) -> LayerTotals {
+/// Returns the totals of the output's layers, which clients pull as `pulled`.
+pub fn totals(layers: &[LayerReport], pulled: &[simulate::Layer]) -> LayerTotals {
+    let as_pushed = |(layer, pulled): (&LayerReport, &simulate::Layer)| match pulled.compression {
+        CompressionKind::None => {
+            let compression = CompressionKind::Gzip;
+            let blob_bytes = plan::stored(layer.estimate, pulled.tar_bytes, compression);
+            simulate::Layer { blob_bytes, compression, ..*pulled }
+        }
+        _ => *pulled,
+    };
+    let pushed: Vec<_> = layers.iter().zip(pulled).map(as_pushed).collect();
+    let blob_bytes = layers.iter().map(|l| l.blob_bytes).sum::<Option<u64>>();
+    let tar_bytes = layers.iter().map(|l| l.tar_bytes).sum();
+    let plain = pulled.iter().any(|layer| layer.compression == CompressionKind::None);
+    let estimated = plain || blob_bytes.is_none();
+    LayerTotals { blob_bytes, tar_bytes, estimated, ..downloads(&pushed) }
+}
+
+/// Returns what clients download.
+fn downloads(pulled: &[simulate::Layer]) -> LayerTotals {
+    let first = pulled.first().map(|layer| layer.compression);
     LayerTotals {
-        layers: layers.len(),
-        blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
-        tar_bytes: layers.iter().map(|l| l.tar_bytes).sum(),
+        layers: pulled.len(),
+        download_bytes: pulled.iter().map(|layer| layer.blob_bytes).sum(),
+        compression: first.filter(|first| pulled.iter().all(|l| l.compression == *first)),
+        ..LayerTotals::default()
     }
 }
 

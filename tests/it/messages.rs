@@ -175,9 +175,11 @@ fn colours_are_only_where_they_are_wanted() {
 #[test]
 fn shells_complete_paths_clients_and_limits() {
     let script = tool::ok(relayer().args(["completions", "bash"]));
-    for values in
-        ["docker-20.10 docker containerd", "secret client waste=20% depth=100", "auto always never"]
-    {
+    for values in [
+        "docker-20.10 docker containerd",
+        "secret client waste=20% size=500MB",
+        "auto always never",
+    ] {
         assert!(script.contains(values), "{values}");
     }
     let script = tool::ok(relayer().args(["completions", "zsh"]));

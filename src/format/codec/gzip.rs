@@ -115,7 +115,10 @@ impl<W: Write> Write for GzipEncoder<W> {
 }
 
 /// Compresses one block as raw deflate that ends at a byte boundary.
-fn deflate(block: &[u8], dictionary: &[u8], level: u32, last: bool) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// If the encoder fails.
+pub(crate) fn deflate(block: &[u8], dictionary: &[u8], level: u32, last: bool) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::fmt::Display| Error::malformed(format!("deflate: {e}"));
     let mut compress = Compress::new(flate2::Compression::new(level), false);
     if !dictionary.is_empty() {

@@ -8,7 +8,7 @@ mod zstd;
 pub(crate) mod zstd_headers;
 pub(crate) mod zstd_prefix;
 
-pub(crate) use gzip::WINDOW as GZIP_WINDOW;
+pub(crate) use gzip::{WINDOW as GZIP_WINDOW, deflate};
 pub use zstd::Contexts;
 
 use std::fmt;

@@ -202,7 +202,7 @@ fn piece(new: NewImage<'_>) -> u64 {
     let piece = (total / PIECES).max(MIN_PIECE);
     match new.target {
         Target::Size(bytes) => piece.min(bytes.max(1)),
-        Target::Layers(_) | Target::Pull { .. } => piece,
+        Target::Layers(_) | Target::AtMost(_) | Target::Pull { .. } => piece,
     }
 }
 
