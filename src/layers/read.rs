@@ -12,7 +12,7 @@ use super::driver::{Attributes, Meaning};
 use super::keep::{Keep, Known};
 use super::limits::{Implied, Limits, index_bytes};
 use super::names::{Marker, clean, marker};
-use super::stream::{self, Streamed, TarStream, Wanted};
+use super::stream::{self, Streamed, TarStream};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_PATH;
 use crate::base::progress::Progress;
@@ -130,8 +130,7 @@ fn read(
         driver: Attributes::default(),
         lacking,
     };
-    let wanted = Wanted { diff_id: !layer.diff_id_is_known, budget };
-    let read = stream::read((blob, format), &wanted, limits, progress, |tar| indexer.index(tar))?;
+    let read = stream::read((blob, format), budget, limits, progress, |tar| indexer.index(tar))?;
     layer.verify(read.digest, read.diff_id)?;
     let Indexer { changes, driver, lacking, .. } = indexer;
     let lacking = lacking.map(|lacking| lacking.spool.finish()).transpose()?;

@@ -33,29 +33,22 @@ const LARGE: u64 = 1 << 20;
 pub(super) struct Streamed {
     /// Digest of the blob.
     pub(super) digest: Digest,
-    /// Digest of the tar, unless the blob is compressed and only its own digest is needed.
-    pub(super) diff_id: Option<Digest>,
+    /// Digest of the tar.
+    pub(super) diff_id: Digest,
     /// Bytes of the tar.
     pub(super) tar_bytes: u64,
     /// The tar; `None` without a budget.
     pub(super) spool: Option<Spool>,
 }
 
-/// What is made of a tar, apart from what the caller reads.
-pub(super) struct Wanted<'a> {
-    /// Whether the digest of the tar is needed.
-    pub(super) diff_id: bool,
-    /// Memory for the tar; `None` if it is not stored.
-    pub(super) budget: Option<&'a Arc<Budget>>,
-}
-
 /// Calls `read` with the tar of a blob, and reads what it leaves: padding, which the diff ID covers.
+/// Without a budget the tar is not stored.
 ///
 /// # Errors
 /// Those of `read`, and if the blob can't be read or is damaged, or exceeds a limit.
 pub(super) fn read(
     (blob, format): (&dyn ReadAt, Format),
-    wanted: &Wanted<'_>,
+    budget: Option<&Arc<Budget>>,
     limits: &Limits,
     progress: &dyn Progress,
     read: impl FnOnce(&mut TarStream<'_>) -> Result<()>,
@@ -66,12 +59,7 @@ pub(super) fn read(
         pieces: &Pieces::default(),
         limits,
     };
-    // The tar of an uncompressed blob is hashed instead of the blob.
-    let hashed = wanted.diff_id || format == Format::Plain;
-    let tar = Tar {
-        hashing: hashed.then(|| Hashing::new(io::sink())),
-        spool: wanted.budget.map(SpoolWriter::new),
-    };
+    let tar = Tar { hashing: Hashing::new(io::sink()), spool: budget.map(SpoolWriter::new) };
     if blob.size() < LARGE || rayon::current_num_threads() < 2 {
         layer.read_here(tar, read)
     } else {
@@ -129,7 +117,6 @@ impl<'a> Layer<'a> {
         // More threads read more layers at the same time.
         let waiting = (WAITING / rayon::current_num_threads()).max(2);
         let (to_hasher, for_hasher) = sync_channel::<Arc<Vec<u8>>>(waiting);
-        let to_hasher = tar.is_wanted().then_some(to_hasher);
         let (to_reader, for_reader) = sync_channel(waiting);
         let hasher = hasher.run(move || {
             for piece in for_hasher {
@@ -203,7 +190,7 @@ fn fetch(blob: Counted<'_>, pieces: &Pieces, decoder: &SyncSender<io::Result<Vec
 
 /// Where the pieces of the tar go.
 struct Out<'a> {
-    to_hasher: Option<SyncSender<Arc<Vec<u8>>>>,
+    to_hasher: SyncSender<Arc<Vec<u8>>>,
     to_reader: SyncSender<io::Result<Arc<Vec<u8>>>>,
     pieces: &'a Pieces,
     limits: &'a Limits,
@@ -222,8 +209,8 @@ impl Out<'_> {
         loop {
             let piece = self.pieces.fill(&mut reader, self.limits).map(Arc::new);
             let last = piece.as_ref().map_or(true, |piece| piece.is_empty());
-            if let (Some(hasher), Ok(piece)) = (&self.to_hasher, &piece)
-                && hasher.send(Arc::clone(piece)).is_err()
+            if let Ok(piece) = &piece
+                && self.to_hasher.send(Arc::clone(piece)).is_err()
             {
                 return;
             }
@@ -273,26 +260,22 @@ impl Pieces {
     }
 }
 
-/// Digest, size and copy of the tar.
+/// Digest and copy of the tar.
 struct Tar {
-    hashing: Option<Hashing<io::Sink>>,
+    hashing: Hashing<io::Sink>,
     spool: Option<SpoolWriter>,
 }
 
 impl Tar {
-    fn is_wanted(&self) -> bool {
-        self.hashing.is_some() || self.spool.is_some()
-    }
-
     fn add(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.hashing.as_mut().map_or(Ok(()), |hashing| hashing.write_all(piece))?;
+        self.hashing.write_all(piece)?;
         self.spool.as_mut().map_or(Ok(()), |spool| spool.write_all(piece))
     }
 
     /// Returns all values. An uncompressed blob has the digest of the tar.
     fn finish(self, digest: Option<Digest>, tar_bytes: u64) -> Result<Streamed> {
-        let diff_id = self.hashing.map(|hashing| hashing.finish().1);
-        let digest = digest.or(diff_id).ok_or_else(died)?;
+        let (_, diff_id, _) = self.hashing.finish();
+        let digest = digest.unwrap_or(diff_id);
         let spool = self.spool.map(SpoolWriter::finish).transpose()?;
         Ok(Streamed { digest, diff_id, tar_bytes, spool })
     }
@@ -409,10 +392,9 @@ mod tests {
             }
             Ok(())
         };
-        let wanted = Wanted { diff_id: true, budget: Some(&budget) };
         let format = Format::of(blob).unwrap();
         let streamed =
-            pool.install(|| super::read((blob, format), &wanted, &limits, &Silent, read));
+            pool.install(|| super::read((blob, format), Some(&budget), &limits, &Silent, read));
         (seen, streamed)
     }
 
@@ -437,7 +419,7 @@ mod tests {
                 let (seen, streamed) = read_with(threads, &blob, usize::MAX);
                 let Streamed { digest, diff_id, tar_bytes, spool } = streamed.unwrap();
                 assert!(seen == tar && tar_bytes == tar.len() as u64);
-                assert_eq!((digest, diff_id), (Digest::of(&blob), Some(Digest::of(&tar))));
+                assert_eq!((digest, diff_id), (Digest::of(&blob), Digest::of(&tar)));
                 let mut spooled = vec![0; tar.len()];
                 spool.unwrap().read_exact_at(&mut spooled, 0).unwrap();
                 assert!(spooled == tar);

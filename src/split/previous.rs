@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::options::{PLAN, SplitOptions, VERSION};
+use super::options::{PLAN, SplitOptions};
 use super::report::{self, LayerReport, LostSecret, UpdateReport};
 use super::secrets::{self, Purge};
 use crate::base::error::Result;
@@ -82,14 +82,7 @@ impl<'a> Previous<'a> {
         // The search for secrets reads the contents of deleted files.
         let known = Known::new(new);
         let keep = if options.update.keep_secrets { Keep::Index } else { Keep::Lacking(&known) };
-        let mut blobs = image.layers.clone();
-        if image.manifest.is_some() && image.annotations.contains_key(VERSION) {
-            // relayer computed the diff IDs when it wrote the blobs.
-            for blob in &mut blobs {
-                blob.diff_id_is_known = true;
-            }
-        }
-        let read = flatten::read(&blobs, keep, options.max_size, budget, progress)?;
+        let read = flatten::read(&image.layers, keep, options.max_size, budget, progress)?;
         let old = |(read, blob): (&LayerContent, &LayerBlob)| OldLayer {
             name: blob.name.clone(),
             must_drop: !read.driver.is_empty(),

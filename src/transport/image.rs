@@ -30,8 +30,6 @@ pub struct LayerBlob {
     /// The bytes as stored, compressed or not.
     pub source: Source,
     digest: BlobDigest,
-    /// Whether the digest of the blob is enough to know that the diff ID is right.
-    pub(crate) diff_id_is_known: bool,
 }
 
 /// The digest of a blob, as far as it is known. It is never assumed to be the diff ID: many tools put
@@ -57,7 +55,7 @@ impl LayerBlob {
     /// Creates a layer that a manifest describes.
     pub fn described(name: String, layer: &Descriptor, diff_id: Digest, source: Source) -> Self {
         let (digest, media_type) = (BlobDigest::Stated(layer.digest), layer.media_type.clone());
-        Self { name, media_type, diff_id, source, digest, diff_id_is_known: false }
+        Self { name, media_type, diff_id, source, digest }
     }
 
     /// Creates a layer of which only the diff ID is known. It may expand to `max_size` bytes; its
@@ -78,7 +76,7 @@ impl LayerBlob {
             _ => BlobDigest::Found(Arc::default(), max_size, Arc::clone(windows)),
         };
         let media_type = format.media_type().into();
-        Ok(Self { name, media_type, diff_id, source, digest, diff_id_is_known: false })
+        Ok(Self { name, media_type, diff_id, source, digest })
     }
 
     /// Returns the digest of the stored bytes. Unless a document states it or it was computed before,
@@ -112,16 +110,15 @@ impl LayerBlob {
         if bytes > most {
             return Err(too_dense());
         }
-        self.verify(raw.finish().1, Some(diff_id))
+        self.verify(raw.finish().1, diff_id)
     }
 
-    /// Compares the digests of the bytes with those that are stated, and remembers the first. Without a
-    /// diff ID only the digest of the blob is compared.
+    /// Compares the digests of the bytes with those that are stated, and remembers the first.
     ///
     /// # Errors
     /// If they differ.
-    pub(crate) fn verify(&self, digest: Digest, diff_id: Option<Digest>) -> Result<Digest> {
-        if let Some(diff_id) = diff_id.filter(|id| *id != self.diff_id) {
+    pub(crate) fn verify(&self, digest: Digest, diff_id: Digest) -> Result<Digest> {
+        if diff_id != self.diff_id {
             return Err(Error::mismatch(format!(
                 "the uncompressed layer has digest {diff_id}, but the config states diff ID {}; \
                  the image is damaged; rebuild or download it again",

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::fidelity::edge;
-use super::image::{Codec, Image, Item, layer};
+use super::image::{Codec, Image, Item, digest, layer};
 use super::model::{Random, Stack, Taste, seed};
 use super::tool;
 
@@ -298,6 +298,36 @@ fn a_first_build_needs_no_previous_image() {
     command.arg("split").arg(&image).arg("-o").arg(dir.path().join("x.tar"));
     command.arg("--previous").arg(dir.path().join("bad.tar")).arg("--previous-if-exists");
     assert!(!tool::output(&mut command).status.success());
+}
+
+#[test]
+fn the_layers_of_a_previous_result_are_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = write(dir.path(), 0);
+    let layout = dir.path().join("p");
+    tool::split(&[image.to_str().unwrap(), "-o", &format!("oci:{}:x", layout.display())]);
+    let blob = |digest: &str| layout.join("blobs").join(digest.replace(':', "/"));
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let store = |descriptor: &mut Value, value: &Value| {
+        let bytes = serde_json::to_vec(value).unwrap();
+        descriptor["digest"] = digest(&bytes).into();
+        descriptor["size"] = bytes.len().into();
+        fs::write(blob(descriptor["digest"].as_str().unwrap()), bytes).unwrap();
+    };
+    let mut index = read(&layout.join("index.json"));
+    let root = &mut index["manifests"][0];
+    let mut manifest = read(&blob(root["digest"].as_str().unwrap()));
+    assert!(manifest["annotations"].to_string().contains("relayer"));
+    let mut config = read(&blob(manifest["config"]["digest"].as_str().unwrap()));
+    config["rootfs"]["diff_ids"][1] = digest(b"another").into();
+    store(&mut manifest["config"], &config);
+    store(root, &manifest);
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let mut command = tool::relayer();
+    command.arg("split").arg(&image).arg("--previous").arg(format!("oci:{}", layout.display()));
+    let out = tool::output(command.arg("-o").arg(dir.path().join("x.tar")));
+    let text = tool::said(&out);
+    assert!(!out.status.success() && text.contains("the config states diff ID"), "{text}");
 }
 
 #[test]
