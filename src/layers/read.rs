@@ -2,7 +2,7 @@
 //!
 //! A layer is read once from front to back. In that one pass its digests are computed, its files are
 //! hashed, and its entries are listed with the offsets of their bytes. The bytes of an uncompressed
-//! layer stay in the archive; those of a compressed one go to a [`Spool`].
+//! layer stay in the archive; those of a compressed one go to a [`Spool`](crate::model::content::Spool).
 
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
