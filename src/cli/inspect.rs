@@ -230,12 +230,15 @@ fn overview(image: &Inspection, layout: Layout) -> String {
         count(c.hard_links, "hard link"),
         count(c.special, "special file"),
     );
+    let hidden = match savings.dropped_bytes {
+        0 => String::new(),
+        bytes => format!(", without {} of hidden files", size(bytes)),
+    };
+    let layers = count(savings.layers as u64, "layer");
     let _ = writeln!(
         text,
-        "split would make that about {} in {}, without {} of hidden files",
-        about(savings.estimate),
-        count(savings.layers as u64, "layer"),
-        size(savings.dropped_bytes),
+        "split would make that about {} in {layers}{hidden}",
+        about(savings.estimate)
     );
     text
 }
