@@ -16,7 +16,8 @@ Multiples of the floor as in plans.py. TARGETS are the numbers of layers, MOVES 
 """
 import json, math, os, random, sys, tempfile
 
-from plans import TARGETS, floor, relayer
+from plans import TARGETS
+from updates import floor, relayer
 
 MOVES = int(os.environ.get("MOVES", "400000"))
 BALANCE = 1.35

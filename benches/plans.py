@@ -11,16 +11,10 @@ of layers and the rule. RELAYER names the binary; results go to a folder in TMPD
 """
 import hashlib, io, json, os, subprocess, sys, tarfile, tempfile
 
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
+from updates import floor, relayer
+
 TARGETS = os.environ.get("TARGETS", "8 16 40 100").split()
 MTIME = os.environ.get("MTIME", "stable")
-
-
-def relayer(*arguments):
-    done = subprocess.run([RELAYER, *arguments], stdout=subprocess.PIPE)
-    assert done.returncode == 0, arguments
-    return done.stdout
 
 
 def blob(layout, digest):
@@ -48,13 +42,6 @@ def contents(layout, digest):
             said = (entry.name, entry.type, entry.mode, entry.uid, entry.gid, entry.mtime, entry.linkname)
             found.add(hashlib.sha256(repr(said).encode() + body).digest())
     return found, files > 1
-
-
-def floor(old, new, work):
-    """The least that a step can take."""
-    options = ["--client", "podman", "--beta", "0", "--max-dead", "100", "--max-layers", "125"]
-    command = ["split", new, "-o", f"{work}/floor.tar", "--force", "--json", "--previous", old, *options]
-    return json.loads(relayer(*command))["images"][0]["update"]["set_bytes"]
 
 
 def row(images, target, floors, work):

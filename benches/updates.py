@@ -43,14 +43,16 @@ def chained(images, work, tag, *options):
     return paths, reports
 
 
+def floor(old, new, work, layers=125):
+    """The least that must be loaded at a step, in a result of at most that many layers."""
+    options = ["--client", "podman", "--beta", "0", "--max-dead", "100", "--max-layers", str(layers)]
+    return split(new, f"{work}/floor.tar", "--previous", old, *options)["update"]["set_bytes"]
+
+
 def floors(images, fresh, work):
     """For each step the least that must be loaded."""
-    found = []
-    for i, (old, new) in enumerate(zip(images, images[1:])):
-        layers = fresh[i]["before"]["layers"] + 1
-        options = ["--client", "podman", "--beta", "0", "--max-dead", "100", "--max-layers", str(layers)]
-        found.append(split(new, f"{work}/floor.tar", "--previous", old, *options)["update"]["set_bytes"])
-    return found
+    steps = zip(images, images[1:], fresh)
+    return [floor(old, new, work, report["before"]["layers"] + 1) for old, new, report in steps]
 
 
 def name(image):
@@ -180,4 +182,5 @@ def main():
             table(arguments, work)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -157,7 +157,7 @@ pub fn measure(
     let passes = options.rows.iter().map(|(_, layers)| layers.len() as u64).sum::<u64>();
     progress.begin("measure", passes * sample.bytes);
     for count in counts {
-        let planned = plan::PlanOptions { target: Target::Layers(count), only, for_updates: false };
+        let planned = plan::PlanOptions { only, ..plan::PlanOptions::new(Target::Layers(count)) };
         let plan = plan::plan(files, inventory, &planned);
         let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
         let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();

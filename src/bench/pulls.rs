@@ -37,8 +37,7 @@ pub struct ColdPulls {
 pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<PulledForm> {
     let Subject { rootfs, inventory, built, .. } = subject;
     let split = |count: &u32| {
-        let target =
-            plan::PlanOptions { target: Target::Layers(*count), only: None, for_updates: false };
+        let target = plan::PlanOptions::new(Target::Layers(*count));
         let plan = plan::plan(&rootfs.files, inventory, &target);
         let layers = report::layers(&plan, &inventory.analysis, None);
         let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();

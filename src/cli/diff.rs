@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::load_one;
-use super::table::{Layout, table};
+use super::table::{Layout, more, table};
 use super::{Global, Outcome, SummaryFile, output, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::error::Result;
@@ -88,18 +88,10 @@ impl DiffArgs {
             }
             text
         };
-        self.summary.append("relayer diff", |layout| with_failures(text(layout), &exceeded))?;
+        self.summary.append("relayer diff", &exceeded, text)?;
         output::print_result(global, false, value, || text(global.layout()))?;
-        for what in &exceeded {
-            terminal.failed(what);
-        }
-        Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
+        Ok(terminal.judge(&exceeded))
     }
-}
-
-/// Adds what exceeds a limit to a summary.
-pub(super) fn with_failures(text: String, exceeded: &[String]) -> String {
-    exceeded.iter().fold(text, |text, what| text + "failed: " + what + "\n")
 }
 
 fn add(total: &mut Loads, step: &Loads) {
@@ -156,9 +148,7 @@ fn describe(diff: &Diff, layout: Layout) -> String {
         }
         text.push('\n');
         text.push_str(&rows.fit(layout));
-        if diff.components.len() > shown {
-            let _ = writeln!(text, "and {} more; -v lists all", diff.components.len() - shown);
-        }
+        text.push_str(&more(diff.components.len(), shown));
     }
     text.push('\n');
     text.push_str(&load_table(&diff.loads, layout));

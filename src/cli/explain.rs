@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::inspect::how;
+use super::inspect::hidden_files;
 use super::load::open;
-use super::table::{Layout, about, size, table};
+use super::table::{Layout, about, more, size, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
@@ -80,10 +80,7 @@ fn describe(found: &Explanation, layout: Layout) -> String {
             let chance = format!("{:.0} %", 100.0 * owner.chance);
             rows.add_row([owner.name.clone(), number(owner.files), size(owner.bytes), chance]);
         }
-        let _ = write!(text, "\n{}", rows.fit(layout));
-        if found.components.len() > shown {
-            let _ = writeln!(text, "and {} more; -v lists all", found.components.len() - shown);
-        }
+        let _ = write!(text, "\n{}{}", rows.fit(layout), more(found.components.len(), shown));
     }
     if !found.layers.is_empty() {
         let _ = write!(text, "\n{}", holders("made by", &found.layers, layout));
@@ -95,23 +92,8 @@ fn describe(found: &Explanation, layout: Layout) -> String {
         text.push_str(&holders("contents", &found.split, layout));
     }
     if !found.hidden.is_empty() {
-        let header = ["deleted or overwritten", "how", "", "layer", "hidden by", "bytes"];
-        let mut rows = table(&header, 3).spare(&[""]);
-        let shown = layout.rows(SHOWN);
-        for h in found.hidden.iter().take(shown) {
-            rows.add_row([
-                h.path.clone(),
-                how(h.how).to_owned(),
-                if h.recoverable { "recoverable" } else { "" }.to_owned(),
-                h.layer.to_string(),
-                h.hidden_by.to_string(),
-                size(h.bytes),
-            ]);
-        }
-        let _ = write!(text, "\n{}", rows.fit(layout));
-        if found.hidden.len() > shown {
-            let _ = writeln!(text, "and {} more; -v lists all", found.hidden.len() - shown);
-        }
+        let files = hidden_files(&found.hidden, layout.rows(SHOWN), &[""], layout);
+        let _ = write!(text, "\n{files}");
     }
     text
 }

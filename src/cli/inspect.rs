@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::diff::with_failures;
 use super::load;
-use super::table::{Layout, about, share, size, table};
+use super::table::{Layout, about, more, share, size, table};
 use super::{Global, Outcome, SummaryFile, client, output, sarif, terminal::Terminal};
 use crate::base::error::{Context, Error, ErrorKind, Result};
 use crate::base::progress::Progress;
 use crate::base::text::{count, number};
 use crate::inspect::{
-    FailOn, InspectOptions, Inspection, LARGEST, LayerFacts, Severity, Warning, inspect,
+    FailOn, HiddenReport, InspectOptions, Inspection, LARGEST, LayerFacts, Severity, Warning,
+    inspect,
 };
 use crate::layers::hidden::How;
 use crate::model::oci::Platform;
@@ -116,12 +116,9 @@ impl InspectArgs {
             })?;
         }
         let title = format!("relayer inspect {}", self.image);
-        self.summary.append(&title, |layout| with_failures(text(layout), &exceeded))?;
+        self.summary.append(&title, &exceeded, text)?;
         output::print_result(global, false, value, || text(global.layout()))?;
-        for what in &exceeded {
-            terminal.failed(what);
-        }
-        Ok(if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs })
+        Ok(terminal.judge(&exceeded))
     }
 
     /// Shows what the documents state if the files can't be listed, because of `why`.
@@ -184,15 +181,6 @@ fn describe_outline(outline: &Outline, layout: Layout) -> String {
     }
     text.push_str(&rows.fit(layout));
     text
-}
-
-/// Returns the line below a table that does not show all rows.
-fn more(all: usize, shown: usize) -> String {
-    if all > shown {
-        format!("and {} more; -v lists all\n", number((all - shown) as u64))
-    } else {
-        String::new()
-    }
 }
 
 fn overview(image: &Inspection, layout: Layout) -> String {
@@ -322,7 +310,7 @@ fn layers(layers: &[LayerFacts], layout: Layout) -> String {
 }
 
 /// Returns the word for how a file was hidden.
-pub(super) fn how(how: How) -> &'static str {
+fn how(how: How) -> &'static str {
     match how {
         How::Deleted => "deleted",
         How::Opaque => "opaque",
@@ -331,13 +319,22 @@ pub(super) fn how(how: How) -> &'static str {
 }
 
 fn hidden(image: &Inspection, shown: usize, layout: Layout) -> String {
-    let waste = &image.waste;
-    if waste.hidden.is_empty() {
+    hidden_files(&image.waste.hidden, shown, &["", "hidden by", "layer"], layout)
+}
+
+/// Lists hidden files; a narrow terminal does without the columns in `spare`.
+pub(super) fn hidden_files(
+    hidden: &[HiddenReport],
+    shown: usize,
+    spare: &[&str],
+    layout: Layout,
+) -> String {
+    if hidden.is_empty() {
         return String::new();
     }
-    let mut rows = table(&["deleted or overwritten", "how", "", "layer", "hidden by", "bytes"], 3)
-        .spare(&["", "hidden by", "layer"]);
-    for h in waste.hidden.iter().take(shown) {
+    let header = ["deleted or overwritten", "how", "", "layer", "hidden by", "bytes"];
+    let mut rows = table(&header, 3).spare(spare);
+    for h in hidden.iter().take(shown) {
         rows.add_row([
             h.path.clone(),
             how(h.how).to_owned(),
@@ -347,7 +344,7 @@ fn hidden(image: &Inspection, shown: usize, layout: Layout) -> String {
             size(h.bytes),
         ]);
     }
-    rows.fit(layout) + &more(waste.hidden.len(), shown)
+    rows.fit(layout) + &more(hidden.len(), shown)
 }
 
 /// Formats folders, those in another one below it.

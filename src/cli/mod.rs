@@ -125,10 +125,17 @@ impl SummaryFile {
         markdown::check(self.summary.as_deref())
     }
 
-    /// Appends what `text` formats.
-    fn append(&self, title: &str, text: impl FnOnce(Layout) -> String) -> Result<()> {
+    /// Appends what `text` formats, and what exceeds a limit.
+    fn append(
+        &self,
+        title: &str,
+        exceeded: &[String],
+        text: impl FnOnce(Layout) -> String,
+    ) -> Result<()> {
         let Some(path) = &self.summary else { return Ok(()) };
-        markdown::append(path, title, &text(Layout::markdown()))
+        let text = text(Layout::markdown());
+        let text = exceeded.iter().fold(text, |text, what| text + "failed: " + what + "\n");
+        markdown::append(path, title, &text)
     }
 }
 

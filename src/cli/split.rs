@@ -368,7 +368,7 @@ impl Common {
             images,
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.summary.append(&format!("relayer split {}", self.image), |layout| {
+        self.summary.append(&format!("relayer split {}", self.image), &[], |layout| {
             let mut text = summary::summary(&report, layout);
             for note in report.images.iter().flat_map(|image| &image.notes) {
                 text.extend(["note: ", note, "\n"]);

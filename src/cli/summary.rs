@@ -168,8 +168,8 @@ fn layer_table(layers: &[LayerReport], encoded: bool, layout: Layout) -> String 
             (i + 1).to_string(),
             layer.label.clone(),
             number(layer.files),
-            ByteSize(layer.bytes).to_string(),
-            ByteSize(layer.stored()).to_string(),
+            size(layer.bytes),
+            size(layer.stored()),
             share(layer.stored(), total, 1),
             last,
         ];

@@ -7,6 +7,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::markdown;
 use crate::base::byte_size::ByteSize;
+use crate::base::text::number;
 
 /// How much a command shows, and how wide.
 #[derive(Debug, Clone, Copy)]
@@ -215,6 +216,15 @@ pub(super) fn paragraphs(text: &str, width: usize) -> String {
         }
     }
     out
+}
+
+/// Returns the line below a list that does not show all of its rows.
+pub(super) fn more(all: usize, shown: usize) -> String {
+    if all > shown {
+        format!("and {} more; -v lists all\n", number((all - shown) as u64))
+    } else {
+        String::new()
+    }
 }
 
 /// Formats `part` of `all` in percent.

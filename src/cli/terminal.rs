@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
+use super::Outcome;
 use super::display::{Display, Stage};
 use crate::base::error::Error;
 use crate::base::limits::MAX_MESSAGE;
@@ -135,6 +136,14 @@ impl Terminal {
     pub(super) fn failed(&self, what: &str) {
         self.end();
         self.print(Kind::Failed, what);
+    }
+
+    /// Prints what exceeds a limit, and returns how the command ends.
+    pub(super) fn judge(&self, exceeded: &[String]) -> Outcome {
+        for what in exceeded {
+            self.failed(what);
+        }
+        if exceeded.is_empty() { Outcome::Done } else { Outcome::Differs }
     }
 
     fn print(&self, kind: Kind, text: &str) {

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::load;
-use super::table::{Layout, table};
+use super::table::{Layout, more, table};
 use super::{Global, Outcome, output, terminal::Terminal};
 use crate::base::error::{Context, Error, Result};
 use crate::base::text::{count, number};
@@ -54,15 +54,12 @@ fn list(found: &Verification, layout: Layout) -> String {
     }
     let mut text = kinds.fit(layout) + "\n";
     let mut sorted: Vec<_> = found.differences.iter().collect();
-    sorted.sort_by_key(|d| d.kind());
+    sorted.sort_by_cached_key(|d| d.kind());
     let shown = layout.rows(SHOWN);
     for d in sorted.iter().take(shown) {
         let _ = writeln!(text, "{d}");
     }
-    if sorted.len() > shown {
-        let _ = writeln!(text, "and {} more; -v lists all", number((sorted.len() - shown) as u64));
-    }
-    text + "\n"
+    text + &more(sorted.len(), shown) + "\n"
 }
 
 /// A value of `--allow`.

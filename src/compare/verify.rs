@@ -82,9 +82,10 @@ impl Verification {
 
     /// Returns how many differences there are of each kind, the gravest kind first.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let mut found = [0; KINDS.len() + 1];
+        self.differences.iter().for_each(|d| found[d.kind()] += 1);
         let mut counts: Vec<(&str, u64)> = Vec::new();
-        for (kind, (_, name)) in KINDS.iter().enumerate() {
-            let found = self.differences.iter().filter(|d| d.kind() == kind).count() as u64;
+        for ((_, name), found) in KINDS.iter().zip(found) {
             match counts.last_mut().filter(|last| last.0 == *name) {
                 Some(last) => last.1 += found,
                 None => counts.push((name, found)),

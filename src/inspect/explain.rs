@@ -7,19 +7,17 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::waste::{self, HiddenReport};
-use super::{InspectOptions, created_by};
-use crate::base::error::{Context, Error, Result};
+use super::{InspectOptions, created_by, each, measure};
+use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::base::threads;
 use crate::layers::flatten::{self, Flattened, Keep};
 use crate::layers::hidden::HiddenFile;
 use crate::model::content::Budget;
 use crate::model::fileset::{FileSet, InodeKind, display};
 use crate::model::index::InodeId;
-use crate::plan::analyze::{self, ComponentKind, Inventory};
+use crate::plan::analyze::{ComponentKind, Inventory};
 use crate::plan::{self, Plan, PlanOptions, Target};
 use crate::secrets::Patterns;
-use crate::split;
 use crate::transport::image::{Image, Opened};
 
 /// What there is to know of a path in an image for one platform.
@@ -93,13 +91,9 @@ pub fn explain(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<Explanation>> {
-    let pool = threads::pool(options.threads)?;
     let path = path.trim_matches('/').as_bytes();
-    let one = |image: &Image| {
-        pool.install(|| explain_one(image, path, options, budget, progress))
-            .with_context(|| format!("image {}", image.platform))
-    };
-    let found: Vec<Explanation> = opened.images.iter().map(one).collect::<Result<_>>()?;
+    let one = |image: &Image| explain_one(image, path, options, budget, progress);
+    let found: Vec<Explanation> = each(opened, options, one)?;
     if found.iter().all(|e| e.shown.is_none() && e.hidden.is_empty()) {
         let path = display(path);
         return Err(Error::not_found(format!(
@@ -118,14 +112,10 @@ fn explain_one(
 ) -> Result<Explanation> {
     let read = flatten::read(&image.layers, Keep::Contents, options.max_size, budget, progress)?;
     let (flat, hidden) = read.flatten_and_list()?;
-    progress.begin("analyze", 0);
-    let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
-    let pulled = split::pulled(image, &flat, &inventory.estimates)?;
+    let (inventory, pulled) = measure(image, &flat, progress)?;
     let Flattened { rootfs, .. } = &flat;
-    let target =
-        PlanOptions { target: Target::AtMost(options.target), only: None, for_updates: false };
+    let target = PlanOptions::new(Target::AtMost(options.target));
     let plan = plan::plan(&rootfs.files, &inventory, &target);
-    progress.end();
     let within = |other: &[u8]| {
         let below = other.strip_prefix(path);
         below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest[0] == b'/')

@@ -32,10 +32,10 @@ use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::oci::{self, Manifest};
-use crate::plan::analyze::{self, ComponentKind};
+use crate::plan::analyze::{self, ComponentKind, Inventory};
 use crate::plan::{self, Target};
 use crate::secrets::{self, LikelySecret, Scanned};
-use crate::simulate::Client;
+use crate::simulate::{self, Client};
 use crate::split;
 use crate::transport::image::{Image, Opened};
 
@@ -195,12 +195,34 @@ pub fn inspect(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Vec<Inspection>> {
+    let in_index = opened.index.is_some();
+    each(opened, options, |image| inspect_one(image, in_index, options, budget, progress))
+}
+
+/// Calls `one` for each image, on the threads of `options`.
+fn each<T: Send>(
+    opened: &Opened,
+    options: &InspectOptions,
+    one: impl Fn(&Image) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let pool = threads::pool(options.threads)?;
-    let one = |image: &Image| {
-        pool.install(|| inspect_one(image, opened.index.is_some(), options, budget, progress))
-            .with_context(|| format!("image {}", image.platform))
+    let named = |image: &Image| {
+        pool.install(|| one(image)).with_context(|| format!("image {}", image.platform))
     };
-    opened.images.iter().map(one).collect()
+    opened.images.iter().map(named).collect()
+}
+
+/// Returns the components of an image, with estimates, and its layers as clients pull them.
+fn measure(
+    image: &Image,
+    flat: &Flattened,
+    progress: &dyn Progress,
+) -> Result<(Inventory, Vec<simulate::Layer>)> {
+    progress.begin("analyze", 0);
+    let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
+    let pulled = split::pulled(image, flat, &inventory.estimates)?;
+    progress.end();
+    Ok((inventory, pulled))
 }
 
 fn inspect_one(
@@ -220,10 +242,7 @@ fn inspect_one(
     for layer in &mut layers {
         layer.shown_bytes = layer.file_bytes - layer.hidden_bytes;
     }
-    progress.begin("analyze", 0);
-    let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
-    let pulled = split::pulled(image, &flat, &inventory.estimates)?;
-    progress.end();
+    let (inventory, pulled) = measure(image, &flat, progress)?;
     let Flattened { rootfs, mut notes, .. } = flat;
     let totals = InspectionTotals {
         layers: layers.len(),
@@ -236,11 +255,7 @@ fn inspect_one(
     };
     let files = &rootfs.files;
     let analysis = &inventory.analysis;
-    let target = plan::PlanOptions {
-        target: Target::AtMost(options.target),
-        only: None,
-        for_updates: false,
-    };
+    let target = plan::PlanOptions::new(Target::AtMost(options.target));
     let plan = plan::plan(files, &inventory, &target);
     let mut found = secrets::scan_config(&image.config, &patterns);
     let (in_files, scanned) = secrets::scan(&rootfs, analysis, &hidden, &patterns, progress)?;

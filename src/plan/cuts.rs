@@ -319,16 +319,16 @@ impl<'a> Division<'a> {
     fn cut(mut self, layers: usize) -> Vec<Vec<usize>> {
         let used: usize = self.blocks.iter().map(|b| b.layers).sum();
         self.pool.layers = self.pool.layers.min(layers.saturating_sub(used));
-        let mut groups = Vec::new();
-        for block in &self.blocks {
-            Cutter::new(self.sequence, block, self.bounds).cut(&mut groups);
-        }
-        let mut of_pool = Vec::new();
+        let cut = |atoms: &[usize], layers: usize, groups: &mut Vec<Group>| {
+            Cutter::new(self.sequence, atoms, layers, self.bounds).cut(groups);
+        };
+        let (mut groups, mut of_pool) = (Vec::new(), Vec::new());
+        self.blocks.iter().for_each(|block| cut(&block.atoms, block.layers, &mut groups));
         if !self.pool.atoms.is_empty() {
-            Cutter::new(self.sequence, &self.pool, self.bounds).cut(&mut of_pool);
+            cut(&self.pool.atoms, self.pool.layers, &mut of_pool);
         }
         while groups.len() + of_pool.len() < layers {
-            let (block, pool) = (self.largest(&groups), self.largest(&of_pool));
+            let (block, pool) = (largest(&groups), largest(&of_pool));
             let bytes =
                 |largest: Option<(u64, usize)>| largest.map_or(-1.0, |(bytes, _)| bytes as f64);
             let (from, largest) = if bytes(pool) >= POOL_SHARE * bytes(block) {
@@ -336,25 +336,31 @@ impl<'a> Division<'a> {
             } else {
                 (&mut groups, block)
             };
-            let Some((bytes, at)) = largest else { break };
-            let atoms = from.remove(at);
-            let whole = Block { kind: Kind::Component, atoms, bytes, layers: 2 };
-            Cutter::new(self.sequence, &whole, self.bounds).cut(from);
+            let Some((_, at)) = largest else { break };
+            let whole = from.remove(at);
+            cut(&whole.atoms, 2, from);
         }
-        groups.extend(of_pool);
-        groups
+        groups.into_iter().chain(of_pool).map(|group| group.atoms).collect()
     }
+}
 
-    /// Returns the bytes and the position of the largest group that can be cut.
-    fn largest(&self, groups: &[Vec<usize>]) -> Option<(u64, usize)> {
-        let several = groups.iter().enumerate().filter(|(_, group)| group.len() > 1);
-        several.map(|(at, group)| (self.sequence.bytes(group), at)).max()
-    }
+/// The atoms of one layer.
+struct Group {
+    bytes: u64,
+    /// Positions in the sequence, ascending.
+    atoms: Vec<usize>,
+}
+
+/// Returns the bytes and the position of the largest group that can be cut.
+fn largest(groups: &[Group]) -> Option<(u64, usize)> {
+    let several = groups.iter().enumerate().filter(|(_, group)| group.atoms.len() > 1);
+    several.map(|(at, group)| (group.bytes, at)).max()
 }
 
 /// Cuts one block into its layers.
 struct Cutter<'a> {
-    block: &'a Block,
+    atoms: &'a [usize],
+    layers: usize,
     /// Bytes before each atom, and of all.
     bytes: Vec<u64>,
     /// Rank of a cut before each atom.
@@ -363,21 +369,21 @@ struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    fn new(sequence: &Sequence, block: &'a Block, bounds: Bounds) -> Self {
+    fn new(sequence: &Sequence, atoms: &'a [usize], layers: usize, bounds: Bounds) -> Self {
         let mut bytes = vec![0];
         let mut sum = 0;
-        for at in &block.atoms {
+        for at in atoms {
             sum += sequence.atoms[*at].estimate;
             bytes.push(sum);
         }
         let mut ranks = vec![0];
-        ranks.extend(block.atoms.windows(2).map(|pair| sequence.rank(pair[0], pair[1])));
-        Self { block, bytes, ranks, bounds }
+        ranks.extend(atoms.windows(2).map(|pair| sequence.rank(pair[0], pair[1])));
+        Self { atoms, layers: layers.max(1), bytes, ranks, bounds }
     }
 
-    fn cut(&self, groups: &mut Vec<Vec<usize>>) {
+    fn cut(&self, groups: &mut Vec<Group>) {
         let mut ends = Vec::new();
-        let mut parts = vec![(0, self.block.atoms.len(), self.block.layers.max(1))];
+        let mut parts = vec![(0, self.atoms.len(), self.layers)];
         while let Some((start, end, layers)) = parts.pop() {
             match self.best(start, end, layers) {
                 Some((at, lower)) => {
@@ -395,7 +401,8 @@ impl<'a> Cutter<'a> {
         }
         let mut start = 0;
         for end in ends {
-            groups.push(self.block.atoms[start..end].to_vec());
+            let bytes = self.bytes[end] - self.bytes[start];
+            groups.push(Group { bytes, atoms: self.atoms[start..end].to_vec() });
             start = end;
         }
     }
@@ -442,7 +449,7 @@ impl<'a> Cutter<'a> {
 
     /// Returns the ends of groups of which the largest is as small as can be.
     fn even(&self) -> Vec<usize> {
-        let (atoms, layers) = (self.block.atoms.len(), self.block.layers.max(1));
+        let (atoms, layers) = (self.atoms.len(), self.layers);
         let ends = |cap: u64| {
             let mut ends = Vec::new();
             let mut start = 0;

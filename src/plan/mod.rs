@@ -78,6 +78,13 @@ pub struct PlanOptions<'a> {
     pub for_updates: bool,
 }
 
+impl PlanOptions<'_> {
+    /// Returns the options of a plan of everything, which is no first of a chain of updates.
+    pub fn new(target: Target) -> Self {
+        Self { target, only: None, for_updates: false }
+    }
+}
+
 /// A component's part in a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Share {

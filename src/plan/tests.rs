@@ -65,7 +65,7 @@ impl Shape {
 
     fn plan(&self, target: Target) -> (FileSet, Analysis, Plan) {
         let (set, inventory) = self.build();
-        let plan = plan(&set, &inventory, &PlanOptions { target, only: None, for_updates: false });
+        let plan = plan(&set, &inventory, &PlanOptions::new(target));
         (set, inventory.analysis, plan)
     }
 }
@@ -147,7 +147,7 @@ proptest! {
     #[test]
     fn names_decide_and_not_numbers(shape in shapes(20), n in 1u32..20) {
         let (set, inventory) = shape.build();
-        let one = plan(&set, &inventory, &PlanOptions { target: Target::Layers(n), only: None, for_updates: false });
+        let one = plan(&set, &inventory, &PlanOptions::new(Target::Layers(n)));
         // The same set with its inodes counted from the other end, and its components too.
         let last_inode = set.inodes().len() - 1;
         let Inventory { analysis, estimates } = inventory;
@@ -162,7 +162,7 @@ proptest! {
             notes: Vec::new(),
         };
         let inventory = Inventory { analysis, estimates: estimates.into_iter().rev().collect() };
-        let two = plan(&back, &inventory, &PlanOptions { target: Target::Layers(n), only: None, for_updates: false });
+        let two = plan(&back, &inventory, &PlanOptions::new(Target::Layers(n)));
         let lists = |p: &Plan| p.layers.iter().map(|l| (l.entries.clone(), l.label.clone())).collect::<Vec<_>>();
         prop_assert_eq!(lists(&one), lists(&two));
     }
@@ -222,11 +222,8 @@ fn pulls_by_profile_are_near_their_bound() {
 
 #[test]
 fn an_empty_file_set_is_one_layer() {
-    let plan = plan(
-        &FileSet::default(),
-        &Inventory::default(),
-        &PlanOptions { target: Target::Layers(8), only: None, for_updates: false },
-    );
+    let plan =
+        plan(&FileSet::default(), &Inventory::default(), &PlanOptions::new(Target::Layers(8)));
     assert_eq!(plan.layers.len(), 1);
     assert!(plan.layers[0].entries.is_empty());
 }

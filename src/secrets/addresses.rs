@@ -86,7 +86,7 @@ fn password(rest: &[u8]) -> Option<Range<usize>> {
 }
 
 /// Returns the passwords in `Server=host;User Id=name;Password=word`, and in `jdbc:` URLs.
-fn in_connection_strings(text: &[u8]) -> impl Iterator<Item = Hit> {
+pub(super) fn in_connection_strings(text: &[u8]) -> impl Iterator<Item = Hit> {
     memchr::memmem::find_iter(text, b"wd=")
         .chain(memchr::memmem::find_iter(text, b"word="))
         .filter_map(|at| {

@@ -87,7 +87,7 @@ fn find(patterns: &Patterns, text: &str) -> Vec<Hit> {
     let bytes = text.as_bytes();
     let mut hits = patterns.find(bytes);
     hits.extend(addresses::in_urls(bytes));
-    hits.extend(addresses::of_services(bytes));
+    hits.extend(addresses::in_connection_strings(bytes));
     hits.extend(assignments(text));
     hits.sort_by_key(|hit| (hit.at.start, std::cmp::Reverse(hit.at.end)));
     let mut end = 0;

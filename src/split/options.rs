@@ -102,7 +102,7 @@ impl SplitOptions {
 
     /// Returns the options of the plan of a whole image.
     pub(super) fn planning(&self) -> PlanOptions<'static> {
-        PlanOptions { target: self.target, only: None, for_updates: self.for_updates }
+        PlanOptions { for_updates: self.for_updates, ..PlanOptions::new(self.target) }
     }
 
     /// Returns the value of the annotation [`PLAN`] for an image.

@@ -254,11 +254,8 @@ fn new_layers(
     let mut layers = Vec::new();
     let mut place = |mask: &[bool], count: u32| {
         if mask.contains(&true) {
-            let options = plan::PlanOptions {
-                target: Target::Layers(count),
-                only: Some(mask),
-                for_updates: false,
-            };
+            let target = Target::Layers(count);
+            let options = plan::PlanOptions { only: Some(mask), ..plan::PlanOptions::new(target) };
             layers.extend(plan(new.files, new.inventory, &options).layers);
         }
     };

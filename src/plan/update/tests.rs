@@ -180,7 +180,7 @@ proptest! {
         let mut tree = start;
         let mut old = build(&tree);
         let target = Target::Layers(target);
-        let first = plan(&old, &inventory(&old), &plan::PlanOptions { target, only: None, for_updates: false });
+        let first = plan(&old, &inventory(&old), &plan::PlanOptions::new(target));
         let mut stack: Vec<OldLayer> = first.layers.iter().map(|l| written(&old, l)).collect();
         for step in steps {
             tree = evolve(tree, step);
