@@ -45,6 +45,7 @@ pub mod bench;
 pub mod cli;
 pub mod compare;
 pub mod delta;
+pub mod edit;
 pub mod format;
 pub mod inspect;
 pub mod layers;

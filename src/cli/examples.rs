@@ -239,6 +239,19 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "edit",
+        &[
+            (
+                "relayer edit docker://REGISTRY/app:v1 --env LOG=debug -o docker://REGISTRY/app:v1-debug",
+                "Set a variable in a registry, where no layer is sent again",
+            ),
+            (
+                "relayer edit img.tar --env TOKEN- --redact-history --label tier=web -o new.tar",
+                "Remove a secret from the config, and set a label",
+            ),
+        ],
+    ),
+    (
         "cache prune",
         &[
             ("relayer cache prune", "Remove all blobs that were downloaded"),

@@ -255,6 +255,11 @@ fn secrets(image: &Inspection, layout: Layout) -> String {
         ]);
     }
     let mut text = rows.fit(layout);
+    if image.secrets.iter().any(|s| s.layer.is_none()) {
+        text.push_str(
+            "`relayer edit` removes those of the config: --env NAME-, --label KEY-, --redact-history\n",
+        );
+    }
     if image.secrets.iter().any(|s| s.hidden_by.is_some()) {
         text.push_str("hidden files can still be read from their layers; split drops them\n");
     }

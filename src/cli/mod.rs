@@ -12,6 +12,7 @@ mod copy;
 mod delta;
 mod diff;
 mod display;
+mod edit;
 mod examples;
 mod explain;
 mod history;
@@ -29,6 +30,7 @@ mod store;
 mod summary;
 mod table;
 mod terminal;
+mod update;
 mod verify;
 
 use std::ffi::OsString;
@@ -71,7 +73,7 @@ enum Command {
     /// Split an image into layers of similar size, grouped by churn
     Split(Box<split::Split>),
     /// Flatten an image into one layer
-    Flatten(split::Flatten),
+    Flatten(Box<split::Flatten>),
     /// Show layers, wasted bytes, likely secrets and client incompatibilities
     Inspect(inspect::InspectArgs),
     /// Show which layers and components hold a path, what hides it, and what its changes cost clients
@@ -94,6 +96,8 @@ enum Command {
     Store(store::StoreArgs),
     /// Copy an image between registries, files and folders without changing a byte
     Copy(copy::Copy),
+    /// Change the config, annotations or names of an image without touching its layers
+    Edit(Box<edit::EditCommand>),
     /// Manage the folder of downloaded blobs
     Cache(cache::CacheArgs),
     /// Show which options the environment and relayer.toml set
@@ -323,6 +327,7 @@ fn parse() -> Result<Cli, clap::Error> {
         Command::Split(args) => args.check(),
         Command::Flatten(args) => args.check(),
         Command::Verify(args) => args.check(),
+        Command::Edit(args) => args.check(),
         _ => Ok(()),
     };
     checked.map_err(|e| {
@@ -376,6 +381,7 @@ fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::History(args) => args.run(&cli.global, terminal),
         Command::Store(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
+        Command::Edit(args) => args.run(&cli.global, terminal),
         Command::Cache(args) => args.run(&cli.global),
         Command::Config(args) => args.run(&cli.global),
         Command::Completions { shell } => {

@@ -16,8 +16,25 @@ use crate::base::error::{Context, Error, Result};
 const FILE: &str = "relayer.toml";
 /// The variable that names another file.
 const VARIABLE: &str = "RELAYER_CONFIG";
-/// Options that are of one call, or that ask for help.
-const EXCLUDED: [&str; 5] = ["help", "version", "output", "previous", "summary"];
+/// Options that are of one call or one image, or that ask for help.
+const EXCLUDED: &[&str] = &[
+    "help",
+    "version",
+    "output",
+    "previous",
+    "summary",
+    "env",
+    "entrypoint",
+    "cmd",
+    "user",
+    "workdir",
+    "expose",
+    "volume",
+    "stop-signal",
+    "healthcheck",
+    "set-platform",
+    "tag",
+];
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

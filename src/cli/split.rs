@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 
+use super::edit::EditArgs;
 use super::load::{self, PreviousImage, open};
+use super::update::UpdateArgs;
 use super::{Global, Outcome, SummaryFile, client, output, summary, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
@@ -17,11 +19,9 @@ use crate::format::codec::Compression;
 use crate::model::content::BlobSink;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Platform, media_type};
-use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::ChurnRule;
-use crate::plan::update::{self, CostModel, TargetClients};
 use crate::plan::{MAX_LAYERS, Target};
-use crate::simulate::{self, ClientModel, Profile, Reuse};
+use crate::simulate::{self, Profile};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
 use crate::transport::image::Image;
@@ -57,46 +57,9 @@ pub(super) struct Split {
     #[arg(long)]
     drop_noise: bool,
     #[command(flatten)]
-    update: Update,
-}
-
-/// Options of `--previous`.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Updates")]
-struct Update {
-    /// Keep layers of this image, which clients have, byte for byte if that makes the update small, and
-    /// carry over timestamps that differ without other changes
-    #[arg(long, value_name = "IMAGE")]
-    previous: Option<Reference>,
-    /// Split without --previous if its image does not exist yet, so that one command line serves every build
-    #[arg(long, requires = "previous")]
-    previous_if_exists: bool,
-    /// Limit the share of dead bytes, which kept layers hold and the image does not use
-    #[arg(long, value_name = "PERCENT", default_value_t = Percent(defaults::MAX_DEAD), requires = "previous")]
-    max_dead: Percent,
-    /// Limit the number of layers
-    #[arg(long, value_name = "N", default_value_t = defaults::UPDATE_LAYERS, requires = "previous",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LAYERS)))]
-    max_layers: u32,
-    /// Set the cost of a dead byte relative to a downloaded byte [default: 0.5, or 0.3 if --client goes
-    /// by digest]
-    #[arg(long, value_name = "COST", requires = "previous", value_parser = cost)]
-    beta: Option<f64>,
-    /// Drop layers that hold deleted or overwritten files matching PATTERN, such as secrets: `id_rsa` in
-    /// any folder, `/root/.ssh` and everything below it, or a glob such as `/srv/**/*.key`; may be
-    /// repeated
-    #[arg(long, value_name = "PATTERN", requires = "previous")]
-    purge: Vec<PathPattern>,
-    /// Keep layers that hold likely secrets in deleted files; by default they are dropped
-    #[arg(long, requires = "previous")]
-    keep_secrets: bool,
-    /// Optimise updates of this client: some recognise layers by chain ID, as docker and eks do,
-    /// others by digest [default: the mean of both]
-    #[arg(long, value_name = "CLIENT", value_parser = client::model(), requires = "previous")]
-    client: Option<&'static ClientModel>,
-    /// Keep all timestamps as they are in IMAGE
-    #[arg(long, requires = "previous")]
-    exact: bool,
+    update: UpdateArgs,
+    #[command(flatten)]
+    edits: EditArgs,
 }
 
 /// Parses a number of layers.
@@ -120,61 +83,20 @@ fn layer_size(text: &str) -> Result<ByteSize> {
     }
 }
 
-/// Parses the cost of a byte.
-fn cost(text: &str) -> std::result::Result<f64, &'static str> {
-    let cost = text.parse().ok().filter(|cost: &f64| cost.is_finite() && *cost >= 0.0);
-    cost.ok_or("use a number of 0 or more")
-}
-
-/// A share, written `20%` or `20`.
-#[derive(Debug, Clone, Copy)]
-struct Percent(f64);
-
-impl std::str::FromStr for Percent {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let number = text.strip_suffix('%').unwrap_or(text).trim();
-        match number.parse::<f64>() {
-            Ok(n) if (0.0..=100.0).contains(&n) => Ok(Self(n / 100.0)),
-            _ => Err("use a number from 0 to 100, as in 20%".into()),
-        }
-    }
-}
-
-impl std::fmt::Display for Percent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}%", self.0 * 100.0)
-    }
-}
-
-impl Update {
-    fn options(&self) -> update::UpdateOptions {
-        let clients = match self.client.map(|client| client.reuse) {
-            None => TargetClients::Any,
-            Some(Reuse::Chain) => TargetClients::Chain,
-            Some(Reuse::Digest | Reuse::DiffId) => TargetClients::Set,
-        };
-        let cost_model = CostModel {
-            clients,
-            beta: self.beta.unwrap_or_else(|| clients.dead_cost()),
-            max_dead: self.max_dead.0,
-            max_layers: self.max_layers,
-        };
-        let purge = self.purge.clone();
-        update::UpdateOptions {
-            cost_model,
-            purge,
-            keep_secrets: self.keep_secrets,
-            exact: self.exact,
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 pub(super) struct Flatten {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    edits: EditArgs,
+}
+
+/// What the options of a command add to the common ones.
+struct Extra<'a> {
+    previous: Option<PreviousImage<'a>>,
+    edits: &'a EditArgs,
+    /// Completes the report of each image.
+    finish: &'a dyn Fn(&mut ImageReport),
 }
 
 #[derive(Debug, Args)]
@@ -239,11 +161,12 @@ impl Split {
                 Target::Pull { profile, compression, layers: self.target }
             }
         };
-        let if_exists = self.update.previous_if_exists;
-        let previous =
-            self.update.previous.as_ref().map(|image| PreviousImage { image, if_exists });
-        let finish = |image: &mut ImageReport| image.notes.extend(self.remarks(image));
-        self.common.run(options, target, &finish, previous, global, terminal)
+        let extra = Extra {
+            previous: self.update.previous(),
+            edits: &self.edits,
+            finish: &|image| image.notes.extend(self.remarks(image)),
+        };
+        self.common.run(options, target, &extra, global, terminal)
     }
 
     /// Returns notes on options that had no effect.
@@ -293,7 +216,7 @@ impl Split {
 
     /// Checks combinations of options.
     pub(super) fn check(&self) -> Result<()> {
-        self.common.compression().map(drop)
+        self.common.check(&self.edits)
     }
 }
 
@@ -302,11 +225,12 @@ impl Flatten {
         let (options, target) = (SplitOptions::default(), |_: &_| Target::Layers(1));
         // There is no `flatten --previous`.
         let finish = |image: &mut ImageReport| image.next_release = None;
-        self.common.run(options, target, &finish, None, global, terminal)
+        let extra = Extra { previous: None, edits: &self.edits, finish: &finish };
+        self.common.run(options, target, &extra, global, terminal)
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        self.common.compression().map(drop)
+        self.common.check(&self.edits)
     }
 }
 
@@ -315,12 +239,11 @@ impl Common {
         &self,
         options: SplitOptions,
         target: impl Fn(&Compression) -> Target,
-        finish: &dyn Fn(&mut ImageReport),
-        previous: Option<PreviousImage<'_>>,
+        extra: &Extra<'_>,
         global: &Global,
         terminal: &Terminal,
     ) -> Result<Outcome> {
-        let start = Instant::now();
+        let (start, previous) = (Instant::now(), extra.previous);
         self.summary.check()?;
         let inputs: Vec<&Reference> =
             std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
@@ -332,8 +255,9 @@ impl Common {
         let mut options = self.options(options, target, global)?;
         self.warn(&options, terminal);
         let budget = options.budget();
-        let opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
+        let mut opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
+        extra.edits.apply(&mut opened, terminal)?;
         let platform = self.platform.as_ref();
         let open_previous = |p: PreviousImage<'_>| p.open(platform, &budget, global, terminal);
         let before = previous.map(open_previous).transpose()?.flatten();
@@ -351,7 +275,7 @@ impl Common {
             destination.as_ref().map_or(&(), |target| target as &dyn BlobSink),
         )
         .with_context(|| format!("splitting {}", self.image))?;
-        images.iter_mut().for_each(finish);
+        images.iter_mut().for_each(extra.finish);
         if let (Some(report), false) = (images.first_mut(), self.is_docker()) {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
@@ -408,6 +332,11 @@ impl Common {
     fn is_docker(&self) -> bool {
         let transport = self.output.as_ref().and_then(|r| r.transport);
         transport.is_some_and(Transport::is_for_docker)
+    }
+
+    fn check(&self, edits: &EditArgs) -> Result<()> {
+        edits.check(self.output.as_ref())?;
+        self.compression().map(drop)
     }
 
     fn compression(&self) -> Result<Compression> {

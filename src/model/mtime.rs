@@ -59,20 +59,7 @@ impl FromStr for MtimePolicy {
             None if s == "preserve" => Some(Self::Preserve),
             None if s == "zero" => Some(Self::Zero),
             None if s == "stable" => Some(Self::Stable),
-            Some(("clamp", "SOURCE_DATE_EPOCH")) => {
-                let value = std::env::var("SOURCE_DATE_EPOCH").map_err(|_| {
-                    Error::malformed("the environment variable SOURCE_DATE_EPOCH is not set")
-                })?;
-                let secs = value.parse().map_err(|_| {
-                    Error::malformed(format!(
-                        "SOURCE_DATE_EPOCH={value:?} is not a number of seconds"
-                    ))
-                })?;
-                Some(Self::Clamp(Mtime { secs, nanos: 0 }))
-            }
-            Some(("clamp", date)) => {
-                parse_date(date).map(|secs| Self::Clamp(Mtime { secs, nanos: 0 }))
-            }
+            Some(("clamp", date)) => date_or_epoch(date)?.map(Self::Clamp),
             _ => None,
         }
         .ok_or_else(|| {
@@ -93,6 +80,26 @@ impl fmt::Display for MtimePolicy {
             Self::Stable => f.write_str("stable"),
         }
     }
+}
+
+/// Parses a date in UTC, `@SECONDS`, or the name of the variable `SOURCE_DATE_EPOCH`, whose value is used.
+/// Returns `None` if it is none of these.
+///
+/// # Errors
+/// If that variable is not set or not a number.
+pub(crate) fn date_or_epoch(text: &str) -> Result<Option<Mtime>> {
+    let secs = if text == "SOURCE_DATE_EPOCH" {
+        let value = std::env::var(text).map_err(|_| {
+            Error::malformed("the environment variable SOURCE_DATE_EPOCH is not set")
+        })?;
+        let secs = value.parse().map_err(|_| {
+            Error::malformed(format!("SOURCE_DATE_EPOCH={value:?} is not a number of seconds"))
+        });
+        Some(secs?)
+    } else {
+        parse_date(text)
+    };
+    Ok(secs.map(|secs| Mtime { secs, nanos: 0 }))
 }
 
 /// Parses a date in UTC, or `@SECONDS`, and returns the seconds since 1970.
@@ -135,15 +142,32 @@ fn parse_date(text: &str) -> Option<i64> {
 /// Formats a time as a date in UTC, to the minute: the inverse of `parse_date`.
 #[cfg(feature = "store")]
 pub(crate) fn time(secs: u64) -> String {
-    let (days, minutes) = (secs / 86_400, secs % 86_400 / 60);
-    // Years from March again (civil_from_days, as above).
-    let (era, day) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let text = rfc3339(Mtime { secs: secs.cast_signed(), nanos: 0 }).unwrap_or_default();
+    text.get(..16).map_or_else(String::new, |text| text.replace('T', " ") + "Z")
+}
+
+/// Formats a time as Go does in JSON. Returns `None` for years that Go does not accept.
+pub(crate) fn rfc3339(time: Mtime) -> Option<String> {
+    let (days, secs) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
+    // Convert days since 1970-01-01 to a date, with years that begin in March (Howard Hinnant,
+    // "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
+    let days = days.checked_add(719_468)?;
+    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (date, month) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1);
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year}-{month:02}-{date:02} {:02}:{:02}Z", minutes / 60, minutes % 60)
+    let day = day - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year + i64::from(month >= 10);
+    let month = (month + 2) % 12 + 1;
+    if !(0..=9999).contains(&year) {
+        return None;
+    }
+    let fraction = match time.nanos {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
+    };
+    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
 }
 
 #[cfg(test)]
@@ -218,5 +242,22 @@ mod tests {
         assert_eq!(apply(MtimePolicy::Zero, at(7, 7)), at(0, 0));
         assert!("clamp".parse::<MtimePolicy>().is_err());
         assert!("clamp:soon".parse::<MtimePolicy>().is_err());
+    }
+
+    #[test]
+    fn times_are_written_as_go_does() {
+        // From date -u -d @… +%FT%TZ
+        for (secs, nanos, text) in [
+            (0, 0, "1970-01-01T00:00:00Z"),
+            (951_782_400, 0, "2000-02-29T00:00:00Z"),
+            (1_759_322_096, 120_000_000, "2025-10-01T12:34:56.12Z"),
+            (-1, 999_999_999, "1969-12-31T23:59:59.999999999Z"),
+            (253_402_300_799, 0, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(Mtime { secs, nanos }).as_deref(), Some(text));
+        }
+        for secs in [253_402_300_800, -62_167_219_201, i64::MAX, i64::MIN] {
+            assert_eq!(rfc3339(Mtime { secs, nanos: 0 }), None);
+        }
     }
 }

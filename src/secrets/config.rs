@@ -69,6 +69,19 @@ fn walk(place: &str, value: &Value, add: &mut impl FnMut(String, &str)) {
     }
 }
 
+/// Returns a note on secrets that were found in a config.
+pub(crate) fn config_note(found: &[LikelySecret]) -> Option<String> {
+    let places: Vec<&str> = found.iter().map(|secret| secret.path.as_str()).collect();
+    (!places.is_empty()).then(|| {
+        format!(
+            "the config keeps what look like secrets: {}; everybody who has the image can read them, so \
+             renew them, and build the image without them; `relayer edit` removes them from a config: \
+             --env NAME-, --label KEY-, --redact-history",
+            places.join(", ")
+        )
+    })
+}
+
 /// Returns the text with each secret replaced by `***`.
 pub(crate) fn redact(text: &str, patterns: &Patterns) -> String {
     let mut out = String::new();

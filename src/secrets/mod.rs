@@ -13,7 +13,7 @@ mod config;
 mod names;
 mod patterns;
 
-pub(crate) use config::{redact, scan_config};
+pub(crate) use config::{config_note, redact, scan_config};
 pub(crate) use patterns::Patterns;
 
 use std::io::Read;

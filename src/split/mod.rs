@@ -35,7 +35,7 @@ use crate::model::oci::{Descriptor, Index};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, Inventory};
 use crate::plan::{self, Plan, recorded_times};
-use crate::secrets::{Patterns, scan_config};
+use crate::secrets::{Patterns, config_note, scan_config};
 use crate::simulate;
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, Opened};
@@ -180,7 +180,7 @@ impl Job<'_> {
         });
         notes.extend(pull.and_then(PullReport::note));
         let config_secrets = scan_config(&image.config, &Patterns::new()?);
-        notes.extend(secrets::note(&config_secrets));
+        notes.extend(config_note(&config_secrets));
         let parts = Parts { image, before, decision: &decision, layers: &layers, options };
         let written = parts.write(encoded.as_deref(), bundle, &mut notes)?;
         let report = ImageReport {

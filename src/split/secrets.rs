@@ -13,7 +13,7 @@ use crate::model::path_pattern::PathPattern;
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{Analysis, ComponentKind};
 use crate::plan::update::{DeadFile, OldLayer, PurgeMatch, find_following_parent, purge_match};
-use crate::secrets::{LikelySecret, Patterns, ScanItem, is_public};
+use crate::secrets::{Patterns, ScanItem, is_public};
 use crate::split::report::LostSecret;
 
 /// What the patterns of `--purge` matched, over the images of all platforms.
@@ -66,18 +66,6 @@ impl<'a> Purge<'a> {
         }
         Ok(notes)
     }
-}
-
-/// Returns a note on likely secrets in the config, which the new image has, too.
-pub(super) fn note(found: &[LikelySecret]) -> Option<String> {
-    let places: Vec<&str> = found.iter().map(|secret| secret.path.as_str()).collect();
-    (!places.is_empty()).then(|| {
-        format!(
-            "the config keeps what look like secrets: {}; everybody who has the image can read them, so \
-             build it without them and renew them",
-            places.join(", ")
-        )
-    })
 }
 
 /// The new image's files, contents and components.

@@ -180,10 +180,12 @@ impl Bundle {
             }
             let index: Index<Value> = oci::parse(&document_blob(self, d)?, "the index")?;
             for value in &index.manifests {
-                let child = entry(value)?;
-                // A copy of one platform may leave the others out.
-                if self.blobs.contains_key(&child.digest) {
-                    self.collect_manifests(&child, depth + 1, found)?;
+                // A copy of one platform may leave the others out, and entries that can't be used.
+                match entry(value) {
+                    Ok(child) if self.blobs.contains_key(&child.digest) => {
+                        self.collect_manifests(&child, depth + 1, found)?;
+                    }
+                    _ => {}
                 }
             }
         }

@@ -47,7 +47,7 @@ pub(super) fn read_index(files: &dyn Files, d: &Descriptor) -> Result<Index<Valu
 
 /// Returns whether an entry is an attestation. One describes an image by its digest and does not
 /// apply to a new image.
-pub(super) fn is_attestation(d: &Descriptor) -> bool {
+pub(crate) fn is_attestation(d: &Descriptor) -> bool {
     d.platform.as_ref().is_some_and(Platform::is_unknown)
         || d.annotation("vnd.docker.reference.type") == Some("attestation-manifest")
 }

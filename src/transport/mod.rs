@@ -29,6 +29,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub(crate) use choose::is_attestation;
+
 use crate::base::error::{Error, Result};
 use daemon::{Daemon, DaemonImage};
 use registry::name::Name;

@@ -19,6 +19,7 @@ mod damaged_layers;
 mod delta;
 mod determinism;
 mod documents;
+mod edit;
 mod fake_docker;
 mod fidelity;
 mod folders;

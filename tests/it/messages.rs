@@ -59,7 +59,11 @@ fn what_beginners_write_is_answered_with_what_to_write() {
         (&["apply", "old.tar", "a.tar", "-o", "x.tar"], FAILED, "this is not a delta"),
         (&["split", "-", "-o", "x.tar"], FAILED, "standard input is empty; did the command"),
         (&["split", "a.tar", "--target", "1000"], 2, "can have 1 to 125 layers, since docker"),
-        (&["split", "a.tar", "--tag", "x"], 2, "the tag is part of the name: oci:DIR:TAG"),
+        (
+            &["apply", "a.tar", "d", "-o", "x", "--tag", "x"],
+            2,
+            "the tag is part of the name: oci:DIR:TAG",
+        ),
         (&["copy", "a.tar", "oci:x", "-t", "x"], 2, "the tag is part of the name: oci:DIR:TAG"),
         (&["split", "a.tar", "x.tar"], 2, "the output is named with -o"),
         (&["split", "a.tar", "--layer-size", "10"], 2, "this is 10 bytes; did you mean 10MB?"),

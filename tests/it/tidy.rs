@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 12] = [
     &["layers"],
     &["plan"],
     &["secrets", "compare"],
-    &["split"],
+    &["split", "edit"],
     &["bench", "delta", "inspect", "store"],
     &["page"],
     &["cli"],

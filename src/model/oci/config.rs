@@ -172,6 +172,14 @@ impl Config {
         fields.into_iter().filter(|(field, _)| has(*field)).map(|(_, word)| word).collect()
     }
 
+    /// Returns the config as `change` leaves its fields.
+    #[must_use]
+    pub(crate) fn edited(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Self {
+        let mut new = self.0.clone();
+        change(&mut new);
+        Self(new)
+    }
+
     /// Returns the config for other layers, with their diff IDs and one history entry per layer. The
     /// old history stays, as entries without a layer, so that the counts agree as the spec requires.
     #[must_use]

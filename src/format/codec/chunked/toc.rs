@@ -15,6 +15,7 @@ use crate::base::error::Result;
 use crate::format::tar::{self, EntryKind};
 use crate::model::digest::Digest;
 use crate::model::fileset::Mtime;
+use crate::model::mtime::rfc3339;
 
 /// A row. Its names are those of `FileMetadata` in containers/storage
 /// (`pkg/chunked/internal/minimal/compression.go`). As there, zero values are left out.
@@ -182,51 +183,5 @@ impl Toc {
     pub(super) fn finish(mut self, tar_split: Digest) -> io::Result<(Vec<u8>, u64)> {
         write!(self.out, r#"],"tarSplitDigest":"{tar_split}"}}"#)?;
         self.out.finish()
-    }
-}
-
-/// Formats a time as Go does in JSON. Returns `None` for years that Go does not accept.
-fn rfc3339(time: Mtime) -> Option<String> {
-    let (days, secs) = (time.secs.div_euclid(86_400), time.secs.rem_euclid(86_400));
-    // Convert days since 1970-01-01 to a date, with years that begin in March (Howard Hinnant,
-    // "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
-    let days = days.checked_add(719_468)?;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year + i64::from(month >= 10);
-    let month = (month + 2) % 12 + 1;
-    if !(0..=9999).contains(&year) {
-        return None;
-    }
-    let fraction = match time.nanos {
-        0 => String::new(),
-        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
-    };
-    let (hour, minute, second) = (secs / 3_600, secs / 60 % 60, secs % 60);
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_go_does() {
-        // From date -u -d @… +%FT%TZ
-        for (secs, nanos, text) in [
-            (0, 0, "1970-01-01T00:00:00Z"),
-            (951_782_400, 0, "2000-02-29T00:00:00Z"),
-            (1_759_322_096, 120_000_000, "2025-10-01T12:34:56.12Z"),
-            (-1, 999_999_999, "1969-12-31T23:59:59.999999999Z"),
-            (253_402_300_799, 0, "9999-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(Mtime { secs, nanos }).as_deref(), Some(text));
-        }
-        for secs in [253_402_300_800, -62_167_219_201, i64::MAX, i64::MIN] {
-            assert_eq!(rfc3339(Mtime { secs, nanos: 0 }), None);
-        }
     }
 }
