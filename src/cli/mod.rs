@@ -4,6 +4,7 @@
 //! returns an [`Outcome`]. Types to know: [`Global`], the options of every command, and [`Terminal`],
 //! which writes to standard error.
 
+mod base;
 mod bench;
 mod cache;
 mod client;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use super::base::BaseArgs;
 use super::edit::EditArgs;
 use super::load::{self, PreviousImage, open};
 use super::update::UpdateArgs;
@@ -57,6 +58,8 @@ pub(super) struct Split {
     #[arg(long)]
     drop_noise: bool,
     #[command(flatten)]
+    base: BaseArgs,
+    #[command(flatten)]
     update: UpdateArgs,
     #[command(flatten)]
     edits: EditArgs,
@@ -93,6 +96,7 @@ pub(super) struct Flatten {
 
 /// What the options of a command add to the common ones.
 struct Extra<'a> {
+    base: Option<&'a BaseArgs>,
     previous: Option<PreviousImage<'a>>,
     edits: &'a EditArgs,
     /// Completes the report of each image.
@@ -162,6 +166,7 @@ impl Split {
             }
         };
         let extra = Extra {
+            base: Some(&self.base),
             previous: self.update.previous(),
             edits: &self.edits,
             finish: &|image| image.notes.extend(self.remarks(image)),
@@ -172,7 +177,9 @@ impl Split {
     /// Returns notes on options that had no effect.
     fn remarks(&self, image: &ImageReport) -> Vec<String> {
         let mut remarks = Vec::new();
-        let keeps = image.layers.iter().any(|l| l.kept);
+        let base = image.base.as_ref().map_or(0, |base| base.layers);
+        let above = &image.layers[base..];
+        let keeps = above.iter().any(|l| l.kept);
         if keeps && self.target.is_some() {
             remarks.push(
                 "--target has no effect because layers of the previous image are kept; --max-layers \
@@ -180,7 +187,7 @@ impl Split {
                     .to_owned(),
             );
         }
-        let made = image.layers.len();
+        let made = above.len();
         if let Some(target) = self.target.filter(|n| !keeps && made < *n as usize) {
             remarks.push(format!(
                 "--target {target} makes only {}, since there is no more to split",
@@ -225,7 +232,7 @@ impl Flatten {
         let (options, target) = (SplitOptions::default(), |_: &_| Target::Layers(1));
         // There is no `flatten --previous`.
         let finish = |image: &mut ImageReport| image.next_release = None;
-        let extra = Extra { previous: None, edits: &self.edits, finish: &finish };
+        let extra = Extra { base: None, previous: None, edits: &self.edits, finish: &finish };
         self.common.run(options, target, &extra, global, terminal)
     }
 
@@ -245,8 +252,9 @@ impl Common {
     ) -> Result<Outcome> {
         let (start, previous) = (Instant::now(), extra.previous);
         self.summary.check()?;
+        let bases = extra.base.map(BaseArgs::references).transpose()?.unwrap_or_default();
         let inputs: Vec<&Reference> =
-            std::iter::once(&self.image).chain(previous.map(|p| p.image)).collect();
+            std::iter::once(&self.image).chain(previous.map(|p| p.image)).chain(&bases).collect();
         let destination = if self.dry_run {
             None
         } else {
@@ -257,7 +265,12 @@ impl Common {
         let budget = options.budget();
         let mut opened = open(&self.image, self.platform.as_ref(), &budget, global)?;
         opened.notes.iter().for_each(|note| terminal.note(note));
+        let open_base = |args: &BaseArgs| {
+            args.open(&opened, &bases, self.platform.as_ref(), &budget, global, terminal)
+        };
+        let candidates = extra.base.map(open_base).transpose()?;
         extra.edits.apply(&mut opened, terminal)?;
+        let found = candidates.as_ref().map(|all| all.bases(&opened, terminal)).transpose()?;
         let platform = self.platform.as_ref();
         let open_previous = |p: PreviousImage<'_>| p.open(platform, &budget, global, terminal);
         let before = previous.map(open_previous).transpose()?.flatten();
@@ -268,7 +281,7 @@ impl Common {
         }
         let (bundle, mut images) = split::split_early(
             &opened,
-            before.as_ref(),
+            (before.as_ref(), &found.unwrap_or_default()),
             &options,
             &budget,
             terminal,

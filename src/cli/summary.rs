@@ -9,7 +9,7 @@ use crate::plan::update::{CarriedOver, Verdict};
 use crate::plan::{NextRelease, UpdateBytes};
 use crate::simulate::CompressionKind;
 use crate::split::report::{
-    ImageReport, LayerReport, LayerTotals, PullTimes, Report, UpdateReport,
+    BaseReport, ImageReport, LayerReport, LayerTotals, PullTimes, Report, UpdateReport,
 };
 use crate::transport::registry::PushStats;
 
@@ -51,6 +51,9 @@ fn describe(image: &ImageReport, layout: Layout) -> String {
     let mut text = totals(&image.before, &image.after, layout);
     text.push('\n');
     text.push_str(&layer_table(&image.layers, image.after.blob_bytes.is_some(), layout));
+    if let Some(base) = &image.base {
+        text.push_str(&base_lines(base));
+    }
     if let Some(update) = &image.update {
         text.push_str(&update_lines(update, layout));
     }
@@ -194,6 +197,33 @@ fn next_table(next: &NextRelease, layout: Layout) -> String {
     }
     row("with --previous", previous);
     format!("\n{}", rows.fit(layout))
+}
+
+/// Formats what stays of the base, and what of it is dead.
+fn base_lines(base: &BaseReport) -> String {
+    let name = base.name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+    let mut text = format!(
+        "\nbase{name}: {} ({}) as they are, {} of them dead ({})\n",
+        count(base.layers as u64, "layer"),
+        ByteSize(base.bytes),
+        ByteSize(base.dead_bytes),
+        share(base.dead_bytes, base.bytes, 1),
+    );
+    let bytes = base.deleted.iter().map(|d| d.bytes).sum();
+    if let Some(largest) = base.deleted.first() {
+        let _ = writeln!(
+            text,
+            "in the base, but deleted above it: {}, {}, the largest {}; overwritten: {}",
+            count(base.deleted.len() as u64, "file"),
+            ByteSize(bytes),
+            largest.path,
+            count(base.overwritten, "file")
+        );
+    } else if base.overwritten > 0 {
+        let overwritten = count(base.overwritten, "file");
+        let _ = writeln!(text, "in the base, but overwritten above it: {overwritten}");
+    }
+    text
 }
 
 /// Formats the cost of an update, and the layers that were dropped.

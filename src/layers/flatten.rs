@@ -68,6 +68,19 @@ pub struct LayerStats {
     pub entries: u64,
 }
 
+impl LayerStats {
+    /// Returns those of a layer that was read.
+    pub(crate) fn new(blob: &LayerBlob, read: &LayerContent) -> Self {
+        Self {
+            digest: read.digest,
+            diff_id: blob.diff_id,
+            blob_bytes: blob.source.size(),
+            tar_bytes: read.tar_bytes,
+            entries: read.changes.len() as u64,
+        }
+    }
+}
+
 /// Reads layers in parallel, on the current rayon pool. Together they may expand to `max_size` bytes.
 ///
 /// # Errors
@@ -122,14 +135,8 @@ impl ReadLayers<'_> {
         let sources = self.layers.iter().map(|l| &l.source).chain(&self.more);
         let contents = Contents::new(sources.map(Arc::clone).collect());
         let notes = Attributes::note(self.layers.iter().map(|l| &l.driver)).into_iter().collect();
-        let stats = |(blob, read): (&LayerBlob, &LayerContent)| LayerStats {
-            digest: read.digest,
-            diff_id: blob.diff_id,
-            blob_bytes: blob.source.size(),
-            tar_bytes: read.tar_bytes,
-            entries: read.changes.len() as u64,
-        };
-        let layers = self.blobs.iter().zip(&self.layers).map(stats).collect();
+        let pairs = self.blobs.iter().zip(&self.layers);
+        let layers = pairs.map(|(blob, read)| LayerStats::new(blob, read)).collect();
         let names = self.blobs.iter().map(|l| l.name.as_str());
         let changes = self.layers.into_iter().map(|l| l.changes);
         let (files, hidden, list) = tree.apply_all(names.zip(changes))?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::base::Base;
 use super::options::{HISTORY, PLAN, SOURCE, SplitOptions, VERSION};
 use super::previous::Decision;
 use super::report::LayerReport;
@@ -10,7 +11,9 @@ use crate::base::error::Result;
 use crate::layers::encode::EncodedLayer;
 use crate::model::content::Source;
 use crate::model::digest::Digest;
-use crate::model::oci::{Annotations, Config, Descriptor, HistoryEntry, Manifest, media_type};
+use crate::model::oci::{
+    Annotations, BASE_DIGEST, BASE_NAME, Config, Descriptor, HistoryEntry, Manifest, media_type,
+};
 use crate::transport::bundle::{Blob, Bundle};
 use crate::transport::image::Image;
 
@@ -20,6 +23,8 @@ pub(super) struct Parts<'a> {
     pub(super) image: &'a Image,
     /// The previous image, if there is one.
     pub(super) before: Option<&'a Image>,
+    /// The base, if there is one.
+    pub(super) base: Option<&'a Base<'a>>,
     /// The kept and the planned layers.
     pub(super) decision: &'a Decision,
     /// The report of each of these layers, lowest first.
@@ -56,6 +61,9 @@ impl Parts<'_> {
     fn is_unchanged(&self, before: &Image) -> bool {
         self.decision.plan.layers.is_empty()
             && self.decision.kept.len() == before.layers.len()
+            && self.decision.kept.iter().zip(&before.layers).all(|(kept, layer)| {
+                layer.digest().is_ok_and(|digest| digest == kept.descriptor.digest)
+            })
             && equal_except_layers(self.image, before)
     }
 
@@ -66,6 +74,7 @@ impl Parts<'_> {
             diff_id: layer.diff_id,
             label: &layer.label,
             source: &layer.source,
+            is_read: layer.is_read,
         });
         let kind = self.options.compression.media_type();
         let new = encoded.iter().zip(&self.decision.plan.layers).map(|(layer, planned)| {
@@ -74,7 +83,7 @@ impl Parts<'_> {
             annotations.insert(PLAN.to_owned(), planned.label.clone());
             descriptor.annotations = Some(annotations);
             let (label, source) = (&planned.label, &layer.source);
-            Layer { descriptor, diff_id: layer.diff_id, label, source }
+            Layer { descriptor, diff_id: layer.diff_id, label, source, is_read: true }
         });
         kept.chain(new).collect()
     }
@@ -88,10 +97,10 @@ impl Parts<'_> {
     ) -> Result<Descriptor> {
         let image = self.image;
         let (mut descriptors, mut diff_ids, mut history) = (Vec::new(), Vec::new(), Vec::new());
-        for Layer { descriptor, diff_id, label, source } in layers {
+        for Layer { descriptor, diff_id, label, source, is_read } in layers {
             // The digest of a kept layer was verified when the layer was read; that of a new layer
             // was computed when it was written.
-            let blob = Blob { source: Arc::clone(source), verified: true };
+            let blob = Blob { source: Arc::clone(source), verified: is_read };
             bundle.blobs.insert(descriptor.digest, blob);
             descriptors.push(descriptor);
             diff_ids.push(diff_id);
@@ -108,7 +117,14 @@ impl Parts<'_> {
         let source = || Digest::of(&image.config_bytes).to_string();
         annotations.entry(SOURCE.into()).or_insert_with(source);
         annotations.insert(VERSION.into(), env!("CARGO_PKG_VERSION").into());
-        annotations.insert(PLAN.into(), self.options.describe());
+        let mut plan = self.options.describe();
+        if let Some(base) = self.base {
+            plan = format!("base={} {plan}", base.layers);
+            let (name, digest) = base.source();
+            annotations.extend(name.map(|name| (BASE_NAME.into(), name.to_owned())));
+            annotations.extend(digest.map(|digest| (BASE_DIGEST.into(), digest.to_string())));
+        }
+        annotations.insert(PLAN.into(), plan);
         manifest.annotations = Some(annotations);
         bundle.image(&config, &mut manifest)
     }
@@ -138,6 +154,8 @@ struct Layer<'a> {
     diff_id: Digest,
     label: &'a str,
     source: &'a Source,
+    /// Whether its digest was verified.
+    is_read: bool,
 }
 
 /// Returns the annotations of the image's descriptor in the index, without those that are

@@ -8,6 +8,8 @@
 //! images. Start with [`split`], [`SplitOptions`] and [`report::ImageReport`], the result of one image.
 
 mod assemble;
+mod base;
+mod kept;
 mod options;
 mod previous;
 mod pushed;
@@ -15,6 +17,7 @@ pub mod report;
 mod secrets;
 mod stale;
 
+pub use base::Base;
 pub use options::{PLAN, SOURCE, SplitOptions, VERSION, noted_compression};
 pub use pushed::{is_estimated, pulled};
 
@@ -40,7 +43,8 @@ use crate::simulate;
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, Opened};
 use assemble::Parts;
-use previous::{Decision, Previous};
+use base::BaseLayers;
+use previous::{Below, Decision, Previous};
 use report::{ImageReport, PullReport};
 use secrets::Purge;
 use stale::Stale;
@@ -58,17 +62,21 @@ pub fn split(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
-    split_early(opened, previous, options, budget, progress, &())
+    split_early(opened, (previous, &[]), options, budget, progress, &())
 }
 
-/// Does the same as [`split`] and gives each layer to `sink` as soon as its blob is known, so that it
-/// can be uploaded while others are encoded.
+/// What the result may have in common with other images: the image before it, and the base of each image
+/// to split, if it has one.
+pub type KeptFrom<'a> = (Option<&'a Opened>, &'a [Option<Base<'a>>]);
+
+/// Does the same as [`split`] above the bases, and gives each layer to `sink` as soon as its blob is known,
+/// so that it can be uploaded while others are encoded.
 ///
 /// # Errors
 /// Those of [`split`].
 pub fn split_early(
     opened: &Opened,
-    previous: Option<&Opened>,
+    (previous, bases): KeptFrom<'_>,
     options: &SplitOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
@@ -82,8 +90,9 @@ pub fn split_early(
     let mut purge = Purge::new(&options.update.purge, opened.images.len());
     for (at, image) in opened.images.iter().enumerate() {
         let before = previous.and_then(|p| p.counterpart(&opened.images, at));
+        let base = bases.get(at).and_then(Option::as_ref);
         let (descriptor, mut report) = job
-            .image(image, before, &mut purge, &mut bundle)
+            .image((image, base), before, &mut purge, &mut bundle)
             .with_context(|| format!("image {}", image.platform))?;
         if previous.is_some() && before.is_none() {
             let platform = &image.platform;
@@ -125,41 +134,27 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Splits one image, as an update of `before` if given.
+    /// Splits one image, on its base and as an update of `before` if given.
     fn image(
         &self,
-        image: &Image,
+        (image, base): (&Image, Option<&Base<'_>>),
         before: Option<&Image>,
         purge: &mut Purge<'_>,
         bundle: &mut Bundle,
     ) -> Result<(Option<Descriptor>, ImageReport)> {
         let Self { options, budget, progress, .. } = *self;
-        let mut flat = self.flatten(image)?;
+        let (mut flat, base_layers) = self.flatten(image, base)?;
         let dropped_noise =
             if options.drop_noise { analyze::drop_noise(&mut flat.rootfs.files)? } else { 0 };
-        let mut held = recorded_times::apply(options.mtime, &mut flat.rootfs, budget)?;
-        let previous = match before {
-            None => None,
-            Some(before) => Some(self.pool.install(|| {
-                let previous = Previous::read(before, &flat.rootfs, options, budget, progress)
-                    .with_context(|| "the previous image")?;
-                let (carried_over, more) =
-                    previous.carry_over(&mut flat.rootfs, options, budget)?;
-                held.add(&more);
-                Ok::<_, Error>((previous, carried_over))
-            })?),
-        };
+        let fixed = base_layers.as_ref().map(|base| base.unchanged(&flat.rootfs.files));
+        let fixed = fixed.unwrap_or_default();
+        let mut held =
+            recorded_times::apply_above(options.mtime, &fixed, &mut flat.rootfs, budget)?;
+        let read = |before| self.previous(before, &fixed, &mut flat.rootfs, &mut held);
+        let previous = before.map(read).transpose()?;
         let inventory = self.analyze(&flat.rootfs)?;
-        let decision = match previous {
-            None => {
-                Decision::first(plan::plan(&flat.rootfs.files, &inventory, &options.planning()))
-            }
-            Some((previous, carried_over)) => {
-                let new = (&flat.rootfs, &inventory);
-                let decide = || previous.decide(new, carried_over, purge, options, progress);
-                self.pool.install(decide)?
-            }
-        };
+        let (below, new) = (Below { base: base_layers, previous }, (&flat.rootfs, &inventory));
+        let decision = self.pool.install(|| below.decide(new, purge, options, progress))?;
         let stamped = self.stamped_layers(before, &decision.plan, &flat.rootfs, &inventory)?;
         let mut notes = [&flat.notes[..], &inventory.analysis.notes].concat();
         notes.extend(decision.notes());
@@ -175,13 +170,14 @@ impl Job<'_> {
         let pulled = decision.pulled(&layers, compression);
         let pull = options.profile.map(|profile| PullReport::new(profile, &input, &pulled));
         let next_release = stamped.map(|stamped| {
-            let sizes: Vec<u64> = pulled.iter().map(|layer| layer.blob_bytes).collect();
+            let new = pulled.iter().skip(decision.kept.len());
+            let sizes: Vec<u64> = new.map(|layer| layer.blob_bytes).collect();
             plan::next_release(&decision.plan, &inventory.analysis, &sizes, &stamped)
         });
         notes.extend(pull.and_then(PullReport::note));
         let config_secrets = scan_config(&image.config, &Patterns::new()?);
         notes.extend(config_note(&config_secrets));
-        let parts = Parts { image, before, decision: &decision, layers: &layers, options };
+        let parts = Parts { image, before, base, decision: &decision, layers: &layers, options };
         let written = parts.write(encoded.as_deref(), bundle, &mut notes)?;
         let report = ImageReport {
             platform: image.platform.to_string(),
@@ -193,6 +189,7 @@ impl Job<'_> {
             hidden: flat.hidden,
             dropped_noise,
             held,
+            base: decision.base_report(base, &layers),
             update: decision.report(&layers),
             layers,
             next_release,
@@ -212,7 +209,28 @@ impl Job<'_> {
         }
     }
 
-    fn flatten(&self, image: &Image) -> Result<Flattened> {
+    /// Reads the image that came before `rootfs`, and carries times over from it.
+    fn previous(
+        &self,
+        before: &Image,
+        fixed: &[bool],
+        rootfs: &mut Rootfs,
+        held: &mut recorded_times::Held,
+    ) -> Result<Previous> {
+        let Self { options, budget, progress, .. } = *self;
+        self.pool.install(|| {
+            let mut previous = Previous::read(before, rootfs, options, budget, progress)
+                .with_context(|| "the previous image")?;
+            held.add(&previous.carry_over(rootfs, fixed, options, budget)?);
+            Ok(previous)
+        })
+    }
+
+    fn flatten(
+        &self,
+        image: &Image,
+        base: Option<&Base<'_>>,
+    ) -> Result<(Flattened, Option<BaseLayers>)> {
         if image.platform.os == "windows" {
             return Err(Error::unsupported(
                 "Windows images can't be split: their layers hold registry hives and security \
@@ -221,8 +239,10 @@ impl Job<'_> {
         }
         let max_size = self.options.max_size;
         self.pool.install(|| {
-            flatten::read(&image.layers, Keep::Contents, max_size, self.budget, self.progress)?
-                .flatten()
+            let read =
+                flatten::read(&image.layers, Keep::Contents, max_size, self.budget, self.progress)?;
+            let base = base.map(|base| BaseLayers::new(base, image, &read)).transpose()?;
+            Ok((read.flatten()?, base))
         })
     }
 

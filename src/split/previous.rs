@@ -1,79 +1,87 @@
-//! Reads the previous image and decides which of its layers are kept.
+//! Reads the previous image, and decides which of its layers are kept above those of the base.
 
 use std::sync::Arc;
 
-use super::options::{PLAN, SplitOptions};
-use super::report::{self, LayerReport, LostSecret, UpdateReport};
+use super::base::{Base, BaseLayers};
+use super::kept::{self, KeptLayer};
+use super::options::SplitOptions;
+use super::report::{self, BaseReport, LayerReport, LostSecret, UpdateReport};
 use super::secrets::{self, Purge};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
-use crate::format::codec::Format;
 use crate::layers::Limits;
-use crate::layers::changeset::{Change, ChangeKind};
 use crate::layers::encode::EncodedLayer;
-use crate::layers::flatten::{self, Keep, Known, LayerStats};
+use crate::layers::flatten::{self, Keep, Known};
 use crate::layers::read::LayerContent;
-use crate::model::content::{Budget, Source};
-use crate::model::digest::Digest;
-use crate::model::fileset::{Inode, InodeKind};
-use crate::model::oci::{self, Descriptor, Manifest};
+use crate::layers::tree;
+use crate::model::content::{Budget, Contents};
+use crate::model::fileset::FileSet;
 use crate::model::rootfs::Rootfs;
-use crate::plan::Plan;
 use crate::plan::analyze::{Analysis, Inventory};
 use crate::plan::recorded_times::Held;
 use crate::plan::update::{self, CarriedOver, DeadFile, LayerDecision, OldLayer, Update, Verdict};
+use crate::plan::{self, Plan};
 use crate::simulate;
 use crate::transport::image::{Image, LayerBlob};
 
-/// A layer of the previous image that is kept.
-pub(super) struct KeptLayer {
-    pub(super) descriptor: Descriptor,
-    pub(super) diff_id: Digest,
-    pub(super) label: String,
-    pub(super) source: Source,
-    tar_bytes: u64,
-    files: u64,
-    bytes: u64,
-    entries: u64,
-    live: u64,
-}
-
 /// The previous image after reading.
-pub(super) struct Previous<'a> {
-    image: &'a Image,
+pub(super) struct Previous {
     layers: Vec<OldLayer>,
-    stats: Vec<LayerStats>,
+    /// The layers as they are kept.
+    kept: Vec<KeptLayer>,
     /// The contents of compressed layers' files are missing if no secrets are searched for.
     rootfs: Rootfs,
-    labels: Vec<String>,
-    manifest: Option<Manifest>,
+    carried_over: CarriedOver,
     /// Holds the file set's share of the memory budget until it is dropped.
     _limits: Limits,
 }
 
-/// The layers of the new image: those kept from the previous image, and the new ones.
+/// The layers on which the new ones may be built.
+struct Stack {
+    /// Lowest first.
+    layers: Vec<OldLayer>,
+    /// The layers as they are kept.
+    kept: Vec<KeptLayer>,
+    /// The file set of all of them.
+    files: FileSet,
+    /// How many are those of the base.
+    base: usize,
+    /// The position of each layer of the previous image.
+    previous: Vec<usize>,
+    /// Contents of the files of the previous image.
+    contents: Contents,
+}
+
+/// The layers of the new image: those kept from the base and from the previous image, and the new ones.
 pub(super) struct Decision {
     /// The kept layers, lowest first.
     pub(super) kept: Vec<KeptLayer>,
     /// The plan of the new layers above them.
     pub(super) plan: Plan,
+    /// How many of the kept layers are those of the base.
+    pub(super) base: usize,
+    /// Dead files in the layers of the base.
+    base_dead: Vec<DeadFile>,
     /// The decisions on the previous image's layers, if there is one.
     update: Option<PreviousDecisions>,
 }
 
 /// The decisions on the previous image's layers, and the facts reported with them.
 struct PreviousDecisions {
+    /// On each layer of the stack.
     decisions: Vec<LayerDecision>,
     labels: Vec<String>,
+    /// The positions of the previous image's layers among them.
+    previous: Vec<usize>,
     dead: Vec<DeadFile>,
     secrets: Vec<LostSecret>,
     carried_over: CarriedOver,
 }
 
-impl<'a> Previous<'a> {
+impl Previous {
     /// Reads the previous image of `new`.
     pub(super) fn read(
-        image: &'a Image,
+        image: &Image,
         new: &Rootfs,
         options: &SplitOptions,
         budget: &Arc<Budget>,
@@ -89,94 +97,149 @@ impl<'a> Previous<'a> {
             changes: read.changes.clone(),
             blob_bytes: blob.source.size(),
         };
-        let layers = read.layers.iter().zip(&image.layers).map(old).collect();
-        let manifest = image.manifest.as_ref();
-        let manifest = manifest.and_then(|m| oci::parse(m, "the manifest").ok());
+        let layers: Vec<_> = read.layers.iter().zip(&image.layers).map(old).collect();
         let flat = read.flatten()?;
-        Ok(Self {
-            image,
-            layers,
-            stats: flat.layers,
-            rootfs: flat.rootfs,
-            labels: labels(image, manifest.as_ref()),
-            manifest,
-            _limits: flat.limits,
-        })
+        let manifest = kept::manifest(image);
+        let labels = kept::labels(image, manifest.as_ref());
+        let keep = |i: usize| -> Result<KeptLayer> {
+            let noted = manifest.as_ref().and_then(|m| m.layers.get(i));
+            let layer = KeptLayer::new(&image.layers[i], &flat.layers[i], noted, &labels[i])?;
+            Ok(layer.with_changes(&layers[i].changes))
+        };
+        let kept = (0..layers.len()).map(keep).collect::<Result<_>>()?;
+        let carried_over = CarriedOver::default();
+        Ok(Self { layers, kept, rootfs: flat.rootfs, carried_over, _limits: flat.limits })
     }
 
     /// Copies this image's timestamps to files of the new image that differ in nothing else, unless
-    /// the options keep all timestamps.
+    /// the options keep all timestamps. Those that are `fixed` are files of the base.
     pub(super) fn carry_over(
-        &self,
+        &mut self,
         new: &mut Rootfs,
+        fixed: &[bool],
         options: &SplitOptions,
         budget: &Arc<Budget>,
-    ) -> Result<(CarriedOver, Held)> {
+    ) -> Result<Held> {
         if options.update.exact {
-            return Ok(Default::default());
+            return Ok(Held::default());
         }
-        update::carry_over(new, budget, &self.rootfs.files, options.mtime)
+        let old = &self.rootfs.files;
+        let (carried_over, held) = update::carry_over(new, budget, old, options.mtime, fixed)?;
+        self.carried_over = carried_over;
+        Ok(held)
+    }
+}
+
+impl Stack {
+    /// Returns the layers of the previous image.
+    fn of_previous(previous: Previous) -> Self {
+        let Previous { layers, kept, rootfs: Rootfs { files, contents }, .. } = previous;
+        let positions = (0..layers.len()).collect();
+        Self { layers, kept, files, base: 0, previous: positions, contents }
     }
 
+    /// Puts the layers of the previous image on those of the base, except those that are the same.
+    fn on_base(base: BaseLayers, previous: Option<Previous>) -> Self {
+        let n = base.kept.len();
+        let BaseLayers { files, mut kept, mut layers } = base;
+        let Some(Previous { layers: old, kept: old_kept, rootfs, .. }) = previous else {
+            let (previous, contents) = (Vec::new(), Contents::default());
+            return Self { layers, kept, files, base: n, previous, contents };
+        };
+        let mut positions = Vec::new();
+        for (mut layer, keep) in old.into_iter().zip(old_kept) {
+            if let Some(at) = kept[..n].iter().position(|k| k.diff_id == keep.diff_id) {
+                positions.push(at);
+                continue;
+            }
+            positions.push(layers.len());
+            // An older version of the base.
+            layer.must_drop |= keep.is_of_base();
+            layers.push(layer);
+            kept.push(keep);
+        }
+        // Where they don't fit on another base, as with a link to a file that it lacks, only the base is
+        // known to be there.
+        let all = layers.iter().map(|l| (l.name.as_str(), l.changes.clone()));
+        let files = if let Ok((all, _)) = tree::apply(all) {
+            all
+        } else {
+            layers[n..].iter_mut().for_each(|layer| layer.must_drop = true);
+            files
+        };
+        Self { layers, kept, files, base: n, previous: positions, contents: rootfs.contents }
+    }
+}
+
+/// What the new image may keep.
+pub(super) struct Below {
+    pub(super) base: Option<BaseLayers>,
+    pub(super) previous: Option<Previous>,
+}
+
+impl Below {
     /// Decides which layers are kept, and plans the new ones.
     pub(super) fn decide(
         self,
         (new, inventory): (&Rootfs, &Inventory),
-        carried_over: CarriedOver,
         purge: &mut Purge<'_>,
         options: &SplitOptions,
         progress: &dyn Progress,
     ) -> Result<Decision> {
-        let Self { layers, rootfs: old, .. } = &self;
-        let dead = update::dead_files(&new.files, layers);
-        purge.record(&new.files, layers, &dead);
-        let secrets = if options.update.keep_secrets {
+        let carried_over = self.previous.as_ref().map(|previous| previous.carried_over);
+        let stack = match (self.base, self.previous) {
+            (None, None) => {
+                let plan = plan::plan(&new.files, inventory, &options.planning());
+                return Ok(Decision::first(plan));
+            }
+            (None, Some(previous)) => Stack::of_previous(previous),
+            (Some(base), previous) => Stack::on_base(base, previous),
+        };
+        let dead = update::dead_files(&new.files, &stack.layers);
+        let (base_dead, dead): (Vec<_>, Vec<_>) =
+            dead.into_iter().partition(|d| d.layer < stack.base);
+        purge.record(&new.files, &stack.layers, &dead);
+        let secrets = if options.update.keep_secrets || carried_over.is_none() {
             Vec::new()
         } else {
             let new = secrets::NewContents { rootfs: new, analysis: &inventory.analysis };
-            secrets::lost(&new, &dead, &old.contents, progress)?
+            secrets::lost(&new, &dead, &stack.contents, progress)?
         };
         let secret = secrets.iter().map(|s| s.layer - 1);
-        let now = update::NewImage { files: &new.files, inventory, target: options.target };
-        let update = update::update(now, &old.files, layers, dead, secret, &options.update)?;
-        let kept = update.decisions.iter().enumerate().filter(|(_, f)| f.verdict == Verdict::Kept);
-        let kept = kept.map(|(i, decision)| self.kept(i, decision)).collect::<Result<_>>()?;
-        let Update { decisions, plan, dead } = update;
+        let now = update::NewImage {
+            files: &new.files,
+            inventory,
+            target: options.target,
+            base: stack.base,
+            for_updates: options.for_updates || carried_over.is_some(),
+        };
         let update =
-            PreviousDecisions { decisions, labels: self.labels, dead, secrets, carried_over };
-        Ok(Decision { kept, plan, update: Some(update) })
-    }
-
-    /// Returns the kept layer at position `i`.
-    fn kept(&self, i: usize, decision: &LayerDecision) -> Result<KeptLayer> {
-        let (layer, stats) = (&self.image.layers[i], self.stats[i]);
-        let kind = Format::of(layer.source.as_ref())?.media_type();
-        let mut descriptor = Descriptor::new(kind, stats.digest, stats.blob_bytes);
-        // zstd:chunked needs the annotations of the blob's descriptor.
-        let noted = self.manifest.as_ref().and_then(|m| m.layers.get(i));
-        let noted = noted.filter(|noted| noted.digest == descriptor.digest);
-        let mut annotations = noted.and_then(|d| d.annotations.clone()).unwrap_or_default();
-        annotations.insert(PLAN.to_owned(), self.labels[i].clone());
-        descriptor.annotations = Some(annotations);
-        let (files, bytes) = count(&self.layers[i].changes);
-        Ok(KeptLayer {
-            descriptor,
-            diff_id: layer.diff_id,
-            label: self.labels[i].clone(),
-            source: Arc::clone(&layer.source),
-            tar_bytes: stats.tar_bytes,
-            files,
-            bytes,
-            entries: stats.entries,
-            live: decision.live,
-        })
+            update::update(now, &stack.files, &stack.layers, dead, secret, &options.update)?;
+        let Update { decisions, plan, dead } = update;
+        let labels = stack.kept.iter().map(|layer| layer.label.clone()).collect();
+        let decided = stack.kept.into_iter().zip(&decisions);
+        let kept = decided
+            .filter(|(_, decision)| decision.verdict == Verdict::Kept)
+            .map(|(layer, decision)| layer.with_live(decision.live))
+            .collect();
+        let update = carried_over.map(|carried_over| {
+            // Layers are numbered as in the previous image.
+            let number = |secret: LostSecret| {
+                let at = stack.previous.iter().position(|at| *at == secret.layer - 1);
+                LostSecret { layer: at.map_or(secret.layer, |at| at + 1), ..secret }
+            };
+            let secrets = secrets.into_iter().map(number).collect();
+            let previous = stack.previous;
+            PreviousDecisions { decisions, labels, previous, dead, secrets, carried_over }
+        });
+        Ok(Decision { kept, plan, base: stack.base, base_dead, update })
     }
 }
 
 impl Decision {
-    /// Returns the decision without a previous image: all layers are new.
-    pub(super) fn first(plan: Plan) -> Self {
-        Self { kept: Vec::new(), plan, update: None }
+    /// Returns the decision without layers to keep: all are new.
+    fn first(plan: Plan) -> Self {
+        Self { kept: Vec::new(), plan, base: 0, base_dead: Vec::new(), update: None }
     }
 
     /// Returns the reports of all layers, lowest first.
@@ -206,9 +269,19 @@ impl Decision {
     /// without a previous image.
     pub(super) fn report(&self, layers: &[LayerReport]) -> Option<UpdateReport> {
         let update = self.update.as_ref()?;
-        let decisions = update.decisions.iter().zip(&update.labels);
+        let decisions = update.decisions.iter().zip(&update.labels).collect::<Vec<_>>();
+        let stack = report::Decided { decisions: &decisions, previous: &update.previous };
         let secrets = update.secrets.clone();
-        Some(report::update(decisions, &update.dead, update.carried_over, secrets, layers))
+        Some(report::update(&stack, &update.dead, update.carried_over, secrets, layers))
+    }
+
+    /// Returns the report on the base, of these `layers`; `None` without one.
+    pub(super) fn base_report(
+        &self,
+        base: Option<&Base<'_>>,
+        layers: &[LayerReport],
+    ) -> Option<BaseReport> {
+        Some(BaseReport::new(&layers[..self.base], &self.base_dead, base?.source()))
     }
 
     /// Returns a note for each layer that is dropped because of secrets.
@@ -229,54 +302,4 @@ impl Decision {
         };
         secrets.chunk_by(|a, b| a.layer == b.layer).map(note).collect()
     }
-}
-
-impl KeptLayer {
-    /// Returns the report of the layer.
-    fn report(&self) -> LayerReport {
-        LayerReport {
-            label: self.label.clone(),
-            kept: true,
-            files: self.files,
-            bytes: self.bytes,
-            entries: self.entries,
-            estimate: self.descriptor.size,
-            live: Some(self.live),
-            churn: None,
-            tar_bytes: Some(self.tar_bytes),
-            blob_bytes: Some(self.descriptor.size),
-            diff_id: Some(self.diff_id),
-            digest: Some(self.descriptor.digest),
-            components: Vec::new(),
-        }
-    }
-}
-
-/// Returns the number of regular files in a layer, and the sum of their sizes.
-fn count(changes: &[Change]) -> (u64, u64) {
-    let sizes = changes.iter().filter_map(|c| match &c.kind {
-        ChangeKind::Add(Inode { kind: InodeKind::File(file), .. }) => Some(file.size),
-        _ => None,
-    });
-    sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size))
-}
-
-/// Returns a label for each layer: the one that relayer wrote, else the command that created the
-/// layer.
-fn labels(image: &Image, manifest: Option<&Manifest>) -> Vec<String> {
-    /// Maximum characters of a command in a label.
-    const MAX_CHARS: usize = 80;
-    let history = image.config.layer_history();
-    let label = |i: usize| {
-        let noted = manifest.and_then(|m| m.layers.get(i)?.annotation(PLAN));
-        let command =
-            || history.get(i).map(|by| by.split_whitespace().collect::<Vec<_>>().join(" "));
-        let text = noted.map(str::to_owned).or_else(command).unwrap_or_default();
-        match text.char_indices().nth(MAX_CHARS) {
-            _ if text.is_empty() => "unknown".to_owned(),
-            Some((end, _)) if noted.is_none() => format!("{}…", &text[..end]),
-            _ => text,
-        }
-    };
-    (0..image.layers.len()).map(label).collect()
 }

@@ -55,7 +55,7 @@ pub struct ComponentReport {
 pub struct LayerReport {
     /// Short description of its contents.
     pub label: String,
-    /// Whether it is a layer of the previous image, byte for byte.
+    /// Whether it is a layer of the base or of the previous image, byte for byte.
     pub kept: bool,
     /// Number of regular files.
     pub files: u64,
@@ -115,6 +115,46 @@ pub struct LostSecret {
     pub path: String,
     /// Name of the rule that it matches.
     pub rule: &'static str,
+}
+
+/// The layers of the base, which stay as they are.
+#[derive(Debug, Clone, Serialize)]
+pub struct BaseReport {
+    /// Name of the base in a registry, if it is known.
+    pub name: Option<String>,
+    /// Digest of its manifest, if the image has all its layers and it has a manifest.
+    pub digest: Option<Digest>,
+    /// Number of its layers that the image has: the lowest ones.
+    pub layers: usize,
+    /// Bytes of their blobs.
+    pub bytes: u64,
+    /// Estimated bytes of them that are not in use.
+    pub dead_bytes: u64,
+    /// Number of files in them that are overwritten.
+    pub overwritten: u64,
+    /// Files in them whose path no longer exists, largest first.
+    pub deleted: Vec<DeletedFile>,
+}
+
+impl BaseReport {
+    /// Returns the report on a base of these layers, with these dead files, that comes from `source`.
+    pub(super) fn new(
+        layers: &[LayerReport],
+        dead: &[DeadFile],
+        (name, digest): (Option<&str>, Option<Digest>),
+    ) -> Self {
+        let numbers: Vec<usize> = (1..=layers.len()).collect();
+        let (overwritten, deleted) = sort_dead(dead, &numbers);
+        Self {
+            name: name.map(str::to_owned),
+            digest,
+            layers: layers.len(),
+            bytes: layers.iter().map(LayerReport::stored).sum(),
+            dead_bytes: dead_bytes(layers),
+            overwritten,
+            deleted,
+        }
+    }
 }
 
 /// Facts about the update from the previous image. Bytes are estimates if nothing was encoded.
@@ -208,6 +248,8 @@ pub struct ImageReport {
     pub held: Held,
     /// The output's layers, lowest first.
     pub layers: Vec<LayerReport>,
+    /// The base; `None` without one.
+    pub base: Option<BaseReport>,
     /// Facts about the update; `None` without a previous image.
     pub update: Option<UpdateReport>,
     /// What clients are expected to download at the next release; `None` with a previous image and for
@@ -337,32 +379,62 @@ fn downloads(pulled: &[simulate::Layer]) -> LayerTotals {
     }
 }
 
-/// Returns the report on an update to an image with these `layers`. `decisions` has each layer of the
-/// previous image with its label.
-pub fn update<'a>(
-    decisions: impl Iterator<Item = (&'a LayerDecision, &'a String)>,
+/// The layers that could be kept, lowest first.
+pub(super) struct Decided<'a> {
+    /// Each with its label.
+    pub(super) decisions: &'a [(&'a LayerDecision, &'a String)],
+    /// The positions of the previous image's layers among them.
+    pub(super) previous: &'a [usize],
+}
+
+/// Returns the report on an update to an image with these `layers`.
+pub(super) fn update(
+    stack: &Decided<'_>,
     dead: &[DeadFile],
     carried_over: CarriedOver,
     secrets: Vec<LostSecret>,
     layers: &[LayerReport],
 ) -> UpdateReport {
-    let previous: Vec<_> = decisions
-        .map(|(decision, label)| OldLayerReport {
+    let is_kept = |at: usize| stack.decisions[at].0.verdict == Verdict::Kept;
+    let previous = stack.previous.iter().map(|at| {
+        let (decision, label) = stack.decisions[*at];
+        OldLayerReport {
             label: label.clone(),
             bytes: decision.bytes,
             live: decision.live,
             verdict: decision.verdict,
-        })
-        .collect();
-    let prefix = previous.iter().take_while(|l| l.verdict == Verdict::Kept).count();
+        }
+    });
+    let in_place = stack.previous.iter().enumerate();
+    let prefix = in_place.take_while(|(i, at)| i == *at && is_kept(**at)).count();
     let mut number = 0;
-    let numbers: Vec<usize> = previous
-        .iter()
-        .map(|l| {
-            number += usize::from(l.verdict == Verdict::Kept);
-            number
-        })
-        .collect();
+    let mut numbers = Vec::new();
+    // The kept layers that clients with the previous image have.
+    let mut held = vec![false; layers.len()];
+    for at in 0..stack.decisions.len() {
+        if is_kept(at) {
+            held[number] = stack.previous.contains(&at);
+            number += 1;
+        }
+        numbers.push(number);
+    }
+    let (overwritten, deleted) = sort_dead(dead, &numbers);
+    UpdateReport {
+        previous: previous.collect(),
+        set_bytes: layers.iter().zip(held).filter(|(_, h)| !h).map(|(l, _)| l.stored()).sum(),
+        chain_bytes: layers.iter().skip(prefix).map(LayerReport::stored).sum(),
+        total_bytes: layers.iter().map(LayerReport::stored).sum(),
+        dead_bytes: dead_bytes(layers),
+        carried_over,
+        secrets,
+        overwritten,
+        deleted,
+    }
+}
+
+/// Returns the number of overwritten files, and the deleted ones, largest first. `numbers` has the number
+/// that each layer gets.
+fn sort_dead(dead: &[DeadFile], numbers: &[usize]) -> (u64, Vec<DeletedFile>) {
     let (mut overwritten, mut deleted) = (0, Vec::new());
     for d in dead {
         if d.deleted {
@@ -372,15 +444,10 @@ pub fn update<'a>(
         }
     }
     deleted.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
-    UpdateReport {
-        previous,
-        set_bytes: layers.iter().filter(|l| !l.kept).map(LayerReport::stored).sum(),
-        chain_bytes: layers.iter().skip(prefix).map(LayerReport::stored).sum(),
-        total_bytes: layers.iter().map(LayerReport::stored).sum(),
-        dead_bytes: layers.iter().filter_map(|l| Some(l.stored().saturating_sub(l.live?))).sum(),
-        carried_over,
-        secrets,
-        overwritten,
-        deleted,
-    }
+    (overwritten, deleted)
+}
+
+/// Returns the estimated bytes of kept layers that are not in use.
+fn dead_bytes(layers: &[LayerReport]) -> u64 {
+    layers.iter().filter_map(|l| Some(l.stored().saturating_sub(l.live?))).sum()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::report::LayerReport;
 use crate::format::codec::chunked;
 use crate::model::digest::Digest;
-use crate::model::oci::{Annotations, Config, Manifest, parse};
+use crate::model::oci::{Annotations, BASE_DIGEST, BASE_NAME, Config, Manifest, parse};
 use crate::transport::image::Image;
 
 /// Config fields, labels and annotations that describe layers. Names that end with `.` or `/` are
@@ -17,8 +17,8 @@ const ABOUT_LAYERS: &[&str] = &[
     "moby.buildkit.cache.v0",
     // "… the image sharing zero-indexed layers with the image" (annotations.md of the image spec):
     // `crane rebase` uses both.
-    "org.opencontainers.image.base.digest",
-    "org.opencontainers.image.base.name",
+    BASE_DIGEST,
+    BASE_NAME,
     // Cloud Native Buildpacks (platform.md, distribution.md): which buildpack made which layer, for a
     // rebase or the next build.
     "io.buildpacks.lifecycle.metadata",

@@ -7,6 +7,7 @@
 #![expect(clippy::needless_pass_by_value, clippy::format_collect, reason = "plain over fast")]
 
 mod archives;
+mod base;
 mod bounds;
 mod changed;
 mod chunked;

@@ -70,7 +70,7 @@ fn versions(random: &mut Random) -> Vec<Image> {
 
 /// Gives directories the time of their version where umoci, taking something out of them by a
 /// marker, has left the time at which it did so.
-fn restore_times(dir: &Path, since: SystemTime, version: u64) {
+pub fn restore_times(dir: &Path, since: SystemTime, version: u64) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
             restore_times(&entry.path(), since, version);

@@ -22,6 +22,10 @@ use crate::model::digest::Digest;
 /// Annotation with an image's tag in an OCI layout's index
 /// ([annotations.md](https://github.com/opencontainers/image-spec/blob/main/annotations.md)).
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Annotation with the name of the image that this one is based on.
+pub(crate) const BASE_NAME: &str = "org.opencontainers.image.base.name";
+/// Annotation with that image's digest.
+pub(crate) const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 /// Annotation with an image's full name, as Docker and containerd write and read it.
 pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 

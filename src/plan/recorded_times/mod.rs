@@ -15,6 +15,7 @@ mod values;
 pub(crate) use python::timeless;
 pub(crate) use rule::Rule;
 pub use rule::apply;
+pub(crate) use rule::apply_above;
 
 use std::collections::BTreeMap;
 use std::io::Write;

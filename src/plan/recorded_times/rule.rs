@@ -45,9 +45,10 @@ impl Rule {
 
     /// Gives records of installations a time after that of their package's files. By that the files
     /// are recognised again if the result is split.
-    fn date_records(&self, rootfs: &Rootfs, after: &mut [Mtime]) {
+    fn date_records(&self, rootfs: &Rootfs, fixed: &[bool], after: &mut [Mtime]) {
         for (id, Installation { record, .. }) in &self.installations {
             let inode = &rootfs.files[*id];
+            let record = record.filter(|record| fixed.get(record.index()) != Some(&true));
             if let Some(record) = record.filter(|_| self.is_packaged(*id, inode)) {
                 let time = &mut after[record.index()];
                 *time = (*time).max(next_second(inode.mtime));
@@ -61,16 +62,35 @@ impl Rule {
 /// # Errors
 /// If a file that records times can't be read, or the spool can't be written.
 pub fn apply(policy: MtimePolicy, rootfs: &mut Rootfs, budget: &Arc<Budget>) -> Result<Held> {
+    apply_above(policy, &[], rootfs, budget)
+}
+
+/// Does the same as [`apply`], but the inodes that are `fixed` keep their times. The list may end before
+/// the last inode.
+///
+/// # Errors
+/// Those of [`apply`].
+pub(crate) fn apply_above(
+    policy: MtimePolicy,
+    fixed: &[bool],
+    rootfs: &mut Rootfs,
+    budget: &Arc<Budget>,
+) -> Result<Held> {
     let rule = Rule::new(policy, rootfs)?;
+    let is_fixed = |id: InodeId| fixed.get(id.index()) == Some(&true);
     let inodes = || rootfs.files.inodes().iter().enumerate().map(|(i, n)| (InodeId::new(i), n));
-    let mut after: Vec<Mtime> = inodes().map(|(id, inode)| rule.apply(id, inode)).collect();
+    let time = |(id, inode): (InodeId, &Inode)| {
+        if is_fixed(id) { inode.mtime } else { rule.apply(id, inode) }
+    };
+    let mut after: Vec<Mtime> = inodes().map(time).collect();
     if policy != MtimePolicy::Stable {
         return retime(rootfs, budget, after, None);
     }
-    rule.date_records(rootfs, &mut after);
+    rule.date_records(rootfs, fixed, &mut after);
     // A held time is the installation's, and so another one in each build. So what must not be older
     // than another file gets a later time where possible.
-    let may_rise = inodes().map(|(id, inode)| !rule.is_packaged(id, inode)).collect();
+    let may_rise =
+        inodes().map(|(id, inode)| !is_fixed(id) && !rule.is_packaged(id, inode)).collect();
     let mut relations = Relations::new(rootfs, after.clone());
     relations.let_rise(may_rise);
     formats::find(&mut relations)?;

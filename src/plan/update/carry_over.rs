@@ -40,7 +40,8 @@ impl CarriedOver {
 }
 
 /// Carries times over from `old` to `new`, except those that `policy` would change and those that other
-/// files record. Compiled Python files that change are added to the contents of `new`.
+/// files record. The inodes that are `fixed` keep their times; that list may end before the last inode.
+/// Compiled Python files that change are added to the contents of `new`.
 ///
 /// # Errors
 /// If a file that records times can't be read, or the spool of `budget` can't be written.
@@ -49,12 +50,14 @@ pub(crate) fn carry_over(
     budget: &Arc<Budget>,
     old: &FileSet,
     policy: MtimePolicy,
+    fixed: &[bool],
 ) -> Result<(CarriedOver, Held)> {
     let counterparts = counterparts(&new.files, old);
     let rule = Rule::new(policy, new)?;
     // The time of the counterpart, if an inode may have it.
     let carried = |id: InodeId, kind: &InodeKind, now: &Inode| {
-        let counterpart = &old[counterparts[id.index()]?];
+        let counterpart = counterparts[id.index()].filter(|_| fixed.get(id.index()) != Some(&true));
+        let counterpart = &old[counterpart?];
         let same = kind.same(&counterpart.kind) && now.same_metadata(counterpart);
         (same && rule.apply(id, counterpart) == counterpart.mtime).then_some(counterpart.mtime)
     };

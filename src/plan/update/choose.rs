@@ -43,6 +43,8 @@ pub(super) struct OldContent {
     pub(super) weights: Vec<u64>,
     /// The new file set, grouped by the layers that touch it.
     pub(super) needs: Vec<NeedGroup>,
+    /// Layers of the base, which stay whatever is dead in them.
+    pub(super) fixed: Layers,
 }
 
 /// The clients to optimise for.
@@ -100,7 +102,7 @@ pub(super) struct Cost {
     pub(super) new: u64,
     /// Bytes that clients download that use chain IDs.
     pub(super) chain: u64,
-    /// Bytes in kept layers that the new image does not use.
+    /// Bytes in kept layers that the new image does not use, except those of the base.
     pub(super) dead: u64,
     /// Bytes of the whole image.
     pub(super) total: u64,
@@ -124,22 +126,24 @@ impl OldContent {
         let mut live = 0;
         for need in &self.needs {
             match need.provider(keep) {
+                Some(layer) if self.fixed >> layer & 1 == 1 => {}
                 Some(layer) => live += self.live(layer, need.estimate),
                 None => cost.new += need.estimate,
             }
         }
         let prefix = keep.trailing_ones() as usize;
-        let mut kept = 0;
+        let (mut kept, mut fixed) = (0, 0);
         for (i, bytes) in self.blob_bytes.iter().enumerate().take(self.len()) {
             if keep >> i & 1 == 1 {
-                kept += bytes;
+                let sum = if self.fixed >> i & 1 == 1 { &mut fixed } else { &mut kept };
+                *sum += bytes;
                 if i >= prefix {
                     cost.chain += bytes;
                 }
             }
         }
         cost.chain += cost.new;
-        cost.total = kept + cost.new;
+        cost.total = fixed + kept + cost.new;
         cost.dead = kept.saturating_sub(live);
         cost
     }
@@ -185,7 +189,7 @@ fn better(a: Score, b: Score) -> bool {
     a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)) == std::cmp::Ordering::Less
 }
 
-/// Returns the subset of the `allowed` layers with the lowest score. `new_layers` returns the number of
+/// Returns the layers of the base, and the subset of the other `allowed` layers with the lowest score. `new_layers` returns the number of
 /// new layers for a number of new bytes.
 pub(super) fn choose(
     old_content: &OldContent,
@@ -193,17 +197,19 @@ pub(super) fn choose(
     cost_model: &CostModel,
     new_layers: &dyn Fn(u64) -> u32,
 ) -> Layers {
+    let fixed = old_content.fixed;
     let score = |keep: Layers| {
-        let cost = old_content.cost(keep);
+        let cost = old_content.cost(keep | fixed);
         cost_model.score(&cost, new_layers(cost.new))
     };
     let candidates: Vec<Layers> =
-        (0..old_content.len()).map(|i| 1 << i).filter(|bit| allowed & bit != 0).collect();
-    if candidates.len() <= EXHAUSTIVE {
+        (0..old_content.len()).map(|i| 1 << i).filter(|bit| allowed & !fixed & bit != 0).collect();
+    let chosen = if candidates.len() <= EXHAUSTIVE {
         exhaustive(&candidates, &score)
     } else {
         search(&candidates, &score)
-    }
+    };
+    chosen | fixed
 }
 
 /// Tries all subsets. On a tie it prefers the one that keeps higher layers.
@@ -288,7 +294,7 @@ mod tests {
                     estimate,
                 }
             });
-            OldContent { weights: blob_bytes.clone(), needs: needs.collect(), blob_bytes }
+            OldContent { weights: blob_bytes.clone(), needs: needs.collect(), blob_bytes, fixed: 0 }
         })
     }
 

@@ -11,7 +11,7 @@ use crate::model::path_pattern::PathPattern;
 
 /// A file in an old layer that the new image has deleted or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadFile {
+pub(crate) struct DeadFile {
     /// Its path.
     pub path: Box<[u8]>,
     /// Its size in bytes; 0 for further names of a file.
@@ -84,7 +84,7 @@ pub(crate) fn find_following_parent<'a>(set: &'a FileSet, path: &[u8]) -> Option
 
 impl DeadFile {
     /// Returns the path for messages.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         display(&self.path)
     }
 }

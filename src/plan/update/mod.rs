@@ -13,6 +13,7 @@ mod remainder;
 pub(crate) use carry_over::{CarriedOver, carry_over};
 pub use choose::{CostModel, TargetClients};
 pub(crate) use dead::{DeadFile, PurgeMatch, dead_files, find_following_parent, purge_match};
+pub(crate) use remainder::unchanged;
 
 use crate::base::defaults;
 use crate::base::error::Result;
@@ -78,8 +79,12 @@ pub(crate) struct NewImage<'a> {
     pub files: &'a FileSet,
     /// Its components and estimates.
     pub inventory: &'a Inventory,
-    /// The target if no layer is kept.
+    /// The target if no layer is kept, except those of the base.
     pub target: Target,
+    /// Number of lowest layers that stay in any case: those of the base.
+    pub base: usize,
+    /// Whether updates of the result will follow.
+    pub for_updates: bool,
 }
 
 /// A decision about every layer of the previous image, and the plan of the new layers.
@@ -118,7 +123,8 @@ pub enum Verdict {
     Secret,
 }
 
-/// Chooses what to keep of `previous`, whose file set is `old`, and plans the rest. `dead` are the
+/// Chooses what to keep of `previous`, whose file set is `old`, besides the layers of the base, which are its
+/// lowest, and plans the rest. `dead` are the
 /// [dead](dead_files) files in it, and `secret` the layers that are not to be seen again for one of those.
 ///
 /// # Errors
@@ -131,7 +137,11 @@ pub(crate) fn update(
     secret: impl IntoIterator<Item = usize>,
     options: &UpdateOptions,
 ) -> Result<Update> {
-    let old_content = providers::old_content(new.files, &new.inventory.estimates, previous);
+    let fixed = bits(0..new.base);
+    let old_content = OldContent {
+        fixed,
+        ..providers::old_content(new.files, &new.inventory.estimates, previous)
+    };
     let purge = |d: &&DeadFile| options.purge.iter().any(|p| p.matches(&d.path));
     let purged = bits(dead.iter().filter(purge).map(|d| d.layer));
     let secret = bits(secret);
@@ -144,6 +154,7 @@ pub(crate) fn update(
             barred |= bit(i);
         }
     }
+    barred &= !fixed;
     let changed = remainder::remainder(old, new.files);
     if barred == 0 && changed.is_empty() {
         // However much is dead, keeping everything costs no client a download.
@@ -169,16 +180,23 @@ pub(crate) fn update(
     });
     let room =
         options.cost_model.max_layers.min(MAX_LAYERS).saturating_sub(keep.count_ones()).max(1);
-    let layers = if keep == 0 {
+    let mut layers = if keep == fixed {
+        let only = (fixed != 0).then_some(&rest.write[..]);
         let from_scratch = |target| {
-            let options = plan::PlanOptions { target, only: None, for_updates: true };
+            let options = plan::PlanOptions { target, only, for_updates: new.for_updates };
             plan(new.files, new.inventory, &options).layers
         };
-        let layers = from_scratch(new.target);
-        if layers.len() > room as usize { from_scratch(Target::Layers(room)) } else { layers }
+        let mut layers = from_scratch(new.target);
+        if layers.len() > room as usize {
+            layers = from_scratch(Target::Layers(room));
+        }
+        // With nothing to place, one empty layer.
+        layers.retain(|layer| !layer.entries.is_empty() || fixed == 0);
+        layers
     } else {
         new_layers(new, &rest, &changed, room)
     };
+    place_whiteouts(new.files, &mut layers, &rest.whiteouts);
     Ok(Update {
         decisions: decisions.collect(),
         plan: Plan { layers },
@@ -232,7 +250,7 @@ fn base(new: &FileSet, previous: &[OldLayer], keep: Layers) -> Result<(Layers, R
 }
 
 /// Plans the new layers. Unchanged files that only move from a dropped layer go below, since they may
-/// stay unchanged for longer; changed files go above them, and whiteouts in the topmost layer.
+/// stay unchanged for longer; changed files go above them.
 fn new_layers(
     new: NewImage<'_>,
     rest: &Remainder,
@@ -265,16 +283,21 @@ fn new_layers(
         place(&masks[0], count[0]);
         place(&masks[1], count[1]);
     }
-    if !rest.whiteouts.is_empty() {
-        if layers.is_empty() {
-            let label = format!("{} deleted", rest.whiteouts.len());
-            layers.push(PlannedLayer { label, churn: 1.0, ..PlannedLayer::default() });
-        }
-        if let Some(top) = layers.last_mut() {
-            add_whiteouts(new.files, top, &rest.whiteouts);
-        }
-    }
     layers
+}
+
+/// Adds whiteouts to the topmost layer, or to a layer of their own if there is none.
+fn place_whiteouts(files: &FileSet, layers: &mut Vec<PlannedLayer>, whiteouts: &[Box<[u8]>]) {
+    if whiteouts.is_empty() {
+        return;
+    }
+    if layers.is_empty() {
+        let label = format!("{} deleted", whiteouts.len());
+        layers.push(PlannedLayer { label, churn: 1.0, ..PlannedLayer::default() });
+    }
+    if let Some(top) = layers.last_mut() {
+        add_whiteouts(files, top, whiteouts);
+    }
 }
 
 /// Adds whiteouts to a layer, and their parent directories.

@@ -63,6 +63,7 @@ pub(super) fn old_content(set: &FileSet, estimates: &[u64], old: &[OldLayer]) ->
         blob_bytes: old.iter().map(|l| l.blob_bytes).collect(),
         weights: old.iter().map(|l| weight(set, estimates, &l.changes)).collect(),
         needs: needs.into_values().collect(),
+        fixed: 0,
     }
 }
 

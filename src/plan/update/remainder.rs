@@ -19,8 +19,8 @@ impl Remainder {
     }
 }
 
-/// Returns what turns `base` into `new`.
-pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
+/// Returns for each inode of `new` whether `base` has it under the same names.
+pub(crate) fn unchanged(base: &FileSet, new: &FileSet) -> Vec<bool> {
     let base_counts = base.link_counts();
     let names = new.names();
     let stays = |id: usize| {
@@ -35,7 +35,12 @@ pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
         all && base_counts[counterpart.index()] as usize == names[id].len()
             && base[counterpart].same(inode)
     };
-    let mut write: Vec<bool> = (0..names.len()).map(|id| !stays(id)).collect();
+    (0..names.len()).map(stays).collect()
+}
+
+/// Returns what turns `base` into `new`.
+pub(super) fn remainder(base: &FileSet, new: &FileSet) -> Remainder {
+    let mut write: Vec<bool> = unchanged(base, new).into_iter().map(|stays| !stays).collect();
     // The parents of everything that is written are written with it.
     let mut brought = vec![false; new.entries().len()];
     for entry in new.entries().iter().rev() {

@@ -101,7 +101,8 @@ fn follow(seed: u64, clients: TargetClients) -> Downloads {
             }
         }
         let (files, inventory) = image(&packages, &versions);
-        let new = NewImage { files: &files, inventory: &inventory, target };
+        let new =
+            NewImage { files: &files, inventory: &inventory, target, base: 0, for_updates: true };
         let dead = dead_files(&files, &stack);
         let update = update(new, &old, &stack, dead, [], &options).unwrap();
         let kept: Vec<bool> = update.decisions.iter().map(|d| d.verdict == Verdict::Kept).collect();

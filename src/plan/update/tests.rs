@@ -186,10 +186,10 @@ proptest! {
             tree = evolve(tree, step);
             let contents = Contents::new(vec![Arc::new(Zeros)]);
             let mut rootfs = Rootfs { files: build(&tree), contents };
-            carry_over(&mut rootfs, &Budget::new(0, None), &old, MtimePolicy::Preserve).unwrap();
+            carry_over(&mut rootfs, &Budget::new(0, None), &old, MtimePolicy::Preserve, &[]).unwrap();
             let files = rootfs.files;
             let inventory = inventory(&files);
-            let new = NewImage { files: &files, inventory: &inventory, target };
+            let new = NewImage { files: &files, inventory: &inventory, target, base: 0, for_updates: true };
             let update = super::update(new, &old, &stack, dead_files(&files, &stack), [], &options).unwrap();
             let kept = update.decisions.iter().map(|f| f.verdict == Verdict::Kept);
             let mut next: Vec<OldLayer> =
