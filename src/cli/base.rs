@@ -22,8 +22,8 @@ use crate::transport::{ImageLocation, Reference};
 #[command(next_help_heading = "Bases")]
 pub(super) struct BaseArgs {
     /// Keep the lowest layers byte for byte, those that this image has too, and split only what is above
-    /// them. Or that many layers; or `auto`, the base that IMAGE's annotations name, else the one of
-    /// --bases with the most layers of IMAGE
+    /// them. Or that many layers; or `auto`, the base that IMAGE's annotations name or one of --bases,
+    /// whichever shares the most layers
     #[arg(long, value_name = "IMAGE|N|auto")]
     base: Option<BaseChoice>,
     /// With --base auto: choose from the images that this file lists, one in a line

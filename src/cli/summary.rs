@@ -69,7 +69,8 @@ fn describe(image: &ImageReport, layout: Layout) -> String {
         ByteSize(c.bytes)
     );
     let hidden = &image.hidden;
-    if hidden.files > 0 {
+    // Those of a base stay in it.
+    if hidden.files > 0 && image.base.is_none() {
         let _ = writeln!(
             text,
             "dropped: {}, {} in lower layers that upper layers delete or overwrite",

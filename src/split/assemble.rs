@@ -44,7 +44,8 @@ impl Parts<'_> {
     ) -> Result<Option<Descriptor>> {
         let unchanged = self.before.filter(|before| self.is_unchanged(before));
         let stale = Stale::of_annotations(self.image, self.layers);
-        let kept = KeptMetadata::of(self.image, self.layers, &stale);
+        let mut kept = KeptMetadata::of(self.image, self.layers, &stale);
+        kept.dropped.retain(|what| !self.is_replaced(what));
         notes.extend(note(&kept.dropped).filter(|_| unchanged.is_none()));
         let annotations = index_annotations(self.image, &stale, notes);
         let Some(encoded) = encoded else { return Ok(None) };
@@ -55,6 +56,13 @@ impl Parts<'_> {
         descriptor.platform = Some(self.image.platform.clone());
         descriptor.annotations = annotations;
         Ok(Some(descriptor))
+    }
+
+    /// Whether an annotation that was dropped is set again.
+    fn is_replaced(&self, what: &str) -> bool {
+        let (name, digest) = self.base.map(Base::source).unwrap_or_default();
+        let key = what.strip_prefix("annotation ");
+        digest.is_some() && key == Some(BASE_DIGEST) || name.is_some() && key == Some(BASE_NAME)
     }
 
     /// Whether the new image is identical to the previous one.

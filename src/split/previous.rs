@@ -213,8 +213,12 @@ impl Below {
             base: stack.base,
             for_updates: options.for_updates || carried_over.is_some(),
         };
-        let update =
-            update::update(now, &stack.files, &stack.layers, dead, secret, &options.update)?;
+        let mut limits = options.update.clone();
+        if carried_over.is_none() {
+            // --max-layers is about updates.
+            limits.cost_model.max_layers = plan::MAX_LAYERS;
+        }
+        let update = update::update(now, &stack.files, &stack.layers, dead, secret, &limits)?;
         let Update { decisions, plan, dead } = update;
         let labels = stack.kept.iter().map(|layer| layer.label.clone()).collect();
         let decided = stack.kept.into_iter().zip(&decisions);

@@ -159,6 +159,17 @@ fn every_command_reads_from_a_registry() {
     run(&["apply", &v1, &at("d.rld"), "-o", &registry.image("team/applied:v1")]);
     run(&["verify", &build, &registry.image("team/applied:v1")]);
     run(&["copy", &v2, &registry.image("elsewhere/app:v2")]);
+    for to in ["team/app:edited", "edited/app:v2"] {
+        let args = ["edit", &v2, "-o", &registry.image(to), "--env", "EDITED=1", "--json"];
+        let edited: Value = serde_json::from_str(&run(&args)).unwrap();
+        let push = &edited["push"];
+        // Only the config: the layers are there, or taken from the other repository.
+        assert!(push["sent"].as_u64() <= Some(1), "{push}");
+        assert!(push["sent_bytes"].as_u64() < Some(3000), "{push}");
+        run(&["verify", &v2, &registry.image(to)]);
+    }
+    run(&["split", &build, "-o", &registry.image("based/app:v1"), "--base", &build]);
+    run(&["verify", &build, &registry.image("based/app:v1")]);
     #[cfg(feature = "store")]
     {
         run(&["store", "add", "--store", &at("store"), &v1]);
