@@ -1,39 +1,50 @@
 //! Estimates the compressed size of each file before anything is compressed.
 //!
 //! Layers are balanced by the bytes that a client downloads, so the planner needs compressed sizes.
-//! Compressing everything twice would double the work, so only samples are compressed: some windows
-//! of each large file, and some windows of each batch of neighbouring small files. The choice of
-//! samples depends only on the file set.
-
-use std::io::Read;
+//! Compressing everything twice would double the work, so only samples are compressed: pieces at equal
+//! distances of each component's files, one after the other, so that what repeats is found as it is in a
+//! layer. The choice of samples depends only on the file set.
+//!
+//! Measured over the layers of seven images (Python, Node, Debian, Go), relative to the total: the standard
+//! deviation of the error is 2 to 10 % with 8 layers and 3 to 13 % with 40. Windows of 128 KiB, each
+//! compressed alone, had 2 to 14 % and 7 to 18 %, since neither the ends of a program nor the first files of
+//! a folder stand for all of it. Samples twice as large gain less than one percentage point.
 
 use rayon::prelude::*;
-use zstd::bulk::Compressor;
+use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
 use super::{Analysis, ComponentId, Inventory};
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Result};
 use crate::model::content::Contents;
 use crate::model::fileset::{FileData, FileSet, InodeKind, display};
 use crate::model::index::InodeId;
 use crate::model::rootfs::Rootfs;
 
-/// Distance between samples, in bytes.
-const STRIDE: u64 = 1 << 20;
-/// Denominator of the share of a large image that is compressed. An eighth is enough for zstd to find
-/// most of the repetition in each sample.
+/// Denominator of the share of a large image that is compressed.
 const PART: u64 = 8;
-/// Minimum number of bytes that are sampled. A larger share of a small image is compressed, up to all
-/// of it, because errors in its few small layers do not average out.
+/// An image of at most this many bytes is compressed as a whole, of one of twice as many a half, and so on:
+/// errors in few small layers do not average out.
 const ENOUGH: u64 = 64 << 20;
+/// Bytes of one piece of a sample.
+const PIECE: u64 = 32 << 10;
+/// Smaller files are measured together with their neighbours.
+const SMALL: u64 = 256 << 10;
+/// Maximum number of bytes of small files that are measured together.
+const TOGETHER: u64 = 1 << 20;
+/// Bytes of files whose samples are compressed one after the other, unless one is larger.
+const STREAM: u64 = 16 << 20;
 /// The zstd level whose sizes are estimated: the default.
 const LEVEL: i32 = 3;
+/// Binary logarithm of the bytes in which repetition is found: an eighth of zstd's window at that level, as
+/// of all bytes an eighth is there.
+const WINDOW_LOG: u32 = 21 - PART.ilog2();
 /// Compressed bytes of a tar header and its padding among similar headers.
 pub(crate) const HEADER_BYTES: u64 = 44;
-/// Ratio of a layer's compressed size to the sum of its samples, as measured. In a layer a file is
-/// compressed with 2 MiB of preceding data as context, in a sample with less.
-const CONTEXT_GAIN: f64 = 0.93;
+/// How much more a layer is compressed than its samples, as a share of what samples lose, as measured: what
+/// repeats within less than the distance of two pieces is found in a layer only.
+const CONTEXT_GAIN: f64 = 0.23;
 
-/// Files that are sampled together: a large one alone, or small ones of one component.
+/// Files that are measured together: a large one alone, or small ones.
 struct Batch<'a> {
     files: Vec<(InodeId, &'a FileData)>,
     bytes: u64,
@@ -45,36 +56,38 @@ struct Batch<'a> {
 /// If a file can't be read.
 pub(crate) fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
-    let batches = batches(set, &analysis);
-    let total: u64 = batches.iter().map(|b| b.bytes).sum();
-    let window = (STRIDE * ENOUGH / total.max(ENOUGH)).max(STRIDE / PART);
-    let ratios: Vec<Result<f64>> = batches
+    let streams = streams(set, &analysis);
+    let total: u64 = streams.iter().flatten().map(|batch| batch.bytes).sum();
+    // In steps, since another share is another sample, whose estimates move the cuts of unchanged files.
+    let part = total.div_ceil(ENOUGH).next_power_of_two().min(PART);
+    let ratios: Vec<Result<Vec<f64>>> = streams
         .par_iter()
-        .map_init(compressor, |compressor, batch| {
-            let compressor = compressor.as_mut().map_err(|e| Error::malformed(e.to_string()))?;
-            ratio(batch, window, contents, compressor).with_context(|| {
-                let first = batch.files.first().map(|f| f.0);
-                let name = set.entries().iter().find(|e| Some(e.inode) == first);
-                format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
-            })
+        .map(|stream| {
+            let mut sampler = Sampler::new(contents, part)?;
+            let ratio = |batch: &Batch<'_>| {
+                sampler.ratio(batch).with_context(|| {
+                    let first = batch.files.first().map(|f| f.0);
+                    let name = set.entries().iter().find(|e| Some(e.inode) == first);
+                    format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
+                })
+            };
+            stream.iter().map(ratio).collect()
         })
         .collect();
     let mut estimates = vec![HEADER_BYTES; set.inodes().len()];
-    for (batch, ratio) in batches.iter().zip(ratios) {
-        let ratio = ratio?;
-        for (inode, file) in &batch.files {
-            estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
+    for (stream, ratios) in streams.iter().zip(ratios) {
+        for (batch, ratio) in stream.iter().zip(ratios?) {
+            for (inode, file) in &batch.files {
+                estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
+            }
         }
     }
     Ok(Inventory { analysis, estimates })
 }
 
-fn compressor() -> Result<Compressor<'static>> {
-    Ok(Compressor::new(LEVEL)?)
-}
-
-/// Returns all files with content, in the order of components and paths, small ones in batches.
-fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
+/// Returns all files with content, in the order of components and paths, in batches; the samples of each
+/// inner vector, which is of one component, are compressed one after the other.
+fn streams<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Vec<Batch<'a>>> {
     let mut seen = vec![false; set.inodes().len()];
     let mut order: Vec<(ComponentId, InodeId, &FileData)> = Vec::new();
     for entry in set.entries() {
@@ -87,67 +100,100 @@ fn batches<'a>(set: &'a FileSet, analysis: &Analysis) -> Vec<Batch<'a>> {
     }
     // Entries are sorted by path, and this sort is stable.
     order.sort_by_key(|(owner, ..)| *owner);
-    let mut batches: Vec<Batch<'_>> = Vec::new();
+    let mut streams: Vec<Vec<Batch<'_>>> = Vec::new();
     let mut last_owner = None;
+    let mut bytes = 0;
     for (owner, inode, file) in order {
-        let joins = last_owner == Some(owner)
-            && batches.last().is_some_and(|b| b.bytes + file.size <= STRIDE);
-        if !joins {
-            batches.push(Batch { files: Vec::new(), bytes: 0 });
-        }
-        if let Some(batch) = batches.last_mut() {
-            batch.files.push((inode, file));
-            batch.bytes += file.size;
+        if last_owner != Some(owner) || bytes + file.size > STREAM {
+            streams.push(Vec::new());
+            bytes = 0;
         }
         last_owner = Some(owner);
+        bytes += file.size;
+        let Some(stream) = streams.last_mut() else { continue };
+        match stream.last_mut() {
+            // A batch that begins with a small file holds only such.
+            Some(batch)
+                if batch.files.iter().all(|(_, first)| first.size < SMALL)
+                    && file.size < SMALL
+                    && batch.bytes + file.size <= TOGETHER =>
+            {
+                batch.files.push((inode, file));
+                batch.bytes += file.size;
+            }
+            _ => stream.push(Batch { files: vec![(inode, file)], bytes: file.size }),
+        }
     }
-    batches
+    streams
 }
 
-/// Returns the compression ratio of a batch's samples: compressed by uncompressed bytes.
-fn ratio(
-    batch: &Batch<'_>,
-    window: u64,
-    contents: &Contents,
-    compressor: &mut Compressor<'_>,
-) -> Result<f64> {
-    let mut sample = vec![0; window.min(batch.bytes) as usize];
-    let (mut plain, mut compressed) = (0, 0);
-    let mut take = |sample: &[u8]| -> Result<()> {
-        let done = compressor.compress(sample)?;
-        plain += sample.len();
-        // The frame header and checksum would otherwise count once per sample.
-        compressed += done.len().saturating_sub(12);
-        Ok(())
-    };
-    if let [(_, file)] = batch.files[..] {
-        let windows = file.size.div_ceil(STRIDE);
-        let room = file.size - sample.len() as u64;
-        for i in 0..windows {
-            // The windows are spread over the whole file, the first and last at its ends.
-            let at = if windows == 1 { room / 2 } else { room / (windows - 1) * i };
-            contents.read_at(file, &mut sample, at)?;
-            take(&sample)?;
-        }
-    } else {
-        // The sample begins in the middle, so that it is not always the first file.
-        let half = batch.bytes / 2;
-        let mut before = 0;
-        let start = batch.files.iter().position(|(_, f)| {
-            before += f.size;
-            before > half
-        });
-        let around = batch.files.iter().cycle().skip(start.unwrap_or(0)).take(batch.files.len());
-        let mut filled = 0;
-        for (_, file) in around {
-            let mut reader = contents.open(file).take((sample.len() - filled) as u64);
-            let n = file.size.min((sample.len() - filled) as u64) as usize;
-            reader.read_exact(&mut sample[filled..filled + n])?;
-            filled += n;
-        }
-        take(&sample[..filled])?;
+/// Compresses samples of batches, one after the other.
+struct Sampler<'a> {
+    contents: &'a Contents,
+    /// Denominator of the share that is compressed.
+    part: u64,
+    encoder: Encoder<'static>,
+    piece: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl<'a> Sampler<'a> {
+    fn new(contents: &'a Contents, part: u64) -> Result<Self> {
+        let mut encoder = Encoder::new(LEVEL)?;
+        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+        let (piece, out) = (vec![0; PIECE as usize], vec![0; 2 * PIECE as usize]);
+        Ok(Self { contents, part, encoder, piece, out })
     }
-    Ok(compressed as f64 / plain.max(1) as f64 * CONTEXT_GAIN)
+
+    /// Returns the expected compression ratio of a batch: compressed by uncompressed bytes.
+    fn ratio(&mut self, batch: &Batch<'_>) -> Result<f64> {
+        let wanted = batch.bytes.div_ceil(self.part);
+        let pieces = wanted.div_ceil(PIECE).max(1);
+        let (size, distance) = ((wanted / pieces).max(1), batch.bytes / pieces);
+        let (mut plain, mut compressed) = (0, 0);
+        let mut files = batch.files.iter().map(|(_, file)| *file);
+        let (mut file, mut start) = (files.next(), 0);
+        for i in 0..pieces {
+            // A piece lies in the middle of its part of the batch.
+            let mut at = i * distance + (distance - size) / 2;
+            let mut filled = 0;
+            while let Some(now) = file
+                && filled < size
+            {
+                if at >= start + now.size {
+                    start += now.size;
+                    file = files.next();
+                    continue;
+                }
+                let n = (size - filled).min(start + now.size - at);
+                let piece = &mut self.piece[filled as usize..(filled + n) as usize];
+                self.contents.read_at(now, piece, at - start)?;
+                (at, filled) = (at + n, filled + n);
+            }
+            plain += filled;
+            compressed += self.compress(filled as usize, i + 1 == pieces)?;
+        }
+        let ratio = compressed as f64 / plain.max(1) as f64;
+        Ok(ratio * (1.0 - CONTEXT_GAIN * (1.0 - ratio).max(0.0)))
+    }
+
+    /// Compresses the first bytes of the piece, and what is held back if `all`. Returns the bytes written.
+    fn compress(&mut self, bytes: usize, all: bool) -> Result<u64> {
+        let mut input = InBuffer::around(&self.piece[..bytes]);
+        let mut written = 0;
+        while input.pos < bytes {
+            let mut output = OutBuffer::around(&mut self.out[..]);
+            self.encoder.run(&mut input, &mut output)?;
+            written += output.pos() as u64;
+        }
+        let mut held_back = usize::from(all);
+        while held_back > 0 {
+            let mut output = OutBuffer::around(&mut self.out[..]);
+            held_back = self.encoder.flush(&mut output)?;
+            written += output.pos() as u64;
+        }
+        Ok(written)
+    }
 }
 
 #[cfg(test)]
