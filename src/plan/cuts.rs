@@ -10,14 +10,15 @@
 //!    that moves in steps. If there are too few layers, the smallest blocks that need fewer together are
 //!    joined.
 //! 2. A block is cut in two where the rank of the boundary is highest among the places that leave both
-//!    parts balanced, and then each part in the same way. The rank comes from names. So a cut depends on
-//!    the content of its part alone, and what happens elsewhere doesn't move it.
+//!    parts balanced and from which neither has to exceed the cap on a layer; then each part in the same
+//!    way. The rank comes from names. So a cut depends on the content of its part alone, and what happens
+//!    elsewhere doesn't move it.
 //! 3. For each layer to spare, one layer is cut in two, mostly of the pool, which changes anyway. A spare
 //!    layer more or less leaves the others alone.
 //!
 //! The constants are those with the smallest updates over sequences of images; see docs/UPDATES.md.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 
 use super::pack::pack;
 use super::sequence::Sequence;
@@ -29,16 +30,15 @@ const LARGE: f64 = 0.6;
 const LAYERS_FOR_STATE: usize = 4;
 /// Steps of the unit per power of two.
 const STEPS: u64 = 2;
+/// The same for a unit near the mean, where the next of those steps is too large.
+const FINE_STEPS: u64 = 8;
 /// Room for stable cuts: how much larger than a block of many layers the layers together may be.
-const ROOM: f64 = 1.07;
-/// How much larger than the mean of a part its halves may be on average.
+const ROOM: f64 = 1.05;
+/// How much larger than the mean of a part its halves may be on average, and the unit than the mean of all.
+/// The cap on a layer exceeds the wanted size by as much.
 const UNEVEN: f64 = 1.08;
-/// The same for the last cut of a part, into two layers.
-const UNEVEN_LAST: f64 = 1.15;
-/// [`Bounds::beyond`] for a number of layers; a size is kept exactly.
-const BEYOND: f64 = 1.08;
 /// The largest layer of the pool is cut for a layer to spare if it is at least this share of the largest.
-const POOL_SHARE: f64 = 0.4;
+const POOL_SHARE: f64 = 0.25;
 /// Above this multiple of the mean, layers are packed instead of cut contiguously. Few large files
 /// leave holes that only small ones can fill.
 const PACKED_ABOVE: f64 = 1.35;
@@ -47,19 +47,24 @@ const PACKED_ABOVE: f64 = 1.35;
 /// than `slack` times the mean if possible.
 pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Vec<usize>> {
     let mean = (sequence.total() / layers as u64).max(1);
-    let mut unit = step_below(mean / 2 + 1);
+    let most = (mean as f64 * UNEVEN) as u64;
     let divide = |unit: u64, room: f64| {
-        let bounds = Bounds { limit: unit as f64 * slack, beyond: BEYOND, room };
+        let cap = unit.min(mean) as f64 * slack * UNEVEN;
+        let bounds = Bounds { limit: unit as f64 * slack, cap: cap as u64, room };
         Division::new(sequence, unit, bounds, layers)
     };
+    let mut unit = step_below(mean / 2 + 1, STEPS);
     let mut division = divide(unit, ROOM);
-    while division.layers() > layers && unit < mean {
-        unit = step_above(unit).min(mean);
+    while division.layers() > layers {
+        let coarse = step_above(unit, STEPS);
+        let next = if coarse <= mean { coarse } else { step_above(unit, FINE_STEPS) };
+        if next > most {
+            division = divide(step_below(most, FINE_STEPS), 1.0);
+            division.fit(layers);
+            break;
+        }
+        unit = next;
         division = divide(unit, ROOM);
-    }
-    if division.layers() > layers {
-        division = divide(mean, 1.0);
-        division.fit(layers);
     }
     let groups = division.cut(layers);
     let largest = |groups: &[Vec<usize>]| {
@@ -82,30 +87,30 @@ pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Ve
 pub(super) fn by_size(sequence: &Sequence, bytes: u64, most: usize) -> Vec<Vec<usize>> {
     let mut unit = bytes;
     loop {
-        let bounds = Bounds { limit: unit as f64, beyond: 1.0, room: ROOM };
+        let bounds = Bounds { limit: unit as f64, cap: unit, room: ROOM };
         let division = Division::new(sequence, unit, bounds, most);
         let layers = division.layers();
         if layers <= most || unit > sequence.total() {
             return division.cut(layers.min(most));
         }
-        unit = step_above(unit);
+        unit = step_above(unit, STEPS);
     }
 }
 
-/// Returns the next larger size of a scale with [`STEPS`] steps per power of two.
-fn step_above(size: u64) -> u64 {
-    let step = step(size);
+/// Returns the next larger size of a scale with so many steps per power of two.
+fn step_above(size: u64, steps: u64) -> u64 {
+    let step = step(size, steps);
     (size / step + 1) * step
 }
 
 /// Returns the largest size of that scale that is not above this one.
-fn step_below(size: u64) -> u64 {
-    let step = step(size);
+fn step_below(size: u64, steps: u64) -> u64 {
+    let step = step(size, steps);
     size / step * step
 }
 
-fn step(size: u64) -> u64 {
-    ((1u64 << size.max(1).ilog2()) / STEPS).max(1)
+fn step(size: u64, steps: u64) -> u64 {
+    ((1u64 << size.max(1).ilog2()) / steps).max(1)
 }
 
 /// Returns the atoms larger than `limit`, ascending: the largest ones, so that a layer is left for others.
@@ -143,8 +148,8 @@ struct Block {
 struct Bounds {
     /// The wanted maximum size of a layer, in bytes.
     limit: f64,
-    /// How far a layer may exceed the limit before its block is cut evenly instead of at the best ranks.
-    beyond: f64,
+    /// The maximum size of a layer, in bytes, unless the block can't be cut into such layers.
+    cap: u64,
     /// Room for stable cuts; see [`ROOM`].
     room: f64,
 }
@@ -231,12 +236,11 @@ impl<'a> Division<'a> {
 
     /// Returns the number of layers that atoms need.
     fn layers_for(&self, atoms: &[usize]) -> usize {
-        let Bounds { limit, beyond, .. } = self.bounds;
         // Large atoms can't always fill them.
         let (mut fewest, mut bytes) = (usize::from(!atoms.is_empty()), 0);
         for at in atoms {
             let size = self.sequence.atoms[*at].estimate;
-            if bytes > 0 && (bytes + size) as f64 > limit * beyond {
+            if bytes > 0 && bytes + size > self.bounds.cap {
                 fewest += 1;
                 bytes = 0;
             }
@@ -382,62 +386,80 @@ impl<'a> Cutter<'a> {
     }
 
     fn cut(&self, groups: &mut Vec<Group>) {
-        let mut ends = Vec::new();
-        let mut parts = vec![(0, self.atoms.len(), self.layers)];
-        while let Some((start, end, layers)) = parts.pop() {
-            match self.best(start, end, layers) {
-                Some((at, lower)) => {
-                    parts.push((at, end, layers - lower));
-                    parts.push((start, at, lower));
-                }
-                None => ends.push(end),
-            }
-        }
-        if self.largest(&ends) as f64 > self.bounds.limit * self.bounds.beyond {
-            let even = self.even();
-            if self.largest(&even) < self.largest(&ends) {
-                ends = even;
-            }
+        let all = self.atoms.len();
+        let mut cap = self.bounds.cap;
+        if self.needed(0..all, cap).last().is_some_and(|needed| *needed > self.layers) {
+            cap = cap.max(self.largest(&self.even()));
         }
         let mut start = 0;
-        for end in ends {
-            let bytes = self.bytes[end] - self.bytes[start];
-            groups.push(Group { bytes, atoms: self.atoms[start..end].to_vec() });
-            start = end;
+        let mut parts = vec![(0, all, self.layers)];
+        while let Some((from, end, layers)) = parts.pop() {
+            if let Some((at, lower)) = self.best(from, end, layers, cap) {
+                parts.push((at, end, layers - lower));
+                parts.push((from, at, lower));
+            } else {
+                let bytes = self.bytes[end] - self.bytes[start];
+                groups.push(Group { bytes, atoms: self.atoms[start..end].to_vec() });
+                start = end;
+            }
         }
     }
 
     /// Returns where to cut a part in two, and the number of layers of the lower one; `None` if it is one
     /// layer.
-    fn best(&self, start: usize, end: usize, layers: usize) -> Option<(usize, usize)> {
+    fn best(&self, start: usize, end: usize, layers: usize, cap: u64) -> Option<(usize, usize)> {
         if layers <= 1 || end - start <= 1 {
             return None;
         }
         let mean = (self.bytes[end] - self.bytes[start]).max(1) as f64 / layers as f64;
-        let uneven = mean * if layers == 2 { UNEVEN_LAST } else { UNEVEN };
-        let allowed = uneven.min(self.bounds.limit.max(mean * self.bounds.beyond));
-        // The least excess over what is allowed, and the highest rank.
-        let mut best: Option<(f64, u64, usize, usize)> = None;
+        let below_needs = self.needed(start..end, cap);
+        let above_needs = self.needed((start..end).rev(), cap);
+        // Whether a layer must exceed the cap, the least excess over what is allowed, the highest rank.
+        let mut best: Option<(bool, f64, u64, usize, usize)> = None;
         for at in start + 1..end {
             let below = (self.bytes[at] - self.bytes[start]) as f64;
             let above = (self.bytes[end] - self.bytes[at]) as f64;
             let few = (below / mean) as usize;
-            for lower in few..=few + 1 {
+            let fewest = below_needs[at - start - 1];
+            let most = layers.saturating_sub(above_needs[end - at - 1]);
+            for lower in [few, few + 1, fewest.max(few), most.min(few)] {
                 let upper = layers.saturating_sub(lower);
                 if lower == 0 || upper == 0 || lower > at - start || upper > end - at {
                     continue;
                 }
-                let worst = (below / lower as f64).max(above / upper as f64).max(allowed);
+                let exceeds = lower < fewest || lower > most;
+                let worst = (below / lower as f64).max(above / upper as f64).max(mean * UNEVEN);
                 let rank = self.ranks[at];
-                let is_better = best.is_none_or(|(least, most, ..)| {
-                    worst.total_cmp(&least).then(most.cmp(&rank)) == Ordering::Less
+                let is_better = best.is_none_or(|(exceeded, least, highest, ..)| {
+                    exceeds
+                        .cmp(&exceeded)
+                        .then(worst.total_cmp(&least))
+                        .then(highest.cmp(&rank))
+                        .is_lt()
                 });
                 if is_better {
-                    best = Some((worst, rank, at, lower));
+                    best = Some((exceeds, worst, rank, at, lower));
                 }
             }
         }
         best.map(|(.., at, lower)| (at, lower))
+    }
+
+    /// Returns the fewest layers of at most `cap` bytes that the first atom of some needs, the first two,
+    /// and so on. A larger atom is a layer of its own.
+    fn needed(&self, atoms: impl Iterator<Item = usize>, cap: u64) -> Vec<usize> {
+        let (mut layers, mut bytes) = (0, 0);
+        atoms
+            .map(|at| {
+                let size = self.bytes[at + 1] - self.bytes[at];
+                if layers == 0 || bytes + size > cap {
+                    layers += 1;
+                    bytes = 0;
+                }
+                bytes += size;
+                layers
+            })
+            .collect()
     }
 
     /// Returns the bytes of the largest group of more than one atom, given the ends of groups.

@@ -151,7 +151,7 @@ pub fn plan(set: &FileSet, inventory: &Inventory, options: &PlanOptions<'_>) -> 
 
 /// Maximum estimated size of a layer, as a multiple of the mean. Estimates are inexact; the promise is
 /// 1.35 times the mean in real bytes.
-const SLACK: f64 = 1.2;
+const SLACK: f64 = 1.16;
 
 /// Splits the sequence into `n` groups of atoms, or fewer if there are fewer atoms. No group is larger
 /// than `slack` times the mean if possible.

@@ -249,7 +249,7 @@ fn image(seed: u64) -> Shape {
 fn the_system_and_the_state_have_layers_of_their_own() {
     let mut shape = image(3);
     shape.0.insert("state".into(), (ComponentKind::State, vec![40_000; 5]));
-    let (_, analysis, plan) = shape.plan(Target::Layers(60));
+    let (_, analysis, plan) = shape.plan(Target::Layers(66));
     let group = |kind| match kind {
         ComponentKind::OsPackage | ComponentKind::System => 0,
         ComponentKind::State => 2,
