@@ -22,7 +22,7 @@ def bench(image, cache):
     path = cache and f"{cache}/{name(image).replace('/', '-')}.json"
     if path and os.path.exists(path):
         return json.load(open(path))["matrix"]
-    command = [RELAYER, "bench", image, "--sample", "1TB", "--compression", ",".join(COMPRESSIONS), "--json"]
+    command = [RELAYER, "bench", image, "--full", "--compression", ",".join(COMPRESSIONS), "--json"]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     if path:
         open(path, "wb").write(text)

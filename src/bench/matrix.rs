@@ -1,22 +1,21 @@
 //! Size and speed of every compression at every number of layers.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Subject;
-use super::sample::Sample;
+use super::sample::{Runs, Sample};
+use super::stream::{self, Measured};
 use crate::base::defaults;
-use crate::base::error::{Context, Result};
+use crate::base::error::{Error, Result};
 use crate::base::progress::{Progress, Silent};
-use crate::base::read::read_some;
-use crate::format::codec::{self, Compression, Encoder, zstd_headers};
+use crate::format::codec::Compression;
 use crate::layers::encode;
-use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter, WindowBudget};
+use crate::model::content::{Budget, Source};
 use crate::plan::{self, Target};
 
 /// Compressions measured by default.
@@ -30,41 +29,44 @@ const COMPRESSIONS: [&str; 8] = [
     "zstd:9",
     "zstd:19",
 ];
-/// The number of layers at which slow compressions are measured by default.
-const SLOW_LAYERS: u32 = defaults::LAYERS;
+/// The one of them that is measured at every number of layers, and whose sizes others are estimated by:
+/// the default of `split`.
+pub(super) const USUAL: Compression =
+    Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: None };
 
 /// Options of a measurement.
 #[derive(Debug, Clone)]
 pub struct MatrixOptions {
     /// The compressions, each with the numbers of layers to measure it with.
     pub rows: Vec<(Compression, Vec<u32>)>,
-    /// Number of bytes of files to measure with; the whole image if it has fewer.
+    /// Number of layers at which all of them are compared.
+    pub compared_at: u32,
+    /// Number of bytes of files to measure with, fewer for slow compressions; the whole image if it has
+    /// no more.
     pub sample: u64,
 }
 
 impl MatrixOptions {
     /// Creates options for the given compressions and numbers of layers, or the defaults if a list is
-    /// empty. Of the default compressions, slow ones are measured with one number of layers.
+    /// empty. Of the default compressions, only that of `split` is measured with every number of layers.
     ///
     /// # Errors
     /// If a compression is not valid.
     pub fn new(compressions: &[Compression], layers: &[u32], sample: u64) -> Result<Self> {
         let layers = if layers.is_empty() { &defaults::BENCH_LAYERS[..] } else { layers };
+        let usual = Some(defaults::LAYERS).filter(|n| layers.contains(n));
+        let compared_at = usual.or(layers.first().copied()).unwrap_or(defaults::LAYERS);
         let rows = if compressions.is_empty() {
-            let usual = COMPRESSIONS.iter().map(|text| {
+            let row = |text: &&str| {
                 let compression = Compression::parse(text)?;
-                let slow = matches!(compression, Compression::Zstd { level: 10.., .. });
-                let some = layers
-                    .contains(&SLOW_LAYERS)
-                    .then_some(SLOW_LAYERS)
-                    .or(layers.first().copied());
-                Ok((compression, if slow { some.into_iter().collect() } else { layers.to_vec() }))
-            });
-            usual.collect::<Result<_>>()?
+                let all = compression == USUAL;
+                Ok((compression, if all { layers.to_vec() } else { vec![compared_at] }))
+            };
+            COMPRESSIONS.iter().map(row).collect::<Result<_>>()?
         } else {
             compressions.iter().map(|c| (*c, layers.to_vec())).collect()
         };
-        Ok(Self { rows, sample })
+        Ok(Self { rows, compared_at, sample })
     }
 }
 
@@ -84,6 +86,8 @@ pub struct Sizes {
 pub struct Cell {
     /// Requested number of layers.
     pub target: u32,
+    /// Whether the bytes of blobs are estimated from a sample.
+    pub estimated: bool,
     /// Bytes of all blobs.
     pub blob_bytes: u64,
     /// Bytes of all tars.
@@ -99,20 +103,20 @@ pub struct MatrixRow {
     pub compression: String,
     /// Bytes of its largest window, which a decoder must hold.
     pub window: u64,
-    /// Bytes of tar compressed per second by one core.
+    /// Bytes of tar per byte of blob, at the number of layers at which all are compared.
+    pub ratio: f64,
+    /// Bytes of tar compressed per second of processor time.
     pub encode: f64,
-    /// Bytes of tar decompressed per second by one core.
+    /// Bytes of tar decompressed per second of processor time.
     pub decode: f64,
     /// A cell for each measured number of layers.
     pub cells: Vec<Cell>,
 }
 
-impl MatrixRow {
-    /// Returns the bytes of tar per byte of blob, over all cells.
-    pub fn ratio(&self) -> f64 {
-        let sum = |f: fn(&Cell) -> u64| self.cells.iter().map(f).sum::<u64>() as f64;
-        sum(|c| c.tar_bytes) / sum(|c| c.blob_bytes).max(1.0)
-    }
+/// Formats a speed in MB/s, with one decimal below 10.
+pub fn speed(bytes_per_second: f64) -> String {
+    let speed = bytes_per_second / 1e6;
+    if speed < 9.95 { format!("{speed:.1}") } else { format!("{speed:.0}") }
 }
 
 /// The measurements of all compressions.
@@ -120,8 +124,10 @@ impl MatrixRow {
 pub struct Matrix {
     /// Bytes of files in the image.
     pub file_bytes: u64,
-    /// Bytes of files that were measured.
+    /// Bytes of files in the sample; those of the image if it was measured as a whole.
     pub sample_bytes: u64,
+    /// Number of layers of each ratio.
+    pub compared_at: u32,
     /// The compressions in the requested order.
     pub rows: Vec<MatrixRow>,
 }
@@ -135,6 +141,18 @@ impl Matrix {
     }
 }
 
+/// How a compression is measured.
+struct Measurement<'a> {
+    compression: Compression,
+    layers: &'a [u32],
+    /// The sample for its sizes; `None` for those that are measured as a whole.
+    sample: Option<usize>,
+    /// The sample for its speeds.
+    timed: usize,
+    sum: Measured,
+    cells: Vec<Cell>,
+}
+
 /// Measures an image. Runs on the threads of rayon's pool, one stream per core.
 ///
 /// # Errors
@@ -145,154 +163,237 @@ pub fn measure(
     budget: &Arc<Budget>,
     progress: &dyn Progress,
 ) -> Result<Matrix> {
-    let Subject { rootfs, inventory, .. } = subject;
-    let files = &rootfs.files;
-    let sample = Sample::new(files, options.sample);
-    let only = (sample.bytes < sample.all_bytes).then_some(&sample.inodes[..]);
-    let mut counts: Vec<u32> =
+    let files = &subject.rootfs.files;
+    let sample = |bytes: u64| SAMPLES.map(|runs| Sample::new(files, runs, bytes));
+    let mut samples = sample(options.sample);
+    let (file_bytes, sample_bytes) = (samples[ZSTD].all_bytes, samples[ZSTD].bytes());
+    let is_whole = SAMPLES.map(|runs| options.sample / runs.divisor >= file_bytes);
+    if is_whole[ZSTD] {
+        // A sample is enough for speeds.
+        samples = sample(defaults::BENCH_SAMPLE);
+    }
+    let mut measurements: Vec<Measurement<'_>> = options
+        .rows
+        .iter()
+        .map(|(compression, layers)| {
+            let timed = sample_of(compression);
+            let whole = is_whole[timed] || !can_be_sampled(compression);
+            Measurement {
+                compression: *compression,
+                layers,
+                sample: (!whole).then_some(timed),
+                timed,
+                sum: Measured::default(),
+                cells: Vec::new(),
+            }
+        })
+        .collect();
+    let counts: BTreeSet<u32> =
         options.rows.iter().flat_map(|(_, layers)| layers).copied().collect();
-    counts.sort_unstable();
-    counts.dedup();
-    let mut tallies = vec![Tally::default(); options.rows.len()];
-    let passes = options.rows.iter().map(|(_, layers)| layers.len() as u64).sum::<u64>();
-    progress.begin("measure", passes * sample.bytes);
-    for count in counts {
-        let planned = plan::PlanOptions { only, ..plan::PlanOptions::new(Target::Layers(count)) };
-        let plan = plan::plan(files, inventory, &planned);
-        let files_in = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
-        let counts: Vec<u64> = plan.layers.iter().map(files_in).collect();
-        let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
-        let encoding = encode::EncodeOptions {
-            compression: Compression::None,
-            threads: rayon::current_num_threads(),
-        };
-        let tars: Vec<Source> = encode::encode(rootfs, &layers, encoding, budget, &Silent, &())?
-            .into_iter()
-            .map(|layer| layer.source)
-            .collect();
-        let rows = options.rows.iter().enumerate().filter(|(_, (_, l))| l.contains(&count));
-        // The slowest first, so that they do not run alone at the end.
-        let mut jobs: Vec<(usize, usize)> =
-            rows.flat_map(|(row, _)| (0..tars.len()).map(move |layer| (row, layer))).collect();
-        jobs.sort_by_key(|(row, layer)| {
-            (std::cmp::Reverse(effort(&options.rows[*row].0) * tars[*layer].size()), *row, *layer)
-        });
-        let run = |(row, layer): (usize, usize)| {
-            let stream = measure_layer(&tars[layer], &options.rows[row].0, budget)?;
-            progress.advance(stream.tar_bytes);
-            Ok(((row, layer), stream))
-        };
-        let mut streams: Vec<_> =
-            jobs.into_par_iter().with_max_len(1).map(run).collect::<Result<_>>()?;
-        streams.sort_by_key(|(job, _)| *job);
-        for (row, tally) in tallies.iter_mut().enumerate() {
-            let own = streams.iter().filter(|((r, _), _)| *r == row);
-            tally.add(count, own.map(|((_, layer), stream)| (counts[*layer], *stream)));
+    // What samples are scaled by comes first.
+    let at = options.compared_at;
+    let order = std::iter::once(at).chain(counts.into_iter().filter(|count| *count != at));
+    let order: Vec<u32> = order.collect();
+    let passes: usize = options.rows.iter().map(|(_, layers)| layers.len()).sum();
+    progress.begin("measure", passes as u64 * file_bytes);
+    let mut scales = [1.0; SAMPLES.len()];
+    for count in order {
+        let built = Built::new(subject, count, budget)?;
+        let mut known = None;
+        if count == at && measurements.iter().any(|m| m.sample.is_some()) {
+            let (blobs, _) = built.whole(&USUAL, budget)?;
+            let bytes = blobs.iter().sum::<u64>() as f64;
+            let used: Vec<usize> = measurements.iter().filter_map(|m| m.sample).collect();
+            scales = built.scales(bytes, &samples, &used)?;
+            known = Some(blobs);
         }
+        // The slowest first, so that they do not run alone at the end.
+        let mut due: Vec<&mut Measurement<'_>> =
+            measurements.iter_mut().filter(|m| m.layers.contains(&count)).collect();
+        due.sort_by_key(|m| std::cmp::Reverse(m.timed));
+        due.into_par_iter().with_max_len(1).try_for_each(|m| {
+            let timed = count == at || !m.layers.contains(&at);
+            m.measure(&built, &samples, &scales, known.as_deref(), budget, timed)?;
+            progress.advance(file_bytes);
+            Ok::<_, Error>(())
+        })?;
     }
     progress.end();
-    let rows = options.rows.iter().zip(tallies).map(|((c, _), tally)| tally.row(c)).collect();
-    Ok(Matrix { file_bytes: sample.all_bytes, sample_bytes: sample.bytes, rows })
+    let rows = measurements.into_iter().map(|m| m.row(at)).collect();
+    Ok(Matrix { file_bytes, sample_bytes, compared_at: at, rows })
 }
 
-/// Estimates the time per byte, in arbitrary units.
-fn effort(compression: &Compression) -> u64 {
+/// How to sample for gzip, for zstd, and for the slowest levels of zstd. Many short runs are best, but each
+/// needs a context: gzip its window, zstd that of level 3.
+const SAMPLES: [Runs; 3] = [
+    Runs { run: 128 << 10, context: 32 << 10, divisor: 1 },
+    Runs { run: 512 << 10, context: 1 << CONTEXT_LOG, divisor: 1 },
+    Runs { run: 512 << 10, context: 1 << 20, divisor: 8 },
+];
+/// Log2 of the largest window that a sample can show.
+const CONTEXT_LOG: u32 = 21;
+/// Positions in [`SAMPLES`].
+const GZIP: usize = 0;
+const ZSTD: usize = 1;
+const SLOWEST: usize = 2;
+/// What the sizes of the slowest compressions are estimated by, itself estimated by [`USUAL`].
+const SIMILAR: Compression = Compression::Zstd { level: 9, window_log: None };
+
+/// Returns the position in [`SAMPLES`] for a compression.
+fn sample_of(compression: &Compression) -> usize {
     match compression {
-        Compression::None => 1,
-        Compression::Gzip { level } => u64::from(4 * level),
-        Compression::Zstd { level, .. } | Compression::Chunked { level } => {
-            let level = u64::from(level.unsigned_abs());
-            level * level
-        }
+        Compression::None | Compression::Gzip { .. } => GZIP,
+        Compression::Zstd { level: 12.., .. } | Compression::Chunked { level: 12.. } => SLOWEST,
+        Compression::Zstd { .. } | Compression::Chunked { .. } => ZSTD,
     }
 }
 
-/// A layer that was compressed and decompressed once.
-#[derive(Debug, Clone, Copy)]
-struct Stream {
-    tar_bytes: u64,
-    blob_bytes: u64,
-    window: u64,
-    encode: Duration,
-    decode: Duration,
-}
-
-fn measure_layer(tar: &Source, compression: &Compression, budget: &Arc<Budget>) -> Result<Stream> {
-    let place = || format!("compressing with {compression}");
-    let start = Instant::now();
-    let mut encoder = Encoder::new(SpoolWriter::new(budget), compression, 1, tar.size())?;
-    let mut buf = vec![0; 1 << 17];
-    copy(&mut SourceReader::all(tar.as_ref()), &mut encoder, &mut buf).with_context(place)?;
-    let (spool, _) = encoder.finish().with_context(place)?;
-    let encode = start.elapsed();
-    let blob = spool.finish()?;
-    let window = window(compression, &blob);
-    let start = Instant::now();
-    let (_, mut decoder) = codec::decode(SourceReader::all(&blob), &WindowBudget::new(u64::MAX))?;
-    let tar_bytes = copy(&mut decoder, &mut io::sink(), &mut buf)?;
-    drop(decoder);
-    let decode = start.elapsed();
-    Ok(Stream { tar_bytes, blob_bytes: blob.size(), window, encode, decode })
-}
-
-/// Copies like `io::copy`, in larger pieces.
-fn copy(from: &mut dyn Read, to: &mut dyn Write, buf: &mut [u8]) -> io::Result<u64> {
-    let mut all = 0;
-    loop {
-        let n = read_some(from, buf)?;
-        if n == 0 {
-            return Ok(all);
-        }
-        to.write_all(&buf[..n])?;
-        all += n as u64;
-    }
-}
-
-/// Returns the size of the window of a blob's decoder.
-fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
+/// Returns whether a sample can show what a compression saves: not if it finds matches beyond the context
+/// of each part, and not if its layers are no plain streams.
+fn can_be_sampled(compression: &Compression) -> bool {
     match compression {
-        Compression::None => 0,
-        Compression::Gzip { .. } => codec::GZIP_WINDOW as u64,
-        Compression::Zstd { .. } | Compression::Chunked { .. } => zstd_headers::frames(blob).window,
+        Compression::None | Compression::Gzip { .. } => true,
+        Compression::Zstd { window_log, .. } => window_log.is_none_or(|log| log <= CONTEXT_LOG),
+        Compression::Chunked { .. } => false,
     }
 }
 
-/// All streams of a row.
-#[derive(Debug, Clone, Default)]
-struct Tally {
-    window: u64,
-    bytes: u64,
-    encode: Duration,
-    decode: Duration,
-    cells: Vec<Cell>,
+/// The layers of a plan, not compressed.
+struct Built {
+    target: u32,
+    plan: plan::Plan,
+    tars: Vec<Source>,
 }
 
-impl Tally {
-    /// Adds the layers of a plan, each with the files in it; a row that was not measured with it has
-    /// none.
-    fn add(&mut self, target: u32, streams: impl Iterator<Item = (u64, Stream)>) {
-        let mut layers = Vec::new();
-        for (files, s) in streams {
-            self.window = self.window.max(s.window);
-            self.bytes += s.tar_bytes;
-            self.encode += s.encode;
-            self.decode += s.decode;
-            layers.push(Sizes { blob_bytes: s.blob_bytes, tar_bytes: s.tar_bytes, files });
-        }
-        if !layers.is_empty() {
-            let sum = |f: fn(&Sizes) -> u64| layers.iter().map(f).sum();
-            let (blob_bytes, tar_bytes) = (sum(|l| l.blob_bytes), sum(|l| l.tar_bytes));
-            self.cells.push(Cell { target, blob_bytes, tar_bytes, layers });
-        }
+impl Built {
+    fn new(subject: &Subject, target: u32, budget: &Arc<Budget>) -> Result<Self> {
+        let Subject { rootfs, inventory, .. } = subject;
+        let planned = plan::PlanOptions::new(Target::Layers(target));
+        let plan = plan::plan(&rootfs.files, inventory, &planned);
+        let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
+        let threads = rayon::current_num_threads();
+        let encoding = encode::EncodeOptions { compression: Compression::None, threads };
+        let encoded = encode::encode(rootfs, &layers, encoding, budget, &Silent, &())?;
+        let tars = encoded.into_iter().map(|layer| layer.source).collect();
+        Ok(Self { target, plan, tars })
     }
 
-    fn row(self, compression: &Compression) -> MatrixRow {
-        let speed = |time: Duration| self.bytes as f64 / time.as_secs_f64().max(1e-9);
+    /// Compresses the layers as `split` does. Returns the bytes of each blob, and of the largest window.
+    fn whole(&self, compression: &Compression, budget: &Arc<Budget>) -> Result<(Vec<u64>, u64)> {
+        let one = |tar: &Source| stream::whole(tar.as_ref(), compression, budget);
+        let blobs = self.tars.par_iter().with_max_len(1).map(one).collect::<Result<Vec<_>>>()?;
+        let window = blobs.iter().map(|(_, window)| *window).max().unwrap_or_default();
+        Ok((blobs.into_iter().map(|(bytes, _)| bytes).collect(), window))
+    }
+
+    /// Compresses a sample of the layers.
+    fn sampled(&self, compression: &Compression, sample: &Sample) -> Result<Measured> {
+        let one = |(layer, tar): (&plan::PlannedLayer, &Source)| {
+            let parts = sample.parts(layer, tar.as_ref())?;
+            stream::parts(tar.as_ref(), &parts, sample.runs.context, compression)
+        };
+        let layers = self.plan.layers.par_iter().zip(&self.tars).with_max_len(1).map(one);
+        let mut sum = Measured::default();
+        layers.collect::<Result<Vec<_>>>()?.iter().for_each(|layer| sum.add(layer));
+        Ok(sum)
+    }
+
+    /// Returns what the bytes of each sample are multiplied by to get those of all layers, which take
+    /// `bytes` with [`USUAL`]. Only those of `used` samples are known.
+    fn scales(
+        &self,
+        bytes: f64,
+        samples: &[Sample],
+        used: &[usize],
+    ) -> Result<[f64; SAMPLES.len()]> {
+        let taken = |compression: &Compression, sample: usize| {
+            let taken = self.sampled(compression, &samples[sample])?.blob_bytes;
+            Ok::<_, Error>((taken as f64).max(1.0))
+        };
+        let mut scales = [1.0; SAMPLES.len()];
+        for sample in [GZIP, ZSTD] {
+            if used.contains(&sample) || sample == ZSTD && used.contains(&SLOWEST) {
+                scales[sample] = bytes / taken(&USUAL, sample)?;
+            }
+        }
+        if used.contains(&SLOWEST) {
+            // Its few runs are not typical. A compression that is more like it than the usual one says by
+            // how much.
+            let more = taken(&SIMILAR, ZSTD)? / taken(&SIMILAR, SLOWEST)?;
+            scales[SLOWEST] = scales[ZSTD] * more;
+        }
+        Ok(scales)
+    }
+
+    /// Returns the cell of blobs with these bytes.
+    fn cell(&self, blobs: &[u64], estimated: bool) -> Cell {
+        let files = |l: &plan::PlannedLayer| l.shares.iter().map(|s| s.files).sum();
+        let one = |((layer, tar), blob_bytes): ((&plan::PlannedLayer, &Source), &u64)| Sizes {
+            blob_bytes: *blob_bytes,
+            tar_bytes: tar.size(),
+            files: files(layer),
+        };
+        let layers = self.plan.layers.iter().zip(&self.tars).zip(blobs);
+        let layers: Vec<Sizes> = layers.map(one).collect();
+        let sum = |f: fn(&Sizes) -> u64| layers.iter().map(f).sum();
+        let (blob_bytes, tar_bytes) = (sum(|l| l.blob_bytes), sum(|l| l.tar_bytes));
+        Cell { target: self.target, estimated, blob_bytes, tar_bytes, layers }
+    }
+}
+
+impl Measurement<'_> {
+    fn measure(
+        &mut self,
+        built: &Built,
+        samples: &[Sample],
+        scales: &[f64],
+        known: Option<&[u64]>,
+        budget: &Arc<Budget>,
+        timed: bool,
+    ) -> Result<()> {
+        let mut taken = None;
+        if timed || self.sample.is_some() {
+            // A stream of zstd:chunked is one of zstd, cut in chunks.
+            let stream = match self.compression {
+                Compression::Chunked { level } => Compression::Zstd { level, window_log: None },
+                other => other,
+            };
+            let found = built.sampled(&stream, &samples[self.timed])?;
+            self.sum.add(&found);
+            taken = Some(found);
+        }
+        let known = known.filter(|_| self.compression == USUAL);
+        let cell = match (self.sample, taken) {
+            _ if known.is_some() => built.cell(known.unwrap_or_default(), false),
+            (Some(sample), Some(taken)) => {
+                let blob = taken.blob_bytes as f64 * scales[sample];
+                let estimate: u64 = built.plan.layers.iter().map(|l| l.estimate).sum();
+                let share = |l: &plan::PlannedLayer| {
+                    (blob * l.estimate as f64 / estimate.max(1) as f64).round() as u64
+                };
+                built.cell(&built.plan.layers.iter().map(share).collect::<Vec<_>>(), true)
+            }
+            _ => {
+                let (blobs, window) = built.whole(&self.compression, budget)?;
+                self.sum.window = self.sum.window.max(window);
+                built.cell(&blobs, false)
+            }
+        };
+        self.cells.push(cell);
+        Ok(())
+    }
+
+    fn row(mut self, compared_at: u32) -> MatrixRow {
+        self.cells.sort_by_key(|cell| cell.target);
+        let speed = |time: Duration| self.sum.streamed as f64 / time.as_secs_f64().max(1e-9);
+        let compared = self.cells.iter().find(|cell| cell.target == compared_at);
+        let compared = compared.or(self.cells.first());
         MatrixRow {
-            compression: compression.to_string(),
-            window: self.window,
-            encode: speed(self.encode),
-            decode: speed(self.decode),
+            compression: self.compression.to_string(),
+            window: self.sum.window,
+            ratio: compared.map_or(0.0, |c| c.tar_bytes as f64 / c.blob_bytes.max(1) as f64),
+            encode: speed(self.sum.encode),
+            decode: speed(self.sum.decode),
             cells: self.cells,
         }
     }
@@ -329,7 +430,10 @@ mod tests {
         let options = MatrixOptions::new(&wanted, &[1, 2], u64::MAX).unwrap();
         let budget = Budget::new(1 << 24, None);
         let found = measure(&subject, &options, &budget, &Silent).unwrap();
-        assert_eq!((found.file_bytes, found.sample_bytes), (400_005, 400_005));
+        assert_eq!(
+            (found.file_bytes, found.sample_bytes, found.compared_at),
+            (400_005, 400_005, 1)
+        );
         let cell = |compression: &str, layers: u32| {
             let row = found.rows.iter().find(|r| r.compression == compression).unwrap();
             row.cells.iter().find(|c| c.target == layers).unwrap()
@@ -345,11 +449,12 @@ mod tests {
     }
 
     #[test]
-    fn slow_compressions_are_measured_once_unless_they_are_asked_for() {
+    fn compressions_are_measured_once_unless_they_are_asked_for() {
         let counts = |options: &MatrixOptions| -> Vec<usize> {
             options.rows.iter().map(|(_, layers)| layers.len()).collect()
         };
-        assert_eq!(counts(&MatrixOptions::new(&[], &[], 1).unwrap()), [6, 6, 6, 6, 6, 6, 6, 1]);
+        let usual = MatrixOptions::new(&[], &[], 1).unwrap();
+        assert_eq!((counts(&usual), usual.compared_at), (vec![1, 1, 1, 6, 1, 1, 1, 1], 8));
         let slow = Compression::parse("zstd:19").unwrap();
         assert_eq!(counts(&MatrixOptions::new(&[slow], &[1, 2], 1).unwrap()), [2]);
         assert_eq!(MatrixOptions::new(&[], &[3, 5], 1).unwrap().rows[7].1, [3]);

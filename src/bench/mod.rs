@@ -7,10 +7,11 @@
 mod matrix;
 mod pulls;
 mod sample;
+mod stream;
 mod subject;
 mod updates;
 
-pub use matrix::{Cell, Matrix, MatrixOptions, MatrixRow, Sizes, measure};
+pub use matrix::{Cell, Matrix, MatrixOptions, MatrixRow, Sizes, measure, speed};
 pub use pulls::{CLIENTS, ColdPulls, PulledForm, cold_pulls, forms};
 pub use subject::Subject;
 pub use updates::{Forms, Step, UpdatePulls, UpdateSequence};

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Subject;
+use super::matrix::{Matrix, USUAL};
 use crate::plan::{self, Target};
 use crate::simulate::{Client, ClientModel, CompressionKind, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
@@ -33,18 +34,25 @@ pub struct ColdPulls {
     pub pulls: Vec<Pull>,
 }
 
-/// Returns the image as built, and split with zstd at each number of layers.
-pub fn forms(subject: &Subject, counts: &[u32]) -> Vec<PulledForm> {
+/// Returns the image as built, and split at each number of layers of `matrix`, with the sizes that it has
+/// for zstd; otherwise with estimates.
+pub fn forms(subject: &Subject, matrix: &Matrix) -> Vec<PulledForm> {
     let Subject { rootfs, inventory, built, .. } = subject;
-    let split = |count: &u32| {
-        let target = plan::PlanOptions::new(Target::Layers(*count));
+    let usual = matrix.rows.iter().find(|row| row.compression == USUAL.to_string());
+    let split = |count: u32| {
+        let target = plan::PlanOptions::new(Target::Layers(count));
         let plan = plan::plan(&rootfs.files, inventory, &target);
-        let layers = report::layers(&plan, &inventory.analysis, None);
+        let mut layers = report::layers(&plan, &inventory.analysis, None);
+        let cell = usual.and_then(|row| row.cells.iter().find(|cell| cell.target == count));
+        for (layer, sizes) in layers.iter_mut().zip(cell.iter().flat_map(|cell| &cell.layers)) {
+            layer.blob_bytes = Some(sizes.blob_bytes);
+            layer.tar_bytes = Some(sizes.tar_bytes);
+        }
         let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
-        PulledForm { target: Some(*count), layers }
+        PulledForm { target: Some(count), layers }
     };
     let built = PulledForm { target: None, layers: built.clone() };
-    std::iter::once(built).chain(counts.iter().map(split)).collect()
+    std::iter::once(built).chain(matrix.counts().into_iter().map(split)).collect()
 }
 
 /// Simulates pulls of all forms by every client over every link, on one machine.

@@ -33,9 +33,12 @@ pub(super) struct BenchArgs {
                          defaults::BENCH_LAYERS.map(|n| n.to_string()).join(",")),
           value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::plan::MAX_LAYERS)))]
     layers: Vec<u32>,
-    /// Measure with this many bytes of files, taken in runs of 32 MiB from the whole image
+    /// Measure with this many bytes of files, taken in short runs from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::BENCH_SAMPLE))]
     sample: Size,
+    /// Measure with all files, which may take minutes
+    #[arg(long, conflicts_with = "sample")]
+    full: bool,
     /// Simulate pulls of these clients
     #[arg(long, value_name = "CLIENT", value_delimiter = ',', value_parser = client::model(),
           default_values = bench::CLIENTS.map(Client::name))]
@@ -74,7 +77,8 @@ fn link(text: &str) -> std::result::Result<(String, Link), String> {
 
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-        let options = MatrixOptions::new(&self.compression, &self.layers, self.sample.0)?;
+        let sample = if self.full { u64::MAX } else { self.sample.0 };
+        let options = MatrixOptions::new(&self.compression, &self.layers, sample)?;
         let splitting = global.split_options();
         let budget = splitting.budget();
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
@@ -90,7 +94,7 @@ impl BenchArgs {
             let matrix = bench::measure(&subject, &options, &budget, terminal)?;
             Ok((subject, matrix))
         })?;
-        let forms = bench::forms(&subject, &matrix.counts());
+        let forms = bench::forms(&subject, &matrix);
         let machine = Machine { cores: self.cores, ..NODE };
         let cold = bench::cold_pulls(&forms, &self.client, &self.link, &machine);
         let sequence =
@@ -118,12 +122,17 @@ impl BenchArgs {
 
 /// Formats sizes by compression and number of layers.
 fn size_table(matrix: &Matrix, layout: Layout) -> String {
-    let mut text = if matrix.sample_bytes < matrix.file_bytes {
+    let estimated = matrix.rows.iter().flat_map(|row| &row.cells).any(|cell| cell.estimated);
+    let sampled = if estimated {
         let part = share(matrix.sample_bytes, matrix.file_bytes, 0);
-        format!("a sample of {} of files, {part} of the image\n", ByteSize(matrix.sample_bytes))
+        let sample = ByteSize(matrix.sample_bytes);
+        format!("; ~ is estimated from a sample of {sample} ({part}), --full measures everything")
     } else {
-        format!("the whole image, {} of files\n", ByteSize(matrix.file_bytes))
+        String::new()
     };
+    let layers = count(u64::from(matrix.compared_at), "layer");
+    let mut text =
+        format!("{} of files; ratios with {layers}{sampled}\n", ByteSize(matrix.file_bytes));
     let counts = matrix.counts();
     let mut header: Vec<String> =
         ["", "window", "MB/s in", "MB/s out", "ratio"].map(str::to_owned).into();
@@ -136,13 +145,15 @@ fn size_table(matrix: &Matrix, layout: Layout) -> String {
         let mut cells = vec![
             row.compression.clone(),
             binary(row.window),
-            format!("{:.0}", row.encode / 1e6),
-            format!("{:.0}", row.decode / 1e6),
-            format!("{:.2}", row.ratio()),
+            bench::speed(row.encode),
+            bench::speed(row.decode),
+            format!("{:.2}", row.ratio),
         ];
         cells.extend(counts.iter().map(|n| {
             let cell = row.cells.iter().find(|c| c.target == *n);
-            cell.map_or_else(String::new, |c| ByteSize(c.blob_bytes).to_string())
+            cell.map_or_else(String::new, |c| {
+                format!("{}{}", if c.estimated { "~" } else { "" }, ByteSize(c.blob_bytes))
+            })
         }));
         if let (Some(_), [one, .., many]) = (ends, row.cells.as_slice()) {
             let more = 100.0 * (many.blob_bytes as f64 / one.blob_bytes as f64 - 1.0);

@@ -6,12 +6,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::load::open_one;
-use super::{Global, Outcome, output, size::Size, terminal::Terminal};
+use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::Result;
 use crate::model::oci::Platform;
-use crate::page;
+use crate::page::{self, PageOptions};
+use crate::simulate::ClientModel;
 use crate::split::report::SCHEMA;
 use crate::transport::Reference;
 
@@ -23,9 +24,15 @@ pub(super) struct ReportArgs {
     /// Write the HTML page to this file; - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Measure with this many bytes of files, taken in runs of 32 MiB from the whole image
+    /// Measure compression with this many bytes of files, taken in short runs from the whole image
     #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::REPORT_SAMPLE))]
     sample: Size,
+    /// Measure compression with all files, which may take minutes
+    #[arg(long, conflicts_with = "sample")]
+    full: bool,
+    /// Show pulls and updates of this client
+    #[arg(long, value_name = "CLIENT", value_parser = client::model(), default_value = "docker")]
+    client: &'static ClientModel,
     /// Use this platform if the image has several
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
@@ -42,7 +49,11 @@ impl ReportArgs {
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = self.images.iter().map(ToString::to_string).collect();
-        let text = page::page(&versions, &names, self.sample.0, &splitting, &budget, terminal)?;
+        let options = PageOptions {
+            sample: if self.full { u64::MAX } else { self.sample.0 },
+            client: self.client,
+        };
+        let text = page::page(&versions, &names, &options, &splitting, &budget, terminal)?;
         output::write(&self.output, |out| Ok(out.write_all(text.as_bytes())?))?;
         let value = || {
             json!({

@@ -113,6 +113,17 @@ pub struct Loads {
     pub cold: Load,
 }
 
+impl Loads {
+    /// Returns the work of clients that recognise layers in this way.
+    pub fn by(&self, reuse: Reuse) -> Load {
+        match reuse {
+            Reuse::Chain => self.chain,
+            Reuse::Digest => self.digest,
+            Reuse::DiffId => self.diff_id,
+        }
+    }
+}
+
 /// The difference of two images.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diff {

@@ -25,6 +25,7 @@ use crate::base::error::{Context, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::format::codec::{self, Format, zstd_headers};
+use crate::layers::Limits;
 use crate::layers::flatten::{self, Flattened, Keep};
 use crate::layers::read::LayerContent;
 use crate::model::content::Budget;
@@ -32,6 +33,7 @@ use crate::model::counts::Counts;
 use crate::model::digest::Digest;
 use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::oci::{self, Manifest};
+use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, ComponentKind, Inventory};
 use crate::plan::{self, Target};
 use crate::secrets::{self, LikelySecret, Scanned};
@@ -196,7 +198,39 @@ pub fn inspect(
     progress: &dyn Progress,
 ) -> Result<Vec<Inspection>> {
     let in_index = opened.index.is_some();
-    each(opened, options, |image| inspect_one(image, in_index, options, budget, progress))
+    each(opened, options, |image| {
+        Ok(inspect_one(image, in_index, options, budget, progress)?.inspection)
+    })
+}
+
+/// An image that was inspected, and what was read for that.
+#[derive(Debug)]
+pub struct Inspected {
+    /// The findings.
+    pub inspection: Inspection,
+    /// The final file set.
+    pub rootfs: Rootfs,
+    /// Its components and estimates.
+    pub inventory: Inventory,
+    /// The layers as clients pull them, lowest first.
+    pub pulled: Vec<simulate::Layer>,
+    /// Counts the memory of the file set against the budget until it is dropped.
+    pub limits: Limits,
+}
+
+/// Inspects the first image of `opened`, and keeps what was read.
+///
+/// # Errors
+/// Those of [`inspect`].
+pub fn inspect_and_keep(
+    opened: &Opened,
+    options: &InspectOptions,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+) -> Result<Inspected> {
+    let in_index = opened.index.is_some();
+    let pool = threads::pool(options.threads)?;
+    pool.install(|| inspect_one(&opened.images[0], in_index, options, budget, progress))
 }
 
 /// Calls `one` for each image, on the threads of `options`.
@@ -231,7 +265,7 @@ fn inspect_one(
     options: &InspectOptions,
     budget: &Arc<Budget>,
     progress: &dyn Progress,
-) -> Result<Inspection> {
+) -> Result<Inspected> {
     let read = flatten::read(&image.layers, Keep::Contents, options.max_size, budget, progress)?;
     let patterns = secrets::Patterns::new()?;
     let mut layers = layers(image, &read.layers, &patterns)?;
@@ -243,7 +277,7 @@ fn inspect_one(
         layer.shown_bytes = layer.file_bytes - layer.hidden_bytes;
     }
     let (inventory, pulled) = measure(image, &flat, progress)?;
-    let Flattened { rootfs, mut notes, .. } = flat;
+    let Flattened { rootfs, mut notes, limits, .. } = flat;
     let totals = InspectionTotals {
         layers: layers.len(),
         blob_bytes: layers.iter().map(|l| l.blob_bytes).sum(),
@@ -270,7 +304,7 @@ fn inspect_one(
         in_index,
     };
     notes.extend_from_slice(&analysis.notes);
-    Ok(Inspection {
+    let inspection = Inspection {
         platform: image.platform.to_string(),
         config: Digest::of(&image.config_bytes),
         manifest: image.manifest.as_deref().map(Digest::of),
@@ -290,7 +324,8 @@ fn inspect_one(
         layers,
         waste,
         notes,
-    })
+    };
+    Ok(Inspected { inspection, rootfs, inventory, pulled, limits })
 }
 
 /// Returns the facts of each layer, except how much of it is shown.

@@ -3,10 +3,6 @@
 
 use maud::{Markup, html};
 
-use super::treemap::{Rect, squarify};
-use crate::base::byte_size::ByteSize;
-use crate::base::text::count;
-
 /// Returns a figure: a heading, a caption, the picture, and its numbers as a table.
 pub(super) fn figure(
     id: &str,
@@ -56,76 +52,22 @@ pub(super) fn legend(entries: &[(&str, &str)]) -> Markup {
     }
 }
 
-/// A tile of a treemap.
-#[derive(Clone)]
-pub(super) struct Tile {
-    pub(super) label: String,
-    /// CSS class, which sets its colour.
-    pub(super) class: &'static str,
-    pub(super) bytes: u64,
+/// What is not listed one by one.
+pub(super) const REST: &str = "everything else";
+
+/// Returns a component's name without its kind, which its colour shows: `numpy` for `python:numpy`.
+pub(super) fn unprefixed(name: &str) -> &str {
+    let is_kind = |kind: &str| !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_lowercase());
+    name.split_once(':').filter(|(kind, _)| is_kind(kind)).map_or(name, |(_, name)| name)
 }
 
-/// The tiles of one layer.
-pub(super) struct Group {
-    pub(super) label: String,
-    /// Largest first.
-    pub(super) tiles: Vec<Tile>,
-}
-
-/// Tiles smaller than this share of the picture are drawn as one.
-const SMALLEST: f64 = 0.0004;
-/// Width and height that the picture is laid out for; it stretches with the page.
-const SHAPE: (f64, f64) = (160.0, 90.0);
-
-/// Returns a treemap of groups of tiles, with areas in proportion to bytes.
-pub(super) fn treemap(groups: &[Group]) -> Markup {
-    let bytes = |g: &Group| g.tiles.iter().map(|t| t.bytes).sum::<u64>();
-    let all: u64 = groups.iter().map(bytes).sum();
-    let mut order: Vec<&Group> = groups.iter().filter(|g| bytes(g) > 0).collect();
-    order.sort_by_key(|g| std::cmp::Reverse(bytes(g)));
-    let sizes: Vec<u64> = order.iter().map(|g| bytes(g)).collect();
-    let room = Rect { x: 0.0, y: 0.0, w: SHAPE.0, h: SHAPE.1 };
-    let place = |r: &Rect, within: &Rect| {
-        format!(
-            "left:{:.3}%;top:{:.3}%;width:{:.3}%;height:{:.3}%",
-            100.0 * (r.x - within.x) / within.w,
-            100.0 * (r.y - within.y) / within.h,
-            100.0 * r.w / within.w,
-            100.0 * r.h / within.h
-        )
-    };
-    html! {
-        div.treemap aria-hidden="true" {
-            @for (group, rect) in order.iter().zip(squarify(&sizes, room)) {
-                div.group style=(place(&rect, &room)) {
-                    span.name { (group.label) }
-                    div.tiles {
-                        @for (tile, inner) in tiles(group, rect, all) {
-                            @let text = format!("{}, {}", tile.label, ByteSize(tile.bytes));
-                            div.tile.(tile.class) style=(place(&inner, &rect)) title=(text) {
-                                span { (tile.label) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
+/// Shortens a path from the front to about `most` characters.
+pub(super) fn short(path: &str, most: usize) -> String {
+    let count = path.chars().count();
+    if count <= most {
+        return path.to_owned();
     }
-}
-
-/// Returns the tiles of a group with their positions; tiles that are too small to see are merged.
-fn tiles(group: &Group, room: Rect, all: u64) -> Vec<(Tile, Rect)> {
-    let large = |t: &&Tile| t.bytes as f64 >= SMALLEST * all as f64;
-    let mut shown: Vec<Tile> = group.tiles.iter().filter(large).cloned().collect();
-    let small: Vec<&Tile> = group.tiles.iter().filter(|t| !large(t) && t.bytes > 0).collect();
-    let rest = small.iter().map(|t| t.bytes).sum();
-    if rest > 0 {
-        let label = count(small.len() as u64, "small component");
-        shown.push(Tile { label, class: "other", bytes: rest });
-    }
-    shown.sort_by_key(|t| std::cmp::Reverse(t.bytes));
-    let sizes: Vec<u64> = shown.iter().map(|t| t.bytes).collect();
-    shown.into_iter().zip(squarify(&sizes, room)).collect()
+    format!("…{}", path.chars().skip(count - most).collect::<String>())
 }
 
 /// A bar of one or more parts.
@@ -208,110 +150,6 @@ pub(super) fn timeline(rows: &[Line], seconds: f64) -> Markup {
     }
 }
 
-/// A point of a plot.
-pub(super) struct Point {
-    /// Text next to it.
-    pub(super) label: String,
-    /// Text of the tooltip.
-    pub(super) text: String,
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) class: &'static str,
-}
-
-/// An axis with its range and labelled ticks.
-pub(super) struct Axis {
-    pub(super) title: &'static str,
-    pub(super) from: f64,
-    pub(super) to: f64,
-    pub(super) ticks: Vec<(f64, String)>,
-}
-
-impl Axis {
-    /// Creates an axis with round ticks and some room around all values.
-    pub(super) fn linear(title: &'static str, values: &[f64], unit: &str) -> Self {
-        let low = values.iter().copied().fold(f64::MAX, f64::min);
-        let high = values.iter().copied().fold(f64::MIN, f64::max);
-        let room = ((high - low) * 0.08).max(1e-3);
-        let (from, to) = (low - room, high + room);
-        let label = |t: f64| (t, format!("{}{unit}", trimmed(t)));
-        Self { title, from, to, ticks: ticks(from, to, 5).into_iter().map(label).collect() }
-    }
-
-    fn percent(&self, value: f64) -> f64 {
-        100.0 * (value - self.from) / (self.to - self.from)
-    }
-}
-
-/// Returns a plot of series of points, with lines between them if `joined`. The style sheet leaves room
-/// for labels.
-pub(super) fn plot(series: &[Vec<Point>], x: &Axis, y: &Axis, joined: bool) -> Markup {
-    let at = |v: f64| format!("{v:.3}%");
-    let shifts = shifts(series, x, y);
-    let mut shifts = shifts.iter();
-    html! {
-        div.plot {
-            span.ytitle { (y.title) }
-            div.area {
-                svg role="group" aria-label={ (y.title) " by " (x.title) } {
-                    @for (value, text) in &y.ticks {
-                        @let top = at(100.0 - y.percent(*value));
-                        line.grid x1="0" x2="100%" y1=(top) y2=(top) {}
-                        text.ylabel x="0" y=(top) dx="-6" dy="4" { (text) }
-                    }
-                    @for (value, text) in &x.ticks {
-                        @let left = at(x.percent(*value));
-                        line.grid x1=(left) x2=(left) y1="0" y2="100%" {}
-                        text.xlabel x=(left) y="100%" dy="18" { (text) }
-                    }
-                    @for points in series {
-                        @if joined { @for pair in points.windows(2) {
-                            line.join.(pair[0].class)
-                                x1=(at(x.percent(pair[0].x))) y1=(at(100.0 - y.percent(pair[0].y)))
-                                x2=(at(x.percent(pair[1].x))) y2=(at(100.0 - y.percent(pair[1].y))) {}
-                        } }
-                        @for point in points {
-                            @let (cx, cy) = (at(x.percent(point.x)), at(100.0 - y.percent(point.y)));
-                            g role="img" aria-label=(point.text) {
-                                title { (point.text) }
-                                circle.point.(point.class) cx=(cx) cy=(cy) r="5" {}
-                                text.mark x=(cx) y=(cy) dx="8" dy=(shifts.next().unwrap_or(&4)) { (point.label) }
-                            }
-                        }
-                    }
-                }
-            }
-            span.xtitle { (x.title) }
-        }
-    }
-}
-
-/// Returns the vertical offset of each label from its point, in pixels, so that labels don't overlap on
-/// a page of usual width.
-fn shifts(series: &[Vec<Point>], x: &Axis, y: &Axis) -> Vec<i32> {
-    const WIDTH: f64 = 900.0;
-    const HEIGHT: f64 = 320.0;
-    const LINE: i32 = 13;
-    const LETTER: f64 = 7.0;
-    let mut placed: Vec<(f64, f64, i32)> = Vec::new();
-    let place = |point: &Point| {
-        if point.label.is_empty() {
-            return 4;
-        }
-        let left = WIDTH * x.percent(point.x) / 100.0;
-        let right = left + 12.0 + LETTER * point.label.len() as f64;
-        let top = (HEIGHT * (100.0 - y.percent(point.y)) / 100.0) as i32;
-        let free = |at: i32| {
-            placed.iter().all(|(l, r, t)| right < *l || left > *r || (at - t).abs() >= LINE)
-        };
-        let tries = (0..40).flat_map(|i| [top + i, top - i]);
-        let at = tries.into_iter().find(|at| free(*at)).unwrap_or(top);
-        placed.push((left, right, at));
-        4 + at - top
-    };
-    series.iter().flatten().map(place).collect()
-}
-
 /// Returns about `n` round numbers between `from` and `to`.
 pub(super) fn ticks(from: f64, to: f64, n: usize) -> Vec<f64> {
     let raw = (to - from).max(f64::MIN_POSITIVE) / n as f64;
@@ -345,25 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short() {
+    fn numbers_and_names_are_short() {
         assert_eq!(["0.5", "12", "120"], [trimmed(0.5), trimmed(12.0), trimmed(120.04)]);
-    }
-
-    #[test]
-    fn names_are_escaped() {
-        let tiles = vec![Tile { label: "<b>\"x".into(), class: "os", bytes: 5 }];
-        let page = treemap(&[Group { label: "a&b".into(), tiles }]).into_string();
-        assert!(page.contains("&lt;b&gt;&quot;x") && page.contains("a&amp;b"), "{page}");
-        assert!(!page.contains("<b>"));
-    }
-
-    #[test]
-    fn small_tiles_are_merged() {
-        let tile = |bytes| Tile { label: "t".into(), class: "os", bytes };
-        let mut all: Vec<Tile> = (0..5000).map(|_| tile(1)).collect();
-        all.insert(0, tile(1_000_000));
-        let page = treemap(&[Group { label: "g".into(), tiles: all }]).into_string();
-        assert!(page.contains("5,000 small components, 5.0 kB"));
-        assert_eq!(page.matches("class=\"tile ").count(), 2);
+        let names = ["python:numpy", "dir:srv/app", "a b:c", "none"];
+        assert_eq!(names.map(unprefixed), ["numpy", "srv/app", "a b:c", "none"]);
+        assert_eq!([short("/usr/lib/é", 40), short("/usr/lib/é", 3)], ["/usr/lib/é", "…b/é"]);
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod zstd_prefix;
 
 pub(crate) use gzip::{WINDOW as GZIP_WINDOW, deflate};
 pub use zstd::Contexts;
+pub(crate) use zstd::set_level;
 
 use std::fmt;
 use std::io::{self, BufReader, Read, Write};

@@ -61,20 +61,11 @@ impl<W: Write> ZstdEncoder<W> {
         let idle = contexts.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut context = idle.or_else(CCtx::try_create).ok_or(io::ErrorKind::OutOfMemory)?;
         context.reset(ResetDirective::SessionAndParameters).map_err(zstd_says)?;
+        set_level(&mut context, level, window_log)?;
         let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(zstd_says);
-        set(CParameter::CompressionLevel(level))?;
         // Never 0: the output without workers differs from that with any number of workers.
         set(CParameter::NbWorkers(workers.max(1)))?;
         set(CParameter::JobSize(JOB))?;
-        match window_log {
-            Some(log) => {
-                set(CParameter::WindowLog(log))?;
-                // Only this finds matches far back.
-                set(CParameter::EnableLongDistanceMatching(log > DEFAULT_WINDOW))?;
-            }
-            None if level >= WIDE_LEVEL => set(CParameter::WindowLog(DEFAULT_WINDOW))?,
-            None => {}
-        }
         set(CParameter::ContentSizeFlag(true))?;
         set(CParameter::ChecksumFlag(false))?;
         context.set_pledged_src_size(Some(size)).map_err(zstd_says)?;
@@ -95,6 +86,28 @@ impl<W: Write> ZstdEncoder<W> {
         }
         self.contexts.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.context);
         Ok(self.out)
+    }
+}
+
+/// Sets the level of a compressor, and its window if it is not that of the level.
+///
+/// # Errors
+/// If it doesn't have that level or window.
+pub(crate) fn set_level(
+    context: &mut CCtx<'_>,
+    level: i32,
+    window_log: Option<u32>,
+) -> io::Result<()> {
+    let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(zstd_says);
+    set(CParameter::CompressionLevel(level))?;
+    match window_log {
+        Some(log) => {
+            set(CParameter::WindowLog(log))?;
+            // Only this finds matches far back.
+            set(CParameter::EnableLongDistanceMatching(log > DEFAULT_WINDOW))
+        }
+        None if level >= WIDE_LEVEL => set(CParameter::WindowLog(DEFAULT_WINDOW)),
+        None => Ok(()),
     }
 }
 
