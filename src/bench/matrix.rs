@@ -286,11 +286,16 @@ impl Built {
         Ok((blobs.into_iter().map(|(bytes, _)| bytes).collect(), window))
     }
 
-    /// Compresses a sample of the layers.
-    fn sampled(&self, compression: &Compression, sample: &Sample) -> Result<Measured> {
+    /// Compresses a sample of the layers, each part after up to `context` bytes.
+    fn sampled(
+        &self,
+        compression: &Compression,
+        sample: &Sample,
+        context: u64,
+    ) -> Result<Measured> {
         let one = |(layer, tar): (&plan::PlannedLayer, &Source)| {
             let parts = sample.parts(layer, tar.as_ref())?;
-            stream::parts(tar.as_ref(), &parts, sample.runs.context, compression)
+            stream::parts(tar.as_ref(), &parts, context, compression)
         };
         let layers = self.plan.layers.par_iter().zip(&self.tars).with_max_len(1).map(one);
         let mut sum = Measured::default();
@@ -307,7 +312,10 @@ impl Built {
         used: &[usize],
     ) -> Result<[f64; SAMPLES.len()]> {
         let taken = |compression: &Compression, sample: usize| {
-            let taken = self.sampled(compression, &samples[sample])?.blob_bytes;
+            // The usual one is measured in its own context, not that of gzip.
+            let own = samples[sample].runs.context;
+            let context = if *compression == USUAL { 1 << CONTEXT_LOG } else { own };
+            let taken = self.sampled(compression, &samples[sample], context)?.blob_bytes;
             Ok::<_, Error>((taken as f64).max(1.0))
         };
         let mut scales = [1.0; SAMPLES.len()];
@@ -358,7 +366,8 @@ impl Measurement<'_> {
                 Compression::Chunked { level } => Compression::Zstd { level, window_log: None },
                 other => other,
             };
-            let found = built.sampled(&stream, &samples[self.timed])?;
+            let sample = &samples[self.timed];
+            let found = built.sampled(&stream, sample, sample.runs.context)?;
             self.sum.add(&found);
             taken = Some(found);
         }

@@ -41,10 +41,7 @@ impl Page<'_> {
         x.ticks = within.map(|v| (v.log10(), chart::trimmed(v))).collect();
         let y = Axis::linear("ratio", &ratios, "", 0.0);
         let sampled = if self.matrix.sample_bytes < self.matrix.file_bytes {
-            format!(
-                " ~ is estimated from a sample of {}; slow compressions have less.",
-                size(self.matrix.sample_bytes)
-            )
+            format!(" ~ is estimated from a sample of {}.", size(self.matrix.sample_bytes))
         } else {
             String::new()
         };

@@ -21,7 +21,7 @@ use crate::transport::image::Opened;
 const COMPRESSIONS: [&str; 6] =
     ["gzip:6", "zstd:1", "zstd:3", "zstd:3:long=27", "zstd:9", "zstd:19"];
 /// Numbers of layers for the compression of `split`, besides the number that it chooses.
-const COUNTS: [u32; 3] = [1, 16, 32];
+const COUNTS: [u32; 2] = [1, 32];
 /// The links over which pulls are simulated: that of a cluster, and a slow one.
 const OVER: [NamedLink; 2] = [LINKS[0], LINKS[2]];
 

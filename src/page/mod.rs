@@ -189,8 +189,8 @@ impl Page<'_> {
         let matrix = self.matrix;
         let part = if matrix.sample_bytes < matrix.file_bytes {
             format!(
-                "Compressions other than zstd 3 were measured on a sample of {} of {} of files; \
-                 relayer report --full measures everything.",
+                "Sizes with ~ were measured on a sample of {} of {} of files; relayer report --full \
+                 measures everything.",
                 size(matrix.sample_bytes),
                 size(matrix.file_bytes)
             )
