@@ -5,7 +5,7 @@ use super::{Page, Section, size};
 use crate::base::text::count;
 
 /// Maximum number of bars; the smallest layers of a longer list are one bar.
-const BARS: usize = 24;
+const BARS: usize = 12;
 /// Layers below this are one bar if there are more than [`FEW`].
 const SMALL: u64 = 1_000_000;
 const FEW: usize = 3;
@@ -118,6 +118,6 @@ mod tests {
         let many: Vec<u64> = (1..=60).map(|i| i * 1_000_000).collect();
         let bars = texts(&many);
         assert_eq!(bars.len(), BARS + 1);
-        assert_eq!(bars[BARS], "36 layers below 36.0 MB");
+        assert_eq!(bars[BARS], "48 layers below 48.0 MB");
     }
 }
