@@ -20,6 +20,7 @@
 
 use std::cmp::Reverse;
 
+use super::cutter::{Bounds, Cutter, Group, UNEVEN};
 use super::pack::pack;
 use super::sequence::Sequence;
 
@@ -32,11 +33,10 @@ const LAYERS_FOR_STATE: usize = 4;
 const STEPS: u64 = 2;
 /// The same for a unit near the mean, where the next of those steps is too large.
 const FINE_STEPS: u64 = 8;
+/// Blocks are joined for a unit that needs one layer in this many more than there are.
+const FEW_JOINS: usize = 25;
 /// Room for stable cuts: how much larger than a block of many layers the layers together may be.
 const ROOM: f64 = 1.05;
-/// How much larger than the mean of a part its halves may be on average, and the unit than the mean of all.
-/// The cap on a layer exceeds the wanted size by as much.
-const UNEVEN: f64 = 1.08;
 /// The largest layer of the pool is cut for a layer to spare if it is at least this share of the largest.
 const POOL_SHARE: f64 = 0.25;
 /// Above this multiple of the mean, layers are packed instead of cut contiguously. Few large files
@@ -56,6 +56,10 @@ pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Ve
     let mut unit = step_below(mean / 2 + 1, STEPS);
     let mut division = divide(unit, ROOM);
     while division.layers() > layers {
+        // Another unit moves most cuts, a join only those of two blocks.
+        if division.layers() <= layers + layers / FEW_JOINS && division.join(layers) {
+            break;
+        }
         let coarse = step_above(unit, STEPS);
         let next = if coarse <= mean { coarse } else { step_above(unit, FINE_STEPS) };
         if next > most {
@@ -141,17 +145,6 @@ struct Block {
     atoms: Vec<usize>,
     bytes: u64,
     layers: usize,
-}
-
-/// Bounds on the layers of a division.
-#[derive(Clone, Copy)]
-struct Bounds {
-    /// The wanted maximum size of a layer, in bytes.
-    limit: f64,
-    /// The maximum size of a layer, in bytes, unless the block can't be cut into such layers.
-    cap: u64,
-    /// Room for stable cuts; see [`ROOM`].
-    room: f64,
 }
 
 /// The division of a sequence for one unit.
@@ -254,13 +247,20 @@ impl<'a> Division<'a> {
         self.blocks.iter().map(|b| b.layers).sum::<usize>() + self.pool.layers
     }
 
-    /// Joins blocks with each other and with the pool until `layers` suffice.
+    /// Joins blocks with each other and with the pool until `layers` suffice, then moves whole blocks into
+    /// the pool.
     fn fit(&mut self, layers: usize) {
+        while !self.join(layers) && self.pool_emptiest() {}
+    }
+
+    /// Joins blocks with each other and with the pool until `layers` suffice. Returns whether they do.
+    fn join(&mut self, layers: usize) -> bool {
         while self.layers() > layers {
-            if !self.join_smallest() && !self.pool_emptiest() {
-                return;
+            if !self.join_smallest() {
+                return false;
             }
         }
+        true
     }
 
     /// Joins two components' blocks that are neighbours, or a block and the pool: the pair with the fewest
@@ -348,147 +348,8 @@ impl<'a> Division<'a> {
     }
 }
 
-/// The atoms of one layer.
-struct Group {
-    bytes: u64,
-    /// Positions in the sequence, ascending.
-    atoms: Vec<usize>,
-}
-
 /// Returns the bytes and the position of the largest group that can be cut.
 fn largest(groups: &[Group]) -> Option<(u64, usize)> {
     let several = groups.iter().enumerate().filter(|(_, group)| group.atoms.len() > 1);
     several.map(|(at, group)| (group.bytes, at)).max()
-}
-
-/// Cuts one block into its layers.
-struct Cutter<'a> {
-    atoms: &'a [usize],
-    layers: usize,
-    /// Bytes before each atom, and of all.
-    bytes: Vec<u64>,
-    /// Rank of a cut before each atom.
-    ranks: Vec<u64>,
-    bounds: Bounds,
-}
-
-impl<'a> Cutter<'a> {
-    fn new(sequence: &Sequence, atoms: &'a [usize], layers: usize, bounds: Bounds) -> Self {
-        let mut bytes = vec![0];
-        let mut sum = 0;
-        for at in atoms {
-            sum += sequence.atoms[*at].estimate;
-            bytes.push(sum);
-        }
-        let mut ranks = vec![0];
-        ranks.extend(atoms.windows(2).map(|pair| sequence.rank(pair[0], pair[1])));
-        Self { atoms, layers: layers.max(1), bytes, ranks, bounds }
-    }
-
-    fn cut(&self, groups: &mut Vec<Group>) {
-        let all = self.atoms.len();
-        let mut cap = self.bounds.cap;
-        if self.needed(0..all, cap).last().is_some_and(|needed| *needed > self.layers) {
-            cap = cap.max(self.largest(&self.even()));
-        }
-        let mut start = 0;
-        let mut parts = vec![(0, all, self.layers)];
-        while let Some((from, end, layers)) = parts.pop() {
-            if let Some((at, lower)) = self.best(from, end, layers, cap) {
-                parts.push((at, end, layers - lower));
-                parts.push((from, at, lower));
-            } else {
-                let bytes = self.bytes[end] - self.bytes[start];
-                groups.push(Group { bytes, atoms: self.atoms[start..end].to_vec() });
-                start = end;
-            }
-        }
-    }
-
-    /// Returns where to cut a part in two, and the number of layers of the lower one; `None` if it is one
-    /// layer.
-    fn best(&self, start: usize, end: usize, layers: usize, cap: u64) -> Option<(usize, usize)> {
-        if layers <= 1 || end - start <= 1 {
-            return None;
-        }
-        let mean = (self.bytes[end] - self.bytes[start]).max(1) as f64 / layers as f64;
-        let below_needs = self.needed(start..end, cap);
-        let above_needs = self.needed((start..end).rev(), cap);
-        // Whether a layer must exceed the cap, the least excess over what is allowed, the highest rank.
-        let mut best: Option<(bool, f64, u64, usize, usize)> = None;
-        for at in start + 1..end {
-            let below = (self.bytes[at] - self.bytes[start]) as f64;
-            let above = (self.bytes[end] - self.bytes[at]) as f64;
-            let few = (below / mean) as usize;
-            let fewest = below_needs[at - start - 1];
-            let most = layers.saturating_sub(above_needs[end - at - 1]);
-            for lower in [few, few + 1, fewest.max(few), most.min(few)] {
-                let upper = layers.saturating_sub(lower);
-                if lower == 0 || upper == 0 || lower > at - start || upper > end - at {
-                    continue;
-                }
-                let exceeds = lower < fewest || lower > most;
-                let worst = (below / lower as f64).max(above / upper as f64).max(mean * UNEVEN);
-                let rank = self.ranks[at];
-                let is_better = best.is_none_or(|(exceeded, least, highest, ..)| {
-                    exceeds
-                        .cmp(&exceeded)
-                        .then(worst.total_cmp(&least))
-                        .then(highest.cmp(&rank))
-                        .is_lt()
-                });
-                if is_better {
-                    best = Some((exceeds, worst, rank, at, lower));
-                }
-            }
-        }
-        best.map(|(.., at, lower)| (at, lower))
-    }
-
-    /// Returns the fewest layers of at most `cap` bytes that the first atom of some needs, the first two,
-    /// and so on. A larger atom is a layer of its own.
-    fn needed(&self, atoms: impl Iterator<Item = usize>, cap: u64) -> Vec<usize> {
-        let (mut layers, mut bytes) = (0, 0);
-        atoms
-            .map(|at| {
-                let size = self.bytes[at + 1] - self.bytes[at];
-                if layers == 0 || bytes + size > cap {
-                    layers += 1;
-                    bytes = 0;
-                }
-                bytes += size;
-                layers
-            })
-            .collect()
-    }
-
-    /// Returns the bytes of the largest group of more than one atom, given the ends of groups.
-    fn largest(&self, ends: &[usize]) -> u64 {
-        let starts = std::iter::once(&0).chain(ends);
-        let groups = starts.zip(ends).filter(|(start, end)| **end - **start > 1);
-        groups.map(|(start, end)| self.bytes[*end] - self.bytes[*start]).max().unwrap_or(0)
-    }
-
-    /// Returns the ends of groups of which the largest is as small as can be.
-    fn even(&self) -> Vec<usize> {
-        let (atoms, layers) = (self.atoms.len(), self.layers);
-        let ends = |cap: u64| {
-            let mut ends = Vec::new();
-            let mut start = 0;
-            while start < atoms {
-                let fits = self.bytes.partition_point(|b| *b <= self.bytes[start] + cap) - 1;
-                // At least one atom is left for each other layer.
-                let others = layers.saturating_sub(ends.len() + 1).min(atoms - start - 1);
-                start = fits.min(atoms - others).max(start + 1);
-                ends.push(start);
-            }
-            ends
-        };
-        let (mut low, mut high) = (0, self.bytes[atoms]);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if ends(middle).len() <= layers { high = middle } else { low = middle + 1 }
-        }
-        ends(low)
-    }
 }

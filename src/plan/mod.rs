@@ -15,6 +15,7 @@
 pub mod analyze;
 mod churn;
 mod cuts;
+mod cutter;
 mod expect;
 pub mod history;
 mod label;
