@@ -142,7 +142,10 @@ pub(super) fn timeline(rows: &[Line], seconds: f64) -> Markup {
                 span.label {}
                 span.track {
                     @for tick in ticks(0.0, seconds, 5) {
-                        span.tick style=(format!("left:{:.3}%", percent(tick))) { (trimmed(tick)) " s" }
+                        // At the end of a narrow chart there is room on the other side only.
+                        span.tick.last[percent(tick) > 80.0] style=(format!("left:{:.3}%", percent(tick))) {
+                            (trimmed(tick)) " s"
+                        }
                     }
                 }
             }

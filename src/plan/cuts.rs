@@ -33,6 +33,8 @@ const LAYERS_FOR_STATE: usize = 4;
 const STEPS: u64 = 2;
 /// The same for a unit near the mean, where the next of those steps is too large.
 const FINE_STEPS: u64 = 8;
+/// The same for a unit that doesn't suffice, so that blocks are joined until it does.
+const STEPS_TO_FIT: u64 = 4;
 /// Blocks are joined for a unit that needs one layer in this many more than there are.
 const FEW_JOINS: usize = 25;
 /// Room for stable cuts: how much larger than a block of many layers the layers together may be.
@@ -48,13 +50,13 @@ const PACKED_ABOVE: f64 = 1.35;
 pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Vec<usize>> {
     let mean = (sequence.total() / layers as u64).max(1);
     let most = (mean as f64 * UNEVEN) as u64;
-    let divide = |unit: u64, room: f64| {
-        let cap = unit.min(mean) as f64 * slack * UNEVEN;
+    let divide = |unit: u64, largest: u64, room: f64| {
+        let cap = largest as f64 * slack * UNEVEN;
         let bounds = Bounds { limit: unit as f64 * slack, cap: cap as u64, room };
         Division::new(sequence, unit, bounds, layers)
     };
     let mut unit = step_below(mean / 2 + 1, STEPS);
-    let mut division = divide(unit, ROOM);
+    let mut division = divide(unit, unit, ROOM);
     while division.layers() > layers {
         // Another unit moves most cuts, a join only those of two blocks.
         if division.layers() <= layers + layers / FEW_JOINS && division.join(layers) {
@@ -63,12 +65,12 @@ pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Ve
         let coarse = step_above(unit, STEPS);
         let next = if coarse <= mean { coarse } else { step_above(unit, FINE_STEPS) };
         if next > most {
-            division = divide(step_below(most, FINE_STEPS), 1.0);
+            division = divide(step_below(most, STEPS_TO_FIT), mean, 1.0);
             division.fit(layers);
             break;
         }
         unit = next;
-        division = divide(unit, ROOM);
+        division = divide(unit, unit.min(mean), ROOM);
     }
     let groups = division.cut(layers);
     let largest = |groups: &[Vec<usize>]| {

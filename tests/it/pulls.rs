@@ -169,7 +169,8 @@ fn a_profile_shapes_layers_the_same_way_everywhere() {
         assert_eq!(pull["profile"], "containerd-2");
         let seconds = |side: &str, what: &str| pull[side][what].as_f64().unwrap();
         assert!(seconds("after", "seconds") <= seconds("before", "seconds"), "{pull}");
-        assert!(seconds("after", "bound") <= seconds("after", "seconds"), "{pull}");
+        // Sums of the same times in another order differ in their last bits.
+        assert!(seconds("after", "bound") <= seconds("after", "seconds") * (1.0 + 1e-9), "{pull}");
         digests.push(report["digest"].clone());
         // What it was made for is noted, and a result that is split again is itself.
         let again = dir.path().join(format!("again{i}"));
