@@ -8,8 +8,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Subject;
+use super::options::{MatrixOptions, USUAL};
 use super::sample::{Runs, Sample};
 use super::stream::{self, Measured};
+use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Error, Result};
 use crate::base::progress::{Progress, Silent};
@@ -17,58 +19,7 @@ use crate::format::codec::Compression;
 use crate::layers::encode;
 use crate::model::content::{Budget, Source};
 use crate::plan::{self, Target};
-
-/// Compressions measured by default.
-const COMPRESSIONS: [&str; 8] = [
-    "gzip:6",
-    "gzip:9",
-    "zstd:1",
-    "zstd:3",
-    "zstd:3:long=23",
-    "zstd:3:long=27",
-    "zstd:9",
-    "zstd:19",
-];
-/// The one of them that is measured at every number of layers, and whose sizes others are estimated by:
-/// the default of `split`.
-pub(super) const USUAL: Compression =
-    Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: None };
-
-/// Options of a measurement.
-#[derive(Debug, Clone)]
-pub struct MatrixOptions {
-    /// The compressions, each with the numbers of layers to measure it with.
-    pub rows: Vec<(Compression, Vec<u32>)>,
-    /// Number of layers at which all of them are compared.
-    pub compared_at: u32,
-    /// Number of bytes of files to measure with, fewer for slow compressions; the whole image if it has
-    /// no more.
-    pub sample: u64,
-}
-
-impl MatrixOptions {
-    /// Creates options for the given compressions and numbers of layers, or the defaults if a list is
-    /// empty. Of the default compressions, only that of `split` is measured with every number of layers.
-    ///
-    /// # Errors
-    /// If a compression is not valid.
-    pub fn new(compressions: &[Compression], layers: &[u32], sample: u64) -> Result<Self> {
-        let layers = if layers.is_empty() { &defaults::BENCH_LAYERS[..] } else { layers };
-        let usual = Some(defaults::LAYERS).filter(|n| layers.contains(n));
-        let compared_at = usual.or(layers.first().copied()).unwrap_or(defaults::LAYERS);
-        let rows = if compressions.is_empty() {
-            let row = |text: &&str| {
-                let compression = Compression::parse(text)?;
-                let all = compression == USUAL;
-                Ok((compression, if all { layers.to_vec() } else { vec![compared_at] }))
-            };
-            COMPRESSIONS.iter().map(row).collect::<Result<_>>()?
-        } else {
-            compressions.iter().map(|c| (*c, layers.to_vec())).collect()
-        };
-        Ok(Self { rows, compared_at, sample })
-    }
-}
+use crate::split::report::LayerReport;
 
 /// Sizes of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,6 +47,13 @@ pub struct Cell {
     pub layers: Vec<Sizes>,
 }
 
+impl Cell {
+    /// Formats the bytes of all blobs, after a `~` if they are estimated.
+    pub fn size(&self) -> String {
+        format!("{}{}", if self.estimated { "~" } else { "" }, ByteSize(self.blob_bytes))
+    }
+}
+
 /// A compression.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MatrixRow {
@@ -111,6 +69,13 @@ pub struct MatrixRow {
     pub decode: f64,
     /// A cell for each measured number of layers.
     pub cells: Vec<Cell>,
+}
+
+impl MatrixRow {
+    /// Returns the cell of this number of layers, if it was measured.
+    pub fn at(&self, layers: u32) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.target == layers)
+    }
 }
 
 /// Formats a speed in MB/s, with one decimal below 10.
@@ -138,6 +103,17 @@ impl Matrix {
         let counts: BTreeSet<u32> =
             self.rows.iter().flat_map(|row| &row.cells).map(|c| c.target).collect();
         counts.into_iter().collect()
+    }
+
+    /// Sets the bytes of `layers`, the plan for this number of layers, to those measured with the compression
+    /// of `split`, if they were.
+    pub fn set_sizes(&self, target: u32, layers: &mut [LayerReport]) {
+        let usual = self.rows.iter().find(|row| row.compression == USUAL.to_string());
+        let cell = usual.and_then(|row| row.at(target));
+        for (layer, sizes) in layers.iter_mut().zip(cell.iter().flat_map(|cell| &cell.layers)) {
+            layer.blob_bytes = Some(sizes.blob_bytes);
+            layer.tar_bytes = Some(sizes.tar_bytes);
+        }
     }
 }
 
@@ -395,16 +371,18 @@ impl Measurement<'_> {
     fn row(mut self, compared_at: u32) -> MatrixRow {
         self.cells.sort_by_key(|cell| cell.target);
         let speed = |time: Duration| self.sum.streamed as f64 / time.as_secs_f64().max(1e-9);
-        let compared = self.cells.iter().find(|cell| cell.target == compared_at);
-        let compared = compared.or(self.cells.first());
-        MatrixRow {
+        let mut row = MatrixRow {
             compression: self.compression.to_string(),
             window: self.sum.window,
-            ratio: compared.map_or(0.0, |c| c.tar_bytes as f64 / c.blob_bytes.max(1) as f64),
+            ratio: 0.0,
             encode: speed(self.sum.encode),
             decode: speed(self.sum.decode),
             cells: self.cells,
+        };
+        if let Some(cell) = row.at(compared_at).or(row.cells.first()) {
+            row.ratio = cell.tar_bytes as f64 / cell.blob_bytes.max(1) as f64;
         }
+        row
     }
 }
 
@@ -445,7 +423,7 @@ mod tests {
         );
         let cell = |compression: &str, layers: u32| {
             let row = found.rows.iter().find(|r| r.compression == compression).unwrap();
-            row.cells.iter().find(|c| c.target == layers).unwrap()
+            row.at(layers).unwrap()
         };
         let bytes = |c: &str, layers| cell(c, layers).blob_bytes;
         assert!(bytes("zstd:3", 1) < bytes("zstd:3", 2) * 6 / 10, "the window shows both");

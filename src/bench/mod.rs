@@ -5,13 +5,15 @@
 //! [`Matrix`], its sizes and speeds; and [`UpdateSequence`], several versions of an image.
 
 mod matrix;
+mod options;
 mod pulls;
 mod sample;
 mod stream;
 mod subject;
 mod updates;
 
-pub use matrix::{Cell, Matrix, MatrixOptions, MatrixRow, Sizes, measure, speed};
+pub use matrix::{Cell, Matrix, MatrixRow, Sizes, measure, speed};
+pub use options::MatrixOptions;
 pub use pulls::{CLIENTS, ColdPulls, PulledForm, cold_pulls, forms};
 pub use subject::Subject;
-pub use updates::{Forms, Step, UpdatePulls, UpdateSequence};
+pub use updates::{Forms, Step, UPDATE_COLUMNS, UpdatePulls, UpdateSequence};

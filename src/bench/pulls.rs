@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Subject;
-use super::matrix::{Matrix, USUAL};
+use super::matrix::Matrix;
 use crate::plan::{self, Target};
 use crate::simulate::{Client, ClientModel, CompressionKind, Layer, Link, Machine, Pull, simulate};
 use crate::split::report;
@@ -38,16 +38,11 @@ pub struct ColdPulls {
 /// for zstd; otherwise with estimates.
 pub fn forms(subject: &Subject, matrix: &Matrix) -> Vec<PulledForm> {
     let Subject { rootfs, inventory, built, .. } = subject;
-    let usual = matrix.rows.iter().find(|row| row.compression == USUAL.to_string());
     let split = |count: u32| {
         let target = plan::PlanOptions::new(Target::Layers(count));
         let plan = plan::plan(&rootfs.files, inventory, &target);
         let mut layers = report::layers(&plan, &inventory.analysis, None);
-        let cell = usual.and_then(|row| row.cells.iter().find(|cell| cell.target == count));
-        for (layer, sizes) in layers.iter_mut().zip(cell.iter().flat_map(|cell| &cell.layers)) {
-            layer.blob_bytes = Some(sizes.blob_bytes);
-            layer.tar_bytes = Some(sizes.tar_bytes);
-        }
+        matrix.set_sizes(count, &mut layers);
         let layers = layers.iter().map(|l| l.pulled(CompressionKind::Zstd)).collect();
         PulledForm { target: Some(count), layers }
     };

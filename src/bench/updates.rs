@@ -59,6 +59,17 @@ struct Version {
     dead_bytes: u64,
 }
 
+/// Columns of a table of updates: the version, and what is downloaded of each form by digest and by chain ID.
+pub const UPDATE_COLUMNS: [&str; 7] = [
+    "update to",
+    "as built: digest",
+    "chain ID",
+    "split: digest",
+    "chain ID",
+    "--previous: digest",
+    "chain ID",
+];
+
 /// An update from one version to the next.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Step {

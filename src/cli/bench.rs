@@ -149,12 +149,7 @@ fn size_table(matrix: &Matrix, layout: Layout) -> String {
             bench::speed(row.decode),
             format!("{:.2}", row.ratio),
         ];
-        cells.extend(counts.iter().map(|n| {
-            let cell = row.cells.iter().find(|c| c.target == *n);
-            cell.map_or_else(String::new, |c| {
-                format!("{}{}", if c.estimated { "~" } else { "" }, ByteSize(c.blob_bytes))
-            })
-        }));
+        cells.extend(counts.iter().map(|n| row.at(*n).map_or_else(String::new, bench::Cell::size)));
         if let (Some(_), [one, .., many]) = (ends, row.cells.as_slice()) {
             let more = 100.0 * (many.blob_bytes as f64 / one.blob_bytes as f64 - 1.0);
             cells.push(format!("{more:+.1} %"));
@@ -206,16 +201,7 @@ fn pull_table(
 
 /// Formats what clients download from version to version.
 fn load_table(images: &[Reference], steps: &[Step], layout: Layout) -> String {
-    let header = [
-        "update to",
-        "as built: digest",
-        "chain ID",
-        "split: digest",
-        "chain ID",
-        "--previous: digest",
-        "chain ID",
-        "dead",
-    ];
+    let header = [&bench::UPDATE_COLUMNS[..], &["dead"]].concat();
     let mut rows = table(&header, 1);
     let size = |bytes: u64| ByteSize(bytes).to_string();
     let mut total = [0; 6];

@@ -136,10 +136,7 @@ impl Rewriter<'_> {
         if value["digest"] != json!(d.digest) {
             self.gone.insert(d.digest);
         }
-        let platform = self.edits.all.iter().find_map(|edit| match edit {
-            Edit::Platform(platform) => Some(platform),
-            _ => None,
-        });
+        let platform = self.edits.platform();
         let stated = value.get_mut("platform").and_then(Value::as_object_mut);
         if let Some((stated, platform)) = stated.zip(platform) {
             set_platform(stated, platform);

@@ -131,13 +131,22 @@ impl<'a> Edits<'a> {
     /// # Errors
     /// If there are several images and an edit is for one.
     fn new(all: &'a [Edit], images: usize) -> Result<Self> {
-        if images != 1 && all.iter().any(|edit| matches!(edit, Edit::Platform(_))) {
+        let edits = Self { all, found: vec![false; all.len()], patterns: Patterns::new()? };
+        if images != 1 && edits.platform().is_some() {
             return Err(Error::refused(format!(
                 "--set-platform is for one image, and this has {}; select one with --platform",
                 count(images as u64, "image")
             )));
         }
-        Ok(Self { all, found: vec![false; all.len()], patterns: Patterns::new()? })
+        Ok(edits)
+    }
+
+    /// Returns the platform that the image gets, if that is edited.
+    fn platform(&self) -> Option<&'a Platform> {
+        self.all.iter().find_map(|edit| match edit {
+            Edit::Platform(platform) => Some(platform),
+            _ => None,
+        })
     }
 
     fn config(&mut self, config: &Config) -> Config {
@@ -189,9 +198,7 @@ pub fn edit_opened(opened: &mut Opened, edits: &[Edit]) -> Result<Vec<String>> {
     }
     for image in &mut opened.images {
         image.config = all.config(&image.config);
-        if let Some(Edit::Platform(platform)) =
-            edits.iter().find(|e| matches!(e, Edit::Platform(_)))
-        {
+        if let Some(platform) = all.platform() {
             image.platform = platform.clone();
         }
     }

@@ -19,14 +19,14 @@ impl Page<'_> {
         for row in &self.matrix.rows {
             let (ratio, speed) = (row.ratio, row.encode / 1e6);
             let class = if row.compression.starts_with("gzip") { "c2" } else { "c0" };
-            let cell = row.cells.iter().find(|cell| cell.target == at);
+            let cell = row.at(at);
             let text =
                 format!("{}: ratio {ratio:.2}, {} MB/s", row.compression, bench::speed(row.encode));
             let label = row.compression.clone();
             points.push(Point { label, text, x: speed.max(1e-3).log10(), y: ratio, class });
             rows.push(vec![
                 row.compression.clone(),
-                cell.map_or_else(String::new, bytes),
+                cell.map_or_else(String::new, Cell::size),
                 format!("{ratio:.2}"),
                 bench::speed(row.encode),
                 bench::speed(row.decode),
@@ -67,12 +67,12 @@ impl Page<'_> {
             let point = |(i, cell): (usize, &Cell)| {
                 let more = 100.0 * (cell.blob_bytes as f64 / one - 1.0);
                 let layers = count(u64::from(cell.target), "layer");
-                let text = format!("{}, {layers}: {}, {more:+.1} %", row.compression, bytes(cell));
+                let text = format!("{}, {layers}: {}, {more:+.1} %", row.compression, cell.size());
                 let label = if i == last { row.compression.clone() } else { String::new() };
                 Point { label, text, x: f64::from(cell.target).log2(), y: more, class }
             };
             series.push(row.cells.iter().enumerate().map(point).collect::<Vec<_>>());
-            let cells = row.cells.iter().map(|c| (c.target.to_string(), bytes(c)));
+            let cells = row.cells.iter().map(|c| (c.target.to_string(), c.size()));
             rows.extend(cells.map(|(n, bytes)| vec![row.compression.clone(), n, bytes]));
         }
         let all = |f: fn(&Point) -> f64| series.iter().flatten().map(f).collect::<Vec<f64>>();
@@ -86,9 +86,4 @@ impl Page<'_> {
         let table = table(&["compression", "layers", "to download"], 1, &rows);
         Some(("count", title, figure("count", title, text, &plot(&series, &x, &y, true), &table)))
     }
-}
-
-/// Formats the bytes of a cell.
-fn bytes(cell: &Cell) -> String {
-    format!("{}{}", if cell.estimated { "~" } else { "" }, size(cell.blob_bytes))
 }

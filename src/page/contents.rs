@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::chart::{self, figure, legend, table, unprefixed};
+use super::findings::{list, section};
 use super::treemap::{Group, Tile, treemap};
 use super::{Page, Section, percent, size};
 use crate::base::text::count;
@@ -123,15 +124,11 @@ impl Page<'_> {
             ]
         };
         let rows: Vec<_> = files.iter().take(LARGEST).map(row).collect();
-        let title = "Largest files";
-        let markup = html! { section id="largest" {
-            h2 { (title) }
+        let content = html! {
             p.note { "Compressed bytes are estimates for zstd 3; layers are those of the image as built." }
-            div.scroll tabindex="0" {
-                (table(&["path", "bytes", "share", "compressed", "layer"], 1, &rows))
-            }
-        } };
-        (!rows.is_empty()).then_some(("largest", title, markup))
+            (list(&["path", "bytes", "share", "compressed", "layer"], 1, &rows))
+        };
+        (!rows.is_empty()).then(|| section("largest", "Largest files", &content))
     }
 }
 

@@ -11,12 +11,14 @@ use crate::layers::hidden::How;
 /// Number of rows in each list but secrets; `relayer inspect -v` shows all.
 const LISTED: usize = 50;
 
-fn section(id: &'static str, title: &'static str, content: &Markup) -> Section {
+/// Returns a section with its title.
+pub(super) fn section(id: &'static str, title: &'static str, content: &Markup) -> Section {
     let markup = html! { section id=(id) { h2 { (title) } (content) } };
     (id, title, markup)
 }
 
-fn list(header: &[&str], left: usize, rows: &[Vec<String>]) -> Markup {
+/// Returns a table that scrolls.
+pub(super) fn list(header: &[&str], left: usize, rows: &[Vec<String>]) -> Markup {
     html! { div.scroll tabindex="0" { (table(header, left, rows)) } }
 }
 

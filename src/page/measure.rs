@@ -8,7 +8,6 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::base::threads;
 use crate::bench::{self, Matrix, MatrixOptions, PulledForm, Subject, UpdateSequence};
-use crate::format::codec::Compression;
 use crate::inspect::{self, Inspected};
 use crate::model::content::Budget;
 use crate::plan::{self, Target};
@@ -108,25 +107,14 @@ fn measure(
     let plan = plan::plan(&subject.rootfs.files, &subject.inventory, &planned);
     let mut layers = report::layers(&plan, &subject.inventory.analysis, None);
     let compared_at = layers.len() as u32;
-    let usual = Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: None };
     let mut counts: Vec<u32> = COUNTS.into_iter().chain([compared_at]).collect();
     counts.sort_unstable();
     counts.dedup();
-    let row = |text: &&str| {
-        let compression = Compression::parse(text)?;
-        let layers = if compression == usual { counts.clone() } else { vec![compared_at] };
-        Ok((compression, layers))
-    };
     let slow = usize::from(sample < u64::MAX);
-    let rows = COMPRESSIONS[..COMPRESSIONS.len() - slow].iter().map(row).collect::<Result<_>>()?;
-    let measuring = MatrixOptions { rows, compared_at, sample };
+    let compressions = &COMPRESSIONS[..COMPRESSIONS.len() - slow];
+    let measuring = MatrixOptions::usual(compressions, &counts, compared_at, sample)?;
     let matrix = bench::measure(subject, &measuring, budget, progress)?;
-    let row = matrix.rows.iter().find(|row| row.compression == usual.to_string());
-    let cell = row.and_then(|row| row.cells.iter().find(|cell| cell.target == compared_at));
-    for (layer, sizes) in layers.iter_mut().zip(cell.iter().flat_map(|cell| &cell.layers)) {
-        layer.blob_bytes = Some(sizes.blob_bytes);
-        layer.tar_bytes = Some(sizes.tar_bytes);
-    }
+    matrix.set_sizes(compared_at, &mut layers);
     Ok((layers, matrix))
 }
 

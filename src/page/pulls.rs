@@ -5,7 +5,7 @@ use maud::html;
 use super::chart::{self, Bar, Line, bars, figure, legend, table, timeline};
 use super::{Page, Section, size};
 use crate::base::text::count;
-use crate::bench::ColdPulls;
+use crate::bench::{ColdPulls, UPDATE_COLUMNS};
 use crate::simulate::{LayerTimes, Pull, Reuse};
 
 /// Maximum number of rows in a timeline; the shortest of more are left out.
@@ -112,16 +112,7 @@ impl Page<'_> {
                 }
             } }
         };
-        let header = [
-            "update to",
-            "as built: digest",
-            "chain ID",
-            "split: digest",
-            "chain ID",
-            "--previous: digest",
-            "chain ID",
-        ];
-        let table = table(&header, 1, &rows);
+        let table = table(&UPDATE_COLUMNS, 1, &rows);
         Some(("updates", title, figure("updates", title, &text, &picture, &table)))
     }
 }

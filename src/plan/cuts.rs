@@ -50,8 +50,8 @@ const PACKED_ABOVE: f64 = 1.35;
 pub(super) fn by_count(sequence: &Sequence, layers: usize, slack: f64) -> Vec<Vec<usize>> {
     let mean = (sequence.total() / layers as u64).max(1);
     let most = (mean as f64 * UNEVEN) as u64;
-    let divide = |unit: u64, largest: u64, room: f64| {
-        let cap = largest as f64 * slack * UNEVEN;
+    let divide = |unit: u64, wanted: u64, room: f64| {
+        let cap = wanted as f64 * slack * UNEVEN;
         let bounds = Bounds { limit: unit as f64 * slack, cap: cap as u64, room };
         Division::new(sequence, unit, bounds, layers)
     };
@@ -103,7 +103,7 @@ pub(super) fn by_size(sequence: &Sequence, bytes: u64, most: usize) -> Vec<Vec<u
     }
 }
 
-/// Returns the next larger size of a scale with so many steps per power of two.
+/// Returns the next larger size of a scale with this many steps per power of two.
 fn step_above(size: u64, steps: u64) -> u64 {
     let step = step(size, steps);
     (size / step + 1) * step

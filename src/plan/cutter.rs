@@ -59,10 +59,7 @@ impl<'a> Cutter<'a> {
     /// Adds the layers, from the lowest on.
     pub(super) fn cut(&self, groups: &mut Vec<Group>) {
         let all = self.atoms.len();
-        let mut cap = self.bounds.cap;
-        if self.needed(0..all, cap).last().is_some_and(|needed| *needed > self.layers) {
-            cap = cap.max(self.largest(&self.even()));
-        }
+        let cap = self.cap();
         let mut start = 0;
         let mut parts = vec![(0, all, self.layers)];
         while let Some((from, end, layers)) = parts.pop() {
@@ -77,6 +74,19 @@ impl<'a> Cutter<'a> {
         }
     }
 
+    /// Returns the smallest cap that is not below the wanted one and for which the layers suffice.
+    fn cap(&self) -> u64 {
+        let all = self.atoms.len();
+        let suffices = |cap: u64| self.needed(0..all, cap).last().is_none_or(|n| n <= self.layers);
+        let mut low = self.bounds.cap;
+        let mut high = if suffices(low) { low } else { self.bytes[all] };
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if suffices(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
+
     /// Returns where to cut a part in two, and the number of layers of the lower one; `None` if it is one
     /// layer.
     fn best(&self, start: usize, end: usize, layers: usize, cap: u64) -> Option<(usize, usize)> {
@@ -84,8 +94,8 @@ impl<'a> Cutter<'a> {
             return None;
         }
         let mean = (self.bytes[end] - self.bytes[start]).max(1) as f64 / layers as f64;
-        let below_needs = self.needed(start..end, cap);
-        let above_needs = self.needed((start..end).rev(), cap);
+        let below_needs: Vec<usize> = self.needed(start..end, cap).collect();
+        let above_needs: Vec<usize> = self.needed((start..end).rev(), cap).collect();
         // Whether a layer must exceed the cap, the least excess over what is allowed, the highest rank.
         let mut best: Option<(bool, f64, u64, usize, usize)> = None;
         for at in start + 1..end {
@@ -119,48 +129,16 @@ impl<'a> Cutter<'a> {
 
     /// Returns the fewest layers of at most `cap` bytes that the first atom of some needs, the first two,
     /// and so on. A larger atom is a layer of its own.
-    fn needed(&self, atoms: impl Iterator<Item = usize>, cap: u64) -> Vec<usize> {
+    fn needed(&self, atoms: impl Iterator<Item = usize>, cap: u64) -> impl Iterator<Item = usize> {
         let (mut layers, mut bytes) = (0, 0);
-        atoms
-            .map(|at| {
-                let size = self.bytes[at + 1] - self.bytes[at];
-                if layers == 0 || bytes + size > cap {
-                    layers += 1;
-                    bytes = 0;
-                }
-                bytes += size;
-                layers
-            })
-            .collect()
-    }
-
-    /// Returns the bytes of the largest group of more than one atom, given the ends of groups.
-    fn largest(&self, ends: &[usize]) -> u64 {
-        let starts = std::iter::once(&0).chain(ends);
-        let groups = starts.zip(ends).filter(|(start, end)| **end - **start > 1);
-        groups.map(|(start, end)| self.bytes[*end] - self.bytes[*start]).max().unwrap_or(0)
-    }
-
-    /// Returns the ends of groups of which the largest is as small as can be.
-    fn even(&self) -> Vec<usize> {
-        let (atoms, layers) = (self.atoms.len(), self.layers);
-        let ends = |cap: u64| {
-            let mut ends = Vec::new();
-            let mut start = 0;
-            while start < atoms {
-                let fits = self.bytes.partition_point(|b| *b <= self.bytes[start] + cap) - 1;
-                // At least one atom is left for each other layer.
-                let others = layers.saturating_sub(ends.len() + 1).min(atoms - start - 1);
-                start = fits.min(atoms - others).max(start + 1);
-                ends.push(start);
+        atoms.map(move |at| {
+            let size = self.bytes[at + 1] - self.bytes[at];
+            if layers == 0 || bytes + size > cap {
+                layers += 1;
+                bytes = 0;
             }
-            ends
-        };
-        let (mut low, mut high) = (0, self.bytes[atoms]);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if ends(middle).len() <= layers { high = middle } else { low = middle + 1 }
-        }
-        ends(low)
+            bytes += size;
+            layers
+        })
     }
 }
