@@ -53,6 +53,7 @@ pub mod model;
 #[cfg(feature = "cli")]
 pub mod page;
 pub mod plan;
+pub mod rebase;
 pub mod secrets;
 pub mod simulate;
 pub mod split;

@@ -156,7 +156,7 @@ fn annotated(opened: &Opened) -> Vec<Reference> {
 }
 
 /// Returns the name of an image in a registry, without a digest.
-fn registry_name(image: &Reference) -> Option<String> {
+pub(super) fn registry_name(image: &Reference) -> Option<String> {
     match &image.location {
         ImageLocation::Registry(name) => Some(Name { digest: None, ..name.clone() }.to_string()),
         _ => None,

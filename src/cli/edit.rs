@@ -65,10 +65,40 @@ pub(super) struct EditArgs {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true,
           default_missing_value = "secrets", value_parser = Edit::redact_history)]
     redact_history: Option<Edit>,
+    #[command(flatten)]
+    pub(super) names: NameArgs,
+}
+
+/// The names of the result.
+#[derive(Debug, Args)]
+pub(super) struct NameArgs {
     /// Give the image this name in a file or folder, instead of those that it has; may be repeated. In
     /// a registry or client, the name is part of DEST
     #[arg(long, value_name = "NAME", value_parser = tag_name)]
     tag: Vec<String>,
+}
+
+impl NameArgs {
+    /// Checks that names can be written to `destination`.
+    pub(super) fn check(&self, destination: Option<&Reference>) -> Result<()> {
+        let named = destination.filter(|d| {
+            d.tag.is_some()
+                || matches!(d.transport, Some(Transport::Registry | Transport::Daemon(_)))
+        });
+        match named {
+            Some(destination) if !self.tag.is_empty() => {
+                Err(Error::refused(format!("--tag: the name is part of {destination}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the names of an image by those that are given.
+    pub(super) fn rename(&self, names: &mut Vec<String>) {
+        if !self.tag.is_empty() {
+            names.clone_from(&self.tag);
+        }
+    }
 }
 
 /// Parses a name for an image in an archive or layout.
@@ -97,33 +127,13 @@ impl EditArgs {
         lists.into_iter().flatten().chain(options.into_iter().flatten()).cloned().collect()
     }
 
-    /// Checks that names can be written to `destination`.
-    pub(super) fn check(&self, destination: Option<&Reference>) -> Result<()> {
-        let named = destination.filter(|d| {
-            d.tag.is_some()
-                || matches!(d.transport, Some(Transport::Registry | Transport::Daemon(_)))
-        });
-        match named {
-            Some(destination) if !self.tag.is_empty() => {
-                Err(Error::refused(format!("--tag: the name is part of {destination}")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Changes images that were opened, and tells what had no effect.
     pub(super) fn apply(&self, opened: &mut Opened, terminal: &Terminal) -> Result<()> {
         for note in edit::edit_opened(opened, &self.edits())? {
             terminal.note(&note);
         }
-        self.rename(&mut opened.names);
+        self.names.rename(&mut opened.names);
         Ok(())
-    }
-
-    fn rename(&self, names: &mut Vec<String>) {
-        if !self.tag.is_empty() {
-            names.clone_from(&self.tag);
-        }
     }
 }
 
@@ -148,10 +158,10 @@ pub(super) struct EditCommand {
 impl EditCommand {
     /// Checks that there is something to do.
     pub(super) fn check(&self) -> Result<()> {
-        if self.edits.edits().is_empty() && self.edits.tag.is_empty() {
+        if self.edits.edits().is_empty() && self.edits.names.tag.is_empty() {
             return Err(Error::refused("say what to change, as in --env NAME=VALUE"));
         }
-        self.edits.check(Some(&self.output))
+        self.edits.names.check(Some(&self.output))
     }
 
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
@@ -166,7 +176,7 @@ impl EditCommand {
             .with_context(|| format!("reading {}", self.image))?;
         let mut edited = edit::edit(bundle, &self.edits.edits())
             .with_context(|| format!("editing {}", self.image))?;
-        self.edits.rename(&mut edited.bundle.names);
+        self.edits.names.rename(&mut edited.bundle.names);
         notes.iter().chain(&edited.notes).for_each(|note| terminal.note(note));
         if edited.changed == 0 {
             terminal.note("no image has changed, so its digest is the same");

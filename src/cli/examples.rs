@@ -10,7 +10,7 @@ pub(super) const EXIT_STATUS: [(&str, &str); 3] = [
     (
         "1",
         "Something failed: what was to be written is not there, or as it was before. Or the images of verify \
-         differ, a limit of inspect --fail-on is exceeded, or store check found problems.",
+         differ, rebase found conflicts, a limit of inspect --fail-on is exceeded, or store check found problems.",
     ),
     ("2", "Wrong usage; nothing was done."),
 ];
@@ -236,6 +236,19 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "Download an image into an OCI layout",
             ),
             ("relayer copy img.tar docker://REGISTRY/app:v1", "Push one"),
+        ],
+    ),
+    (
+        "rebase",
+        &[
+            (
+                "relayer rebase docker://REGISTRY/app:v1 --from docker://debian:12.9 --to docker://debian:12.11 -o docker://REGISTRY/app:v1-1",
+                "Move an image to a new version of its base",
+            ),
+            (
+                "relayer rebase app.tar --from old.tar --to new.tar -o new-app.tar --keep base=package:openssl --keep app=/etc",
+                "Decide conflicts: openssl is that of the new base, /etc that of the image",
+            ),
         ],
     ),
     (

@@ -21,6 +21,7 @@ mod inspect;
 mod load;
 mod markdown;
 mod output;
+mod rebase;
 mod registry;
 mod report;
 mod sarif;
@@ -99,6 +100,8 @@ enum Command {
     Copy(copy::Copy),
     /// Change the config, annotations or names of an image without touching its layers
     Edit(Box<edit::EditCommand>),
+    /// Move an image to a new version of its base, with conflicts found in its files
+    Rebase(Box<rebase::RebaseArgs>),
     /// Manage the folder of downloaded blobs
     Cache(cache::CacheArgs),
     /// Show which options the environment and relayer.toml set
@@ -222,7 +225,7 @@ impl Global {
 /// Result of a command that did not fail.
 enum Outcome {
     Done,
-    /// `verify` found differences, `inspect` exceeded limits, or `store check` found problems.
+    /// `verify` found differences, `rebase` found conflicts, `inspect` exceeded limits, or `store check` found problems.
     Differs,
 }
 
@@ -329,6 +332,7 @@ fn parse() -> Result<Cli, clap::Error> {
         Command::Flatten(args) => args.check(),
         Command::Verify(args) => args.check(),
         Command::Edit(args) => args.check(),
+        Command::Rebase(args) => args.check(),
         _ => Ok(()),
     };
     checked.map_err(|e| {
@@ -383,6 +387,7 @@ fn run_command(cli: &Cli, terminal: &Terminal) -> Result<Outcome> {
         Command::Store(args) => args.run(&cli.global, terminal),
         Command::Copy(args) => args.run(&cli.global, terminal),
         Command::Edit(args) => args.run(&cli.global, terminal),
+        Command::Rebase(args) => args.run(&cli.global, terminal),
         Command::Cache(args) => args.run(&cli.global),
         Command::Config(args) => args.run(&cli.global),
         Command::Completions { shell } => {

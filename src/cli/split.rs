@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::base::BaseArgs;
-use super::edit::EditArgs;
+use super::edit::{EditArgs, NameArgs};
 use super::load::{self, PreviousImage, open};
 use super::update::UpdateArgs;
 use super::{Global, Outcome, SummaryFile, client, output, summary, terminal::Terminal};
@@ -25,6 +25,7 @@ use crate::plan::{MAX_LAYERS, Target};
 use crate::simulate::{self, Profile};
 use crate::split::report::{ImageReport, Report, SCHEMA};
 use crate::split::{self, SplitOptions};
+use crate::transport::bundle::Bundle;
 use crate::transport::image::Image;
 use crate::transport::open::check_exists;
 use crate::transport::write::Destination;
@@ -66,7 +67,7 @@ pub(super) struct Split {
 }
 
 /// Parses a number of layers.
-fn layers(text: &str) -> std::result::Result<u32, String> {
+pub(super) fn layers(text: &str) -> std::result::Result<u32, String> {
     let valid = text.parse().ok().filter(|n| (1..=MAX_LAYERS).contains(n));
     valid.ok_or_else(|| {
         format!("an image can have 1 to {MAX_LAYERS} layers, since docker refuses more")
@@ -104,10 +105,10 @@ struct Extra<'a> {
 }
 
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// Read this image
     #[arg(value_name = "IMAGE")]
-    image: Reference,
+    pub(super) image: Reference,
     /// Write to this file, folder or registry [default: IMAGE's name with .relayer.tar, an archive for
     /// every client]
     #[arg(short, long, value_name = "DEST", value_parser = Reference::destination)]
@@ -129,7 +130,7 @@ struct Common {
     mtime: MtimePolicy,
     /// Use only this platform of a multi-platform image, as in linux/arm64 [default: all]
     #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    pub(super) platform: Option<Platform>,
     /// Show the plan without writing anything
     #[arg(long)]
     dry_run: bool,
@@ -223,7 +224,7 @@ impl Split {
 
     /// Checks combinations of options.
     pub(super) fn check(&self) -> Result<()> {
-        self.common.check(&self.edits)
+        self.common.check(&self.edits.names)
     }
 }
 
@@ -237,8 +238,16 @@ impl Flatten {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        self.common.check(&self.edits)
+        self.common.check(&self.edits.names)
     }
+}
+
+/// What a report says about how the result came to be.
+pub(super) struct Written<'a> {
+    pub(super) start: Instant,
+    /// `None` in a dry run.
+    pub(super) destination: Option<&'a Destination>,
+    pub(super) previous: Option<String>,
 }
 
 impl Common {
@@ -251,15 +260,11 @@ impl Common {
         terminal: &Terminal,
     ) -> Result<Outcome> {
         let (start, previous) = (Instant::now(), extra.previous);
-        self.summary.check()?;
+        self.check_summary()?;
         let bases = extra.base.map(BaseArgs::references).transpose()?.unwrap_or_default();
         let inputs: Vec<&Reference> =
             std::iter::once(&self.image).chain(previous.map(|p| p.image)).chain(&bases).collect();
-        let destination = if self.dry_run {
-            None
-        } else {
-            Some(load::destination(self.output()?, self.force, &inputs, global)?)
-        };
+        let destination = self.destination(&inputs, global)?;
         let mut options = self.options(options, target, global)?;
         self.warn(&options, terminal);
         let budget = options.budget();
@@ -292,37 +297,75 @@ impl Common {
         if let (Some(report), false) = (images.first_mut(), self.is_docker()) {
             report.notes.extend(opened.images.iter().find_map(Image::lost_to_podman));
         }
+        let previous = previous.map(ToString::to_string);
+        let written = Written { start, destination: destination.as_ref(), previous };
+        let report = self.write(&bundle, images, written, terminal)?;
+        self.print("split", &report, &report, global)
+    }
+
+    /// Checks that the file of the summary can be written, before any work begins.
+    pub(super) fn check_summary(&self) -> Result<()> {
+        self.summary.check()
+    }
+
+    /// Checks the destination, before any work begins; `None` in a dry run.
+    pub(super) fn destination(
+        &self,
+        inputs: &[&Reference],
+        global: &Global,
+    ) -> Result<Option<Destination>> {
+        if self.dry_run {
+            return Ok(None);
+        }
+        load::destination(self.output()?, self.force, inputs, global).map(Some)
+    }
+
+    /// Writes the result, and returns the report.
+    pub(super) fn write(
+        &self,
+        bundle: &Bundle,
+        images: Vec<ImageReport>,
+        written: Written<'_>,
+        terminal: &Terminal,
+    ) -> Result<Report> {
         images.iter().flat_map(|i| &i.notes).for_each(|note| terminal.note(note));
-        let write = |file: &Destination| file.write(&bundle, terminal);
-        let push = destination.as_ref().map(write).transpose()?.flatten();
-        let report = Report {
+        let Written { start, destination, previous } = written;
+        let write = |file: &Destination| file.write(bundle, terminal);
+        let push = destination.map(write).transpose()?.flatten();
+        Ok(Report {
             schema: SCHEMA,
             input: self.image.to_string(),
-            previous: previous.map(ToString::to_string),
-            output: destination.as_ref().map(|t| t.reference().to_string()),
+            previous,
+            output: destination.map(|t| t.reference().to_string()),
             digest: bundle.root.as_ref().map(|root| root.digest),
             push,
             images,
             seconds: start.elapsed().as_secs_f64(),
-        };
-        self.summary.append(&format!("relayer split {}", self.image), &[], |layout| {
-            let mut text = summary::summary(&report, layout);
+        })
+    }
+
+    /// Appends the summary to its file, and prints the result of a command: `value` as JSON.
+    pub(super) fn print(
+        &self,
+        command: &str,
+        report: &Report,
+        value: &impl serde::Serialize,
+        global: &Global,
+    ) -> Result<Outcome> {
+        self.summary.append(&format!("relayer {command} {}", self.image), &[], |layout| {
+            let mut text = summary::summary(report, layout);
             for note in report.images.iter().flat_map(|image| &image.notes) {
                 text.extend(["note: ", note, "\n"]);
             }
             text
         })?;
-        let to_stdout = destination.is_some_and(|t| t.reference().is_standard());
-        output::print_result(
-            global,
-            to_stdout,
-            || &report,
-            || summary::summary(&report, global.layout()),
-        )
+        let to_stdout = !self.dry_run && self.output()?.is_standard();
+        let text = || summary::summary(report, global.layout());
+        output::print_result(global, to_stdout, || value, text)
     }
 
     /// Completes the options of the split.
-    fn options(
+    pub(super) fn options(
         &self,
         options: SplitOptions,
         target: impl Fn(&Compression) -> Target,
@@ -342,13 +385,13 @@ impl Common {
     }
 
     /// Returns whether the output is a docker-archive by name, or goes to docker.
-    fn is_docker(&self) -> bool {
+    pub(super) fn is_docker(&self) -> bool {
         let transport = self.output.as_ref().and_then(|r| r.transport);
         transport.is_some_and(Transport::is_for_docker)
     }
 
-    fn check(&self, edits: &EditArgs) -> Result<()> {
-        edits.check(self.output.as_ref())?;
+    pub(super) fn check(&self, names: &NameArgs) -> Result<()> {
+        names.check(self.output.as_ref())?;
         self.compression().map(drop)
     }
 
@@ -359,7 +402,7 @@ impl Common {
         Compression::new(name, self.level, self.long)
     }
 
-    fn warn(&self, options: &SplitOptions, terminal: &Terminal) {
+    pub(super) fn warn(&self, options: &SplitOptions, terminal: &Terminal) {
         if let Some(log) = self.long.filter(|log| *log > 23) {
             terminal.note(&format!(
                 "--long {log}: clients need {} of memory for each layer that they unpack, and strict \

@@ -12,7 +12,7 @@ use super::driver::Attributes;
 use super::hidden::{HiddenCounts, HiddenFile};
 pub use super::keep::{Keep, Known};
 use super::read::{LayerContent, SourceNumbers, read_layer};
-use super::tree::Tree;
+use super::tree::{self, Tree};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::model::content::{Budget, Contents, Source};
@@ -120,6 +120,17 @@ impl ReadLayers<'_> {
     /// If they contradict each other.
     pub fn flatten(self) -> Result<Flattened> {
         Ok(self.flatten_with(Tree::default())?.0)
+    }
+
+    /// Returns what the lowest `n` layers alone make.
+    ///
+    /// # Errors
+    /// If they contradict each other.
+    pub fn lowest(&self, n: usize) -> Result<Rootfs> {
+        let layers = self.blobs.iter().zip(&self.layers).take(n);
+        let (files, _) = tree::apply(layers.map(|(b, l)| (b.name.as_str(), l.changes.clone())))?;
+        let sources = self.layers.iter().map(|l| Arc::clone(&l.source)).collect();
+        Ok(Rootfs { files, contents: Contents::new(sources) })
     }
 
     /// Does the same as [`flatten`](Self::flatten), and also returns the hidden files, in no

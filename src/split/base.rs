@@ -44,7 +44,7 @@ impl<'a> Base<'a> {
 }
 
 /// The layers of a base after reading.
-pub(super) struct BaseLayers {
+pub struct BaseLayers {
     /// Their file set.
     pub(super) files: FileSet,
     /// The layers, lowest first, as they are kept.
@@ -52,12 +52,18 @@ pub(super) struct BaseLayers {
     pub(super) layers: Vec<OldLayer>,
 }
 
+impl std::fmt::Debug for BaseLayers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BaseLayers").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
 impl BaseLayers {
     /// Returns the layers of the base of `image`, whose layers were read.
     ///
     /// # Errors
     /// If the image has fewer layers, or there is no room above the base.
-    pub(super) fn new(base: &Base<'_>, image: &Image, read: &ReadLayers<'_>) -> Result<Self> {
+    pub fn new(base: &Base<'_>, image: &Image, read: &ReadLayers<'_>) -> Result<Self> {
         let n = base.layers;
         if n > image.layers.len() || n >= MAX_LAYERS as usize {
             return Err(Error::refused(format!(

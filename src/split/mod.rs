@@ -17,7 +17,7 @@ pub mod report;
 mod secrets;
 mod stale;
 
-pub use base::Base;
+pub use base::{Base, BaseLayers};
 pub use options::{PLAN, SOURCE, SplitOptions, VERSION, noted_compression};
 pub use pushed::{is_estimated, pulled};
 
@@ -43,7 +43,6 @@ use crate::simulate;
 use crate::transport::bundle::Bundle;
 use crate::transport::image::{Image, Opened};
 use assemble::Parts;
-use base::BaseLayers;
 use previous::{Below, Decision, Previous};
 use report::{ImageReport, PullReport};
 use secrets::Purge;
@@ -82,33 +81,32 @@ pub fn split_early(
     progress: &dyn Progress,
     sink: &dyn BlobSink,
 ) -> Result<(Bundle, Vec<ImageReport>)> {
-    let pool = threads::pool(options.threads)?;
-    let job = Job { options, budget, pool, progress, sink };
-    let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
-    let mut reports = Vec::new();
-    let mut descriptors = Vec::new();
-    let mut purge = Purge::new(&options.update.purge, opened.images.len());
-    for (at, image) in opened.images.iter().enumerate() {
-        let before = previous.and_then(|p| p.counterpart(&opened.images, at));
-        let base = bases.get(at).and_then(Option::as_ref);
-        let (descriptor, mut report) = job
-            .image((image, base), before, &mut purge, &mut bundle)
-            .with_context(|| format!("image {}", image.platform))?;
-        if previous.is_some() && before.is_none() {
-            let platform = &image.platform;
-            report.notes.push(format!("the previous image has no image for {platform}"));
-        }
-        reports.push(report);
-        descriptors.extend(descriptor);
-    }
-    let (index, dropped) = index(opened, &reports);
-    if let Some(report) = reports.first_mut() {
-        report.notes.extend(stale::note(&dropped));
-    }
-    if !options.dry_run {
-        bundle.finish(index.as_ref(), descriptors)?;
-    }
-    Ok((bundle, reports))
+    let job = Job { options, budget, pool: threads::pool(options.threads)?, progress, sink };
+    let files = |at: usize| job.flatten(&opened.images[at], bases.get(at).and_then(Option::as_ref));
+    job.images(opened, (previous, bases), files)
+}
+
+/// Does the same as [`split_early`] for images with other file sets than their layers have: `files` are
+/// those of each image and the layers of its base, of which there is one in `bases` for each.
+///
+/// # Errors
+/// Those of [`split`].
+pub fn split_files(
+    opened: &Opened,
+    bases: &[Option<Base<'_>>],
+    files: Vec<(Flattened, BaseLayers)>,
+    options: &SplitOptions,
+    budget: &Arc<Budget>,
+    progress: &dyn Progress,
+    sink: &dyn BlobSink,
+) -> Result<(Bundle, Vec<ImageReport>)> {
+    let job = Job { options, budget, pool: threads::pool(options.threads)?, progress, sink };
+    let mut files = files.into_iter();
+    let next = |_| match files.next() {
+        Some((flat, base)) => Ok((flat, Some(base))),
+        None => Err(Error::refused("an image has no files")),
+    };
+    job.images(opened, (None, bases), next)
 }
 
 /// Returns the index of a multi-platform image without annotations about layers that are gone, and
@@ -134,16 +132,52 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Splits all images. `files` returns the file set of the image with a number, and the layers of its
+    /// base.
+    fn images(
+        &self,
+        opened: &Opened,
+        (previous, bases): KeptFrom<'_>,
+        mut files: impl FnMut(usize) -> Result<(Flattened, Option<BaseLayers>)>,
+    ) -> Result<(Bundle, Vec<ImageReport>)> {
+        let options = self.options;
+        let mut bundle = Bundle { names: opened.names.clone(), ..Bundle::default() };
+        let mut reports = Vec::new();
+        let mut descriptors = Vec::new();
+        let mut purge = Purge::new(&options.update.purge, opened.images.len());
+        for (at, image) in opened.images.iter().enumerate() {
+            let before = previous.and_then(|p| p.counterpart(&opened.images, at));
+            let base = bases.get(at).and_then(Option::as_ref);
+            let (descriptor, mut report) = files(at)
+                .and_then(|files| self.image((image, base), files, before, &mut purge, &mut bundle))
+                .with_context(|| format!("image {}", image.platform))?;
+            if previous.is_some() && before.is_none() {
+                let platform = &image.platform;
+                report.notes.push(format!("the previous image has no image for {platform}"));
+            }
+            reports.push(report);
+            descriptors.extend(descriptor);
+        }
+        let (index, dropped) = index(opened, &reports);
+        if let Some(report) = reports.first_mut() {
+            report.notes.extend(stale::note(&dropped));
+        }
+        if !options.dry_run {
+            bundle.finish(index.as_ref(), descriptors)?;
+        }
+        Ok((bundle, reports))
+    }
+
     /// Splits one image, on its base and as an update of `before` if given.
     fn image(
         &self,
         (image, base): (&Image, Option<&Base<'_>>),
+        (mut flat, base_layers): (Flattened, Option<BaseLayers>),
         before: Option<&Image>,
         purge: &mut Purge<'_>,
         bundle: &mut Bundle,
     ) -> Result<(Option<Descriptor>, ImageReport)> {
         let Self { options, budget, progress, .. } = *self;
-        let (mut flat, base_layers) = self.flatten(image, base)?;
         let dropped_noise =
             if options.drop_noise { analyze::drop_noise(&mut flat.rootfs.files)? } else { 0 };
         let fixed = base_layers.as_ref().map(|base| base.unchanged(&flat.rootfs.files));

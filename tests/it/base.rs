@@ -22,7 +22,7 @@ fn noise(seed: usize, n: usize) -> Vec<u8> {
 }
 
 /// The layers of a base; another version has other contents in one file.
-fn base(version: usize) -> Vec<Vec<u8>> {
+pub fn base(version: usize) -> Vec<Vec<u8>> {
     let system: Vec<Item> = ["usr/", "usr/lib/", "etc/", "var/", "var/tmp/"]
         .map(Item::dir)
         .into_iter()
@@ -37,7 +37,7 @@ fn base(version: usize) -> Vec<Vec<u8>> {
 
 /// An image on a base: it adds files, deletes one of the base, overwrites one, and changes the mode of
 /// another.
-fn app(on: usize, version: usize) -> Image {
+pub fn app(on: usize, version: usize) -> Image {
     let mut items = vec![
         Item::dir("etc/"),
         Item::file(
@@ -57,7 +57,7 @@ fn app(on: usize, version: usize) -> Image {
     Image::new([base(on), vec![layer(&items[..4]), layer(&items[4..])]].concat())
 }
 
-fn digests(layout: &Path) -> Vec<String> {
+pub fn digests(layout: &Path) -> Vec<String> {
     let (manifest, _) = documents(layout);
     let layers = manifest["layers"].as_array().unwrap().iter();
     layers.map(|d| d["digest"].as_str().unwrap().to_owned()).collect()

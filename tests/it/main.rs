@@ -42,6 +42,7 @@ mod people;
 mod pipelines;
 mod pulls;
 mod real_registry;
+mod rebase;
 mod recode;
 mod registry;
 mod registry_client;

@@ -14,7 +14,7 @@ const LEVELS: [&[&str]; 12] = [
     &["plan"],
     &["secrets", "compare"],
     &["split", "edit"],
-    &["bench", "delta", "inspect", "store"],
+    &["bench", "delta", "inspect", "rebase", "store"],
     &["page"],
     &["cli"],
     &["main"],

@@ -95,6 +95,11 @@ impl Config {
         self.0.get(key)
     }
 
+    /// Returns all fields.
+    pub(crate) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// Returns the time of the image's creation, in RFC 3339.
     pub fn created(&self) -> Option<&str> {
         self.0.get("created").and_then(Value::as_str)

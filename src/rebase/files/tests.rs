@@ -1,0 +1,244 @@
+//! Merged file sets.
+
+use super::*;
+use crate::plan::analyze::fixture::Fixture;
+
+/// `path=text`, `path/` for a directory, `path->target` for a symlink; sorted in any order.
+fn set(items: &[&str]) -> Rootfs {
+    let mut fixture = Fixture::default();
+    for item in items {
+        fixture = if let Some((path, target)) = item.split_once("->") {
+            fixture.symlink(path, target)
+        } else if let Some((path, text)) = item.split_once('=') {
+            fixture.file(path, text)
+        } else {
+            fixture.dir(item.trim_end_matches('/'))
+        };
+    }
+    fixture.build()
+}
+
+/// Changes the inode at a path.
+fn edit(rootfs: &mut Rootfs, path: &str, change: impl FnOnce(&mut Inode)) {
+    let id = id_at(&rootfs.files, path.as_bytes()).unwrap();
+    change(rootfs.files.inode_mut(id));
+}
+
+fn rules(keep: &[&str]) -> Vec<KeepRule> {
+    keep.iter().map(|rule| rule.parse().unwrap()).collect()
+}
+
+/// Returns what is not a directory, and empty directories, as in [`set`]; else the conflicts.
+fn listed(merged: &Merged<Rootfs>) -> Vec<String> {
+    let Some(rootfs) = &merged.value else {
+        return merged
+            .conflicts
+            .iter()
+            .map(|c| format!("! {} {:?}", c.subject, c.reason))
+            .collect();
+    };
+    let line = |entry: &Entry| {
+        let path = String::from_utf8(entry.path.to_vec()).unwrap();
+        match &rootfs.files.inode(entry).kind {
+            InodeKind::File(file) => {
+                let text = rootfs.contents.read(file, 1 << 20).unwrap();
+                Some(format!("{path}={}", String::from_utf8(text).unwrap()))
+            }
+            InodeKind::Symlink { target } => {
+                Some(format!("{path}->{}", String::from_utf8_lossy(target)))
+            }
+            _ => rootfs.files.below(&entry.path).is_empty().then(|| format!("{path}/")),
+        }
+    };
+    rootfs.files.entries().iter().filter_map(line).collect()
+}
+
+fn of(old: &[&str], app: &[&str], new: &[&str], keep: &[&str]) -> Vec<String> {
+    let keep = rules(keep);
+    listed(&merge(&set(old), &set(app), &set(new), &keep).unwrap())
+}
+
+#[test]
+fn what_the_app_did_to_the_old_base_is_done_to_the_new_one() {
+    let merged = of(
+        &["a/same=1", "a/new=1", "a/app=1", "a/gone=1", "a/left=1", "a/link->x", "a/both=1"],
+        &["a/same=1", "a/new=1", "a/app=2", "a/gone=1", "a/link->x", "a/both=2", "b/c=app"],
+        &["a/same=1", "a/new=3", "a/app=1", "a/left=1", "a/link->y", "a/both=2", "d=new"],
+        &[],
+    );
+    assert_eq!(
+        merged,
+        ["a/app=2", "a/both=2", "a/link->y", "a/new=3", "a/same=1", "b/c=app", "d=new"]
+    );
+}
+
+#[test]
+fn what_both_changed_is_a_conflict_until_a_rule_decides() {
+    let (old, app, new) =
+        (["e/x=1", "e/y=1", "e/z=1"], ["e/x=2", "e/z=2", "e/n=app"], ["e/x=3", "e/y=3", "e/n=new"]);
+    assert_eq!(
+        of(&old, &app, &new, &["app=/etc"]),
+        ["! /e/n BothChanged", "! /e/x BothChanged", "! /e/y AppRemoved", "! /e/z BaseRemoved"]
+    );
+    assert_eq!(of(&old, &app, &new, &["app"]), ["e/n=app", "e/x=2", "e/z=2"]);
+    assert_eq!(of(&old, &app, &new, &["app", "base=/e/[xyz]"]), ["e/n=app", "e/x=3", "e/y=3"]);
+}
+
+#[test]
+fn mode_and_content_are_merged_each_by_itself() {
+    let (old, mut app, mut new) = (set(&["x=1", "d/"]), set(&["x=1", "d/"]), set(&["x=2", "d/"]));
+    edit(&mut app, "x", |inode| inode.mode = 0o755);
+    edit(&mut app, "d", |inode| inode.uid = 5);
+    edit(&mut new, "d", |inode| inode.mode = 0o700);
+    edit(&mut new, "x", |inode| {
+        inode.xattrs = Some(Box::new(vec![(b"user.a"[..].into(), [].into())]));
+    });
+    let merged = merge(&old, &app, &new, &[]).unwrap();
+    assert_eq!(listed(&merged), ["d/", "x=2"]);
+    let files = merged.value.unwrap().files;
+    let (x, d) = (files.get(b"x").unwrap(), files.get(b"d").unwrap());
+    assert_eq!((x.mode, x.xattrs.is_some(), d.mode, d.uid), (0o755, true, 0o700, 5));
+    edit(&mut new, "x", |inode| inode.mode = 0o700);
+    assert_eq!(listed(&merge(&old, &app, &new, &[]).unwrap()), ["! /x BothChanged"]);
+}
+
+#[test]
+fn times_alone_are_no_change() {
+    let (old, mut app, new) = (set(&["x=1"]), set(&["x=1"]), set(&["x=2"]));
+    edit(&mut app, "x", |inode| inode.mtime.secs = 7);
+    assert_eq!(listed(&merge(&old, &app, &new, &[]).unwrap()), ["x=2"]);
+}
+
+#[test]
+fn directories_that_one_side_lacks_stay_or_are_conflicts() {
+    // The new base no longer has what the app needs as a parent.
+    let old = ["d/e/x=1"];
+    assert_eq!(of(&old, &["d/e/x=1", "d/e/y=app"], &["z=1"], &[]), ["d/e/y=app", "z=1"]);
+    // The app removed, or emptied, what the new base adds to.
+    assert_eq!(of(&old, &["d/"], &["d/e/x=1", "d/e/y=new"], &[]), ["! /d/e AppEmptied"]);
+    assert_eq!(of(&old, &["d/e/"], &["d/e/x=1", "d/e/y=new"], &[]), ["! /d/e/y AppEmptied"]);
+    assert_eq!(of(&old, &["d/"], &["d/e/x=1", "d/e/y=new"], &["app"]), ["d/"]);
+    assert_eq!(of(&old, &["d/e/"], &["d/e/x=1", "d/e/y=new"], &["app"]), ["d/e/"]);
+    assert_eq!(of(&old, &["d/"], &["d/e/x=1", "d/e/y=new"], &["base"]), ["d/e/x=1", "d/e/y=new"]);
+}
+
+#[test]
+fn files_below_what_is_no_directory_on_the_other_side_are_a_conflict() {
+    let (old, app) = (["lib/x=1"], ["lib/x=1", "lib/y=app"]);
+    let new = ["lib->usr/lib", "usr/lib/x=1"];
+    assert_eq!(of(&old, &app, &new, &[]), ["! /lib NoDirectory"]);
+    assert_eq!(of(&old, &app, &new, &["base"]), ["lib->usr/lib", "usr/lib/x=1"]);
+    assert_eq!(of(&old, &app, &new, &["app"]), ["lib/x=1", "lib/y=app", "usr/lib/x=1"]);
+    // Another name that only begins alike is not below it.
+    let sides = (["l/x=1", "l-a=1"], ["l->m", "l-a=1"], ["l/x=1", "l/y=2", "l-a=2"]);
+    assert_eq!(of(&sides.0, &sides.1, &sides.2, &["app"]), ["l->m", "l-a=2"]);
+}
+
+/// Adds `name` as another name of the file at `path`.
+fn link(rootfs: &mut Rootfs, path: &str, name: &str) {
+    let mut entries = rootfs.files.entries().to_vec();
+    let inode = id_at(&rootfs.files, path.as_bytes()).unwrap();
+    entries.push(Entry { path: name.as_bytes().into(), inode });
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    rootfs.files = FileSet::new(entries, rootfs.files.inodes().to_vec()).unwrap();
+}
+
+#[test]
+fn links_to_files_of_the_base_follow_the_new_base() {
+    let (old, mut app, new) = (set(&["x=1"]), set(&["x=1"]), set(&["x=2"]));
+    link(&mut app, "x", "y");
+    let merged = merge(&old, &app, &new, &[]).unwrap();
+    assert_eq!(listed(&merged), ["x=2", "y=2"]);
+    let files = merged.value.unwrap().files;
+    assert_eq!(id_at(&files, b"x"), id_at(&files, b"y"));
+    let gone = merge(&old, &app, &set(&["z=1"]), &[]).unwrap();
+    assert_eq!(listed(&gone), ["! /y BaseRemoved"]);
+    // Names of an inode that both sides changed stay together.
+    let mut sides = [set(&["x=1"]), set(&["x=1"]), set(&["x=2"])];
+    for side in &mut sides {
+        link(side, "x", "y");
+    }
+    edit(&mut sides[1], "x", |inode| inode.mode = 0o600);
+    let files = merge(&sides[0], &sides[1], &sides[2], &[]).unwrap().value.unwrap().files;
+    assert_eq!(id_at(&files, b"x"), id_at(&files, b"y"));
+    assert_eq!(files.get(b"y").unwrap().mode, 0o600);
+}
+
+#[test]
+fn databases_are_merged_and_derived_files_named() {
+    let merged = merge(
+        &set(&["etc/passwd=r:x:0\n", "etc/ld.so.cache=1", "var/log/a=1"]),
+        &set(&["etc/passwd=r:x:0\na:x:9\n", "etc/ld.so.cache=2", "var/log/a=2"]),
+        &set(&["etc/passwd=r:x:0\nb:x:8\n", "etc/ld.so.cache=3", "var/log/a=3"]),
+        &[],
+    )
+    .unwrap();
+    let want = ["etc/ld.so.cache=2", "etc/passwd=r:x:0\nb:x:8\na:x:9\n", "var/log/a=2"];
+    assert_eq!(listed(&merged), want);
+    assert_eq!(merged.notes.len(), 1);
+    assert!(merged.notes[0].contains("run ldconfig"), "{:?}", merged.notes);
+    let clash = of(&["etc/passwd=r:x:0\n"], &["etc/passwd=a:x:1\n"], &["etc/passwd=b:x:1\n"], &[]);
+    assert_eq!(clash, ["! /etc/passwd (b) SameId"]);
+}
+
+#[test]
+fn copies_of_files_that_the_new_base_changed_are_named() {
+    let text = "a text that is long enough to be no chance";
+    let (old, copy) = (format!("x={text}"), format!("y={text}"));
+    let merged = merge(&set(&[&old]), &set(&[&old, &copy]), &set(&["x=2"]), &[]).unwrap();
+    assert!(merged.value.is_some());
+    assert!(merged.notes[0].contains("as /y those of /x;"), "{:?}", merged.notes);
+    let same = merge(&set(&[&old]), &set(&[&old, &copy]), &set(&[&old]), &[]).unwrap();
+    assert!(same.notes.is_empty());
+}
+
+/// A random set of paths of which many are below others.
+fn random(state: &mut u64) -> Rootfs {
+    let mut next = |n: u64| {
+        *state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) % n
+    };
+    let mut items: BTreeMap<String, String> = BTreeMap::new();
+    for _ in 0..next(9) {
+        let depth = 1 + next(4);
+        let path: Vec<_> = (0..depth).map(|_| ["a", "b", "a-"][next(3) as usize]).collect();
+        let path = path.join("/");
+        let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+        if items.keys().any(|other| below(other, &path) || below(&path, other)) {
+            continue;
+        }
+        let item = match next(4) {
+            0 => format!("{path}/"),
+            1 => format!("{path}->x{}", next(2)),
+            _ => format!("{path}={}", next(3)),
+        };
+        items.insert(path, item);
+    }
+    set(&items.values().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn random_merges_are_valid_and_keep_what_one_side_did() {
+    let all = |rootfs: &Rootfs| {
+        let text = |e: &Entry| (e.path.clone(), rootfs.files.inode(e).kind.word());
+        rootfs.files.entries().iter().map(text).collect::<Vec<_>>()
+    };
+    let mut state = 1;
+    for case in 0..3_000 {
+        let [old, app, new] = [0; 3].map(|_| random(&mut state));
+        // If one side changed nothing, or both did the same, the result is the other side.
+        for (sides, want) in
+            [([&old, &app, &old], &app), ([&old, &old, &new], &new), ([&old, &app, &app], &app)]
+        {
+            let merged = merge(sides[0], sides[1], sides[2], &[]).unwrap();
+            let found = merged.value.unwrap_or_else(|| panic!("{case}: {:?}", merged.conflicts));
+            assert_eq!(all(&found), all(want), "{case}");
+        }
+        for keep in ["app", "base"] {
+            let merged = merge(&old, &app, &new, &rules(&[keep]));
+            assert!(merged.is_ok_and(|merged| merged.value.is_some()), "{case} {keep}");
+        }
+        assert!(merge(&old, &app, &new, &[]).is_ok(), "{case}");
+    }
+}
