@@ -284,6 +284,20 @@ pub(crate) const MAX_ELF_SECTIONS: u64 = 4_096;
 /// Maximum number of addresses of constants in an ELF file that are remembered.
 pub(crate) const MAX_ELF_BASES: usize = 2_097_152;
 
+/// Maximum bytes of a table of an ELF file whose libraries are looked for: program headers, the dynamic section,
+/// needed and defined versions. That of libc has 1 KB.
+pub(crate) const MAX_ELF_TABLE: u64 = 64 << 10;
+
+/// Maximum bytes of a name in such a table, or of the folders that it names.
+pub(crate) const MAX_ELF_NAME: u64 = 4_096;
+
+/// Maximum number of versions of symbols that an ELF file needs, and that it defines.
+pub(crate) const MAX_ELF_VERSIONS: usize = 4_096;
+
+/// Maximum number of parts of paths that are looked up to find the libraries of an image's programs: some
+/// hundred thousand programs.
+pub(crate) const MAX_ELF_LOOKUPS: u64 = 1_000_000_000;
+
 /// Maximum bytes of the corrections of one segment of a gzip blob.
 pub(crate) const MAX_CORRECTIONS: u64 = 16 << 20;
 

@@ -1,5 +1,6 @@
 //! `relayer rebase`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::base::text::count;
 use crate::model::content::BlobSink;
 use crate::model::fileset::display;
 use crate::plan::Target;
-use crate::rebase::{Bases, Conflict, KeepRule, MergeItem, Rebase};
+use crate::rebase::{Bases, Conflict, ImageMerge, KeepRule, MergeItem, Missing, Rebase};
 use crate::split::SplitOptions;
 use crate::split::report::{Report, SCHEMA};
 use crate::transport::Reference;
@@ -59,6 +60,7 @@ struct RebaseReport<'a> {
     to: String,
     conflicts: Vec<Value>,
     decided: usize,
+    missing: Vec<Value>,
     #[serde(flatten)]
     report: &'a Report,
 }
@@ -107,7 +109,9 @@ impl RebaseArgs {
         if rebase.conflicts() > 0 {
             return self.print_conflicts(&rebase, start, global, terminal);
         }
-        let notes: Vec<Vec<String>> = rebase.merges.iter().map(|m| m.notes.clone()).collect();
+        let notes: Vec<Vec<String>> =
+            rebase.merges.iter().map(|m| [m.notes.clone(), lacking(m)].concat()).collect();
+        let missing = rebase.merges.iter().flat_map(missing).collect();
         let decided = rebase.decided();
         let sink = destination.as_ref().map_or(&() as &dyn BlobSink, |target| target);
         let (bundle, mut images) =
@@ -122,7 +126,7 @@ impl RebaseArgs {
         }
         let written = Written { start, destination: destination.as_ref(), previous: None };
         let report = self.common.write(&bundle, images, written, terminal)?;
-        let value = self.report(Vec::new(), decided, &report);
+        let value = self.report(Vec::new(), decided, missing, &report);
         self.common.print("rebase", &report, &value, global)
     }
 
@@ -130,10 +134,11 @@ impl RebaseArgs {
         &self,
         conflicts: Vec<Value>,
         decided: usize,
+        missing: Vec<Value>,
         report: &'a Report,
     ) -> RebaseReport<'a> {
         let (from, to) = (self.from.to_string(), self.to.to_string());
-        RebaseReport { from, to, conflicts, decided, report }
+        RebaseReport { from, to, conflicts, decided, missing, report }
     }
 
     /// Prints what no rule decides.
@@ -157,7 +162,7 @@ impl RebaseArgs {
             images: Vec::new(),
             seconds: start.elapsed().as_secs_f64(),
         };
-        let value = || self.report(each.collect(), rebase.decided(), &report);
+        let value = || self.report(each.collect(), rebase.decided(), Vec::new(), &report);
         output::print_result(global, false, value, || list(rebase, global.layout()))?;
         Ok(Outcome::Differs)
     }
@@ -174,6 +179,35 @@ fn value(platform: &str, conflict: &Conflict) -> Value {
         "platform": platform, "field": field, "path": path, "record": record,
         "package": conflict.package, "reason": conflict.reason,
     })
+}
+
+/// Returns what the files of an image need and no longer have as JSON.
+fn missing(merge: &ImageMerge) -> impl Iterator<Item = Value> {
+    let value = |missing: &Missing| {
+        json!({
+            "platform": merge.platform, "path": missing.path, "need": missing.need,
+            "name": missing.name, "version": missing.version, "was": missing.was,
+        })
+    };
+    merge.missing.iter().map(value)
+}
+
+/// Returns a line for each library, version or interpreter that files of an image no longer have.
+fn lacking(merge: &ImageMerge) -> Vec<String> {
+    let mut all: BTreeMap<_, Vec<&Missing>> = BTreeMap::new();
+    for missing in &merge.missing {
+        let what = (missing.need, &missing.name, &missing.version, &missing.was);
+        all.entry(what).or_default().push(missing);
+    }
+    let line = |missing: Vec<&Missing>| {
+        let more = match missing.len() - 1 {
+            0 => String::new(),
+            1 => "; so is 1 more".into(),
+            others => format!("; so are {others} more"),
+        };
+        format!("no longer there: {}{more}", missing[0])
+    };
+    all.into_values().map(line).collect()
 }
 
 /// Lists the conflicts of each image, by package.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Conflict, KeepRule, config, files};
+use super::{Conflict, KeepRule, Missing, abi, config, files};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::layers::Limits;
@@ -35,6 +35,8 @@ pub struct ImageMerge {
     pub conflicts: Vec<Conflict>,
     /// How many conflicts the rules decided.
     pub decided: usize,
+    /// What files need and no longer have; empty if there are conflicts.
+    pub missing: Vec<Missing>,
     /// What was assumed, for the user.
     pub notes: Vec<String>,
 }
@@ -170,6 +172,10 @@ impl Reader<'_> {
         let merged = files::merge(&ancestor, &flat.rootfs, &below.rootfs, self.keep)?;
         let notes = [config.notes, flat.notes.clone(), merged.notes].concat();
         used.extend(config.used.iter().chain(&merged.used));
+        let missing = match &merged.value {
+            Some(result) => abi::missing(&flat.rootfs, &below.rootfs, result)?,
+            None => Vec::new(),
+        };
         let mut conflicts = config.conflicts;
         conflicts.extend(merged.conflicts);
         if let (Some(config), Some(rootfs)) = (config.value, merged.value) {
@@ -179,7 +185,7 @@ impl Reader<'_> {
             all.limits.push(below.limits);
         }
         let (platform, decided) = (image.platform.to_string(), config.decided + merged.decided);
-        Ok(ImageMerge { platform, conflicts, decided, notes })
+        Ok(ImageMerge { platform, conflicts, decided, missing, notes })
     }
 
     fn read<'b>(&self, image: &'b Image) -> Result<flatten::ReadLayers<'b>> {

@@ -5,13 +5,16 @@
 //! [`Rebase::split`] makes a bundle of; [`Conflict`], what the three images do not determine, and
 //! [`KeepRule`], which decides it.
 
+mod abi;
 mod config;
 mod databases;
 mod files;
 mod images;
+mod linkage;
 mod owners;
 mod records;
 
+pub use abi::{Missing, NeedKind};
 pub use images::{Bases, ImageMerge, Rebase};
 
 use std::collections::BTreeSet;

@@ -82,6 +82,31 @@ fn the_result_is_what_a_build_on_the_new_base_gives() {
 }
 
 #[test]
+fn programs_that_lack_what_they_need_are_named() {
+    let p = Place::new();
+    let dirs = ["usr/", "usr/bin/"].map(Item::dir);
+    let program = |path: &str, text: &str| Item::file(path, text).mode(0o755);
+    let old = [&dirs[..], &[program("usr/bin/py", "1")]].concat();
+    let app = [program("usr/bin/a", "#!/usr/bin/py -u\n"), program("usr/bin/b", "#!/usr/bin/py\n")];
+    Image::new(vec![layer(&old)]).write_layout(&p.at("old"), Codec::Gzip);
+    Image::new(vec![layer(&old), layer(&app)]).write_layout(&p.at("app"), Codec::Gzip);
+    Image::new(vec![layer(&dirs)]).write_layout(&p.at("new"), Codec::Gzip);
+    let (status, report, notes) = rebase(&p, &["-o", "oci:out:v1"]);
+    assert_eq!(status, Some(0), "{notes}");
+    let want = json!({"platform": "linux/amd64", "path": "/usr/bin/a", "need": "interpreter",
+                      "name": "/usr/bin/py", "version": null, "was": "/usr/bin/py"});
+    assert_eq!(
+        (&report["missing"][0], &report["missing"][1]["path"]),
+        (&want, &json!("/usr/bin/b"))
+    );
+    let said =
+        "no longer there: /usr/bin/a is run by /usr/bin/py, which was /usr/bin/py; so is 1 more";
+    assert!(report["images"][0]["notes"].to_string().contains(said), "{report}");
+    let same = p.run(&["rebase", "app", "--from", "old", "--to", "old", "--dry-run", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&same.stdout).unwrap()["missing"], json!([]));
+}
+
+#[test]
 fn conflicts_are_listed_and_nothing_is_written() {
     let p = Place::new();
     let database = |versions: &[(&str, u8)]| {
