@@ -81,13 +81,8 @@ pub const HISTORY_ROWS: usize = 12;
 
 /// Bytes of files to measure with; the slowest compressions with an eighth of that.
 ///
-/// Option: `bench --sample`
-pub const BENCH_SAMPLE: u64 = 48 << 20;
-
-/// The same for a page.
-///
-/// Option: `report --sample`
-pub const REPORT_SAMPLE: u64 = 32 << 20;
+/// Option: `bench --sample`, `report --sample`
+pub const BENCH_SAMPLE: u64 = 32 << 20;
 
 /// Numbers of layers to measure.
 ///

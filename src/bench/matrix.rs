@@ -14,7 +14,7 @@ use super::stream::{self, Measured};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Error, Result};
-use crate::base::progress::{Progress, Silent};
+use crate::base::progress::Progress;
 use crate::format::codec::Compression;
 use crate::layers::encode;
 use crate::model::content::{Budget, Source};
@@ -175,13 +175,13 @@ pub fn measure(
     let mut scales = [1.0; SAMPLES.len()];
     for count in order {
         let built = Built::new(subject, count, budget)?;
-        let mut known = None;
+        let mut known = Known::default();
         if count == at && measurements.iter().any(|m| m.sample.is_some()) {
             let (blobs, _) = built.whole(&USUAL, budget)?;
             let bytes = blobs.iter().sum::<u64>() as f64;
             let used: Vec<usize> = measurements.iter().filter_map(|m| m.sample).collect();
-            scales = built.scales(bytes, &samples, &used)?;
-            known = Some(blobs);
+            scales = built.scales(bytes, &samples, &used, &mut known.sampled)?;
+            known.usual = Some(blobs);
         }
         // The slowest first, so that they do not run alone at the end.
         let mut due: Vec<&mut Measurement<'_>> =
@@ -189,7 +189,7 @@ pub fn measure(
         due.sort_by_key(|m| std::cmp::Reverse(m.timed));
         due.into_par_iter().with_max_len(1).try_for_each(|m| {
             let timed = count == at || !m.layers.contains(&at);
-            m.measure(&built, &samples, &scales, known.as_deref(), budget, timed)?;
+            m.measure(&built, &samples, &scales, &known, budget, timed)?;
             progress.advance(file_bytes);
             Ok::<_, Error>(())
         })?;
@@ -234,6 +234,15 @@ fn can_be_sampled(compression: &Compression) -> bool {
     }
 }
 
+/// What is measured of a number of layers before its cells, for the scales of estimates.
+#[derive(Default)]
+struct Known {
+    /// Bytes of each blob with [`USUAL`].
+    usual: Option<Vec<u64>>,
+    /// The sample for zstd with some compressions.
+    sampled: Vec<(Compression, Measured)>,
+}
+
 /// The layers of a plan, not compressed.
 struct Built {
     target: u32,
@@ -247,10 +256,7 @@ impl Built {
         let planned = plan::PlanOptions::new(Target::Layers(target));
         let plan = plan::plan(&rootfs.files, inventory, &planned);
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
-        let threads = rayon::current_num_threads();
-        let encoding = encode::EncodeOptions { compression: Compression::None, threads };
-        let encoded = encode::encode(rootfs, &layers, encoding, budget, &Silent, &())?;
-        let tars = encoded.into_iter().map(|layer| layer.source).collect();
+        let tars = encode::tars(rootfs, &layers, budget)?;
         Ok(Self { target, plan, tars })
     }
 
@@ -280,19 +286,25 @@ impl Built {
     }
 
     /// Returns what the bytes of each sample are multiplied by to get those of all layers, which take
-    /// `bytes` with [`USUAL`]. Only those of `used` samples are known.
+    /// `bytes` with [`USUAL`]. Only those of `used` samples are known. What is compressed for this with the
+    /// sample for zstd is added to `known`.
     fn scales(
         &self,
         bytes: f64,
         samples: &[Sample],
         used: &[usize],
+        known: &mut Vec<(Compression, Measured)>,
     ) -> Result<[f64; SAMPLES.len()]> {
-        let taken = |compression: &Compression, sample: usize| {
+        let mut taken = |compression: &Compression, sample: usize| {
             // The usual one is measured in its own context, not that of gzip.
             let own = samples[sample].runs.context;
             let context = if *compression == USUAL { 1 << CONTEXT_LOG } else { own };
-            let taken = self.sampled(compression, &samples[sample], context)?.blob_bytes;
-            Ok::<_, Error>((taken as f64).max(1.0))
+            let taken = self.sampled(compression, &samples[sample], context)?;
+            let bytes = (taken.blob_bytes as f64).max(1.0);
+            if sample == ZSTD {
+                known.push((*compression, taken));
+            }
+            Ok::<_, Error>(bytes)
         };
         let mut scales = [1.0; SAMPLES.len()];
         for sample in [GZIP, ZSTD] {
@@ -331,7 +343,7 @@ impl Measurement<'_> {
         built: &Built,
         samples: &[Sample],
         scales: &[f64],
-        known: Option<&[u64]>,
+        known: &Known,
         budget: &Arc<Budget>,
         timed: bool,
     ) -> Result<()> {
@@ -343,13 +355,17 @@ impl Measurement<'_> {
                 other => other,
             };
             let sample = &samples[self.timed];
-            let found = built.sampled(&stream, sample, sample.runs.context)?;
+            let is_known = |(known, _): &&(Compression, Measured)| *known == stream;
+            let found = match known.sampled.iter().find(is_known) {
+                Some((_, known)) => *known,
+                None => built.sampled(&stream, sample, sample.runs.context)?,
+            };
             self.sum.add(&found);
             taken = Some(found);
         }
-        let known = known.filter(|_| self.compression == USUAL);
+        let usual = known.usual.as_deref().filter(|_| self.compression == USUAL);
         let cell = match (self.sample, taken) {
-            _ if known.is_some() => built.cell(known.unwrap_or_default(), false),
+            _ if usual.is_some() => built.cell(usual.unwrap_or_default(), false),
             (Some(sample), Some(taken)) => {
                 let blob = taken.blob_bytes as f64 * scales[sample];
                 let estimate: u64 = built.plan.layers.iter().map(|l| l.estimate).sum();
@@ -389,6 +405,7 @@ impl Measurement<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::progress::Silent;
     use crate::plan::analyze::{analyze, estimate, fixture::Fixture};
 
     #[test]

@@ -122,8 +122,6 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::progress::Silent;
-    use crate::format::codec::Compression;
     use crate::layers::encode;
     use crate::model::content::Budget;
     use crate::plan::analyze::{analyze, estimate, fixture::Fixture};
@@ -149,14 +147,12 @@ mod tests {
                 let planned = plan::PlanOptions::new(Target::Layers(count));
                 let plan = plan::plan(&rootfs.files, &inventory, &planned);
                 let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
-                let options = encode::EncodeOptions { compression: Compression::None, threads: 1 };
-                let tars =
-                    encode::encode(&rootfs, &layers, options, &budget, &Silent, &()).unwrap();
+                let tars = encode::tars(&rootfs, &layers, &budget).unwrap();
                 let mut selected = 0;
                 for (layer, tar) in plan.layers.iter().zip(&tars) {
-                    let parts = sample.parts(layer, tar.source.as_ref()).unwrap();
+                    let parts = sample.parts(layer, tar.as_ref()).unwrap();
                     assert!(parts.windows(2).all(|p| p[0].end < p[1].start), "{parts:?}");
-                    assert!(parts.iter().all(|p| p.start < p.end && p.end <= tar.tar_bytes));
+                    assert!(parts.iter().all(|p| p.start < p.end && p.end <= tar.size()));
                     selected += parts.iter().map(|p| p.end - p.start).sum::<u64>();
                 }
                 // Headers and padding come in addition.

@@ -25,7 +25,7 @@ pub(super) struct ReportArgs {
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Measure compression with this many bytes of files, taken in short runs from the whole image
-    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::REPORT_SAMPLE))]
+    #[arg(long, value_name = "SIZE", default_value_t = Size(defaults::BENCH_SAMPLE))]
     sample: Size,
     /// Measure compression with all files, which may take minutes
     #[arg(long, conflicts_with = "sample")]

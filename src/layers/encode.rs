@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use rayon::prelude::*;
+
 use crate::base::error::{Context, Error, Result};
-use crate::base::progress::Progress;
+use crate::base::progress::{Progress, Silent};
 use crate::base::read::read_some;
 use crate::base::threads;
 use crate::format::codec::{Compression, Contexts, Encoder};
@@ -111,7 +113,8 @@ pub fn encode(
     threads::run_on(concurrency, || {
         while !failed.load(Ordering::Relaxed) {
             let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let job = Job { rootfs, links: &links, contexts: &contexts, budget, sink, progress };
+            let tars = Tars { rootfs, links: &links, progress };
+            let job = Job { tars, contexts: &contexts, budget, sink };
             let done = job
                 .layer(&layers[*i], sizes[*i], &options.compression, workers)
                 .with_context(|| format!("encoding layer {}", i + 1));
@@ -133,6 +136,24 @@ pub fn encode(
     Ok(encoded)
 }
 
+/// Returns the tars of layers, without digests: to measure compressors. Runs on the threads of rayon's pool.
+///
+/// # Errors
+/// As [`encode()`].
+pub(crate) fn tars(
+    rootfs: &Rootfs,
+    layers: &[LayerSpec<'_>],
+    budget: &Arc<Budget>,
+) -> Result<Vec<Source>> {
+    let tars = Tars { rootfs, links: &rootfs.files.link_counts(), progress: &Silent };
+    let one = |(i, layer): (usize, &LayerSpec<'_>)| -> Result<Source> {
+        let spool = tars.write(layer, SpoolWriter::new(budget));
+        let spool = spool.with_context(|| format!("writing layer {}", i + 1))?;
+        Ok(Arc::new(spool.finish()?))
+    };
+    layers.par_iter().enumerate().with_max_len(1).map(one).collect()
+}
+
 /// Returns the size of a layer's tar in bytes. `links` has the number of names of each inode.
 fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
     let mut first = FirstNames::new(links);
@@ -150,12 +171,10 @@ fn tar_size(files: &FileSet, links: &[u32], layer: &LayerSpec<'_>) -> u64 {
 const PIECE: usize = 1 << 18;
 
 struct Job<'a> {
-    rootfs: &'a Rootfs,
-    links: &'a [u32],
+    tars: Tars<'a>,
     contexts: &'a Arc<Contexts>,
     budget: &'a Arc<Budget>,
     sink: &'a dyn BlobSink,
-    progress: &'a dyn Progress,
 }
 
 impl Job<'_> {
@@ -169,9 +188,29 @@ impl Job<'_> {
         let spool = || -> Box<dyn BlobWriter> { Box::new(SpoolWriter::new(self.budget)) };
         let blob = Hashing::new(self.sink.begin().unwrap_or_else(spool));
         let encoder = Encoder::reusing(blob, compression, workers, tar_bytes, self.contexts)?;
+        let (encoder, diff_id, written) = self.tars.write(layer, Hashing::new(encoder))?.finish();
+        debug_assert_eq!(written, tar_bytes);
+        let (blob, annotations) = encoder.finish()?;
+        let (blob, digest, _) = blob.finish();
+        let source = blob.complete(digest)?;
+        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
+    }
+}
+
+/// Writes tars of layers.
+#[derive(Clone, Copy)]
+struct Tars<'a> {
+    rootfs: &'a Rootfs,
+    /// Number of names of each inode.
+    links: &'a [u32],
+    progress: &'a dyn Progress,
+}
+
+impl Tars<'_> {
+    /// Writes the tar of one.
+    fn write<W: Write>(&self, layer: &LayerSpec<'_>, out: W) -> Result<W> {
         // Headers and small files would otherwise be hashed and compressed piece by piece.
-        let collected = BufWriter::with_capacity(PIECE, Hashing::new(encoder));
-        let mut tar = tar::Writer::new(collected);
+        let mut tar = tar::Writer::new(BufWriter::with_capacity(PIECE, out));
         let mut first = FirstNames::new(self.links);
         let mut buf = vec![0; PIECE];
         let mut markers = layer.markers().into_iter().peekable();
@@ -186,13 +225,7 @@ impl Job<'_> {
         for marker in markers {
             tar.entry(&whiteout(&marker))?;
         }
-        let collected = tar.finish()?.into_inner().map_err(IntoInnerError::into_error)?;
-        let (encoder, diff_id, written) = collected.finish();
-        debug_assert_eq!(written, tar_bytes);
-        let (blob, annotations) = encoder.finish()?;
-        let (blob, digest, _) = blob.finish();
-        let source = blob.complete(digest)?;
-        Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
+        Ok(tar.finish()?.into_inner().map_err(IntoInnerError::into_error)?)
     }
 
     fn entry<W: Write>(
