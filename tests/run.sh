@@ -37,5 +37,7 @@ mkdir "$image/demo"
 tests/make-image.sh "$image/demo/1.docker.tar"
 cargo build --quiet --release
 $as_root env TMPDIR="$image" TARGETS="1 8" tests/corpus.py "$image" demo/1
+mkdir "$image/installed"
+$as_root env "PATH=$PATH" tests/deb.sh "$image/demo/1.docker.tar" "$image/installed"
 # Some of the kills, faults, full disks and meetings of writers that it knows.
 $as_root tests/faults.py --seconds 100

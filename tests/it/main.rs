@@ -14,6 +14,7 @@ mod chunked;
 mod ci;
 mod cli;
 mod clients;
+mod commands;
 mod daemons;
 mod damage;
 mod damaged_layers;
