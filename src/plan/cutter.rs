@@ -1,11 +1,14 @@
 //! Cuts one block of the sequence into its layers: at the boundaries with the highest ranks that leave the
 //! parts balanced.
 
-use super::sequence::Sequence;
+use super::sequence::{Sequence, is_between};
 
 /// How much larger than the mean of a part its halves may be on average, and the unit than the mean of all.
 /// The cap on a layer exceeds the wanted size by as much.
 pub(super) const UNEVEN: f64 = 1.08;
+
+/// How much larger, as a share of the mean, the larger of two layers may be if no component is cut for it.
+const WHOLE: f64 = 0.2;
 
 /// Bounds on the layers of a division.
 #[derive(Clone, Copy)]
@@ -110,8 +113,10 @@ impl<'a> Cutter<'a> {
                     continue;
                 }
                 let exceeds = lower < fewest || lower > most;
-                let worst = (below / lower as f64).max(above / upper as f64).max(mean * UNEVEN);
                 let rank = self.ranks[at];
+                let allowance = if layers == 2 && is_between(rank) { mean * WHOLE } else { 0.0 };
+                let worst = (below / lower as f64).max(above / upper as f64) - allowance;
+                let worst = worst.max(mean * UNEVEN);
                 let is_better = best.is_none_or(|(exceeded, least, highest, ..)| {
                     exceeds
                         .cmp(&exceeded)

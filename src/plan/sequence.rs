@@ -164,6 +164,11 @@ impl Sequence {
     }
 }
 
+/// Returns whether a cut of this rank is between two components.
+pub(super) fn is_between(rank: u64) -> bool {
+    rank >= 2 << 60
+}
+
 /// Returns a hash of a name.
 fn hash(name: &[u8]) -> u64 {
     blake3::hash(name).as_bytes()[..8].iter().fold(0, |n, b| n << 8 | u64::from(*b))

@@ -243,6 +243,17 @@ fn image(seed: u64) -> Shape {
     Shape(components)
 }
 
+#[test]
+fn a_component_is_not_cut_for_a_little_balance() {
+    for (first, second) in [(45, 55), (56, 44)] {
+        let files = |n: usize| (ComponentKind::OsPackage, vec![10_000; n]);
+        let shape = Shape([("a".into(), files(first)), ("b".into(), files(second))].into());
+        let (_, _, plan) = shape.plan(Target::Layers(2));
+        let components = |layer: &PlannedLayer| layer.shares.len();
+        assert_eq!(plan.layers.iter().map(components).collect::<Vec<_>>(), [1, 1], "{first}");
+    }
+}
+
 /// What belongs to the system and what every build writes share no layer with anything else, if there is
 /// room for that.
 #[test]

@@ -182,8 +182,8 @@ fn every_command_of_the_documents_runs() {
             if first != "relayer" {
                 let is_it =
                     |word: &&str| first == *word || word.ends_with('/') && first.starts_with(word);
-                unused.retain(|word| !is_it(&word));
-                let known = NOT_HERE.iter().any(|(word, _)| is_it(&word));
+                unused.retain(|word| !is_it(word));
+                let known = NOT_HERE.iter().any(|(word, _)| is_it(word));
                 assert!(known || NO_COMMANDS.contains(&first), "{page}: what is {line:?}?");
                 continue;
             }
