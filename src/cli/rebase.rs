@@ -21,7 +21,7 @@ use crate::base::text::count;
 use crate::model::content::BlobSink;
 use crate::model::fileset::display;
 use crate::plan::Target;
-use crate::rebase::{Bases, Conflict, ImageMerge, KeepRule, MergeItem, Missing, Rebase};
+use crate::rebase::{Bases, Conflict, ImageMerge, KeepRule, MergeItem, Missing, Outdated, Rebase};
 use crate::split::SplitOptions;
 use crate::split::report::{Report, SCHEMA};
 use crate::transport::Reference;
@@ -60,6 +60,7 @@ struct RebaseReport<'a> {
     to: String,
     conflicts: Vec<Value>,
     decided: usize,
+    outdated: Vec<Value>,
     missing: Vec<Value>,
     #[serde(flatten)]
     report: &'a Report,
@@ -106,8 +107,9 @@ impl RebaseArgs {
         for rule in &rebase.unused {
             terminal.note(&format!("--keep {} decided nothing", self.keep[*rule]));
         }
+        let outdated = note_outdated(&rebase, global, terminal);
         if rebase.conflicts() > 0 {
-            return self.print_conflicts(&rebase, start, global, terminal);
+            return self.print_conflicts(&rebase, outdated, start, global, terminal);
         }
         let notes: Vec<Vec<String>> =
             rebase.merges.iter().map(|m| [m.notes.clone(), lacking(m)].concat()).collect();
@@ -126,7 +128,7 @@ impl RebaseArgs {
         }
         let written = Written { start, destination: destination.as_ref(), previous: None };
         let report = self.common.write(&bundle, images, written, terminal)?;
-        let value = self.report(Vec::new(), decided, missing, &report);
+        let value = self.report(Vec::new(), decided, (outdated, missing), &report);
         self.common.print("rebase", &report, &value, global)
     }
 
@@ -134,17 +136,18 @@ impl RebaseArgs {
         &self,
         conflicts: Vec<Value>,
         decided: usize,
-        missing: Vec<Value>,
+        (outdated, missing): (Vec<Value>, Vec<Value>),
         report: &'a Report,
     ) -> RebaseReport<'a> {
         let (from, to) = (self.from.to_string(), self.to.to_string());
-        RebaseReport { from, to, conflicts, decided, missing, report }
+        RebaseReport { from, to, conflicts, decided, outdated, missing, report }
     }
 
     /// Prints what no rule decides.
     fn print_conflicts(
         &self,
         rebase: &Rebase<'_>,
+        outdated: Vec<Value>,
         start: Instant,
         global: &Global,
         terminal: &Terminal,
@@ -162,10 +165,31 @@ impl RebaseArgs {
             images: Vec::new(),
             seconds: start.elapsed().as_secs_f64(),
         };
-        let value = || self.report(each.collect(), rebase.decided(), Vec::new(), &report);
+        let value =
+            || self.report(each.collect(), rebase.decided(), (outdated, Vec::new()), &report);
         output::print_result(global, false, value, || list(rebase, global.layout()))?;
         Ok(Outcome::Differs)
     }
+}
+
+/// Tells which files may be made from files that the new base changed, and returns them as JSON.
+fn note_outdated(rebase: &Rebase<'_>, global: &Global, terminal: &Terminal) -> Vec<Value> {
+    let all = rebase.merges.iter().flat_map(|m| m.outdated.iter().map(|o| (&m.platform, o)));
+    let all: Vec<_> = all.collect();
+    if let Some((_, first)) = all.first().filter(|_| !global.verbose) {
+        terminal.note(&format!(
+            "{} may be made from files that the new base changed, such as {} from {}; -v lists all",
+            count(all.len() as u64, "file"),
+            display(&first.path),
+            display(&first.source)
+        ));
+    }
+    for (_, file) in all.iter().filter(|_| global.verbose) {
+        let (path, source) = (display(&file.path), display(&file.source));
+        terminal.note(&format!("{path} may be made from {source}, which the new base changed"));
+    }
+    let value = |(platform, file): (&String, &Outdated)| json!({"platform": platform, "path": display(&file.path), "source": display(&file.source)});
+    all.into_iter().map(value).collect()
 }
 
 /// Returns a conflict as JSON.

@@ -64,7 +64,9 @@ pub(super) fn merge(
         }
         let empty = Object::new();
         let part = |all| Object::get(all, "config").and_then(Value::as_object).unwrap_or(&empty);
-        let merged = container(&mut judge, [old, app, new].map(part));
+        let parts = [old, app, new].map(part);
+        note_expanded(&mut judge, parts);
+        let merged = container(&mut judge, parts);
         fields.insert("config".into(), Value::Object(merged));
         let lines = history([old, app, new].map(lines));
         fields.insert("history".into(), Value::Array(lines));
@@ -202,6 +204,46 @@ fn environment(judge: &mut Judge<'_>, values: [Option<&Value>; 3]) -> Option<Val
         return values[1].filter(|value| filled(Some(value)).is_none()).cloned();
     }
     Some(Value::Array(merged.as_object().into_iter().flatten().map(line).collect()))
+}
+
+/// Adds notes on what the app set to texts that contain the old base's value of another variable, which the
+/// new base changed: `ENV OWN=$BASE/own`.
+fn note_expanded(judge: &mut Judge<'_>, sides: [&Object; 3]) {
+    /// Shorter values are there by chance.
+    const LEAST: usize = 3;
+    let texts = |side: &Object| -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for entry in side.get("Env").and_then(Value::as_array).into_iter().flatten() {
+            let text = entry.as_str().and_then(|text| text.split_once('='));
+            all.extend(text.map(|(name, value)| (format!("Env.{name}"), value.to_owned())));
+        }
+        for (key, value) in side.iter().filter(|(key, _)| *key != "Env") {
+            match value {
+                Value::Object(map) => all.extend(map.iter().filter_map(|(name, value)| {
+                    Some((format!("{key}.{name}"), value.as_str()?.to_owned()))
+                })),
+                Value::String(text) => all.push((key.clone(), text.clone())),
+                _ => {}
+            }
+        }
+        all
+    };
+    let [old, app, new] = sides.map(texts);
+    let changed = old.iter().filter(|(name, value)| {
+        name.starts_with("Env.")
+            && value.len() >= LEAST
+            && !new.contains(&(name.clone(), value.clone()))
+    });
+    for (of, value) in changed {
+        for (name, text) in &app {
+            let set = !old.iter().any(|(other, was)| other == name && was == text);
+            if name != of && set && text.contains(value.as_str()) {
+                judge.notes.push(format!(
+                    "config:{name} contains the old base's value of config:{of}, which the new base changed"
+                ));
+            }
+        }
+    }
 }
 
 /// Returns the app's value with that of the new base in the place of that of the old base, if it is there

@@ -2,6 +2,7 @@
 
 use super::Judge;
 use super::records::{self, RecordFormat, fields, members};
+use crate::model::fileset::{base_name, parent};
 
 /// The list of dpkg's packages.
 pub(super) const DPKG_STATUS: &[u8] = b"var/lib/dpkg/status";
@@ -10,10 +11,24 @@ pub(super) const DPKG_INFO: &[u8] = b"var/lib/dpkg/info";
 /// The list of apk's packages and their files; of version 3, the second.
 pub(super) const APK_INSTALLED: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
 
-/// Files that a tool derives from others, with the command that does so. `*` stands for any text.
-const DERIVED: [(&str, &str); 15] = [
+/// Files that a tool derives from others, with the command that does so, or that nothing depends on. A
+/// name that ends with `/` stands for all that is in a folder, `*` for any text before it.
+const DERIVED: [(&str, &str); 27] = [
     ("etc/ld.so.cache", "ldconfig"),
+    ("etc/ssl/certs/java/cacerts", "update-ca-certificates -f"),
+    ("*/icon-theme.cache", "update-icon-caches"),
+    ("usr/share/mime/mime.cache", "update-mime-database /usr/share/mime"),
+    ("usr/share/glib-2.0/schemas/gschemas.compiled", "glib-compile-schemas"),
+    ("usr/share/applications/mimeinfo.cache", "update-desktop-database"),
+    ("usr/lib/locale/locale-archive", "locale-gen"),
+    ("usr/share/info/dir", "update-info-dir"),
+    ("var/cache/man/", "mandb"),
+    ("var/cache/fontconfig/", "fc-cache"),
     ("var/cache/ldconfig/aux-cache", ""),
+    ("var/cache/apt/", ""),
+    ("var/lib/apt/lists/", ""),
+    ("etc/machine-id", ""),
+    ("var/lib/dbus/machine-id", ""),
     ("etc/group-", ""),
     ("etc/gshadow-", ""),
     ("etc/passwd-", ""),
@@ -26,20 +41,32 @@ const DERIVED: [(&str, &str); 15] = [
     ("var/cache/debconf/config.dat-old", ""),
     ("var/cache/debconf/templates.dat-old", ""),
     ("var/log/", ""),
-    ("usr/share/mime/mime.cache", "update-mime-database /usr/share/mime"),
 ];
 
-/// Returns the command that derives the file at `path` from others; it is empty for backups and logs,
-/// which nothing depends on.
+/// Returns the command that derives the file at `path` from others; it is empty for backups, downloads
+/// and logs, which nothing depends on.
 pub(super) fn derived(path: &[u8]) -> Option<&'static str> {
-    let is = |name: &str| {
-        if name.ends_with('/') {
-            path.starts_with(name.as_bytes())
-        } else {
-            path == name.as_bytes()
-        }
+    let is = |name: &str| match name.strip_prefix('*') {
+        Some(end) => path.ends_with(end.as_bytes()),
+        None if name.ends_with('/') => path.starts_with(name.as_bytes()),
+        None => path == name.as_bytes(),
     };
     DERIVED.iter().find(|(name, _)| is(name)).map(|(_, command)| *command)
+}
+
+/// Returns whether a derived file is made from the file at `path`.
+pub(super) fn is_input(derived: &[u8], path: &[u8]) -> bool {
+    let below = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with(b"/"));
+    match derived {
+        b"etc/ld.so.cache" => {
+            path.starts_with(b"etc/ld.so.conf") || base_name(path).windows(3).any(|w| w == b".so")
+        }
+        b"usr/lib/locale/locale-archive" => below(b"usr/share/i18n") || path == b"etc/locale.gen",
+        b"etc/ssl/certs/java/cacerts" => below(b"etc/ssl/certs"),
+        _ if derived.starts_with(b"var/cache/man") => below(b"usr/share/man"),
+        _ if derived.starts_with(b"var/cache/fontconfig") => below(b"usr/share/fonts"),
+        _ => parent(derived).is_some_and(below),
+    }
 }
 
 /// Returns how the file at `path` consists of records, if it is known.
@@ -59,9 +86,17 @@ pub(super) fn format(path: &[u8]) -> Option<RecordFormat> {
         | b"var/cache/debconf/passwords.dat" => {
             Some(RecordFormat { end: b"\n\n", key: question, merge: paragraph, id: |_| None })
         }
+        b"var/lib/apt/extended_states" => {
+            Some(RecordFormat { end: b"\n\n", key: package_of_apt, merge: paragraph, id: |_| None })
+        }
+        b"etc/ssl/certs/ca-certificates.crt" => {
+            Some(RecordFormat { end: b"-----END CERTIFICATE-----\n", ..LINES })
+        }
         b"var/lib/dpkg/statoverride" => Some(RecordFormat { key: last_word, ..LINES }),
         b"etc/apk/world"
         | b"etc/shells"
+        | b"etc/ca-certificates.conf"
+        | b"lib/apk/db/triggers"
         | b"var/lib/dpkg/triggers/File"
         | b"var/lib/dpkg/triggers/Unincorp" => Some(LINES),
         b"etc/passwd" | b"etc/group" => users(third, user),
@@ -102,7 +137,7 @@ fn last_word(line: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Returns the value of a field of a paragraph.
-fn value<'a>(paragraph: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn value<'a>(paragraph: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
     let mut lines = paragraph.split(|b| *b == b'\n');
     lines.find_map(|line| line.strip_prefix(field)).map(<[u8]>::trim_ascii)
 }
@@ -115,6 +150,10 @@ fn package(paragraph: &[u8]) -> Option<Vec<u8>> {
         Some(architecture) => Some([name, architecture].join(&b'\0')),
         None => Some(name.to_vec()),
     }
+}
+
+fn package_of_apt(paragraph: &[u8]) -> Option<Vec<u8>> {
+    Some([value(paragraph, b"Package:")?, value(paragraph, b"Architecture:")?].join(&b'\0'))
 }
 
 fn apk_package(paragraph: &[u8]) -> Option<Vec<u8>> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::databases::{self, derived};
 use super::owners::Owners;
-use super::{Judge, KeepRule, MergeItem, Merged, Reason, Side, three_way};
+use super::packages;
+use super::{Judge, KeepRule, MergeItem, Merged, Outdated, Reason, Side, three_way};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_TEXT;
 use crate::model::content::{Contents, Source};
@@ -16,9 +17,7 @@ use crate::model::fileset::{
 use crate::model::index::{InodeId, SourceId};
 use crate::model::rootfs::Rootfs;
 
-/// Files of the app with the contents of a file of the old base are listed from this size on: smaller ones
-/// are equal by chance.
-const MIN_COPY: u64 = 32;
+mod checks;
 
 /// Where the inode of a path is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +42,8 @@ pub(super) fn merge(
     let mut merge = Merge {
         sides,
         emptied: emptied(&old.files, &app.files),
+        swept: checks::swept(sides.map(|side| &side.files)),
+        outdated: Vec::new(),
         app_names: app.files.names(),
         judge: Judge::new(keep),
         picks: BTreeMap::new(),
@@ -63,12 +64,16 @@ pub(super) fn merge(
         }
     }
     merge.connect(&paths);
-    merge.note_copies();
+    merge.check(&paths)?;
+    let mut rootfs = Rootfs::default();
+    if merge.judge.conflicts.is_empty() {
+        rootfs = merge.build()?;
+        packages::check(&rootfs, [app, new], &mut merge.judge)?;
+    }
     if !merge.judge.conflicts.is_empty() {
         merge.name_packages()?;
     }
-    let rootfs = if merge.judge.conflicts.is_empty() { merge.build()? } else { Rootfs::default() };
-    Ok(merge.judge.finish(rootfs))
+    Ok(Merged { outdated: merge.outdated, ..merge.judge.finish(rootfs) })
 }
 
 struct Merge<'a> {
@@ -76,6 +81,8 @@ struct Merge<'a> {
     sides: [&'a Rootfs; 3],
     /// Directories that the app emptied.
     emptied: BTreeSet<&'a [u8]>,
+    /// What the new base adds, and the app would have removed.
+    swept: BTreeSet<&'a [u8]>,
     /// The names of each of the app's inodes.
     app_names: Vec<Vec<u32>>,
     judge: Judge<'a>,
@@ -83,6 +90,7 @@ struct Merge<'a> {
     made: Vec<Inode>,
     /// The inodes of the app and of the new base that one was made of, so that links stay.
     made_of: HashMap<(InodeId, InodeId), Pick>,
+    outdated: Vec<Outdated>,
     /// Merged texts; their files have offsets in it.
     texts: Vec<u8>,
 }
@@ -100,6 +108,12 @@ fn emptied<'a>(old: &'a FileSet, app: &FileSet) -> BTreeSet<&'a [u8]> {
 
 fn is_directory(inode: &Inode) -> bool {
     matches!(inode.kind, InodeKind::Dir)
+}
+
+/// Whether it is a directory as builders create it for a file in it.
+fn is_default_dir(inode: &Inode) -> bool {
+    let owner = (inode.uid, inode.gid);
+    is_directory(inode) && inode.mode == 0o755 && owner == (0, 0) && inode.xattrs.is_none()
 }
 
 /// Whether two paths have the same, but for times.
@@ -145,6 +159,9 @@ impl<'a> Merge<'a> {
             let is_added = old.is_none() && new.is_some();
             if is_added && parent(path).is_some_and(|dir| self.emptied.contains(dir)) {
                 return Ok(self.decide(path, Reason::AppEmptied));
+            }
+            if is_added && self.swept.contains(path) {
+                return Ok(self.decide(path, Reason::AppSwept));
             }
             return Ok(self.of_side(Side::Base, path));
         }
@@ -208,13 +225,7 @@ impl<'a> Merge<'a> {
                     (made.kind, made.mtime) = (InodeKind::File(file), app.mtime.max(new.mtime));
                 }
                 None => match derived(path) {
-                    Some(command) => {
-                        if !command.is_empty() {
-                            self.judge.notes.push(format!(
-                                "{} is that of the image; run {command} to update it",
-                                display(path)
-                            ));
-                        }
+                    Some(_) => {
                         (made.kind, made.mtime) = (app.kind.clone(), app.mtime);
                     }
                     None => return Ok(self.decide(path, Reason::BothChanged)),
@@ -278,12 +289,12 @@ impl<'a> Merge<'a> {
                 let reason = match self.picks.get(dir).map(|pick| is_directory(self.inode(*pick))) {
                     Some(true) => break,
                     None if matches!(pick, Pick::New(_)) => Reason::AppEmptied,
-                    _ => Reason::NoDirectory,
+                    None => Reason::BaseRemoved,
+                    Some(false) => Reason::NoDirectory,
                 };
-                let is_gone = !self.picks.contains_key(dir);
                 let revived =
-                    self.of_side(Side::App, dir).filter(|pick| is_directory(self.inode(*pick)));
-                match revived.filter(|_| is_gone && reason == Reason::NoDirectory) {
+                    self.of_side(Side::App, dir).filter(|pick| is_default_dir(self.inode(*pick)));
+                match revived.filter(|_| reason == Reason::BaseRemoved) {
                     Some(revived) => {
                         self.picks.insert(dir, revived);
                     }
@@ -319,38 +330,6 @@ impl<'a> Merge<'a> {
             conflict.package = owners.of(&conflict.subject);
         }
         Ok(())
-    }
-
-    /// Adds a note on files of the app that may be copies of files that the new base changed.
-    fn note_copies(&mut self) {
-        let [old, app, new] = self.sides;
-        let file = |inode: &'a Inode| match &inode.kind {
-            InodeKind::File(file) if file.size >= MIN_COPY => Some(file.hash),
-            _ => None,
-        };
-        let mut changed: BTreeMap<[u8; 32], &[u8]> = BTreeMap::new();
-        for entry in old.files.entries() {
-            let inode = old.files.inode(entry);
-            if new.files.get(&entry.path).is_none_or(|new| !new.kind.same(&inode.kind)) {
-                changed.extend(file(inode).map(|hash| (hash, entry.path.as_ref())));
-            }
-        }
-        let copies = self.picks.iter().filter_map(|(path, pick)| {
-            let Pick::App(id) = pick else { return None };
-            let of = file(&app.files[*id]).and_then(|hash| changed.get(&hash))?;
-            (of != path && derived(path).is_none()).then_some((*path, *of))
-        });
-        let copies: Vec<_> = copies.collect();
-        if let Some((path, of)) = copies.first() {
-            let files = if copies.len() == 1 { "file has" } else { "files have" };
-            self.judge.notes.push(format!(
-                "{} {files} the contents of a file of the old base that the new base changed, as {} those \
-                 of {}; if that is a copy, a build would copy the new one",
-                copies.len(),
-                display(path),
-                display(of)
-            ));
-        }
     }
 
     fn build(&mut self) -> Result<Rootfs> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Conflict, KeepRule, Missing, abi, config, files};
+use super::{Conflict, KeepRule, Missing, Outdated, abi, config, files};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::layers::Limits;
@@ -39,6 +39,8 @@ pub struct ImageMerge {
     pub missing: Vec<Missing>,
     /// What was assumed, for the user.
     pub notes: Vec<String>,
+    /// Files that may be made from files that the new base changed.
+    pub outdated: Vec<Outdated>,
 }
 
 /// Images after the merge with a new base.
@@ -185,7 +187,7 @@ impl Reader<'_> {
             all.limits.push(below.limits);
         }
         let (platform, decided) = (image.platform.to_string(), config.decided + merged.decided);
-        Ok(ImageMerge { platform, conflicts, decided, missing, notes })
+        Ok(ImageMerge { platform, conflicts, decided, notes, outdated: merged.outdated, missing })
     }
 
     fn read<'b>(&self, image: &'b Image) -> Result<flatten::ReadLayers<'b>> {

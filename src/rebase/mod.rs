@@ -12,6 +12,7 @@ mod files;
 mod images;
 mod linkage;
 mod owners;
+mod packages;
 mod records;
 
 pub use abi::{Missing, NeedKind};
@@ -70,6 +71,18 @@ pub enum Reason {
     BaseRemoved,
     /// The new base adds it to a directory that the app removed or emptied.
     AppEmptied,
+    /// The new base adds it, and the app removed all files of this name or extension around it.
+    AppSwept,
+    /// The new base adds it, and the app changed mode or owner of all that is beside it.
+    AllChanged,
+    /// The app's build used it, and the new base changed it.
+    Used,
+    /// The app has files with this ID, which the new base changed.
+    OldId,
+    /// Both sides added users or groups of its range of IDs.
+    BothAdded,
+    /// It needs something that the result lacks, or breaks something that it has.
+    Dependency,
     /// It is a directory with files of one side, and none on the other side.
     NoDirectory,
     /// It gets the same ID as another user or group.
@@ -94,6 +107,18 @@ impl fmt::Display for Reason {
             Self::AppRemoved => "the image removed it, and the new base changed it",
             Self::BaseRemoved => "the image changed it, and the new base removed it",
             Self::AppEmptied => "the new base adds it to a directory that the image emptied",
+            Self::AppSwept => {
+                "the new base adds it, and the image removed all files of this name or extension there"
+            }
+            Self::AllChanged => {
+                "the new base adds it, and the image changed mode or owner of all that is beside it"
+            }
+            Self::Used => "the build of the image used it, and the new base changed it",
+            Self::OldId => "the new base changed its ID, and files of the image have the old one",
+            Self::BothAdded => {
+                "the image and the new base added such names, so a build might choose another ID"
+            }
+            Self::Dependency => "neither the image nor the new base has this problem",
             Self::NoDirectory => {
                 "one side has files in this directory, the other side has no directory"
             }
@@ -233,7 +258,7 @@ impl<'a> Judge<'a> {
         conflicts.sort();
         conflicts.dedup();
         let value = conflicts.is_empty().then_some(value);
-        Merged { value, conflicts, used, decided, notes }
+        Merged { value, conflicts, used, decided, notes, outdated: Vec::new() }
     }
 }
 
@@ -250,6 +275,17 @@ struct Merged<T> {
     decided: usize,
     /// What was assumed, for the user.
     notes: Vec<String>,
+    /// Files of the app that are made from files that the new base changed.
+    outdated: Vec<Outdated>,
+}
+
+/// A file of the app that may be made from one that the new base changed, as a copy or compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outdated {
+    /// Its path.
+    pub path: Box<[u8]>,
+    /// The path of what it may be made from.
+    pub source: Box<[u8]>,
 }
 
 /// Returns the side whose value counts, if the three values determine it.

@@ -91,13 +91,13 @@ impl Owners {
 }
 
 /// Returns the name of a package without its architecture: `libc6:amd64`.
-fn name(text: &[u8]) -> String {
+pub(super) fn name(text: &[u8]) -> String {
     let end = text.iter().position(|b| *b == b':').unwrap_or(text.len());
     display(&text[..end]).trim_start_matches('/').to_owned()
 }
 
 /// Reads a text as long as there is room left; `None` if the path is no file.
-fn text(rootfs: &Rootfs, path: &[u8], left: &mut u64) -> Result<Option<Vec<u8>>> {
+pub(super) fn text(rootfs: &Rootfs, path: &[u8], left: &mut u64) -> Result<Option<Vec<u8>>> {
     let Some(InodeKind::File(file)) = rootfs.files.get(path).map(|inode| &inode.kind) else {
         return Ok(None);
     };

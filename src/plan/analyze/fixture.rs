@@ -53,7 +53,8 @@ impl Fixture {
             entries.push(Entry { path: path.into(), inode: InodeId::new(inodes.len()) });
             let mtime = Mtime::default();
             let xattrs = xattrs.map(Box::new);
-            inodes.push(Inode { kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs });
+            let mode = if matches!(kind, InodeKind::Dir) { 0o755 } else { 0o644 };
+            inodes.push(Inode { kind, mode, uid: 0, gid: 0, mtime, xattrs });
         }
         let files = FileSet::new(entries, inodes).unwrap();
         Rootfs { files, contents: Contents::new(vec![Arc::new(self.bytes)]) }

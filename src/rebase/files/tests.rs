@@ -114,6 +114,10 @@ fn directories_that_one_side_lacks_stay_or_are_conflicts() {
     // The new base no longer has what the app needs as a parent.
     let old = ["d/e/x=1"];
     assert_eq!(of(&old, &["d/e/x=1", "d/e/y=app"], &["z=1"], &[]), ["d/e/y=app", "z=1"]);
+    let mut app = set(&["d/e/x=1", "d/e/y=app"]);
+    edit(&mut app, "d", |inode| inode.mode = 0o700);
+    let closed = merge(&set(&old), &app, &set(&["z=1"]), &[]).unwrap();
+    assert_eq!(listed(&closed), ["! /d BaseRemoved"]);
     // The app removed, or emptied, what the new base adds to.
     assert_eq!(of(&old, &["d/"], &["d/e/x=1", "d/e/y=new"], &[]), ["! /d/e AppEmptied"]);
     assert_eq!(of(&old, &["d/e/"], &["d/e/x=1", "d/e/y=new"], &[]), ["! /d/e/y AppEmptied"]);
@@ -187,9 +191,78 @@ fn copies_of_files_that_the_new_base_changed_are_named() {
     let (old, copy) = (format!("x={text}"), format!("y={text}"));
     let merged = merge(&set(&[&old]), &set(&[&old, &copy]), &set(&["x=2"]), &[]).unwrap();
     assert!(merged.value.is_some());
-    assert!(merged.notes[0].contains("as /y those of /x;"), "{:?}", merged.notes);
+    let [found] = &merged.outdated[..] else { panic!("{:?}", merged.outdated) };
+    assert_eq!((&*found.path, &*found.source), (&b"y"[..], &b"x"[..]));
     let same = merge(&set(&[&old]), &set(&[&old, &copy]), &set(&[&old]), &[]).unwrap();
-    assert!(same.notes.is_empty());
+    assert!(same.outdated.is_empty());
+}
+
+#[test]
+fn commands_over_many_files_would_change_what_the_new_base_adds() {
+    // find -name '*.txt' -delete, below a folder.
+    let old = ["d/a.txt=1", "d/e/b.txt=1", "d/e/c.md=1", "x.txt=1"];
+    let new = ["d/a.txt=1", "d/e/b.txt=1", "d/e/c.md=1", "x.txt=1", "d/e/n.txt=1", "y.txt=1"];
+    let app = ["d/e/c.md=1", "x.txt=1"];
+    assert_eq!(of(&old, &app, &new, &[]), ["! /d/e/n.txt AppSwept"]);
+    assert_eq!(of(&old, &app, &new, &["app"]), ["d/e/c.md=1", "x.txt=1", "y.txt=1"]);
+    // chmod -R, and removal of set-ID bits.
+    let sides =
+        || [set(&["d/x=1", "d/y=1"]), set(&["d/x=1", "d/y=1"]), set(&["d/x=1", "d/y=1", "d/n=1"])];
+    let [old, mut app, new] = sides();
+    for path in ["d", "d/x"] {
+        edit(&mut app, path, |inode| inode.uid = 9);
+    }
+    assert!(merge(&old, &app, &new, &[]).unwrap().value.is_some());
+    edit(&mut app, "d/y", |inode| inode.uid = 9);
+    assert_eq!(listed(&merge(&old, &app, &new, &[]).unwrap()), ["! /d/n AllChanged"]);
+    let [mut old, app, mut new] = sides();
+    edit(&mut old, "d/x", |inode| inode.mode = 0o4755);
+    for path in ["d/x", "d/n"] {
+        edit(&mut new, path, |inode| inode.mode = 0o4755);
+    }
+    assert_eq!(listed(&merge(&old, &app, &new, &[]).unwrap()), ["! /d/n AllChanged"]);
+}
+
+#[test]
+fn what_the_build_used_is_a_conflict_if_the_new_base_changed_it() {
+    let users = "etc/passwd=root:x:0:0::/root:\n";
+    let added = "etc/passwd=root:x:0:0::/root:\napp:x:1000:1000::/home/app:\n";
+    let old = [users, "etc/login.defs=1", "etc/skel/.profile=1", "etc/dpkg/dpkg.cfg=1"];
+    let new = [users, "etc/login.defs=2", "etc/skel/.profile=2", "etc/dpkg/dpkg.cfg=2"];
+    assert_eq!(of(&old, &old, &new, &[]).len(), 4);
+    let mut app = old;
+    app[0] = added;
+    assert_eq!(of(&old, &app, &new, &[]), ["! /etc/login.defs Used"]);
+    let with = |more: &'static str| [&app[..], &[more]].concat();
+    let home = of(&old, &with("home/app/"), &new, &[]);
+    assert_eq!(home, ["! /etc/login.defs Used", "! /etc/skel/.profile Used"]);
+    let packages =
+        of(&old, &[&old[..], &["var/lib/dpkg/status=Package: a\n\n"]].concat(), &new, &[]);
+    assert_eq!(packages, ["! /etc/dpkg/dpkg.cfg Used"]);
+    // Both add users whose IDs are chosen; an ID that files have is changed.
+    let other = ["etc/passwd=root:x:0:0::/root:\nnew:x:1001:1::/:\n"];
+    assert_eq!(of(&[users], &[added], &other, &[]), ["! /etc/passwd (app) BothAdded"]);
+    let user = |id: u32| format!("etc/passwd=u:x:{id}:1::/:\n");
+    let (old, mut app, new) = (set(&[&user(7)]), set(&[&user(7), "x=1"]), set(&[&user(8)]));
+    assert!(merge(&old, &app, &new, &[]).unwrap().value.is_some());
+    edit(&mut app, "x", |inode| inode.uid = 7);
+    assert_eq!(listed(&merge(&old, &app, &new, &[]).unwrap()), ["! /etc/passwd (u) OldId"]);
+}
+
+#[test]
+fn files_made_from_others_are_named() {
+    let old = ["lib/a.so=1", "etc/ld.so.cache=1", "p/m.py=1"];
+    let app = ["lib/a.so=1", "etc/ld.so.cache=2", "p/m.py=1", "p/__pycache__/m.cpython-311.pyc=x"];
+    let new = ["lib/a.so=1", "etc/ld.so.cache=1", "p/m.py=2", "lib/b.so.1=1"];
+    let merged = merge(&set(&old), &set(&app), &set(&new), &[]).unwrap();
+    assert!(
+        merged.notes[0].contains("/etc/ld.so.cache is that of the image"),
+        "{:?}",
+        merged.notes
+    );
+    assert_eq!(&*merged.outdated[0].source, b"p/m.py");
+    let merged = merge(&set(&old), &set(&app), &set(&old), &[]).unwrap();
+    assert!(merged.notes.is_empty() && merged.outdated.is_empty());
 }
 
 /// A random set of paths of which many are below others.
