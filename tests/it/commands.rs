@@ -48,7 +48,7 @@ const CLIENTS: [&str; 3] = ["docker-daemon:", "containers-storage:", "containerd
 fn lines(page: &str) -> Vec<String> {
     let mut is_block = false;
     let mut found = Vec::new();
-    for line in page.lines() {
+    for line in page.replace("\\\n", " ").lines() {
         is_block ^= line.starts_with("```");
         let prefix = if is_block { "$ " } else { "    " };
         found.extend(line.strip_prefix(prefix).map(|line| line.trim().to_owned()));
@@ -125,8 +125,13 @@ impl Place {
             place.registry.add_image(repo, "v1", &files(1));
             place.registry.add_image(repo, "build", &files(2));
         }
-        let base = Image::new(vec![image(1).layers[0].clone()]);
-        place.registry.add_image("debian", "12", &base.oci_files(Codec::Gzip));
+        let base = image(1).layers[0].clone();
+        let more = layer(&[Item::file("usr/lib/new", noise(20_000, 2))]);
+        for (tag, layers) in
+            [("12", vec![base.clone()]), ("12.9", vec![base.clone()]), ("12.11", vec![base, more])]
+        {
+            place.registry.add_image("debian", tag, &Image::new(layers).oci_files(Codec::Gzip));
+        }
         place
     }
 
