@@ -51,13 +51,13 @@ pub(super) fn merge(
     let mut judge = Judge::new(keep);
     let value = app.edited(|fields| {
         let [old, app, new] = [old, app, new].map(Config::fields);
-        let apart = |key: &str| APART.contains(&key) || OF_BUILD.contains(&key);
-        for key in keys([old, app, new]).filter(|key| !apart(key)) {
-            let merged = field(&mut judge, key, [old.get(key), app.get(key), new.get(key)]);
-            put(fields, key, merged);
-        }
-        for key in OF_BUILD {
-            fields.shift_remove(key);
+        fields.clear();
+        for key in keys([old, app, new]).filter(|key| !OF_BUILD.contains(key)) {
+            let merged = match app.get(key) {
+                own if APART.contains(&key) => own.cloned(),
+                own => field(&mut judge, key, [old.get(key), own, new.get(key)]),
+            };
+            fields.extend(merged.map(|value| (key.to_owned(), value)));
         }
         for key in ["os.version", "os.features"] {
             put(fields, key, new.get(key).cloned());
@@ -77,10 +77,7 @@ pub(super) fn merge(
 /// Merges the fields that containers get.
 fn container(judge: &mut Judge<'_>, sides: [&Object; 3]) -> Object {
     let [old, app, _] = sides;
-    let mut merged = app.clone();
-    for key in OF_CONTAINER {
-        merged.shift_remove(key);
-    }
+    let mut merged = Object::new();
     for key in keys(sides).filter(|key| !OF_CONTAINER.contains(key)) {
         let values = sides.map(|side| side.get(key));
         let value = match key {
@@ -92,7 +89,7 @@ fn container(judge: &mut Judge<'_>, sides: [&Object; 3]) -> Object {
             _ if BY_KEY.contains(&key) => members(judge, key, values),
             _ => field(judge, key, values),
         };
-        put(&mut merged, key, value);
+        merged.extend(value.map(|value| (key.to_owned(), value)));
     }
     merged
 }
@@ -152,7 +149,7 @@ fn members(judge: &mut Judge<'_>, of: &str, values: [Option<&Value>; 3]) -> Opti
             judge.decide(subject, Reason::of(app.is_some(), new.is_some()))
         });
         let value = if side == Some(Side::Base) { new } else { app };
-        put(&mut merged, key, value.cloned());
+        merged.extend(value.map(|value| (key.to_owned(), value.clone())));
     }
     if merged.is_empty() {
         // An empty field of the app stays as it is.
@@ -187,8 +184,8 @@ fn environment(judge: &mut Judge<'_>, values: [Option<&Value>; 3]) -> Option<Val
         }
     }
     // What was extended has both changes, so the new base has nothing to add.
-    let is_extended =
-        |name: &str| values[1].is_some() && app.get(name) != variables(values[1]).get(name);
+    let own = variables(values[1]);
+    let is_extended = |name: &str| values[1].is_some() && app.get(name) != own.get(name);
     let mut ancestor = old;
     for (name, value) in &new {
         if is_extended(name) {
@@ -211,6 +208,8 @@ fn environment(judge: &mut Judge<'_>, values: [Option<&Value>; 3]) -> Option<Val
 fn note_expanded(judge: &mut Judge<'_>, sides: [&Object; 3]) {
     /// Shorter values are there by chance.
     const LEAST: usize = 3;
+    /// Maximum number of variables that are searched for.
+    const MOST: usize = 256;
     let texts = |side: &Object| -> Vec<(String, String)> {
         let mut all = Vec::new();
         for entry in side.get("Env").and_then(Value::as_array).into_iter().flatten() {
@@ -228,16 +227,12 @@ fn note_expanded(judge: &mut Judge<'_>, sides: [&Object; 3]) {
         }
         all
     };
-    let [old, app, new] = sides.map(texts);
-    let changed = old.iter().filter(|(name, value)| {
-        name.starts_with("Env.")
-            && value.len() >= LEAST
-            && !new.contains(&(name.clone(), value.clone()))
-    });
-    for (of, value) in changed {
-        for (name, text) in &app {
-            let set = !old.iter().any(|(other, was)| other == name && was == text);
-            if name != of && set && text.contains(value.as_str()) {
+    let [old, app, new] = sides.map(texts).map(BTreeSet::from_iter);
+    let is_long =
+        |(name, value): &&(String, String)| name.starts_with("Env.") && value.len() >= LEAST;
+    for (of, value) in old.difference(&new).filter(is_long).take(MOST) {
+        for (name, text) in app.difference(&old) {
+            if name != of && text.contains(value.as_str()) {
                 judge.notes.push(format!(
                     "config:{name} contains the old base's value of config:{of}, which the new base changed"
                 ));

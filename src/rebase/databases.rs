@@ -1,5 +1,7 @@
 //! The files that are merged by record, and those that are derived from others.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::Judge;
 use super::records::{self, RecordFormat, fields, members};
 use crate::model::fileset::{base_name, parent};
@@ -168,21 +170,18 @@ fn question(paragraph: &[u8]) -> Option<Vec<u8>> {
 /// Merges two changes of a paragraph by field. `Owners` is a list of packages.
 fn paragraph(old: &[u8], app: &[u8], new: &[u8]) -> Option<Vec<u8>> {
     let sides = [old, app, new].map(fields_of);
-    let mut names: Vec<&[u8]> = Vec::new();
-    for name in [2, 1, 0].iter().flat_map(|side| sides[*side].iter().map(|(name, _)| *name)) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+    let maps = sides.each_ref().map(|side| side.iter().copied().collect::<BTreeMap<_, _>>());
+    let mut seen = BTreeSet::new();
     let mut merged = Vec::new();
-    for name in names {
-        let texts = [0, 1, 2].map(|side| {
-            sides[side].iter().find(|(field, _)| *field == name).map(|(_, text)| *text)
-        });
+    for (name, _) in [2, 1, 0].iter().flat_map(|side| &sides[*side]) {
+        if !seen.insert(*name) {
+            continue;
+        }
+        let texts = maps.each_ref().map(|side| side.get(name).copied());
         match super::three_way(&texts[0], &texts[1], &texts[2]) {
             Some(super::Side::App) => merged.extend(texts[1].map(<[u8]>::to_vec)),
             Some(super::Side::Base) => merged.extend(texts[2].map(<[u8]>::to_vec)),
-            None if name == b"Owners" => {
+            None if *name == b"Owners" => {
                 let lists = texts.map(|text| {
                     let list = text.and_then(|t| t.strip_prefix(b"Owners:")).unwrap_or_default();
                     list.split(|b| *b == b',')

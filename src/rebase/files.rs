@@ -45,6 +45,7 @@ pub(super) fn merge(
         swept: checks::swept(sides.map(|side| &side.files)),
         outdated: Vec::new(),
         app_names: app.files.names(),
+        linked: HashMap::new(),
         judge: Judge::new(keep),
         picks: BTreeMap::new(),
         made: Vec::new(),
@@ -85,6 +86,8 @@ struct Merge<'a> {
     swept: BTreeSet<&'a [u8]>,
     /// The names of each of the app's inodes.
     app_names: Vec<Vec<u32>>,
+    /// The name of an inode of the app under which the old base has it too.
+    linked: HashMap<InodeId, Option<&'a [u8]>>,
     judge: Judge<'a>,
     picks: BTreeMap<&'a [u8], Pick>,
     made: Vec<Inode>,
@@ -185,9 +188,11 @@ impl<'a> Merge<'a> {
     fn added(&mut self, path: &[u8]) -> Option<Pick> {
         let [old, app, new] = self.sides;
         let id = id_at(&app.files, path)?;
-        let names = self.app_names[id.index()].iter();
-        let mut names = names.map(|at| &*app.files.entries()[*at as usize].path);
-        let of = names.find(|name| same(old.files.get(name), Some(&app.files[id])));
+        let of = *self.linked.entry(id).or_insert_with(|| {
+            let names = self.app_names[id.index()].iter();
+            let mut names = names.map(|at| &*app.files.entries()[*at as usize].path);
+            names.find(|name| same(old.files.get(name), Some(&app.files[id])))
+        });
         match of.map(|of| id_at(&new.files, of)) {
             None => Some(Pick::App(id)),
             Some(Some(to)) if !is_directory(&new.files[to]) => Some(Pick::New(to)),

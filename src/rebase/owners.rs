@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::MergeItem;
 use super::databases::{APK_INSTALLED, DPKG_INFO, DPKG_STATUS};
 use crate::base::error::{Context, Result};
-use crate::base::limits::{MAX_TEXT, MAX_TEXTS};
+use crate::base::limits::{MAX_LOOKUPS, MAX_TEXT, MAX_TEXTS};
 use crate::model::fileset::{FileSet, InodeKind, base_name, display};
 use crate::model::rootfs::Rootfs;
 
@@ -29,13 +29,18 @@ impl Owners {
     }
 
     fn add(&mut self, rootfs: &Rootfs) -> Result<()> {
-        let mut left = MAX_TEXTS;
+        let (mut left, mut lookups) = (MAX_TEXTS, MAX_LOOKUPS);
         for entry in rootfs.files.below(DPKG_INFO) {
             let Some(list) = base_name(&entry.path).strip_suffix(b".list") else { continue };
             let package = name(list);
             let Some(text) = text(rootfs, &entry.path, &mut left)? else { continue };
             for path in text.split(|b| *b == b'\n') {
-                self.claim(&rootfs.files, path.strip_prefix(b"/").unwrap_or(path), &package);
+                self.claim(
+                    &rootfs.files,
+                    path.strip_prefix(b"/").unwrap_or(path),
+                    &package,
+                    &mut lookups,
+                );
             }
         }
         for path in APK_INSTALLED {
@@ -46,10 +51,15 @@ impl Owners {
                     Some(b"P:") => package = name(&line[2..]),
                     Some(b"F:") => dir = &line[2..],
                     Some(b"R:") if dir.is_empty() => {
-                        self.claim(&rootfs.files, &line[2..], &package);
+                        self.claim(&rootfs.files, &line[2..], &package, &mut lookups);
                     }
                     Some(b"R:") => {
-                        self.claim(&rootfs.files, &[dir, &line[2..]].join(&b'/'), &package);
+                        self.claim(
+                            &rootfs.files,
+                            &[dir, &line[2..]].join(&b'/'),
+                            &package,
+                            &mut lookups,
+                        );
                     }
                     _ => {}
                 }
@@ -59,10 +69,10 @@ impl Owners {
     }
 
     /// Notes the package of a file, which may be in a folder that is a link: `/bin/sh`.
-    fn claim(&mut self, files: &FileSet, path: &[u8], package: &str) {
+    fn claim(&mut self, files: &FileSet, path: &[u8], package: &str, lookups: &mut u64) {
         let found = match files.get(path) {
             Some(_) => Some(path.to_vec()),
-            None => files.resolve(path),
+            None => files.resolve_within(path, lookups),
         };
         let Some(path) = found else { return };
         if files.get(&path).is_some_and(|inode| !matches!(inode.kind, InodeKind::Dir)) {

@@ -143,8 +143,10 @@ pub(super) fn members([old, app, new]: [&[u8]; 3]) -> Vec<u8> {
         text.split(|b| *b == b',').filter(|m| !m.is_empty()).map(<[u8]>::to_vec).collect()
     };
     let [old, app, new] = [old, app, new].map(set);
-    let stays = |m: &&Vec<u8>| app.contains(m) || !old.contains(m);
-    let added = app.iter().filter(|m| !old.contains(m) && !new.contains(m));
+    let [in_old, in_app, in_new] =
+        [&old, &app, &new].map(|list| list.iter().collect::<BTreeSet<_>>());
+    let stays = |m: &&Vec<u8>| in_app.contains(m) || !in_old.contains(m);
+    let added = app.iter().filter(|m| !in_old.contains(m) && !in_new.contains(m));
     let all: Vec<_> = new.iter().filter(stays).chain(added).cloned().collect();
     all.join(&b',')
 }

@@ -204,27 +204,21 @@ impl<'a> Merge<'a> {
                 MergeItem::Record(path.into(), String::from_utf8_lossy(name).into_owned())
             };
             // IDs below 100 are fixed.
-            let range = |id: u32| (id >= 100).then_some(id >= 1000);
+            let range = |id: &Option<u32>| id.filter(|id| *id >= 100).map(|id| id >= 1000);
+            let of_new =
+                new.iter().filter(|(name, _)| !old.contains_key(*name) && !app.contains_key(*name));
+            let ranges: BTreeSet<bool> = of_new.filter_map(|(_, (id, _))| range(id)).collect();
             for (name, (id, _)) in app.iter().filter(|(name, _)| !old.contains_key(*name)) {
-                let chosen = |(other, (id_of_new, _)): (&Vec<u8>, &(Option<u32>, _))| {
-                    !old.contains_key(other)
-                        && !app.contains_key(other)
-                        && id
-                            .zip(*id_of_new)
-                            .is_some_and(|(a, b)| range(a).is_some() && range(a) == range(b))
-                };
-                if !new.contains_key(name) && new.iter().any(chosen) {
+                if !new.contains_key(name) && range(id).is_some_and(|r| ranges.contains(&r)) {
                     self.judge.decide(item(name), Reason::BothAdded);
                 }
             }
+            let picks = self.picks.values().filter(|pick| !matches!(pick, Pick::New(_)));
+            let inodes = picks.map(|pick| self.inode(*pick));
+            let ids: BTreeSet<u32> = inodes.map(|i| if is_user { i.uid } else { i.gid }).collect();
             for (name, (id, _)) in &old {
                 let (Some(id), Some((Some(now), _))) = (id, new.get(name)) else { continue };
-                let has = |inode: &Inode| (if is_user { inode.uid } else { inode.gid }) == *id;
-                let files = self
-                    .picks
-                    .values()
-                    .any(|pick| !matches!(pick, Pick::New(_)) && has(self.inode(*pick)));
-                if id != now && files {
+                if id != now && ids.contains(id) {
                     self.judge.decide(item(name), Reason::OldId);
                 }
             }
@@ -232,28 +226,41 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Adds notes on derived files of the app whose sources the new base changed.
+    /// Adds notes on derived files of the app whose sources the new base changed, one for each command.
     fn note_derived(&mut self, changed: &[&'a [u8]]) {
-        let [old, app, _] = self.sides.map(|side| &side.files);
-        let mut notes = Vec::new();
+        /// Maximum number of files of one command that are compared with all changes.
+        const MOST: usize = 64;
+        let [old, app, new] = self.sides.map(|side| &side.files);
+        let mut notes: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
+        let mut tried: BTreeMap<&str, usize> = BTreeMap::new();
         for (path, pick) in &self.picks {
             let Some(command) = derived(path).filter(|command| !command.is_empty()) else {
                 continue;
             };
             let of_app =
                 app.get(path).is_some_and(|inode| self.inode(*pick).kind.same(&inode.kind));
-            let is_stale = of_app
-                && !same(old.get(path), app.get(path))
-                && changed.iter().any(|source| source == path || is_input(path, source));
-            if is_stale {
-                notes.push(format!(
-                    "{} is that of the image, and the new base changed what it is made from; run {command} to \
-                     update it",
-                    display(path)
-                ));
+            // What the new base adds to ld.so.conf counts only after a run of ldconfig, which leaves no trace if
+            // it has nothing to do.
+            let settings = *path == b"etc/ld.so.cache"
+                && same(old.get(path), new.get(path))
+                && changed.iter().any(|source| source.starts_with(b"etc/ld.so.conf"));
+            let is_candidate = settings || of_app && !same(old.get(path), app.get(path));
+            let count = tried.entry(command).or_default();
+            if !is_candidate || *count >= MOST {
+                continue;
+            }
+            *count += 1;
+            if changed.iter().any(|source| source == path || is_input(path, source)) {
+                notes.entry(command).or_default().push(path);
             }
         }
-        self.judge.notes.extend(notes);
+        self.judge.notes.extend(notes.iter().map(|(command, paths)| {
+            let names: Vec<_> = paths.iter().map(|path| display(path)).collect();
+            format!(
+                "run {command} to update {}: the new base changed what it is made from",
+                names.join(", ")
+            )
+        }));
     }
 
     /// Finds compiled Python files of the app whose source is another one now.
@@ -296,10 +303,22 @@ impl<'a> Merge<'a> {
                 changed.entry(was).or_insert(&entry.path);
             }
         }
+        // A copy made between two changes of the app is equal to neither.
+        let mut names: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+        let edited = |path: &&&[u8]| old.get(path).and_then(hash) != app.get(path).and_then(hash);
+        for path in changed.values().filter(edited).filter(|path| derived(path).is_none()) {
+            names.insert(base_name(path), path);
+        }
         for (path, pick) in &self.picks {
             let Pick::App(id) = pick else { continue };
-            let Some(of) = hash(&app[*id]).and_then(|hash| changed.get(&hash)) else { continue };
-            if of != path && derived(path).is_none() {
+            let Some(was) = hash(&app[*id]).filter(|_| derived(path).is_none()) else { continue };
+            let name = base_name(path);
+            let ends = [&b""[..], b".bak", b".orig", b".old", b".save", b"~", b"-"];
+            let mut bare = ends.iter().filter_map(|end| name.strip_suffix(*end));
+            let is_added = old.position(path).is_none();
+            let alike = || bare.find_map(|name| names.get(name)).filter(|_| is_added);
+            let of = changed.get(&was).filter(|of| *of != path).or_else(alike);
+            if let Some(of) = of.filter(|of| *of != path) {
                 self.outdated.push(Outdated { path: (*path).into(), source: (*of).into() });
             }
         }

@@ -256,13 +256,45 @@ fn files_made_from_others_are_named() {
     let new = ["lib/a.so=1", "etc/ld.so.cache=1", "p/m.py=2", "lib/b.so.1=1"];
     let merged = merge(&set(&old), &set(&app), &set(&new), &[]).unwrap();
     assert!(
-        merged.notes[0].contains("/etc/ld.so.cache is that of the image"),
+        merged.notes[0].contains("run ldconfig to update /etc/ld.so.cache:"),
         "{:?}",
         merged.notes
     );
     assert_eq!(&*merged.outdated[0].source, b"p/m.py");
     let merged = merge(&set(&old), &set(&app), &set(&old), &[]).unwrap();
     assert!(merged.notes.is_empty() && merged.outdated.is_empty());
+}
+
+#[test]
+fn many_names_take_no_long_time() {
+    let begin = std::time::Instant::now();
+    let n = 100_000;
+    let (old, mut app, new) = (set(&["a=1"]), set(&["a=1"]), set(&["a=2"]));
+    let inode = id_at(&app.files, b"a").unwrap();
+    let mut entries: Vec<_> = app.files.entries().to_vec();
+    for i in 0..n {
+        entries.push(Entry { path: format!("0{i:06}").into_bytes().into(), inode });
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    app.files = FileSet::new(entries, app.files.inodes().to_vec()).unwrap();
+    assert_eq!(merge(&old, &app, &new, &[]).unwrap().value.unwrap().files.entries().len(), n + 1);
+    let users = |from: u32, id: u32| -> String {
+        (0..n as u32).flat_map(|i| [format!("u{}:x:{}:1\n", from + i, id + i)]).collect()
+    };
+    let passwd = |text: String| set(&[&format!("etc/passwd={text}")]);
+    let sides = [passwd(users(0, 1000)), passwd(users(0, 1000)), passwd(users(0, 2000))];
+    assert!(merge(&sides[0], &sides[1], &sides[2], &[]).unwrap().value.is_some());
+    let added =
+        [passwd("r:x:0:0\n".into()), passwd(users(0, 300_000)), passwd(users(n as u32, 600_000))];
+    let conflicts = merge(&added[0], &added[1], &added[2], &[]).unwrap().conflicts;
+    assert!(conflicts.len() >= n, "{}", conflicts.len());
+    let fields = |v: u8| (0..n).flat_map(|i| [format!("F{i}: {v}\n")]).collect::<String>();
+    let debconf = |v: u8, more: &str| {
+        set(&[&format!("var/cache/debconf/config.dat=Name: a\n{}{more}\n", fields(v))])
+    };
+    let merged = merge(&debconf(1, ""), &debconf(1, "X: 1\n"), &debconf(2, ""), &[]).unwrap();
+    assert!(merged.value.is_some());
+    assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
 }
 
 /// A random set of paths of which many are below others.
