@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 as_root=; [ "$(id -u)" = 0 ] || as_root="sudo --preserve-env=PATH,CARGO_HOME,RUSTUP_HOME,HOME"
-need=(libclang-dev g++ openssl umoci skopeo podman buildah crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
+need=(libclang-dev g++ openssl umoci skopeo podman buildah mmdebstrap crun docker.io docker-registry containerd runc fuse-overlayfs uidmap iptables
   busybox-static golang-go zstd gzip xz-utils pigz tar python3 strace gcc binutils util-linux chromium default-jdk-headless)
 missing=(); for p in "${need[@]}"; do
   dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q '^install ok' || missing+=("$p")
@@ -39,5 +39,7 @@ cargo build --quiet --release
 $as_root env TMPDIR="$image" TARGETS="1 8" tests/corpus.py "$image" demo/1
 mkdir "$image/installed"
 $as_root env "PATH=$PATH" tests/deb.sh "$image/demo/1.docker.tar" "$image/installed"
+# Some rebases, judged by builds on the new base.
+$as_root env TMPDIR="$image" tests/rebase.py --triples 12 --bases 2
 # Some of the kills, faults, full disks and meetings of writers that it knows.
 $as_root tests/faults.py --seconds 100
