@@ -10,7 +10,7 @@ use super::tidy::root;
 use super::tool::{self, relayer};
 
 /// First words of lines that are commands, but can't run here.
-const NOT_HERE: [(&str, &str); 14] = [
+const NOT_HERE: [(&str, &str); 15] = [
     (".ci/deb", "tests/deb.sh runs it"),
     ("RELAYER_SEED=1000000", "takes hours"),
     ("RELAYER_SEED=1234", "a test with another seed"),
@@ -23,6 +23,7 @@ const NOT_HERE: [(&str, &str); 14] = [
     ("echo", "needs an account"),
     ("perf", "is for people"),
     ("podman", "tests/it/clients.rs runs it"),
+    ("tests/rebase.py", "takes ten minutes; tests/run.sh runs some of it"),
     ("tests/run.sh", "runs this test"),
     ("tests/try.sh", "compiles everything"),
 ];
