@@ -32,7 +32,7 @@ def bench(image, cache):
 def table(image, matrix):
     counts = [cell["target"] for cell in matrix["rows"][0]["cells"]]
     print(f"\n**{name(image)}**, {matrix['file_bytes'] / 1e6:.0f} MB of files\n")
-    print(f"| | window | MB/s in | MB/s out | {' | '.join(map(str, counts))} | {counts[-1]} for {counts[0]} |")
+    print(f"| | window | MB/s in | MB/s out | {' | '.join(map(str, counts))} | {counts[-1]} vs {counts[0]} |")
     print(f"|---|--:|--:|--:|{'--:|' * (len(counts) + 1)}")
     for row in matrix["rows"]:
         bytes = [cell["blob_bytes"] for cell in row["cells"]]
