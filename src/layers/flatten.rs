@@ -1,6 +1,6 @@
 //! Flattens layers into one file set: the files that a client would have after unpacking every layer.
 //!
-//! Layers are read in parallel and applied in order, by the rules of [`tree`](crate::layers::tree).
+//! Layers are read in parallel and applied in order, by the rules of [`tree`].
 
 use std::cmp::Reverse;
 use std::sync::Arc;
