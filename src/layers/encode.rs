@@ -188,10 +188,17 @@ impl Job<'_> {
         let spool = || -> Box<dyn BlobWriter> { Box::new(SpoolWriter::new(self.budget)) };
         let blob = Hashing::new(self.sink.begin().unwrap_or_else(spool));
         let encoder = Encoder::reusing(blob, compression, workers, tar_bytes, self.contexts)?;
-        let (encoder, diff_id, written) = self.tars.write(layer, Hashing::new(encoder))?.finish();
-        debug_assert_eq!(written, tar_bytes);
+        let (encoder, tar) = if *compression == Compression::None {
+            (self.tars.write(layer, encoder)?, None)
+        } else {
+            let (encoder, diff_id, bytes) = self.tars.write(layer, Hashing::new(encoder))?.finish();
+            (encoder, Some((diff_id, bytes)))
+        };
         let (blob, annotations) = encoder.finish()?;
-        let (blob, digest, _) = blob.finish();
+        let (blob, digest, bytes) = blob.finish();
+        // Without compression, the blob is the tar.
+        let (diff_id, written) = tar.unwrap_or((digest, bytes));
+        debug_assert_eq!(written, tar_bytes);
         let source = blob.complete(digest)?;
         Ok(EncodedLayer { diff_id, digest, tar_bytes: written, annotations, source })
     }

@@ -278,7 +278,12 @@ impl FileSet {
 
     /// Returns the inode at a path, without following symlinks.
     pub fn get(&self, path: &[u8]) -> Option<&Inode> {
-        self.position(path).map(|i| self.inode(&self.entries[i]))
+        self.id(path).map(|id| &self[id])
+    }
+
+    /// Returns the number of the inode at a path, without following symlinks.
+    pub(crate) fn id(&self, path: &[u8]) -> Option<InodeId> {
+        self.position(path).map(|i| self.entries[i].inode)
     }
 
     /// Returns all entries below a directory, at any depth.

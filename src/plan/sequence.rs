@@ -160,13 +160,16 @@ impl Sequence {
         }
         // A name is worth up to six powers of two.
         let class = u64::from(below.class.max(above.class)) << 50;
-        (2 << 60) + class + (above.hash >> 14) * 6
+        BETWEEN + class + (above.hash >> 14) * 6
     }
 }
 
+/// The lowest rank of a cut between two components.
+const BETWEEN: u64 = 2 << 60;
+
 /// Returns whether a cut of this rank is between two components.
 pub(super) fn is_between(rank: u64) -> bool {
-    rank >= 2 << 60
+    rank >= BETWEEN
 }
 
 /// Returns a hash of a name.

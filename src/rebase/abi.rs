@@ -169,7 +169,7 @@ impl<'a> View<'a> {
             return Err(Error::limit("programs need more libraries than are looked for"));
         }
         let found = found.and_then(|path| {
-            let inode = files.entries()[files.position(&path)?].inode;
+            let inode = files.id(&path)?;
             Some((path, inode))
         });
         Ok(found.filter(|found| self.file(found.1).is_some()))
@@ -184,7 +184,7 @@ impl<'a> View<'a> {
 
     /// Returns the inode at a path if it has the same content as one of another image.
     fn same_file(&self, path: &[u8], other: &View<'_>, inode: InodeId) -> Option<InodeId> {
-        let own = self.rootfs.files.entries()[self.rootfs.files.position(path)?].inode;
+        let own = self.rootfs.files.id(path)?;
         let (file, other) = (self.file(own)?, other.file(inode)?);
         ((file.size, file.hash) == (other.size, other.hash)).then_some(own)
     }

@@ -169,31 +169,25 @@ fn environment(judge: &mut Judge<'_>, values: [Option<&Value>; 3]) -> Option<Val
         }
         all
     };
-    let [old, mut app, new] = values.map(variables);
+    let [mut old, mut app, new] = values.map(variables);
     for (name, value) in &mut app {
         let texts = (old.get(name), &*value, new.get(name));
-        let (Some(Value::String(old)), Value::String(own), Some(Value::String(new))) = texts else {
+        let (Some(Value::String(before)), Value::String(own), Some(Value::String(now))) = texts
+        else {
             continue;
         };
-        let extended = if new == old { None } else { extended(old, own, new) };
+        let extended = if before == now { None } else { extended(before, own, now) };
         if let Some(extended) = extended {
             judge.notes.push(format!(
                 "config:Env.{name}: the image's value contains that of the old base, in whose place is now that of the new base"
             ));
+            // It has both changes, so the new base has nothing to add.
+            old.insert(name.clone(), Value::String(now.clone()));
             *value = Value::String(extended);
         }
     }
-    // What was extended has both changes, so the new base has nothing to add.
-    let own = variables(values[1]);
-    let is_extended = |name: &str| values[1].is_some() && app.get(name) != own.get(name);
-    let mut ancestor = old;
-    for (name, value) in &new {
-        if is_extended(name) {
-            ancestor.insert(name.clone(), value.clone());
-        }
-    }
-    let of = |all: &Object| Value::Object(all.clone());
-    let merged = members(judge, "Env", [Some(&of(&ancestor)), Some(&of(&app)), Some(&of(&new))])?;
+    let [old, app, new] = [old, app, new].map(Value::Object);
+    let merged = members(judge, "Env", [Some(&old), Some(&app), Some(&new)])?;
     let line = |(name, value): (&String, &Value)| {
         Value::String(format!("{name}={}", value.as_str().unwrap_or_default()))
     };

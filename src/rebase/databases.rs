@@ -5,13 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Judge;
 use super::records::{self, RecordFormat, fields, members};
 use crate::model::fileset::{base_name, parent};
-
-/// The list of dpkg's packages.
-pub(super) const DPKG_STATUS: &[u8] = b"var/lib/dpkg/status";
-/// The folder of files about each of them.
-pub(super) const DPKG_INFO: &[u8] = b"var/lib/dpkg/info";
-/// The list of apk's packages and their files; of version 3, the second.
-pub(super) const APK_INSTALLED: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
+use crate::plan::analyze::{APK_INSTALLED, DPKG_STATUS};
 
 /// Files that a tool derives from others, with the command that does so, or that nothing depends on. A
 /// name that ends with `/` stands for all that is in a folder, `*` for any text before it.

@@ -71,7 +71,8 @@ pub(super) fn merge(
         rootfs = merge.build()?;
         packages::check(&rootfs, [app, new], &mut merge.judge)?;
     }
-    if !merge.judge.conflicts.is_empty() {
+    // For a rule about a package, they were named when they were found.
+    if !merge.judge.conflicts.is_empty() && !merge.judge.needs_owners() {
         merge.name_packages()?;
     }
     Ok(Merged { outdated: merge.outdated, ..merge.judge.finish(rootfs) })
@@ -128,10 +129,6 @@ fn same(a: Option<&Inode>, b: Option<&Inode>) -> bool {
     }
 }
 
-fn id_at(files: &FileSet, path: &[u8]) -> Option<InodeId> {
-    files.position(path).map(|at| files.entries()[at].inode)
-}
-
 impl<'a> Merge<'a> {
     fn inode(&self, pick: Pick) -> &Inode {
         match pick {
@@ -144,8 +141,8 @@ impl<'a> Merge<'a> {
     /// Returns what a side has at a path.
     fn of_side(&self, side: Side, path: &[u8]) -> Option<Pick> {
         match side {
-            Side::App => id_at(&self.sides[1].files, path).map(Pick::App),
-            Side::Base => id_at(&self.sides[2].files, path).map(Pick::New),
+            Side::App => self.sides[1].files.id(path).map(Pick::App),
+            Side::Base => self.sides[2].files.id(path).map(Pick::New),
         }
     }
 
@@ -187,13 +184,13 @@ impl<'a> Merge<'a> {
     /// Returns what the app added at a path: a new name of a file of the old base is one of the new base's.
     fn added(&mut self, path: &[u8]) -> Option<Pick> {
         let [old, app, new] = self.sides;
-        let id = id_at(&app.files, path)?;
+        let id = app.files.id(path)?;
         let of = *self.linked.entry(id).or_insert_with(|| {
             let names = self.app_names[id.index()].iter();
             let mut names = names.map(|at| &*app.files.entries()[*at as usize].path);
             names.find(|name| same(old.files.get(name), Some(&app.files[id])))
         });
-        match of.map(|of| id_at(&new.files, of)) {
+        match of.map(|of| new.files.id(of)) {
             None => Some(Pick::App(id)),
             Some(Some(to)) if !is_directory(&new.files[to]) => Some(Pick::New(to)),
             Some(_) => self.decide(path, Reason::BaseRemoved),
@@ -208,7 +205,7 @@ impl<'a> Merge<'a> {
         app: &'a Inode,
         new: &'a Inode,
     ) -> Result<Option<Pick>> {
-        let ids = [1, 2].map(|side| id_at(&self.sides[side].files, path));
+        let ids = [1, 2].map(|side| self.sides[side].files.id(path));
         let key = ids[0].zip(ids[1]);
         if let Some(pick) = key.and_then(|key| self.made_of.get(&key)) {
             return Ok(Some(*pick));

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::MergeItem;
-use super::databases::{APK_INSTALLED, DPKG_INFO, DPKG_STATUS};
 use crate::base::error::{Context, Result};
 use crate::base::limits::{MAX_LOOKUPS, MAX_TEXT, MAX_TEXTS};
-use crate::model::fileset::{FileSet, InodeKind, base_name, display};
+use crate::model::fileset::{FileSet, InodeKind, base_name, display, join};
 use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{APK_INSTALLED, DPKG_INFO, DPKG_STATUS};
 
 /// The package of each file that a database lists.
 #[derive(Debug, Default)]
@@ -50,16 +50,8 @@ impl Owners {
                 match line.get(..2) {
                     Some(b"P:") => package = name(&line[2..]),
                     Some(b"F:") => dir = &line[2..],
-                    Some(b"R:") if dir.is_empty() => {
-                        self.claim(&rootfs.files, &line[2..], &package, &mut lookups);
-                    }
                     Some(b"R:") => {
-                        self.claim(
-                            &rootfs.files,
-                            &[dir, &line[2..]].join(&b'/'),
-                            &package,
-                            &mut lookups,
-                        );
+                        self.claim(&rootfs.files, &join(dir, &line[2..]), &package, &mut lookups);
                     }
                     _ => {}
                 }

@@ -5,13 +5,15 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::databases::{APK_INSTALLED, DPKG_INFO, DPKG_STATUS, value};
+use super::databases::value;
 use super::owners::{name, text};
+use super::records::split;
 use super::{Judge, MergeItem, Reason};
 use crate::base::error::Result;
 use crate::base::limits::{MAX_LOOKUPS, MAX_TEXTS};
 use crate::model::fileset::{FileSet, base_name, display, join, parent, parts};
 use crate::model::rootfs::Rootfs;
+use crate::plan::analyze::{APK_INSTALLED, DPKG_INFO, DPKG_STATUS};
 
 /// A package and what it lacks or breaks.
 type Problems = BTreeSet<(String, String)>;
@@ -89,17 +91,7 @@ fn exists(files: &FileSet, path: &[u8], lookups: &mut u64) -> bool {
 type Provided<'a> = BTreeMap<&'a [u8], Vec<(&'a [u8], Option<&'a [u8]>)>>;
 
 fn paragraphs(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = rest.windows(2).position(|w| w == b"\n\n").map_or(rest.len(), |at| at + 1);
-        let paragraph;
-        (paragraph, rest) = rest.split_at(end);
-        rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-        Some(paragraph)
-    })
+    split(text, b"\n\n")
 }
 
 fn list<'a>(paragraph: &'a [u8], field: &[u8]) -> impl Iterator<Item = &'a [u8]> {
@@ -226,24 +218,20 @@ fn apk_problems(installed: &[u8]) -> Problems {
 
 /// Compares versions as dpkg does: deb-version(7).
 fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    let epoch = |version: &'_ [u8]| -> usize {
-        version.iter().position(|b| *b == b':').unwrap_or_default()
+    let pairs = parts_of(a).into_iter().zip(parts_of(b));
+    pairs.map(|(a, b)| compare_part(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+}
+
+/// Returns the epoch, the version and the revision, which are empty if they are missing.
+fn parts_of(version: &[u8]) -> [&[u8]; 3] {
+    let (epoch, rest) = match version.iter().position(|b| *b == b':') {
+        Some(at) => (&version[..at], &version[at + 1..]),
+        None => (&b""[..], version),
     };
-    let (epoch_a, epoch_b) = (epoch(a), epoch(b));
-    let rest =
-        |version: &'_ [u8], epoch: usize| version[epoch..].strip_prefix(b":").map(<[u8]>::to_vec);
-    let (a_rest, b_rest) = (
-        rest(a, epoch_a).unwrap_or_else(|| a.to_vec()),
-        rest(b, epoch_b).unwrap_or_else(|| b.to_vec()),
-    );
-    let split = |version: &[u8]| match version.iter().rposition(|b| *b == b'-') {
-        Some(at) => (version[..at].to_vec(), version[at + 1..].to_vec()),
-        None => (version.to_vec(), Vec::new()),
-    };
-    let ((a_version, a_revision), (b_version, b_revision)) = (split(&a_rest), split(&b_rest));
-    compare_part(&a[..epoch_a], &b[..epoch_b])
-        .then_with(|| compare_part(&a_version, &b_version))
-        .then_with(|| compare_part(&a_revision, &b_revision))
+    match rest.iter().rposition(|b| *b == b'-') {
+        Some(at) => [epoch, &rest[..at], &rest[at + 1..]],
+        None => [epoch, rest, b""],
+    }
 }
 
 /// Compares in turn texts without digits and numbers.

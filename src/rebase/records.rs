@@ -20,20 +20,27 @@ pub(super) struct RecordFormat {
     pub(super) id: fn(&[u8]) -> Option<&[u8]>,
 }
 
-/// Returns the records of a text, in order; `None` if one has no key or two have the same.
-fn records<'a>(format: &RecordFormat, text: &'a [u8]) -> Option<Vec<(Vec<u8>, Text<'a>)>> {
-    let mut found = Vec::new();
+/// Divides a text after each `end`, and returns the parts without it.
+pub(super) fn split<'a>(text: &'a [u8], end: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.windows(format.end.len()).position(|w| w == format.end);
-        let (record, after) = match end {
-            Some(end) => (&rest[..end], &rest[end + format.end.len()..]),
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let part;
+        (part, rest) = match memchr::memmem::find(rest, end) {
+            Some(at) => (&rest[..at], &rest[at + end.len()..]),
             // The last one may end with fewer line feeds.
             None => (rest.strip_suffix(b"\n").unwrap_or(rest), &b""[..]),
         };
-        found.push(((format.key)(record)?, record));
-        rest = after;
-    }
+        Some(part)
+    })
+}
+
+/// Returns the records of a text, in order; `None` if one has no key or two have the same.
+fn records<'a>(format: &RecordFormat, text: &'a [u8]) -> Option<Vec<(Vec<u8>, Text<'a>)>> {
+    let of = |record| Some(((format.key)(record)?, record));
+    let found = split(text, format.end).map(of).collect::<Option<Vec<_>>>()?;
     let keys: BTreeSet<_> = found.iter().map(|(key, _)| key).collect();
     (keys.len() == found.len()).then_some(found)
 }

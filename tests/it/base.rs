@@ -9,17 +9,11 @@ use serde_json::{Value, json};
 use super::clients::Client;
 use super::documents::{INDEX, Place, REF, add_json, blob, documents, named, read_json, roots};
 use super::fidelity::edge;
-use super::image::{Codec, Image, Item, finish_layout, layer, write_files};
+use super::image::{Codec, Image, Item, finish_layout, layer, noise, write_files};
 use super::model::{Random, Stack, Taste, seed};
 use super::registry::{Profile, TestRegistry};
 use super::tool;
 use super::update::restore_times;
-
-fn noise(seed: usize, n: usize) -> Vec<u8> {
-    let mut out = vec![0; n];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-    out
-}
 
 /// The layers of a base; another version has other contents in one file.
 pub fn base(version: usize) -> Vec<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::image::{Codec, Image, Item, layer};
+use super::image::{Codec, Image, Item, layer, noise};
 use super::registry::{Profile, TestRegistry};
 use super::tidy::root;
 use super::tool::{self, relayer};
@@ -55,12 +55,8 @@ fn publish(scripts: &[String], variables: &[(&str, &str)]) {
         all.env("CI_REGISTRY", registry.host());
         tool::output(&mut all)
     };
-    let noise = |seed: u64| {
-        let mut bytes = vec![0; 1_200_000];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        bytes
-    };
-    let build = |n: u64, more: &[Item]| {
+    let noise = |seed| noise(seed, 1_200_000);
+    let build = |n: usize, more: &[Item]| {
         let base = layer(&[Item::file("usr/lib/base", noise(0))]);
         let app = layer(&[&[Item::file("srv/app", noise(n))][..], more].concat());
         registry.add_image(

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::image::{Codec, Image, Item, layer};
+use super::image::{Codec, Image, Item, layer, noise};
 use super::registry::{Profile, TestRegistry};
 use super::tidy::root;
 use super::tool::{self, relayer};
@@ -69,25 +69,18 @@ fn pages() -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// Bytes that hardly compress.
-fn noise(n: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; n];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 /// Version `n` of an image on a base, with a secret in a lower layer.
-fn image(n: u64) -> Image {
+fn image(n: usize) -> Image {
     let base = layer(&[
         Item::file("etc/os-release", "ID=debian\n"),
-        Item::file("usr/lib/base", noise(1_200_000, 0)),
+        Item::file("usr/lib/base", noise(0, 1_200_000)),
     ]);
     let token = format!("npm_{}", "0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX");
     let secret = format!("//registry.npmjs.org/:_authToken={token}\n");
     let app = [
         Item::file("root/.npmrc", secret),
-        Item::file("srv/same", noise(300_000, 1)),
-        Item::file("srv/app", noise(300_000, 10 + n)),
+        Item::file("srv/same", noise(1, 300_000)),
+        Item::file("srv/app", noise(10 + n, 300_000)),
     ];
     Image::new(vec![base, layer(&app), layer(&[Item::whiteout("root/.npmrc")])])
 }
@@ -128,7 +121,7 @@ impl Place {
             place.registry.add_image(repo, "build", &files(2));
         }
         let base = image(1).layers[0].clone();
-        let more = layer(&[Item::file("usr/lib/new", noise(20_000, 2))]);
+        let more = layer(&[Item::file("usr/lib/new", noise(2, 20_000))]);
         for (tag, layers) in
             [("12", vec![base.clone()]), ("12.9", vec![base.clone()]), ("12.11", vec![base, more])]
         {

@@ -7,6 +7,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// `sha256:…` of some bytes.
+/// Bytes that do not compress.
+pub fn noise(seed: usize, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::image::{Codec, Image, Item, layer};
+use super::image::{Codec, Image, Item, layer, noise};
 use super::tool::{self, relayer};
 
 /// Bytes that compress to about their half.
@@ -185,11 +185,7 @@ fn what_the_config_still_holds_is_told_after_a_split() {
 fn a_small_image_has_few_layers_unless_more_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     // Noise is stored as it is.
-    let noise = |n: u64| {
-        let mut bytes = vec![0; 1_300_000];
-        blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        Item::file(format!("opt/{n}"), bytes)
-    };
+    let noise = |n| Item::file(format!("opt/{n}"), noise(n, 1_300_000));
     let write = |name: &str, n| {
         let image = Image::new(vec![layer(&(0..n).map(noise).collect::<Vec<_>>())]);
         fs::write(dir.path().join(name), image.docker_new()).unwrap();

@@ -5,17 +5,13 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use super::image::{Codec, Image, Item, layer};
+use super::image::{Codec, Image, Item, layer, noise};
 use super::tool::{self, FAILED, relayer};
 
 /// A folder with two versions of an image; the second has a secret.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let noise = |seed: u64| {
-        let mut bytes = vec![0; 200_000];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-        bytes
-    };
+    let noise = |seed| noise(seed, 200_000);
     let base = layer(&[Item::file("opt/base", noise(1))]);
     let token = format!(
         "//registry.npmjs.org/:_authToken=npm_{}\n",

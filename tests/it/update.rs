@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::fidelity::edge;
-use super::image::{Codec, Image, Item, digest, layer};
+use super::image::{Codec, Image, Item, digest, layer, noise};
 use super::model::{Random, Stack, Taste, seed};
 use super::tool;
 
@@ -132,11 +132,6 @@ fn every_step_of_a_chain_is_what_umoci_unpacks() {
 
 /// An application of several parts; `version` changes one of them, and every time.
 pub fn application(version: usize) -> Image {
-    let noise = |seed: usize, n: usize| {
-        let mut out = vec![0; n];
-        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
-        out
-    };
     let mut items: Vec<Item> =
         ["srv/", "srv/node_modules/", "opt/", "var/", "var/log/"].map(Item::dir).to_vec();
     for part in 0..8 {

@@ -7,7 +7,8 @@ use super::{Claims, ComponentKind, Installation, Owner};
 use crate::base::limits::MAX_PACKAGES;
 use crate::model::fileset::Mtime;
 
-const DATABASES: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
+/// The list of packages and their files; of version 3, the second.
+pub(crate) const DATABASES: [&[u8]; 2] = [b"lib/apk/db/installed", b"usr/lib/apk/db/installed"];
 
 pub(super) fn claim(claims: &mut Claims<'_>) {
     for path in DATABASES {

@@ -9,8 +9,10 @@ use super::{Claims, ComponentKind, Installation, Owner};
 use crate::base::limits::MAX_PACKAGES;
 use crate::model::fileset::{Mtime, base_name};
 
-const STATUS: &[u8] = b"var/lib/dpkg/status";
-const INFO: &[u8] = b"var/lib/dpkg/info";
+/// The list of packages.
+pub(crate) const STATUS: &[u8] = b"var/lib/dpkg/status";
+/// The folder of files about each of them.
+pub(crate) const INFO: &[u8] = b"var/lib/dpkg/info";
 const DISTROLESS: &[u8] = b"var/lib/dpkg/status.d";
 
 pub(super) fn claim(claims: &mut Claims<'_>) {

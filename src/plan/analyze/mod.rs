@@ -22,7 +22,9 @@ mod state;
 mod version;
 mod xattrs;
 
+pub(crate) use apk::DATABASES as APK_INSTALLED;
 pub use churn::ChurnRule;
+pub(crate) use dpkg::{INFO as DPKG_INFO, STATUS as DPKG_STATUS};
 pub(crate) use estimate::{HEADER_BYTES, estimate};
 pub(crate) use rpm::{FOLDERS as RPM_FOLDERS, times as rpm_times};
 pub(crate) use state::drop_noise;

@@ -84,7 +84,7 @@ fn weight(set: &FileSet, estimates: &[u64], changes: &[Change]) -> u64 {
             _ => 0,
         };
         known += HEADER_BYTES as f64;
-        let successor = set.position(&change.path).map(|at| set.entries()[at].inode);
+        let successor = set.id(&change.path);
         match successor.map(|id| (&set[id].kind, estimates[id.index()])) {
             Some((InodeKind::File(file), estimate)) if file.size > 0 => {
                 let data = estimate.saturating_sub(HEADER_BYTES) as f64;

@@ -9,7 +9,8 @@ use crate::base::limits::MAX_TEXT;
 use crate::model::fileset::{
     Entry, FileSet, Inode, InodeKind, base_name, display, join, parent, parts,
 };
-use crate::rebase::databases::{DPKG_STATUS, derived, is_input};
+use crate::plan::analyze::DPKG_STATUS;
+use crate::rebase::databases::{derived, is_input};
 use crate::rebase::{MergeItem, Outdated, Reason};
 
 /// Files that `useradd` and `adduser` use.

@@ -20,7 +20,7 @@ fn set(items: &[&str]) -> Rootfs {
 
 /// Changes the inode at a path.
 fn edit(rootfs: &mut Rootfs, path: &str, change: impl FnOnce(&mut Inode)) {
-    let id = id_at(&rootfs.files, path.as_bytes()).unwrap();
+    let id = rootfs.files.id(path.as_bytes()).unwrap();
     change(rootfs.files.inode_mut(id));
 }
 
@@ -141,7 +141,7 @@ fn files_below_what_is_no_directory_on_the_other_side_are_a_conflict() {
 /// Adds `name` as another name of the file at `path`.
 fn link(rootfs: &mut Rootfs, path: &str, name: &str) {
     let mut entries = rootfs.files.entries().to_vec();
-    let inode = id_at(&rootfs.files, path.as_bytes()).unwrap();
+    let inode = rootfs.files.id(path.as_bytes()).unwrap();
     entries.push(Entry { path: name.as_bytes().into(), inode });
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     rootfs.files = FileSet::new(entries, rootfs.files.inodes().to_vec()).unwrap();
@@ -154,7 +154,7 @@ fn links_to_files_of_the_base_follow_the_new_base() {
     let merged = merge(&old, &app, &new, &[]).unwrap();
     assert_eq!(listed(&merged), ["x=2", "y=2"]);
     let files = merged.value.unwrap().files;
-    assert_eq!(id_at(&files, b"x"), id_at(&files, b"y"));
+    assert_eq!(files.id(b"x"), files.id(b"y"));
     let gone = merge(&old, &app, &set(&["z=1"]), &[]).unwrap();
     assert_eq!(listed(&gone), ["! /y BaseRemoved"]);
     // Names of an inode that both sides changed stay together.
@@ -164,7 +164,7 @@ fn links_to_files_of_the_base_follow_the_new_base() {
     }
     edit(&mut sides[1], "x", |inode| inode.mode = 0o600);
     let files = merge(&sides[0], &sides[1], &sides[2], &[]).unwrap().value.unwrap().files;
-    assert_eq!(id_at(&files, b"x"), id_at(&files, b"y"));
+    assert_eq!(files.id(b"x"), files.id(b"y"));
     assert_eq!(files.get(b"y").unwrap().mode, 0o600);
 }
 
@@ -270,7 +270,7 @@ fn many_names_take_no_long_time() {
     let begin = std::time::Instant::now();
     let n = 100_000;
     let (old, mut app, new) = (set(&["a=1"]), set(&["a=1"]), set(&["a=2"]));
-    let inode = id_at(&app.files, b"a").unwrap();
+    let inode = app.files.id(b"a").unwrap();
     let mut entries: Vec<_> = app.files.entries().to_vec();
     for i in 0..n {
         entries.push(Entry { path: format!("0{i:06}").into_bytes().into(), inode });
