@@ -199,7 +199,8 @@ class Shop:
         return json.loads(read(f"{self.layout}/blobs/{descriptor['digest'].replace(':', '/')}"))
 
     def pull(self, reference):
-        return self.buildah("pull", "-q", reference)
+        """Takes `layout:NAME` of the scratch folder: buildah makes a name of the path, which may have no capitals."""
+        return run("buildah", *self.options, "pull", "-q", f"oci:{reference}", cwd=self.scratch).strip()
 
     def shown(self, name, look):
         """What a function finds in the mounted image."""
@@ -370,7 +371,7 @@ class Triple:
     def show(self, reference):
         """The files and the config of an image that a rebase made."""
         image = self.shop.pull(reference)
-        raw = json.loads(run("skopeo", "inspect", "--config", "--raw", reference))
+        raw = json.loads(run("skopeo", "inspect", "--config", "--raw", f"oci:{self.shop.scratch}/{reference}"))
         found = self.shop.files(image), config_of(raw)
         self.shop.drop(image)
         return found
@@ -385,7 +386,7 @@ class Triple:
         if manifest is None:
             return "refused", {}
         self.shop.add(f"{self.name}-crane", manifest)
-        wrong = self.compare(self.show(f"oci:{self.shop.layout}:{self.name}-crane"))
+        wrong = self.compare(self.show(f"layout:{self.name}-crane"))
         return ("wrong" if wrong else "equal"), wrong
 
     def relayer(self, binary):
@@ -399,7 +400,7 @@ class Triple:
             return ("conflict" if "conflict" in done.stdout else "wrong"), {}
         if done.returncode:
             raise RuntimeError(f"status {done.returncode}: {done.stdout}")
-        wrong = self.compare(self.show(f"oci:{to}"))
+        wrong = self.compare(self.show("rebased"))
         shutil.rmtree(to)
         notes = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
         # A package that can't be installed has no answer: that something it needs is missing must be said.
