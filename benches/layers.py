@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELAYER = os.environ.get("RELAYER", f"{HERE}/target/release/relayer")
-COMPRESSIONS = {"gzip:6": "#a84e08", "zstd:3": "#3457c0", "zstd:3:long=23": "#2b7d3c", "zstd:3:long=27": "#b02a63"}
+COMPRESSIONS = {"gzip:6": "#a84e08", "zstd:3:long=21": "#2b7d3c", "zstd:3": "#3457c0", "zstd:3:long=27": "#b02a63"}
 
 
 def name(image):

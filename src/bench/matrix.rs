@@ -177,11 +177,8 @@ pub fn measure(
         let built = Built::new(subject, count, budget)?;
         let mut known = Known::default();
         if count == at && measurements.iter().any(|m| m.sample.is_some()) {
-            let (blobs, _) = built.whole(&USUAL, budget)?;
-            let bytes = blobs.iter().sum::<u64>() as f64;
             let used: Vec<usize> = measurements.iter().filter_map(|m| m.sample).collect();
-            scales = built.scales(bytes, &samples, &used, &mut known.sampled)?;
-            known.usual = Some(blobs);
+            scales = built.scales(&samples, &used, &mut known, budget)?;
         }
         // The slowest first, so that they do not run alone at the end.
         let mut due: Vec<&mut Measurement<'_>> =
@@ -214,6 +211,9 @@ const ZSTD: usize = 1;
 const SLOWEST: usize = 2;
 /// What the sizes of the slowest compressions are estimated by, itself estimated by [`USUAL`].
 const SIMILAR: Compression = Compression::Zstd { level: 9, window_log: None };
+/// What the sizes of gzip are estimated by: a window that saves as little in a layer as in a sample.
+const NARROW: Compression =
+    Compression::Zstd { level: defaults::ZSTD_LEVEL, window_log: Some(CONTEXT_LOG) };
 
 /// Returns the position in [`SAMPLES`] for a compression.
 fn sample_of(compression: &Compression) -> usize {
@@ -229,7 +229,7 @@ fn sample_of(compression: &Compression) -> usize {
 fn can_be_sampled(compression: &Compression) -> bool {
     match compression {
         Compression::None | Compression::Gzip { .. } => true,
-        Compression::Zstd { window_log, .. } => window_log.is_none_or(|log| log <= CONTEXT_LOG),
+        Compression::Zstd { window_log, .. } => window_log.is_none(),
         Compression::Chunked { .. } => false,
     }
 }
@@ -237,8 +237,8 @@ fn can_be_sampled(compression: &Compression) -> bool {
 /// What is measured of a number of layers before its cells, for the scales of estimates.
 #[derive(Default)]
 struct Known {
-    /// Bytes of each blob with [`USUAL`].
-    usual: Option<Vec<u64>>,
+    /// Bytes of each blob with some compressions, and of the largest window.
+    whole: Vec<(Compression, Vec<u64>, u64)>,
     /// The sample for zstd with some compressions.
     sampled: Vec<(Compression, Measured)>,
 }
@@ -285,31 +285,32 @@ impl Built {
         Ok(sum)
     }
 
-    /// Returns what the bytes of each sample are multiplied by to get those of all layers, which take
-    /// `bytes` with [`USUAL`]. Only those of `used` samples are known. What is compressed for this with the
-    /// sample for zstd is added to `known`.
+    /// Returns what the bytes of each sample are multiplied by to get those of all layers. Only those of
+    /// `used` samples are known. What is compressed for this is added to `known`.
     fn scales(
         &self,
-        bytes: f64,
         samples: &[Sample],
         used: &[usize],
-        known: &mut Vec<(Compression, Measured)>,
+        known: &mut Known,
+        budget: &Arc<Budget>,
     ) -> Result<[f64; SAMPLES.len()]> {
         let mut taken = |compression: &Compression, sample: usize| {
-            // The usual one is measured in its own context, not that of gzip.
-            let own = samples[sample].runs.context;
-            let context = if *compression == USUAL { 1 << CONTEXT_LOG } else { own };
+            // Not in the context of gzip.
+            let context =
+                if sample == GZIP { 1 << CONTEXT_LOG } else { samples[sample].runs.context };
             let taken = self.sampled(compression, &samples[sample], context)?;
             let bytes = (taken.blob_bytes as f64).max(1.0);
             if sample == ZSTD {
-                known.push((*compression, taken));
+                known.sampled.push((*compression, taken));
             }
             Ok::<_, Error>(bytes)
         };
         let mut scales = [1.0; SAMPLES.len()];
-        for sample in [GZIP, ZSTD] {
+        for (sample, by) in [(GZIP, NARROW), (ZSTD, USUAL)] {
             if used.contains(&sample) || sample == ZSTD && used.contains(&SLOWEST) {
-                scales[sample] = bytes / taken(&USUAL, sample)?;
+                let (blobs, window) = self.whole(&by, budget)?;
+                scales[sample] = blobs.iter().sum::<u64>() as f64 / taken(&by, sample)?;
+                known.whole.push((by, blobs, window));
             }
         }
         if used.contains(&SLOWEST) {
@@ -347,13 +348,13 @@ impl Measurement<'_> {
         budget: &Arc<Budget>,
         timed: bool,
     ) -> Result<()> {
+        // A stream of zstd:chunked is one of zstd, cut in chunks.
+        let stream = match self.compression {
+            Compression::Chunked { level } => Compression::Zstd { level, window_log: None },
+            other => other,
+        };
         let mut taken = None;
         if timed || self.sample.is_some() {
-            // A stream of zstd:chunked is one of zstd, cut in chunks.
-            let stream = match self.compression {
-                Compression::Chunked { level } => Compression::Zstd { level, window_log: None },
-                other => other,
-            };
             let sample = &samples[self.timed];
             let is_known = |(known, _): &&(Compression, Measured)| *known == stream;
             let found = match known.sampled.iter().find(is_known) {
@@ -363,9 +364,15 @@ impl Measurement<'_> {
             self.sum.add(&found);
             taken = Some(found);
         }
-        let usual = known.usual.as_deref().filter(|_| self.compression == USUAL);
+        let whole = known.whole.iter().find(|(known, ..)| *known == self.compression);
+        // A sample has no bytes as far back as a layer. All levels have one window.
+        let windows = known.whole.iter().filter(|(known, ..)| {
+            known.parts().2 == stream.parts().2 && known.parts().0 == stream.parts().0
+        });
+        let window = windows.map(|(.., window)| *window).max().unwrap_or_default();
+        self.sum.window = self.sum.window.max(window);
         let cell = match (self.sample, taken) {
-            _ if usual.is_some() => built.cell(usual.unwrap_or_default(), false),
+            _ if whole.is_some() => built.cell(whole.map_or(&[], |(_, blobs, _)| blobs), false),
             (Some(sample), Some(taken)) => {
                 let blob = taken.blob_bytes as f64 * scales[sample];
                 let estimate: u64 = built.plan.layers.iter().map(|l| l.estimate).sum();
@@ -458,7 +465,7 @@ mod tests {
             options.rows.iter().map(|(_, layers)| layers.len()).collect()
         };
         let usual = MatrixOptions::new(&[], &[], 1).unwrap();
-        assert_eq!((counts(&usual), usual.compared_at), (vec![1, 1, 1, 6, 1, 1, 1, 1], 8));
+        assert_eq!((counts(&usual), usual.compared_at), (vec![1, 1, 1, 1, 6, 1, 1, 1], 8));
         let slow = Compression::parse("zstd:19").unwrap();
         assert_eq!(counts(&MatrixOptions::new(&[slow], &[1, 2], 1).unwrap()), [2]);
         assert_eq!(MatrixOptions::new(&[], &[3, 5], 1).unwrap().rows[7].1, [3]);

@@ -61,7 +61,7 @@ pub struct EncodeOptions {
 /// The content of a layer to encode.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerSpec<'a> {
-    /// Positions in the file set's entries, in path order, parents included.
+    /// Positions in the file set's entries, in the order of [`order::sort`](super::order::sort), parents included.
     pub entries: &'a [u32],
     /// Paths of lower layers that this one removes, in order; their parents are among the entries.
     pub whiteouts: &'a [Box<[u8]>],
@@ -223,7 +223,9 @@ impl Tars<'_> {
         let mut markers = layer.markers().into_iter().peekable();
         for i in layer.entries {
             let entry = &self.rootfs.files.entries()[*i as usize];
-            while let Some(marker) = markers.next_if(|m| m.as_slice() < &*entry.path) {
+            // Before files, since a client may remove what it has just unpacked.
+            let is_file = matches!(self.rootfs.files.inode(entry).kind, InodeKind::File(_));
+            while let Some(marker) = markers.next_if(|m| is_file || m.as_slice() < &*entry.path) {
                 tar.entry(&whiteout(&marker))?;
             }
             self.entry(&mut tar, entry, first.of(entry), &mut buf)
@@ -259,7 +261,7 @@ impl Tars<'_> {
     }
 }
 
-/// The first names of inodes in a layer. The first in path order is the file, the others are hard links
+/// The first names of inodes in a layer. The first in the tar is the file, the others are hard links
 /// to it.
 struct FirstNames<'a> {
     /// Number of names of each inode.

@@ -15,6 +15,7 @@ pub(crate) mod driver;
 mod keep;
 mod limits;
 mod names;
+pub(crate) mod order;
 mod stream;
 
 pub use limits::Limits;

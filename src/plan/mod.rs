@@ -102,7 +102,7 @@ pub struct Share {
 /// The plan of one layer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PlannedLayer {
-    /// Positions in the file set's entries, ascending, parent directories included.
+    /// Positions in the file set's entries, in the order of the tar, parent directories included.
     pub entries: Vec<u32>,
     /// Paths of lower layers that this one removes; none without a previous image.
     pub whiteouts: Vec<Box<[u8]>>,

@@ -6,6 +6,7 @@ use super::churn::{Chances, Hazard};
 use super::label::label;
 use super::sequence::Sequence;
 use super::{PlannedLayer, Share};
+use crate::layers::order;
 use crate::model::fileset::{FileSet, InodeKind, parent};
 use crate::plan::analyze::Analysis;
 
@@ -74,7 +75,7 @@ pub(super) fn place(
         if layer.entries.is_empty() && set.position(b"").is_some() {
             layer.entries.push(0);
         }
-        layer.entries.sort_unstable();
+        order::sort(set, &mut layer.entries);
     }
     layers
 }

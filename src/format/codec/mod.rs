@@ -174,7 +174,7 @@ pub enum Compression {
     Zstd {
         /// 1 to 22.
         level: i32,
-        /// Log2 of the window size in bytes, or `None` for that of the level.
+        /// Log2 of the window size in bytes, or `None` for 23.
         window_log: Option<u32>,
     },
     /// A zstd frame for each chunk, and a table of contents (docs/CHUNKED.md).

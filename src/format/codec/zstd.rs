@@ -15,8 +15,8 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
 use crate::model::content::{WindowBudget, WindowReservation};
 
-/// Log2 of 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support. Levels up to 19 stay within
-/// it.
+/// Log2 of 8 MiB, which RFC 8878 §3.1.1.1.2 asks every decoder to support, and which the zstd layers of
+/// skopeo and containerd need too. Low levels would use less: 2 MiB at level 3, and make layers larger.
 const DEFAULT_WINDOW: u32 = 23;
 /// The lowest level whose own window is larger.
 const WIDE_LEVEL: i32 = 20;
@@ -89,7 +89,7 @@ impl<W: Write> ZstdEncoder<W> {
     }
 }
 
-/// Sets the level of a compressor, and its window if it is not that of the level.
+/// Sets the level and the window of a compressor.
 ///
 /// # Errors
 /// If it doesn't have that level or window.
@@ -100,15 +100,10 @@ pub(crate) fn set_level(
 ) -> io::Result<()> {
     let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(zstd_says);
     set(CParameter::CompressionLevel(level))?;
-    match window_log {
-        Some(log) => {
-            set(CParameter::WindowLog(log))?;
-            // Only this finds matches far back.
-            set(CParameter::EnableLongDistanceMatching(log > DEFAULT_WINDOW))
-        }
-        None if level >= WIDE_LEVEL => set(CParameter::WindowLog(DEFAULT_WINDOW)),
-        None => Ok(()),
-    }
+    let log = window_log.unwrap_or(DEFAULT_WINDOW);
+    set(CParameter::WindowLog(log))?;
+    // Only this finds matches far back.
+    set(CParameter::EnableLongDistanceMatching(log > DEFAULT_WINDOW))
 }
 
 impl<W: Write> Write for ZstdEncoder<W> {

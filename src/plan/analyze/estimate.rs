@@ -37,7 +37,7 @@ const STREAM: u64 = 16 << 20;
 const LEVEL: i32 = 3;
 /// Binary logarithm of the bytes in which repetition is found: an eighth of zstd's window at that level, as
 /// of all bytes an eighth is there.
-const WINDOW_LOG: u32 = 21 - PART.ilog2();
+const WINDOW_LOG: u32 = 23 - PART.ilog2();
 /// Compressed bytes of a tar header and its padding among similar headers.
 pub(crate) const HEADER_BYTES: u64 = 44;
 /// How much more a layer is compressed than its samples, as a share of what samples lose, as measured: what

@@ -18,7 +18,7 @@ pub(crate) use remainder::unchanged;
 use crate::base::defaults;
 use crate::base::error::Result;
 use crate::layers::changeset::{Change, ChangeKind};
-use crate::layers::tree;
+use crate::layers::{order, tree};
 use crate::model::fileset::{FileSet, parent};
 use crate::model::path_pattern::PathPattern;
 use crate::plan::analyze::Inventory;
@@ -309,8 +309,7 @@ fn add_whiteouts(files: &FileSet, layer: &mut PlannedLayer, whiteouts: &[Box<[u8
             up = parent(&files.entries()[at].path);
         }
     }
-    layer.entries.sort_unstable();
-    layer.entries.dedup();
+    order::sort(files, &mut layer.entries);
     layer.whiteouts = whiteouts.to_vec();
 }
 

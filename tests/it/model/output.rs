@@ -154,7 +154,8 @@ pub fn view(tars: &[Vec<u8>]) -> Result<View, String> {
     Ok(Tree::of(&layers)?.view())
 }
 
-/// Paths in order and none twice, directories above each entry, hard links to what the layer has.
+/// No path twice, directories above each entry, hard links to what the layer has; files and their links last, and
+/// before them all else in order of path.
 fn well_formed(layer: &[Item]) -> Result<(), String> {
     let show = |item: &Item| item.path.escape_ascii().to_string();
     let mut dirs: BTreeSet<&[u8]> = BTreeSet::from([&b""[..]]);
@@ -166,10 +167,20 @@ fn well_formed(layer: &[Item]) -> Result<(), String> {
         item.path.strip_suffix(b"/").unwrap_or(&item.path).to_vec()
     };
     let paths: Vec<Vec<u8>> = layer.iter().map(plain).collect();
+    let is_file = |i: usize| layer[i].kind == b'0' && marker(&paths[i]).is_none();
+    let first_file = (0..layer.len()).find(|i| is_file(*i)).unwrap_or(layer.len());
     for (i, item) in layer.iter().enumerate() {
         let path = &paths[i];
-        if i > 0 && paths[i - 1] >= *path {
+        let in_order = match i {
+            0 => true,
+            _ if i < first_file => paths[i - 1] < *path,
+            _ => is_file(i) || item.kind == b'1',
+        };
+        if !in_order {
             return Err(format!("{} is out of order", show(item)));
+        }
+        if dirs.contains(&path[..]) && !path.is_empty() || files.contains(&path[..]) {
+            return Err(format!("{} is there twice", show(item)));
         }
         if !path.is_empty() && !dirs.contains(parent(path)) {
             return Err(format!("{} has no directory", show(item)));
