@@ -46,6 +46,26 @@ pub(crate) const ENCODERS_SHARE: (u64, u64) = (1, 2);
 /// Option: `--memory`
 pub(crate) const CONTENTS_SHARE: (u64, u64) = (7, 8);
 
+/// Share of `--memory` for the work of `delta`, in which indexes are counted: files that are patched, and
+/// parts that are compressed. Work that does not fit waits for other work to end. File contents have the
+/// rest.
+///
+/// Option: `--memory`
+pub(crate) const DELTA_SHARE: (u64, u64) = (15, 16);
+
+/// Share of `--memory` that one piece of such work may take. A file is patched if twice the size of its
+/// previous version and some 40 MiB fit: up to 165 MiB by default. Others are compressed against their
+/// previous version.
+///
+/// Option: `--memory`
+pub(crate) const DELTA_WORK_SHARE: (u64, u64) = (3, 4);
+
+/// Share of `--memory` for the compressors that `bench` and `report` measure. A compression that takes more
+/// is left out, with a note.
+///
+/// Option: `--memory`
+pub(crate) const BENCH_SHARE: (u64, u64) = (3, 4);
+
 // ## Expansion
 
 /// Maximum ratio of the uncompressed to the stored bytes of an image's layers: deflate cannot exceed
@@ -257,7 +277,7 @@ pub(crate) const MAX_DELTA_PLAIN: u64 = 64 << 20;
 /// Maximum bytes of a blob as the delta stores it.
 pub(crate) const MAX_DELTA_PACKED: u64 = 256 << 20;
 
-/// Maximum bytes of a file that is patched, and of its previous version, as both are held in memory.
+/// Maximum bytes of a file that is patched, and of its previous version, which is held in memory.
 pub(crate) const MAX_PATCHED_FILE: u64 = 512 << 20;
 
 /// Maximum size of the previous version, as a multiple of the patched file's: a small delta cannot make

@@ -71,7 +71,7 @@ impl DeltaArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         let start = Instant::now();
         output::check(&self.output, self.force, &[&self.old, &self.new])?;
-        let budget = global.budget();
+        let budget = delta::budget(global.memory.0);
         let open_one = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let (old, new) = (open_one(&self.old)?, open_one(&self.new)?);
         let stats = global.pool()?.install(|| {
@@ -85,7 +85,8 @@ impl DeltaArgs {
             output::write(&self.output, |out| {
                 let old = ImageContents { image: old, layers: &old_read.layers };
                 let new_contents = ImageContents { image: new_image, layers: &new_read.layers };
-                stats = delta::make(old, new_contents, &new.names, self.level, out, terminal)?;
+                let level = self.level;
+                stats = delta::make(old, new_contents, &new.names, level, &budget, out, terminal)?;
                 Ok(())
             })?;
             Ok::<_, Error>(stats)

@@ -3,13 +3,12 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::ops::{Op, OpReader};
 use super::patch::PatchReader;
 use super::stream::{StreamReader, too_short};
-use super::{Delta, LayerHeader, Packing, Recipe, tars};
+use super::{Delta, Packing, Part, Recipe, memory, tars};
 use crate::base::error::{Context, Error, Result};
 use crate::base::progress::Progress;
 use crate::format::codec::{Compression, Encoder};
@@ -122,27 +121,45 @@ pub fn apply(
     Ok((bundle, stats))
 }
 
-/// Checks that a delta that was just made reproduces the tars that were read. Its input is read several
-/// times, and may have changed in between.
-pub(super) fn verify(delta: &Delta, tars: &[Source], progress: &dyn Progress) -> Result<()> {
-    let rebuilt = |(_, l): &(usize, &LayerHeader)| matches!(l.recipe, Recipe::Rebuild { .. });
-    let layers: Vec<_> = delta.header.layers.iter().enumerate().filter(rebuilt).collect();
-    layers.into_par_iter().with_max_len(1).try_for_each(|(i, layer)| {
-        let Recipe::Rebuild { tar_bytes, ops, .. } = &layer.recipe else { return Ok(()) };
-        let ops = delta.blob(*ops, &[])?;
-        let tar = LayerTarReader::new(delta, tars, &layer.recipe, &ops, progress)?;
-        let mut tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
-        let copied =
-            io::copy(&mut io::BufReader::with_capacity(1 << 17, &mut tar), &mut io::sink());
-        copied.with_context(|| format!("checking layer {} of the new image", i + 1))?;
-        if tar.finish().1 != layer.diff_id {
-            return Err(Error::mismatch(format!(
-                "the delta does not reproduce layer {} of the new image: {CHANGED}",
-                i + 1
-            )));
-        }
-        Ok(())
-    })
+/// Checks that a layer of a delta that was just made, counted from 0, has the tar that was read.
+pub(super) fn verify(
+    delta: &Delta,
+    number: usize,
+    tars: &[Source],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let layer = &delta.header.layers[number];
+    let Recipe::Rebuild { tar_bytes, ops, .. } = &layer.recipe else { return Ok(()) };
+    let ops = delta.blob(*ops, &[])?;
+    let tar = LayerTarReader::new(delta, tars, &layer.recipe, &ops, progress)?;
+    let mut tar = Hashing::new(tar.take(tar_bytes.saturating_add(1)));
+    let copied = io::copy(&mut io::BufReader::with_capacity(1 << 17, &mut tar), &mut io::sink());
+    copied.with_context(|| format!("checking layer {} of the new image", number + 1))?;
+    if tar.finish().1 != layer.diff_id {
+        return Err(Error::mismatch(format!(
+            "the delta does not reproduce layer {} of the new image: {CHANGED}",
+            number + 1
+        )));
+    }
+    Ok(())
+}
+
+/// Returns how many bytes of memory it takes to make a layer's tar, at most.
+pub(super) fn memory(delta: &Delta, number: usize) -> u64 {
+    let Recipe::Rebuild { ops, headers, data, literals, patches, .. } =
+        &delta.header.layers[number].recipe
+    else {
+        return 0;
+    };
+    let blob = |number: u32| delta.header.blobs.get(number as usize);
+    let (plain, packed) = (|n| blob(n).map_or(0, |b| b.plain), |n| blob(n).map_or(0, |b| b.bytes));
+    let streams = [headers, data, literals];
+    // Each stream has a part, and one of them reads its next.
+    let parts = |of: &dyn Fn(&Part) -> u64| streams.map(|s| s.iter().map(of).max().unwrap_or(0));
+    let held: u64 = parts(&|part| plain(part.blob)).iter().sum();
+    let next = parts(&|part| packed(part.blob) + part.reference.iter().map(|r| r.2).sum::<u64>());
+    let patch = patches.iter().map(|n| packed(*n) + memory::reading()).max().unwrap_or(0);
+    plain(*ops) + held + next.into_iter().max().unwrap_or(0) + patch
 }
 
 /// Makes a blob from its tar, which is read to the end.

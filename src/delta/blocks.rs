@@ -9,6 +9,8 @@ use crate::model::content::{ReadAt, Region};
 const BLOCK: u64 = 1 << 16;
 /// Maximum number of cached blocks.
 const BLOCKS: u64 = 1024;
+/// Maximum bytes of cached blocks.
+pub(super) const MAX_BYTES: u64 = BLOCK * BLOCKS;
 
 /// Reads short ranges of a file, each near earlier ones.
 pub(super) struct BlockCache {

@@ -1,20 +1,19 @@
 //! Describes one layer in terms of the old image.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::index::OldIndex;
+use super::memory::WorkMemory;
 use super::ops::{Op, OpWriter};
 use super::patch::{Patches, can_patch, write_patches};
 use super::{Blobs, DeltaStats, LEVEL, PART, Packing, Part, Place, Recipe};
-use super::{MAX_REFERENCE, compress};
+use super::{MAX_REFERENCE, compress, tasks};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{MAX_DELTA_PACKED, MAX_REFERENCE_RATIO};
 use crate::base::progress::Progress;
 use crate::layers::read::{self, LayerContent};
-use crate::model::content::{ReadAt as _, Region, Source, SourceReader};
+use crate::model::content::{ReadAt as _, Region, Source, SourceReader, Spool, SpoolWriter};
 use crate::model::index::LayerIndex;
 
 /// The old image.
@@ -51,7 +50,7 @@ enum Method {
 enum Chunk {
     /// A range of the layer's tar: offset and bytes.
     Tar(u64, u64),
-    /// Literals of a patched file: its number, offset and bytes.
+    /// Literals of patched files: the number of their group, offset and bytes.
     Literals(usize, u64, u64),
 }
 
@@ -78,10 +77,11 @@ impl PartPlan {
         &self,
         old: OldImage<'_>,
         read: &LayerContent,
-        literals: &[Vec<u8>],
-        level: i32,
+        literals: &[Patches],
+        work: &WorkMemory,
         progress: &dyn Progress,
     ) -> Result<PackedPart> {
+        let _reserved = work.reserve(work.part(self.bytes, self.reference_bytes));
         let mut plain = Vec::with_capacity(self.bytes as usize);
         for chunk in &self.plain {
             match chunk {
@@ -90,21 +90,23 @@ impl PartPlan {
                         .read_to_end(&mut plain)?;
                     progress.advance(*bytes);
                 }
-                Chunk::Literals(file, offset, bytes) => {
-                    let literals = &literals[*file][*offset as usize..];
-                    plain.extend_from_slice(&literals[..*bytes as usize]);
+                Chunk::Literals(group, offset, bytes) => {
+                    SourceReader::new(&literals[*group].literals, *offset, *bytes)
+                        .read_to_end(&mut plain)?;
                 }
             }
         }
         let reference = self.reference.clone();
-        let bytes = compress(&plain, &super::reference(old.tars, &reference)?, level)?;
-        Ok(PackedPart { bytes, plain: self.bytes, reference })
+        let frame = work.compress(&plain, &super::reference(old.tars, &reference)?)?;
+        let mut spool = SpoolWriter::new(&work.budget);
+        spool.write_all(&frame)?;
+        Ok(PackedPart { frame: spool.finish()?, plain: self.bytes, reference })
     }
 }
 
 /// A compressed part of a stream.
 struct PackedPart {
-    bytes: Vec<u8>,
+    frame: Spool,
     plain: u64,
     reference: Vec<(LayerIndex, u64, u64)>,
 }
@@ -118,21 +120,39 @@ pub(super) struct Streams {
     patches: Vec<u32>,
 }
 
-/// Groups with a larger file are patched one at a time, since that takes memory.
+/// Groups with more bytes are patched one at a time, since that takes memory.
 const LARGE: u64 = 64 << 20;
+
+/// A piece of work that depends on no other.
+enum Work<'a> {
+    Patch(&'a [(Place, Region)]),
+    Pack(&'a PartPlan),
+}
+
+impl Work<'_> {
+    fn is_large(&self) -> bool {
+        matches!(self, Self::Patch(group) if bytes_of(group) > LARGE)
+    }
+}
+
+/// The result of a [`Work`].
+enum Done {
+    Patch(Patches),
+    Pack(PackedPart),
+}
 
 /// Describes a layer that the old image does not have.
 pub(super) fn describe_layer(
     old: OldImage<'_>,
     read: &LayerContent,
     packing: Packing,
-    level: i32,
+    work: &WorkMemory,
     blobs: &mut Blobs,
     stats: &mut DeltaStats,
     progress: &dyn Progress,
 ) -> Result<Recipe> {
     let mut plan = LayerPlan::default();
-    for span in spans(old, read)? {
+    for span in spans(old, read, work)? {
         plan.add(&span, read, stats);
     }
     let gap = read.tar_bytes - plan.at;
@@ -142,69 +162,80 @@ pub(super) fn describe_layer(
     }
     stats.tars += read.tar_bytes;
     let LayerPlan { ops, headers, data, groups, literals, .. } = plan;
-    let pack = |plans: &[PartPlan], literals: &[Vec<u8>]| -> Result<Vec<PackedPart>> {
-        let pack = |p: &PartPlan| p.pack(old, read, literals, level, progress);
-        plans.par_iter().with_max_len(1).map(pack).collect()
+    let threads = rayon::current_num_threads();
+    let mut todo: Vec<Work<'_>> = groups.iter().map(|group| Work::Patch(group)).collect();
+    todo.extend(headers.iter().chain(&data).map(Work::Pack));
+    let work_on = |one: &Work<'_>| match one {
+        Work::Pack(part) => part.pack(old, read, &[], work, progress).map(Done::Pack),
+        Work::Patch(group) => {
+            let patches = write_patches(group, old.tars, work)?;
+            progress.advance(bytes_of(group));
+            Ok(Done::Patch(patches))
+        }
     };
-    let (large, small): (Vec<_>, Vec<_>) =
-        groups.iter().enumerate().partition(|(_, g)| g.iter().any(|f| f.1.size() > LARGE));
-    let patch = |(i, group): (usize, &Vec<(Place, Region)>)| -> Result<(usize, Patches)> {
-        let patches = write_patches(group, old.tars)?;
-        progress.advance(group.iter().map(|f| f.1.size()).sum());
-        Ok((i, patches))
-    };
-    let (large, rest) = rayon::join(
-        || large.into_iter().map(patch).collect::<Result<Vec<_>>>(),
-        || {
-            let small: Result<Vec<_>> = small.into_par_iter().with_max_len(1).map(patch).collect();
-            Ok::<_, Error>((small?, pack(&headers, &[])?, pack(&data, &[])?))
-        },
-    );
-    let (mut patches, (small, headers, data)) = (large?, rest?);
-    patches.extend(small);
-    patches.sort_unstable_by_key(|p| p.0);
+    let done = tasks::run(threads, &todo, Work::is_large, work_on)?;
+    let (mut patches, mut packed) = (Vec::new(), Vec::new());
+    for done in done {
+        match done {
+            Done::Patch(one) => patches.push(one),
+            Done::Pack(one) => packed.push(one),
+        }
+    }
+    let data = packed.split_off(headers.len());
     let mut numbers = Vec::new();
-    let mut file_literals = Vec::new();
-    for (_, Patches { bytes, literals }) in patches {
-        if bytes.len() as u64 > MAX_DELTA_PACKED {
+    for Patches { bytes, .. } in &patches {
+        if bytes.size() > MAX_DELTA_PACKED {
             return Err(Error::limit(format!(
                 "the patches of some files have {} bytes, more than the limit of {MAX_DELTA_PACKED}",
-                bytes.len()
+                bytes.size()
             )));
         }
-        stats.patches += bytes.len() as u64;
-        numbers.push(blobs.add(bytes, 0));
-        file_literals.extend(literals);
+        stats.patches += bytes.size();
+        numbers.push(blobs.add(bytes, 0)?);
     }
-    let literals = pack(&literal_parts(literals, &file_literals), &file_literals)?;
-    let mut parts = |packed: Vec<PackedPart>, sum: &mut u64| -> Vec<Part> {
+    let literals = literal_parts(literals, &patches);
+    let pack = |part: &PartPlan| part.pack(old, read, &patches, work, progress);
+    let literals = tasks::run(threads, &literals, |_| false, pack)?;
+    let mut parts = |packed: Vec<PackedPart>, sum: &mut u64| -> Result<Vec<Part>> {
         let part = |p: PackedPart| {
-            *sum += p.bytes.len() as u64;
-            Part { blob: blobs.add(p.bytes, p.plain), reference: p.reference }
+            *sum += p.frame.size();
+            Ok(Part { blob: blobs.add(&p.frame, p.plain)?, reference: p.reference })
         };
         packed.into_iter().map(part).collect()
     };
     let streams = Streams {
-        headers: parts(headers, &mut stats.headers),
-        data: parts(data, &mut stats.data),
-        literals: parts(literals, &mut stats.literals),
+        headers: parts(packed, &mut stats.headers)?,
+        data: parts(data, &mut stats.data)?,
+        literals: parts(literals, &mut stats.literals)?,
         patches: numbers,
     };
     finish_recipe(read, packing, ops, streams, blobs, stats)
 }
 
-/// Parts of the stream of literals: `order` is that of [`LayerPlan`], `files` has the literals of each
-/// patched file.
-fn literal_parts(order: Vec<Option<(u64, u64)>>, files: &[Vec<u8>]) -> Vec<PartPlan> {
+/// Returns the size of the new files of a group.
+fn bytes_of(group: &[(Place, Region)]) -> u64 {
+    group.iter().map(|f| f.1.size()).sum()
+}
+
+/// Parts of the stream of literals: `order` is that of [`LayerPlan`], `groups` has the literals of the
+/// patched files.
+fn literal_parts(order: Vec<Option<(u64, u64)>>, groups: &[Patches]) -> Vec<PartPlan> {
     let mut parts = Vec::new();
-    let mut file = 0;
+    // The literals of a group's files follow each other in its spool.
+    let mut files = groups.iter().enumerate().flat_map(|(group, patches)| {
+        patches.literal_bytes.iter().scan(0, move |end, bytes| {
+            let offset = *end;
+            *end += bytes;
+            Some(Chunk::Literals(group, offset, *bytes))
+        })
+    });
     for range in order {
-        if let Some((offset, bytes)) = range {
-            append(&mut parts, Chunk::Tar(offset, bytes), None);
-        } else {
-            let bytes = files.get(file).map_or(0, Vec::len);
-            append(&mut parts, Chunk::Literals(file, 0, bytes as u64), None);
-            file += 1;
+        let chunk = match range {
+            Some((offset, bytes)) => Some(Chunk::Tar(offset, bytes)),
+            None => files.next(),
+        };
+        if let Some(chunk) = chunk {
+            append(&mut parts, chunk, None);
         }
     }
     parts
@@ -246,8 +277,7 @@ impl LayerPlan {
                 self.ops.push(Op::Patched(bytes));
                 self.literals.push(None);
                 let region = Region::new(Arc::clone(&read.source), span.offset, bytes);
-                let sum = |g: &Vec<(Place, Region)>| g.iter().map(|f| f.1.size()).sum::<u64>();
-                match self.groups.last_mut().filter(|g| sum(g) + bytes <= PART) {
+                match self.groups.last_mut().filter(|g| bytes_of(g) + bytes <= PART) {
                     Some(group) => group.push((place, region)),
                     None => self.groups.push(vec![(place, region)]),
                 }
@@ -265,7 +295,7 @@ impl LayerPlan {
 }
 
 /// Returns the files of a layer in the order of its tar, with how each is described.
-fn spans<'a>(old: OldImage<'a>, read: &'a LayerContent) -> Result<Vec<FileSpan>> {
+fn spans(old: OldImage<'_>, read: &LayerContent, work: &WorkMemory) -> Result<Vec<FileSpan>> {
     let mut found = Vec::new();
     let is_elf = |source: &Source, offset: u64, bytes: u64| -> Result<bool> {
         let mut magic = [0; 4];
@@ -280,6 +310,7 @@ fn spans<'a>(old: OldImage<'a>, read: &'a LayerContent) -> Result<Vec<FileSpan>>
             Method::Copy(place)
         } else if let Some(similar) = old.index.similar(path, file.size) {
             let elf = can_patch(file.size, similar.bytes)
+                && work.can_patch(file.size, similar.bytes)
                 && is_elf(&read.source, offset, file.size)?
                 && is_elf(&old.tars[similar.layer.index()], similar.offset, similar.bytes)?;
             match similar.bytes / MAX_REFERENCE_RATIO <= file.size {
@@ -308,7 +339,7 @@ pub(super) fn finish_recipe(
     let ops = ops.finish();
     let frame = compress(&ops, &[], LEVEL)?;
     stats.ops += frame.len() as u64;
-    let ops = blobs.add(frame, ops.len() as u64);
+    let ops = blobs.add(&frame, ops.len() as u64)?;
     let Streams { headers, data, literals, patches } = streams;
     let tar_bytes = read.tar_bytes;
     Ok(Recipe::Rebuild { tar_bytes, packing, ops, headers, data, literals, patches })
@@ -327,7 +358,7 @@ fn append(parts: &mut Vec<PartPlan>, chunk: Chunk, reference: Option<Place>) {
         let now = (end - done).min(PART - part.bytes);
         part.plain.push(match chunk {
             Chunk::Tar(offset, _) => Chunk::Tar(offset + done, now),
-            Chunk::Literals(file, offset, _) => Chunk::Literals(file, offset + done, now),
+            Chunk::Literals(group, offset, _) => Chunk::Literals(group, offset + done, now),
         });
         part.bytes += now;
         if let Some(place) = reference {

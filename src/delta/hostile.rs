@@ -10,7 +10,7 @@ use super::patch::PatchReader;
 use super::stream::StreamReader;
 use super::{Blobs, Delta, Header, Part};
 use crate::base::error::Result;
-use crate::model::content::Source;
+use crate::model::content::{Budget, Source};
 use crate::model::digest::Digest;
 use crate::model::index::LayerIndex;
 
@@ -33,9 +33,10 @@ pub struct HostileBlob {
 /// # Errors
 /// If applying such a delta fails.
 pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<HostileBlob>, max: u64) -> Result<u64> {
-    let (mut blobs, mut parts, mut patches) = (Blobs::default(), Vec::new(), Vec::new());
+    let budget = Budget::new(64 << 20, None);
+    let (mut blobs, mut parts, mut patches) = (Blobs::new(&budget), Vec::new(), Vec::new());
     for p in packed {
-        let blob = blobs.add(p.bytes, p.plain);
+        let blob = blobs.add(&p.bytes, p.plain)?;
         if p.patches {
             patches.push(blob);
         } else {
@@ -52,7 +53,7 @@ pub fn apply(old: Vec<u8>, ops: &[u8], packed: Vec<HostileBlob>, max: u64) -> Re
         layers: Vec::new(),
         blobs: blobs.headers,
     };
-    let delta = Delta::new(header, Arc::new(blobs.frames), 0)?;
+    let delta = Delta::new(header, Arc::new(blobs.frames.finish()?), 0)?;
     let tars: [Source; 1] = [Arc::new(old)];
     let stream = || StreamReader::new(&delta, &tars, &parts, max);
     let tar = LayerTarReader {
@@ -73,6 +74,8 @@ mod tests {
     use super::*;
     use crate::base::range_coder::{Coder as _, RangeEncoder};
     use crate::delta::compress;
+    use crate::delta::memory::WorkMemory;
+    use crate::model::content::{ReadAt as _, Spool};
 
     fn zstd(plain: &[u8], stated: u64) -> HostileBlob {
         let bytes = compress(plain, &[], 3).unwrap();
@@ -181,13 +184,19 @@ mod tests {
         let place =
             crate::delta::Place { layer: LayerIndex::new(0), offset: 0, bytes: old.len() as u64 };
         let tars: [Source; 1] = [Arc::new(old.clone())];
-        let patched = crate::delta::patch::write_patches(&[(place, region)], &tars).unwrap();
-        let (bytes, rest) = (patched.bytes, patched.literals);
+        let work = WorkMemory::new(&Budget::new(1 << 30, None), 1);
+        let patched = crate::delta::patch::write_patches(&[(place, region)], &tars, &work).unwrap();
+        let read = |spool: Spool| {
+            let mut bytes = vec![0; spool.size() as usize];
+            spool.read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let (bytes, rest) = (read(patched.bytes), read(patched.literals));
         // Half of the calls have targets that moved; the padding has 960 bytes.
-        assert!(bytes.len() + rest[0].len() < 1900, "{} {}", bytes.len(), rest[0].len());
+        assert!(bytes.len() + rest.len() < 1900, "{} {}", bytes.len(), rest.len());
         let size = new.len() as u32;
         let ops = [size << 3 & 127 | 4 | 128, size >> 4 & 127 | 128, size >> 11].map(|b| b as u8);
-        let literals = zstd(&rest[0], rest[0].len() as u64);
+        let literals = zstd(&rest, rest.len() as u64);
         if let Some(dir) = std::env::var_os("RELAYER_SEEDS") {
             let mut seed = Vec::new();
             let mut piece = |head: &[u8], bytes: &[u8]| {
@@ -198,7 +207,7 @@ mod tests {
             piece(&[], &old);
             piece(&[], &ops);
             piece(&[2, 0], &bytes);
-            piece(&[4, 0], &rest[0]);
+            piece(&[4, 0], &rest);
             std::fs::write(std::path::Path::new(&dir).join("patched"), seed).unwrap();
         }
         assert_eq!(

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::describe::{OldImage, Streams, describe_layer, finish_recipe};
 use super::index::{ImageContents, OldIndex};
+use super::memory::WorkMemory;
 use super::ops::{Op, OpWriter};
 use super::{Blobs, Delta, DeltaStats, Header, LEVEL, LayerHeader, Packing, Recipe};
-use super::{apply, compress, tars, write};
+use super::{apply, compress, tars, tasks, write};
 use crate::base::error::{Error, Result};
 use crate::base::limits::MAX_DELTA_PLAIN;
 use crate::base::progress::{Progress, Silent};
@@ -15,7 +16,7 @@ use crate::format::codec::{Compression, Encoder, Format, chunked};
 use crate::format::recode;
 use crate::format::recompress;
 use crate::layers::read::LayerContent;
-use crate::model::content::{CHANGED, Source, SourceReader};
+use crate::model::content::{Budget, CHANGED, Source, SourceReader};
 use crate::model::digest::{Digest, Hashing};
 use crate::model::index::LayerIndex;
 use crate::model::oci::{self, Descriptor, Manifest, media_type};
@@ -28,7 +29,8 @@ const MIN_BLOB_RATIO: u64 = 50;
 const SMALL_CORRECTIONS: u64 = 4 << 10;
 
 /// Writes a delta from `old` to `new` to `out`, compressed at zstd `level`; the result is verified
-/// before. Runs on the current rayon pool.
+/// before. Takes the memory that `budget` reserves: see [`budget`](super::budget). Runs on as many threads
+/// as the current rayon pool has.
 ///
 /// # Errors
 /// If reading or writing fails, or if an image changed since its layers were read.
@@ -37,13 +39,15 @@ pub fn make(
     new: ImageContents<'_>,
     names: &[String],
     level: i32,
+    budget: &Arc<Budget>,
     out: &mut dyn Write,
     progress: &dyn Progress,
 ) -> Result<DeltaStats> {
+    let work = WorkMemory::new(budget, level);
     let index = OldIndex::new(old);
     let old_image = OldImage { index: &index, tars: &tars(old.layers) };
     let mut stats = DeltaStats::default();
-    let mut blobs = Blobs::default();
+    let mut blobs = Blobs::new(budget);
     let mut layers: Vec<LayerHeader> = Vec::new();
     let mut descriptors: Vec<Descriptor> = Vec::new();
     let is_new = |l: &(&LayerBlob, &LayerContent)| {
@@ -69,7 +73,8 @@ pub fn make(
             let descriptor = Descriptor::new(kind.media_type(), read.digest, blob.source.size());
             (Recipe::Old(LayerIndex::new(at)), descriptor)
         } else {
-            let (packing, descriptor) = choose_packing(new.image, blob, read, kind, &mut blobs)?;
+            let (packing, descriptor) =
+                choose_packing(new.image, blob, read, kind, &work, &mut blobs)?;
             stats.other_blobs += u64::from(descriptor.digest != read.digest);
             let recipe = match old.image.layers.iter().position(|l| l.diff_id == blob.diff_id) {
                 Some(at) => {
@@ -80,7 +85,7 @@ pub fn make(
                     finish_recipe(read, packing, ops, Streams::default(), &mut blobs, &mut stats)?
                 }
                 None => describe_layer(
-                    old_image, read, packing, level, &mut blobs, &mut stats, progress,
+                    old_image, read, packing, &work, &mut blobs, &mut stats, progress,
                 )?,
             };
             (recipe, descriptor)
@@ -90,10 +95,6 @@ pub fn make(
     }
     progress.end();
     let (kind, manifest) = manifest(new.image, descriptors)?;
-    let text = |bytes: &[u8], what: &str| {
-        String::from_utf8(bytes.to_vec())
-            .map_err(|_| Error::malformed(format!("the {what} is not UTF-8")))
-    };
     let header = Header {
         writer: env!("CARGO_PKG_VERSION").into(),
         old: old.image.layers.iter().map(|l| l.diff_id).collect(),
@@ -104,13 +105,34 @@ pub fn make(
         layers,
         blobs: blobs.headers,
     };
-    let frames = Arc::new(blobs.frames);
-    let delta = Delta::new(header, Arc::clone(&frames) as Source, 0)?;
+    let delta = Delta::new(header, Arc::new(blobs.frames.finish()?), 0)?;
     progress.begin("check", stats.tars);
-    apply::verify(&delta, old_image.tars, progress)?;
+    verify(&delta, old_image.tars, &work, progress)?;
     progress.end();
-    stats.bytes = write(&delta.header, &frames, out)?;
+    stats.bytes = write(&delta, out)?;
     Ok(stats)
+}
+
+fn text(bytes: &[u8], what: &str) -> Result<String> {
+    let text = String::from_utf8(bytes.to_vec());
+    text.map_err(|_| Error::malformed(format!("the {what} is not UTF-8")))
+}
+
+/// Checks that a delta that was just made reproduces the tars that were read. Its input is read several
+/// times, and may have changed in between.
+fn verify(
+    delta: &Delta,
+    tars: &[Source],
+    work: &WorkMemory,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let layers: Vec<usize> = (0..delta.header.layers.len()).collect();
+    let check = |i: &usize| {
+        let _reserved = work.reserve(apply::memory(delta, *i));
+        apply::verify(delta, *i, tars, progress)
+    };
+    tasks::run(rayon::current_num_threads(), &layers, |_| false, check)?;
+    Ok(())
 }
 
 /// Returns the media type and the bytes of the result's manifest. It is the image's own if all blobs
@@ -147,11 +169,12 @@ fn choose_packing(
     blob: &LayerBlob,
     read: &LayerContent,
     format: Format,
+    work: &WorkMemory,
     blobs: &mut Blobs,
 ) -> Result<(Packing, Descriptor)> {
     let own = Descriptor::new(format.media_type(), read.digest, blob.source.size());
-    let (noted, workers) =
-        (noted_compression(&image.annotations), rayon::current_num_threads() as u32);
+    let noted = noted_compression(&image.annotations);
+    let workers = work.workers(noted.as_ref());
     let tar = read.source.as_ref();
     let found = recompress::find(noted, format, &blob.source, tar, read.tar_bytes, workers)?;
     if let Some(compression) = found {
@@ -168,13 +191,13 @@ fn choose_packing(
                 return Err(changed());
             }
             let frame = compress(&corrections, &[], LEVEL)?;
-            let blob = blobs.add(frame, corrections.len() as u64);
+            let blob = blobs.add(&frame, corrections.len() as u64)?;
             return Ok((Packing::Corrections { blob, bytes: own.size }, own));
         }
     }
     let name = if format == Format::Gzip { "gzip" } else { "zstd" };
     let compression = Compression::new(name, None, None)?;
-    Ok((packing(compression), encode(read, blob.diff_id, compression)?))
+    Ok((packing(compression), encode(read, blob.diff_id, compression, workers)?))
 }
 
 fn packing(compression: Compression) -> Packing {
@@ -182,8 +205,12 @@ fn packing(compression: Compression) -> Packing {
     Packing::Compression(name, level, window_log)
 }
 
-fn encode(read: &LayerContent, diff_id: Digest, compression: Compression) -> Result<Descriptor> {
-    let workers = rayon::current_num_threads() as u32;
+fn encode(
+    read: &LayerContent,
+    diff_id: Digest,
+    compression: Compression,
+    workers: u32,
+) -> Result<Descriptor> {
     let out = Hashing::new(std::io::sink());
     let mut encoder = Encoder::new(out, &compression, workers, read.tar_bytes)?;
     let mut tar = Hashing::new(SourceReader::new(read.source.as_ref(), 0, read.tar_bytes));

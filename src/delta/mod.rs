@@ -20,16 +20,19 @@ mod index;
 mod make;
 mod map;
 mod matches;
+mod memory;
 mod model;
 mod ops;
 mod patch;
 mod stream;
 mod symbols;
+mod tasks;
 mod words;
 
 pub use apply::{ApplyStats, apply};
 pub use index::ImageContents;
 pub use make::make;
+pub use memory::budget;
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -39,9 +42,9 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{MAX_DELTA_PACKED, MAX_DELTA_PLAIN};
 use crate::format::DELTA_MAGIC;
-use crate::format::codec::zstd_prefix;
+use crate::format::codec::zstd_prefix::{self, Parameters};
 use crate::layers::read::LayerContent;
-use crate::model::content::{Source, SourceReader};
+use crate::model::content::{Budget, ReadAt, Source, SourceReader, SpoolWriter};
 use crate::model::digest::{Digest, hex};
 use crate::model::index::LayerIndex;
 
@@ -189,7 +192,7 @@ struct Place {
 
 /// Compresses against a reference prefix.
 fn compress(plain: &[u8], reference: &[u8], level: i32) -> Result<Vec<u8>> {
-    zstd_prefix::compress(plain, reference, level, WINDOW_LOG, None)
+    zstd_prefix::compress(plain, reference, Parameters::of(level, WINDOW_LOG))
 }
 
 /// Decompresses a frame of [`compress`] that has `bytes` uncompressed bytes.
@@ -314,19 +317,33 @@ impl Delta {
 }
 
 /// The blobs of a delta that is being made.
-#[derive(Default)]
 struct Blobs {
-    frames: Vec<u8>,
+    frames: SpoolWriter,
     headers: Vec<BlobHeader>,
 }
 
 impl Blobs {
+    /// Keeps them in a spool on `budget`.
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self { frames: SpoolWriter::new(budget), headers: Vec::new() }
+    }
+
     /// Appends a blob and returns its number.
-    fn add(&mut self, frame: Vec<u8>, plain: u64) -> u32 {
-        let hash = hex(blake3::hash(&frame).as_bytes());
-        self.headers.push(BlobHeader { bytes: frame.len() as u64, plain, hash });
-        self.frames.extend(frame);
-        self.headers.len() as u32 - 1
+    fn add(&mut self, frame: &dyn ReadAt, plain: u64) -> Result<u32> {
+        let mut hasher = blake3::Hasher::new();
+        let mut reader = SourceReader::all(frame);
+        let mut piece = vec![0; frame.size().min(1 << 17) as usize];
+        loop {
+            let n = reader.read(&mut piece)?;
+            if n == 0 {
+                break;
+            }
+            hasher.update(&piece[..n]);
+            self.frames.write_all(&piece[..n])?;
+        }
+        let hash = hex(hasher.finalize().as_bytes());
+        self.headers.push(BlobHeader { bytes: frame.size(), plain, hash });
+        Ok(self.headers.len() as u32 - 1)
     }
 }
 
@@ -353,17 +370,17 @@ fn reference(tars: &[Source], places: &[(LayerIndex, u64, u64)]) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// Writes a delta and returns its size.
-fn write(header: &Header, frames: &[u8], out: &mut dyn Write) -> Result<u64> {
-    let plain = serde_json::to_vec(header).map_err(std::io::Error::from)?;
+/// Writes a delta, whose blobs are all that its source has, and returns its size.
+fn write(delta: &Delta, out: &mut dyn Write) -> Result<u64> {
+    let plain = serde_json::to_vec(&delta.header).map_err(std::io::Error::from)?;
     let frame = compress(&plain, &[], LEVEL)?;
     let mut sizes = (frame.len() as u64).to_le_bytes().to_vec();
     sizes.extend((plain.len() as u64).to_le_bytes());
     let hash = blake3::hash(&[&sizes[..], &frame].concat());
     let mut written = 0;
-    for bytes in [&DELTA_MAGIC[..], &[VERSION], &sizes, &frame, hash.as_bytes(), frames] {
+    for bytes in [&DELTA_MAGIC[..], &[VERSION], &sizes, &frame, hash.as_bytes()] {
         out.write_all(bytes)?;
         written += bytes.len() as u64;
     }
-    Ok(written)
+    Ok(written + std::io::copy(&mut SourceReader::all(delta.source.as_ref()), out)?)
 }

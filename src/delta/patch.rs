@@ -1,19 +1,21 @@
 //! Patches of files against old ones: [`write_patches`] makes them, [`PatchReader`] applies them.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::blocks::BlockCache;
 use super::elf::{Elf, Field};
 use super::map::AddressMap;
-use super::matches::{Match, SeedIndex, find};
+use super::matches::{Match, Matches, SEARCHED, SeedIndex};
+use super::memory::{self, WorkMemory};
 use super::model::{MatchPiece, PIECE, PatchModel, max_matches, put};
 use super::stream::StreamReader;
 use super::{Delta, Place};
 use crate::base::error::{Error, Result};
 use crate::base::limits::{MAX_PATCH_RATIO, MAX_PATCHED_FILE};
 use crate::base::range_coder::{Coder, RangeDecoder, RangeEncoder};
-use crate::model::content::{ReadAt, Region, Source};
+use crate::model::content::{ReadAt, Region, Source, Spool, SpoolWriter};
 
 /// Minimum size of a patched file: smaller ones are not worth the tables.
 const MIN_FILE: u64 = 4 << 10;
@@ -25,19 +27,20 @@ pub(super) fn can_patch(new: u64, old: u64) -> bool {
         && old / MAX_PATCH_RATIO <= new
 }
 
-/// Reads a file, and replaces each field that looks like an address by `replace` of the address. Code that only moved is then equal in both versions.
+/// Reads the bytes of a file in `range`, which begins at a multiple of a MiB, and replaces each field
+/// that looks like an address by `replace` of the address. Code that only moved is then equal in both
+/// versions.
 fn replace_addresses(
-    file: &dyn ReadAt,
-    elf: &Elf,
+    (file, elf): (&dyn ReadAt, &Elf),
+    range: Range<u64>,
     replace: impl Fn(u64) -> u64,
 ) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.size() as usize];
-    file.read_exact_at(&mut bytes, 0)?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start)?;
     let mut fields = Vec::new();
-    for at in (0..bytes.len()).step_by(1 << 20) {
-        let piece = &mut bytes[at..(at + (1 << 20)).min(file.size() as usize)];
+    for (piece, at) in bytes.chunks_mut(1 << 20).zip((range.start..).step_by(1 << 20)) {
         fields.clear();
-        elf.fields(piece, 0..piece.len(), at as u64, &mut |f| fields.push(f));
+        elf.fields(piece, 0..piece.len(), at, &mut |f| fields.push(f));
         for field in &fields {
             put(piece, field, replace(field.target));
         }
@@ -49,13 +52,18 @@ fn replace_addresses(
 /// replaced by what the first matches map them to.
 fn matches(old: (&dyn ReadAt, &Elf), new: (&dyn ReadAt, &Elf)) -> io::Result<Vec<Match>> {
     let find = |map: Option<&AddressMap>| {
-        let a = replace_addresses(old.0, old.1, |t| map.map_or(0, |map| map.guess(t).0))?;
-        let b = replace_addresses(new.0, new.1, |t| map.map_or(0, |_| t))?;
-        Ok::<_, io::Error>(find(&SeedIndex::new(&a), &b))
+        let a = replace_addresses(old, 0..old.0.size(), |t| map.map_or(0, |map| map.guess(t).0))?;
+        let (index, mut matches) = (SeedIndex::new(&a), Matches::default());
+        for at in (0..new.0.size()).step_by(SEARCHED as usize) {
+            let range = at..new.0.size().min(at + SEARCHED);
+            let b = replace_addresses(new, range, |t| map.map_or(0, |_| t))?;
+            matches.find(&index, &b);
+        }
+        Ok::<_, io::Error>(matches.finish())
     };
     let mut matches = find(None)?;
     if !old.1.loads.is_empty() {
-        let map = AddressMap::new(old.1, new.1, &matches, 0);
+        let map = AddressMap::new(old.1, new.1, &std::mem::take(&mut matches), 0);
         matches = find(Some(&map))?;
     }
     let max = max_matches(new.0.size()) as usize;
@@ -71,18 +79,29 @@ fn matches(old: (&dyn ReadAt, &Elf), new: (&dyn ReadAt, &Elf)) -> io::Result<Vec
 /// Patches of a group of files.
 pub(super) struct Patches {
     /// The coded patches.
-    pub(super) bytes: Vec<u8>,
-    /// For each file its bytes between the matches.
-    pub(super) literals: Vec<Vec<u8>>,
+    pub(super) bytes: Spool,
+    /// The bytes between the matches of all files.
+    pub(super) literals: Spool,
+    /// How many of them each file has.
+    pub(super) literal_bytes: Vec<u64>,
 }
 
 /// Makes patches of files, each against a range of the old tars.
-pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Result<Patches> {
+pub(super) fn write_patches(
+    files: &[(Place, Region)],
+    tars: &[Source],
+    work: &WorkMemory,
+) -> Result<Patches> {
+    let sizes = || files.iter().map(|(place, new)| (new.size(), place.bytes));
+    let coding = sizes().map(|(new, old)| memory::coding(new, old)).max().unwrap_or(0);
+    let matching = sizes().map(|(new, old)| memory::matching(new, old)).max().unwrap_or(0);
+    let mut reserved = work.reserve(matching.max(coding));
     let mut coder = RangeEncoder::new();
     let mut model = PatchModel::new();
-    let mut literals = Vec::new();
+    let mut literals = SpoolWriter::new(&work.budget);
+    let mut literal_bytes = Vec::new();
     coder.raw_bits(files.len() as u64, 32);
-    for (place, new) in files {
+    for (i, (place, new)) in files.iter().enumerate() {
         let numbers = [place.layer.index() as u64, place.offset, place.bytes];
         model.place(&mut coder, numbers);
         let old = old_file(tars, numbers)?;
@@ -90,20 +109,23 @@ pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Resul
         let old_elf = Elf::parse(&old)?;
         let loads = model.loads(&mut coder, &old_elf, &new_elf)?;
         let found = matches((&old, &old_elf), (new, &new_elf))?;
+        if i + 1 == files.len() {
+            reserved.shrink(coding);
+        }
         let sizes = [new.size(), old.size()];
         let list = model.matches(&mut coder, &found, sizes)?;
         let mut map = AddressMap::new(&old_elf, &loads, &list, new.size());
         let mut pieces = PieceCoder::new(BlockCache::new(old, None), old_elf, loads);
-        let mut between = Vec::new();
+        let before_file = literals.size();
         let mut before = Match::default();
         let mut bytes = Vec::new();
         let end = Match { new: new.size() as u32, old: 0, bytes: 0 };
         for m in list.iter().chain([&end]) {
             for at in (before.new + before.bytes..m.new).step_by(PIECE) {
-                let from = between.len();
-                between.resize(from + ((m.new - at) as usize).min(PIECE), 0);
-                new.read_exact_at(&mut between[from..], at.into())?;
-                pieces.convert_literals(&before, at, &mut between[from..], true);
+                bytes.resize(((m.new - at) as usize).min(PIECE), 0);
+                new.read_exact_at(&mut bytes, at.into())?;
+                pieces.convert_literals(&before, at, &mut bytes, true);
+                literals.write_all(&bytes)?;
             }
             before = *m;
             for into in (0..m.bytes).step_by(PIECE) {
@@ -113,9 +135,11 @@ pub(super) fn write_patches(files: &[(Place, Region)], tars: &[Source]) -> Resul
                 debug_assert!(pieces.new == bytes, "a reader would get other bytes");
             }
         }
-        literals.push(between);
+        literal_bytes.push(literals.size() - before_file);
     }
-    Ok(Patches { bytes: coder.finish(), literals })
+    let mut bytes = SpoolWriter::new(&work.budget);
+    bytes.write_all(&coder.finish())?;
+    Ok(Patches { bytes: bytes.finish()?, literals: literals.finish()?, literal_bytes })
 }
 
 /// Returns a range of an old tar.

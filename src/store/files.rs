@@ -16,7 +16,7 @@ use super::entry::{self, StoreEntry};
 use crate::base::error::{Context, Error, Result};
 use crate::base::limits::MAX_STORE_RECORD;
 use crate::base::varint;
-use crate::format::codec::zstd_prefix;
+use crate::format::codec::zstd_prefix::{self, Parameters};
 
 /// Maximum number of a chunk: at the average chunk size, a petabyte.
 pub(super) const MAX_CHUNK_NUMBER: u64 = 1 << 34;
@@ -193,7 +193,7 @@ impl OpenFiles {
         let mut head = Vec::new();
         varint::put(&mut head, state.next);
         varint::put(&mut head, changes.len() as u64);
-        let body = zstd_prefix::compress(changes, b"", LEVEL, WINDOW, None)?;
+        let body = zstd_prefix::compress(changes, b"", Parameters::of(LEVEL, WINDOW))?;
         self.append(StoreFolder::Records, dir, &mut state.records, (&head, &body))?;
         let tail = self.records.as_ref();
         tail.map_or(Ok(()), |tail| Ok(tail.file.sync_data()?))

@@ -17,7 +17,7 @@ use super::files::StoreFolder;
 use super::record::{key, number_of};
 use crate::base::database::Db;
 use crate::base::error::{Context, Error, ErrorKind, Result};
-use crate::format::codec::zstd_prefix;
+use crate::format::codec::zstd_prefix::{self, Parameters};
 use crate::model::content::{Budget, Source, SpoolWriter};
 
 /// Maximum bytes that a pack is compressed against.
@@ -287,7 +287,9 @@ impl Packing {
 
     /// Compresses the chunks of a pack against earlier ones.
     pub(super) fn encode(self, bytes: &[u8], reference: &[u8]) -> Result<Vec<u8>> {
-        zstd_prefix::compress(bytes, reference, self.level, WINDOW, self.table_log)
+        let Self { level, table_log, .. } = self;
+        let parameters = Parameters { table_log, ..Parameters::of(level, WINDOW) };
+        zstd_prefix::compress(bytes, reference, parameters)
     }
 }
 

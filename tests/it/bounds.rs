@@ -229,6 +229,38 @@ fn layers_unfold_to_no_more_than_a_ratio_allows() {
 }
 
 #[test]
+fn a_delta_of_large_files_takes_no_more_than_the_memory() {
+    let dir = folder();
+    // Programs are patched, data is compressed against its previous version.
+    let image = |version: u8| {
+        let file = |name: &str, magic: &[u8], bytes: usize| {
+            let mut content = [magic, &super::chunked::noise(bytes, name.as_bytes()[0])].concat();
+            content.iter_mut().skip(99).step_by(5000).for_each(|byte| *byte ^= version);
+            Item::file(name, content)
+        };
+        let programs = ["a", "b", "c"].map(|name| file(name, b"\x7fELF", 12 << 20));
+        let data = ["d", "e", "f"].map(|name| file(name, b"data", 15 << 20));
+        Image::new(vec![layer(&[programs, data].concat())])
+    };
+    image(0).write_layout(&dir.path().join("old"), Codec::Gzip);
+    image(9).write_layout(&dir.path().join("new"), Codec::Gzip);
+    let mut all = Vec::new();
+    for (memory, threads) in [("100MiB", "2"), ("100MiB", "3"), ("512MiB", "1")] {
+        let limits = ["-q", "--level", "3", "--memory", memory, "--threads", threads];
+        let made = run(
+            dir.path(),
+            &[&["delta", "oci:old", "oci:new", "-o", "out/d"], &limits[..]].concat(),
+        );
+        println!("{memory}, {threads}: {} MiB, {} s", made.peak >> 20, made.seconds);
+        assert_eq!(made.status, 0, "{}", made.errors);
+        let bytes: u64 = memory.trim_end_matches("MiB").parse().unwrap();
+        assert!(made.peak <= (bytes << 20) + BESIDE, "{} MiB", made.peak >> 20);
+        all.push(fs::read(dir.path().join("out/d")).unwrap());
+    }
+    assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "the bytes depend on memory or threads");
+}
+
+#[test]
 fn windows_of_decoders_are_within_the_memory() {
     let layers: Vec<_> = (0..4)
         .map(|i| {

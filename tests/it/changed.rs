@@ -110,7 +110,7 @@ fn make_delta(old: Source, new: Source) -> Result<Vec<u8>> {
     let mut delta = Vec::new();
     let side = |opened, layers| delta::ImageContents { image: opened, layers };
     let (old, side_new) = (side(&old.images[0], &before), side(&new.images[0], &now));
-    delta::make(old, side_new, &new.names, 1, &mut delta, &Silent)?;
+    delta::make(old, side_new, &new.names, 1, &budget, &mut delta, &Silent)?;
     Ok(delta)
 }
 

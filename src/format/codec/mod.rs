@@ -6,6 +6,7 @@ mod gzip;
 mod xz;
 mod zstd;
 pub(crate) mod zstd_headers;
+mod zstd_levels;
 pub(crate) mod zstd_prefix;
 
 pub(crate) use gzip::{WINDOW as GZIP_WINDOW, deflate};
@@ -260,6 +261,17 @@ impl Compression {
             Self::Zstd { level, window_log } => ("zstd".into(), Some(level), window_log),
             Self::Chunked { level } => (CHUNKED.into(), Some(level), None),
         }
+    }
+
+    /// Returns about how many bytes of memory a thread that compresses takes: buffers of its job, and
+    /// tables. A wide window is counted for two threads, as many as a stream has in general.
+    pub(crate) fn memory_per_worker(&self) -> u64 {
+        let (level, window_log) = match *self {
+            Self::None | Self::Gzip { .. } => return zstd::MEMORY_PER_JOB,
+            Self::Zstd { level, window_log } => (level, window_log),
+            Self::Chunked { level } => (level, None),
+        };
+        zstd::MEMORY_PER_JOB + zstd::tables(level, window_log)
     }
 
     /// Returns the media type of layers with this compression.

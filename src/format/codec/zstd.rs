@@ -10,6 +10,7 @@ use zstd::zstd_safe::{
 };
 
 use super::zstd_headers::Head;
+use super::zstd_levels::Level;
 use super::{Format, decoding_error};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::limits::MAX_ZSTD_WINDOW_LOG;
@@ -22,6 +23,9 @@ const DEFAULT_WINDOW: u32 = 23;
 const WIDE_LEVEL: i32 = 20;
 /// Number of bytes that one worker compresses at a time. It is fixed, since it affects the output.
 const JOB: u32 = 8 << 20;
+
+/// Approximate bytes of memory of a job: its input and output.
+pub(super) const MEMORY_PER_JOB: u64 = 24 << 20;
 
 /// Size of the output buffer in bytes.
 const OUT: usize = 1 << 17;
@@ -87,6 +91,14 @@ impl<W: Write> ZstdEncoder<W> {
         self.contexts.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.context);
         Ok(self.out)
     }
+}
+
+/// Returns the bytes of a worker's tables, and of half of a window that is wider than by default.
+pub(super) fn tables(level: i32, window_log: Option<u32>) -> u64 {
+    let own = Level::of(level);
+    let window = window_log.unwrap_or(DEFAULT_WINDOW);
+    let wide = (1 << window) + own.long_table(window, None);
+    own.tables(window, None) + if window > DEFAULT_WINDOW { wide / 2 } else { 0 }
 }
 
 /// Sets the level and the window of a compressor.

@@ -17,6 +17,8 @@ use crate::base::temporary;
 /// temporary file, indexes can't: when an index grows, spools are moved.
 pub struct Budget {
     memory: u64,
+    /// Bytes that the owner of the budget uses itself while no decoder runs.
+    reserved: u64,
     windows: Arc<WindowBudget>,
     /// Bytes of indexes.
     index: AtomicU64,
@@ -51,10 +53,12 @@ impl Budget {
 
     /// Creates a budget of which the caller uses `reserved` bytes itself while no decoder runs.
     pub(crate) fn with_reserved(memory: u64, reserved: u64, dir: Option<PathBuf>) -> Arc<Self> {
-        let reserved = reserved.max(WindowBudget::capacity(memory));
+        let own = reserved;
+        let reserved = reserved.max(WindowBudget::share(memory));
         let spools = memory.saturating_sub(reserved) / CONTENTS_SHARE.1 * CONTENTS_SHARE.0;
         Arc::new(Self {
             memory,
+            reserved: own,
             windows: WindowBudget::new(memory),
             index: AtomicU64::new(0),
             left: AtomicI64::new(i64::try_from(spools).unwrap_or(i64::MAX)),
@@ -69,6 +73,16 @@ impl Budget {
     /// Returns the memory for decoder windows.
     pub fn windows(&self) -> &Arc<WindowBudget> {
         &self.windows
+    }
+
+    /// Returns all memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Returns the memory that the caller may use itself, less that of indexes.
+    pub(crate) fn reserved_after_index(&self) -> u64 {
+        self.reserved.saturating_sub(self.index.load(Ordering::Relaxed))
     }
 
     /// Returns the memory that indexes leave.

@@ -6,10 +6,12 @@
 //! allows, and in an unlinked temporary file beyond that.
 
 mod budget;
+mod reserve;
 mod spool;
 mod windows;
 
 pub use budget::Budget;
+pub(crate) use reserve::{Reservation, SharedMemory};
 pub use spool::{Spool, SpoolWriter};
 pub use windows::WindowBudget;
 pub(crate) use windows::WindowReservation;

@@ -103,11 +103,10 @@ fn by_delta(old: &Opened, new: &Opened) -> Result<Bundle, String> {
     let (old_layers, new_layers) = (read(old), read(new));
     let old_side = delta::ImageContents { image: &old.images[0], layers: &old_layers };
     let new_side = delta::ImageContents { image: &new.images[0], layers: &new_layers };
-    let mut file = Vec::new();
-    delta::make(old_side, new_side, &new.names, 1, &mut file, &Silent)
+    let (mut file, budget) = (Vec::new(), Budget::new(ROOM, None));
+    delta::make(old_side, new_side, &new.names, 1, &budget, &mut file, &Silent)
         .map_err(|e| e.to_string())?;
     let opened = delta::Delta::open(Arc::new(file)).map_err(|e| e.to_string())?;
-    let budget = Budget::new(ROOM, None);
     let applied = delta::apply(&opened, &old.images[0], &old_layers, 1, ROOM, &budget, &Silent);
     applied.map(|(bundle, _)| bundle).map_err(|e| e.to_string())
 }
