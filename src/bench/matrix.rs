@@ -11,13 +11,14 @@ use super::Subject;
 use super::options::{MatrixOptions, USUAL};
 use super::sample::{Runs, Sample};
 use super::stream::{self, Measured};
+use super::subject::share;
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::format::codec::Compression;
 use crate::layers::encode;
-use crate::model::content::{Budget, Source};
+use crate::model::content::{Budget, SharedMemory, Source};
 use crate::plan::{self, Target};
 use crate::split::report::LayerReport;
 
@@ -148,8 +149,8 @@ pub fn measure(
         // A sample is enough for speeds.
         samples = sample(defaults::BENCH_SAMPLE);
     }
-    let mut measurements: Vec<Measurement<'_>> = options
-        .rows
+    let rows = options.affordable(share(budget.memory()), progress);
+    let mut measurements: Vec<Measurement<'_>> = rows
         .iter()
         .map(|(compression, layers)| {
             let timed = sample_of(compression);
@@ -164,17 +165,17 @@ pub fn measure(
             }
         })
         .collect();
-    let counts: BTreeSet<u32> =
-        options.rows.iter().flat_map(|(_, layers)| layers).copied().collect();
+    let counts: BTreeSet<u32> = rows.iter().flat_map(|(_, layers)| layers).copied().collect();
     // What samples are scaled by comes first.
     let at = options.compared_at;
     let order = std::iter::once(at).chain(counts.into_iter().filter(|count| *count != at));
     let order: Vec<u32> = order.collect();
-    let passes: usize = options.rows.iter().map(|(_, layers)| layers.len()).sum();
+    let passes: usize = rows.iter().map(|(_, layers)| layers.len()).sum();
     progress.begin("measure", passes as u64 * file_bytes);
     let mut scales = [1.0; SAMPLES.len()];
+    let memory = SharedMemory::new(share(budget.memory()));
     for count in order {
-        let built = Built::new(subject, count, budget)?;
+        let built = Built::new(subject, count, budget, &memory)?;
         let mut known = Known::default();
         if count == at && measurements.iter().any(|m| m.sample.is_some()) {
             let used: Vec<usize> = measurements.iter().filter_map(|m| m.sample).collect();
@@ -244,25 +245,34 @@ struct Known {
 }
 
 /// The layers of a plan, not compressed.
-struct Built {
+struct Built<'a> {
+    memory: &'a Arc<SharedMemory>,
     target: u32,
     plan: plan::Plan,
     tars: Vec<Source>,
 }
 
-impl Built {
-    fn new(subject: &Subject, target: u32, budget: &Arc<Budget>) -> Result<Self> {
+impl<'a> Built<'a> {
+    fn new(
+        subject: &Subject,
+        target: u32,
+        budget: &Arc<Budget>,
+        memory: &'a Arc<SharedMemory>,
+    ) -> Result<Self> {
         let Subject { rootfs, inventory, .. } = subject;
         let planned = plan::PlanOptions::new(Target::Layers(target));
         let plan = plan::plan(&rootfs.files, inventory, &planned);
         let layers: Vec<_> = plan.layers.iter().map(encode::LayerSpec::from).collect();
         let tars = encode::tars(rootfs, &layers, budget)?;
-        Ok(Self { target, plan, tars })
+        Ok(Self { memory, target, plan, tars })
     }
 
     /// Compresses the layers as `split` does. Returns the bytes of each blob, and of the largest window.
     fn whole(&self, compression: &Compression, budget: &Arc<Budget>) -> Result<(Vec<u64>, u64)> {
-        let one = |tar: &Source| stream::whole(tar.as_ref(), compression, budget);
+        let one = |tar: &Source| {
+            let _reserved = self.memory.reserve(stream::memory_of_whole(compression));
+            stream::whole(tar.as_ref(), compression, budget)
+        };
         let blobs = self.tars.par_iter().with_max_len(1).map(one).collect::<Result<Vec<_>>>()?;
         let window = blobs.iter().map(|(_, window)| *window).max().unwrap_or_default();
         Ok((blobs.into_iter().map(|(bytes, _)| bytes).collect(), window))
@@ -277,6 +287,7 @@ impl Built {
     ) -> Result<Measured> {
         let one = |(layer, tar): (&plan::PlannedLayer, &Source)| {
             let parts = sample.parts(layer, tar.as_ref())?;
+            let _reserved = self.memory.reserve(stream::memory_of_parts(compression));
             stream::parts(tar.as_ref(), &parts, context, compression)
         };
         let layers = self.plan.layers.par_iter().zip(&self.tars).with_max_len(1).map(one);
@@ -341,7 +352,7 @@ impl Built {
 impl Measurement<'_> {
     fn measure(
         &mut self,
-        built: &Built,
+        built: &Built<'_>,
         samples: &[Sample],
         scales: &[f64],
         known: &Known,
@@ -439,7 +450,7 @@ mod tests {
         let wanted =
             ["gzip:6", "zstd:3", "zstd:3:long=18", "none"].map(|c| Compression::parse(c).unwrap());
         let options = MatrixOptions::new(&wanted, &[1, 2], u64::MAX).unwrap();
-        let budget = Budget::new(1 << 24, None);
+        let budget = Budget::new(1 << 27, None);
         let found = measure(&subject, &options, &budget, &Silent).unwrap();
         assert_eq!(
             (found.file_bytes, found.sample_bytes, found.compared_at),

@@ -15,5 +15,5 @@ mod updates;
 pub use matrix::{Cell, Matrix, MatrixRow, Sizes, measure, speed};
 pub use options::MatrixOptions;
 pub use pulls::{CLIENTS, ColdPulls, PulledForm, cold_pulls, forms};
-pub use subject::Subject;
+pub use subject::{Subject, budget};
 pub use updates::{Forms, Step, UPDATE_COLUMNS, UpdatePulls, UpdateSequence};

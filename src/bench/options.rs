@@ -1,7 +1,10 @@
 //! What is measured of an image.
 
+use super::stream;
 use crate::base::defaults;
 use crate::base::error::Result;
+use crate::base::limits::BENCH_SHARE;
+use crate::base::progress::Progress;
 use crate::format::codec::Compression;
 
 /// Compressions measured by default.
@@ -67,5 +70,27 @@ impl MatrixOptions {
         }
         let rows = compressions.iter().map(|c| (*c, layers.to_vec())).collect();
         Ok(Self { rows, compared_at, sample })
+    }
+
+    /// Returns what to measure with compressors of at most `memory` bytes, and notes what is left out. The usual
+    /// compression is always measured, since others are estimated by it.
+    pub(super) fn affordable(
+        &self,
+        memory: u64,
+        progress: &dyn Progress,
+    ) -> Vec<&(Compression, Vec<u32>)> {
+        let fits = |(compression, _): &&(Compression, Vec<u32>)| {
+            let bytes = stream::memory(compression);
+            let fits = bytes <= memory || *compression == USUAL;
+            if !fits {
+                let needed = bytes.saturating_mul(BENCH_SHARE.1).div_ceil(BENCH_SHARE.0 << 20);
+                progress.note(&format!(
+                    "{compression} was not measured, since it takes more memory; --memory \
+                     {needed}MiB allows it"
+                ));
+            }
+            fits
+        };
+        self.rows.iter().filter(fits).collect()
     }
 }

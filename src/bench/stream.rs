@@ -56,6 +56,23 @@ impl Measured {
     }
 }
 
+/// Returns how many bytes of memory it takes about to measure a compression.
+pub(super) fn memory(compression: &Compression) -> u64 {
+    memory_of_whole(compression).max(memory_of_parts(compression))
+}
+
+/// Returns how many bytes of memory [`whole`] takes about.
+pub(super) fn memory_of_whole(compression: &Compression) -> u64 {
+    // One thread, but the whole window.
+    2 * compression.memory_per_worker()
+}
+
+/// Returns how many bytes of memory [`parts`] takes about.
+pub(super) fn memory_of_parts(compression: &Compression) -> u64 {
+    // Bytes, their frame, and the decoder's window.
+    3 * MOST + compression.memory_per_worker()
+}
+
 /// Returns the processor time that `work` takes on this thread, and its result.
 fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(Duration, T)> {
     let start = clock_gettime(ClockId::ThreadCPUTime);

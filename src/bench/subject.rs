@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::error::Result;
+use crate::base::limits::BENCH_SHARE;
 use crate::base::progress::Progress;
 use crate::layers::Limits;
 use crate::layers::flatten::{self, Flattened, Keep};
@@ -13,6 +14,16 @@ use crate::plan::analyze::{self, Inventory};
 use crate::simulate;
 use crate::split;
 use crate::transport::image::Image;
+
+/// Returns the part of `memory` bytes for compressors that are measured.
+pub(super) fn share(memory: u64) -> u64 {
+    memory / BENCH_SHARE.1 * BENCH_SHARE.0
+}
+
+/// Creates a budget for measurements, with the compressors' memory reserved.
+pub fn budget(memory: u64) -> Arc<Budget> {
+    Budget::with_reserved(memory, share(memory), None)
+}
 
 /// An image that was read for measurements.
 pub struct Subject {

@@ -80,7 +80,7 @@ impl BenchArgs {
         let sample = if self.full { u64::MAX } else { self.sample.0 };
         let options = MatrixOptions::new(&self.compression, &self.layers, sample)?;
         let splitting = global.split_options();
-        let budget = splitting.budget();
+        let budget = bench::budget(global.memory.0);
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         let pool = global.pool()?;

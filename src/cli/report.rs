@@ -10,6 +10,7 @@ use super::{Global, Outcome, client, output, size::Size, terminal::Terminal};
 use crate::base::byte_size::ByteSize;
 use crate::base::defaults;
 use crate::base::error::Result;
+use crate::bench;
 use crate::model::oci::Platform;
 use crate::page::{self, PageOptions};
 use crate::simulate::ClientModel;
@@ -45,7 +46,7 @@ impl ReportArgs {
     pub(super) fn run(&self, global: &Global, terminal: &Terminal) -> Result<Outcome> {
         output::check(&self.output, self.force, &self.images.iter().collect::<Vec<_>>())?;
         let splitting = global.split_options();
-        let budget = splitting.budget();
+        let budget = bench::budget(global.memory.0);
         let open = |image| open_one(image, self.platform.as_ref(), &budget, global);
         let versions = self.images.iter().map(open).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = self.images.iter().map(ToString::to_string).collect();

@@ -80,9 +80,6 @@ impl LayerSpec<'_> {
     }
 }
 
-/// Approximate bytes of memory per compressor thread: a job's input, output and tables.
-pub const MEMORY_PER_WORKER: u64 = 24 << 20;
-
 /// Encodes layers. The result has them in the same order. `sink` gets each as soon as it is encoded, on
 /// several threads.
 ///

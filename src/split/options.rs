@@ -6,7 +6,6 @@ use crate::base::defaults;
 use crate::base::limits::ENCODERS_SHARE;
 use crate::base::threads;
 use crate::format::codec::Compression;
-use crate::layers::encode;
 use crate::model::content::Budget;
 use crate::model::mtime::MtimePolicy;
 use crate::model::oci::Annotations;
@@ -89,14 +88,15 @@ impl SplitOptions {
     /// Returns the number of threads for encoding. Their buffers must leave the rest of the memory to
     /// the spools.
     pub(super) fn encoding_threads(&self, memory: u64) -> usize {
-        let affordable =
-            memory / ENCODERS_SHARE.1 * ENCODERS_SHARE.0 / (2 * encode::MEMORY_PER_WORKER);
+        let affordable = memory / ENCODERS_SHARE.1 * ENCODERS_SHARE.0
+            / (2 * self.compression.memory_per_worker());
         self.threads.clamp(1, (affordable as usize).max(1))
     }
 
     /// Returns the memory budget, with the encoders' buffers reserved.
     pub fn budget(&self) -> Arc<Budget> {
-        let encoders = self.encoding_threads(self.memory) as u64 * 2 * encode::MEMORY_PER_WORKER;
+        let each = 2 * self.compression.memory_per_worker();
+        let encoders = self.encoding_threads(self.memory) as u64 * each;
         Budget::with_reserved(self.memory, encoders, None)
     }
 
