@@ -39,8 +39,8 @@ def pieces(what, n):
         # Words, and so many of them that no window finds a block again.
         draw = random.Random(1)
         words = [draw.randbytes(draw.randrange(2, 12)) for _ in range(4096)]
-        blocks = [b"".join(draw.choices(words, k=200_000))[:999_488] for _ in range(40)]
-        yield from (header(b"d%03d/f%07d" % (i % 100, i), b"0", 999_488) + blocks[i % 40] for i in range(n))
+        blocks = [b"".join(draw.choices(words, k=200_000))[:999_424] for _ in range(40)]
+        yield from (header(b"d%03d/f%07d" % (i % 100, i), b"0", 999_424) + blocks[i % 40] for i in range(n))
     else:
         text = padded(b"%d\n" % n + b"".join(b"%d\n1\n" % (2 * i) for i in range(n)))
         records = [b"GNU.sparse.major=1", b"GNU.sparse.minor=0", b"GNU.sparse.name=f", b"GNU.sparse.realsize=%d" % (2 * n)]
