@@ -377,14 +377,17 @@ impl Measurement<'_> {
         }
         let whole = known.whole.iter().find(|(known, ..)| *known == self.compression);
         // A sample has no bytes as far back as a layer. All levels have one window.
-        let windows = known.whole.iter().filter(|(known, ..)| {
-            known.parts().2 == stream.parts().2 && known.parts().0 == stream.parts().0
-        });
-        let window = windows.map(|(.., window)| *window).max().unwrap_or_default();
-        self.sum.window = self.sum.window.max(window);
-        let cell = match (self.sample, taken) {
-            _ if whole.is_some() => built.cell(whole.map_or(&[], |(_, blobs, _)| blobs), false),
-            (Some(sample), Some(taken)) => {
+        for (known, _, window) in &known.whole {
+            if let Compression::Zstd { window_log: known, .. } = known
+                && let Compression::Zstd { window_log, .. } = &stream
+                && known == window_log
+            {
+                self.sum.window = self.sum.window.max(*window);
+            }
+        }
+        let cell = match (whole, self.sample, taken) {
+            (Some((_, blobs, _)), ..) => built.cell(blobs, false),
+            (None, Some(sample), Some(taken)) => {
                 let blob = taken.blob_bytes as f64 * scales[sample];
                 let estimate: u64 = built.plan.layers.iter().map(|l| l.estimate).sum();
                 let share = |l: &plan::PlannedLayer| {

@@ -16,9 +16,6 @@ const BLOCKS: u64 = blocks::MAX_BYTES;
 /// Bytes of tables of a file that is patched: addresses, fields, models.
 const TABLES: u64 = 4 << 20;
 
-/// Bytes of a thread that compresses a layer at a usual level.
-const MEMORY_PER_WORKER: u64 = 24 << 20;
-
 /// Log2 of the entries of zstd's tables at least: smaller ones save nothing.
 const SMALLEST: u32 = 17;
 
@@ -61,7 +58,7 @@ impl WorkMemory {
     /// Returns how many threads compress a layer, to find how it was compressed; `noted` is what the image
     /// says.
     pub(super) fn workers(&self, noted: Option<&Compression>) -> u32 {
-        let each = noted.map_or(0, Compression::memory_per_worker).max(MEMORY_PER_WORKER);
+        let each = noted.unwrap_or(&Compression::None).memory_per_worker();
         let affordable = self.most / (2 * each);
         (rayon::current_num_threads() as u64).clamp(1, affordable.max(1)) as u32
     }
