@@ -4,10 +4,11 @@
 //! downloads are estimated: the planner has estimated what each file takes with zstd, and samples say how
 //! much more that is with gzip.
 
+use flate2::{Compress, Compression, FlushCompress, Status};
 use rayon::prelude::*;
 
-use crate::base::error::{Context, Result};
-use crate::format::codec::{GZIP_WINDOW, deflate};
+use crate::base::error::{Context, Error, Result};
+use crate::format::codec::GZIP_WINDOW;
 use crate::layers::flatten::{Flattened, LayerStats};
 use crate::model::fileset::{InodeKind, Location};
 use crate::plan;
@@ -121,7 +122,7 @@ impl Tar<'_> {
             let mut bytes = vec![0; (at + sample - start) as usize];
             tar.read_exact_at(&mut bytes, start)?;
             let (dictionary, bytes) = bytes.split_at((at - start) as usize);
-            let gzip = deflate(bytes, dictionary, LEVEL, true)?.len() as u64;
+            let gzip = deflated(bytes, dictionary)?;
             Ok((gzip, self.zstd_of(at, at + sample)))
         };
         let sampled = (0..count).into_par_iter().map(one).collect::<Result<Vec<_>>>();
@@ -139,5 +140,20 @@ impl Tar<'_> {
             zstd += file.zstd as f64 * part as f64 / file.size as f64;
         }
         zstd + (end - start).saturating_sub(bytes) as f64 * self.rest
+    }
+}
+
+/// Returns what a sample takes after a dictionary.
+fn deflated(sample: &[u8], dictionary: &[u8]) -> Result<u64> {
+    let failed = |e: &dyn std::fmt::Display| Error::malformed(format!("deflate: {e}"));
+    let mut compress = Compress::new(Compression::new(LEVEL), false);
+    if !dictionary.is_empty() {
+        compress.set_dictionary(dictionary).map_err(|e| failed(&e))?;
+    }
+    // What can't be compressed takes a little more.
+    let mut out = vec![0; sample.len() + 1024];
+    match compress.compress(sample, &mut out, FlushCompress::Finish).map_err(|e| failed(&e))? {
+        Status::StreamEnd => Ok(compress.total_out()),
+        _ => Err(failed(&"its result is too large")),
     }
 }

@@ -56,9 +56,9 @@ fn bytes_do_not_depend_on_workers_or_writes() {
 }
 
 #[test]
-fn block_boundaries_are_safe() {
+fn boundaries_of_parts_are_safe() {
     let gzip = Compression::new("gzip", None, None).unwrap();
-    for size in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20, 3 << 20] {
+    for size in [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20] {
         let data = sample(size);
         let one = compress(&data, gzip, 1, 100_000);
         for workers in [2, 3] {
@@ -70,17 +70,30 @@ fn block_boundaries_are_safe() {
     }
 }
 
+/// Of a part with a last block of each type.
+#[test]
+fn parts_of_all_kinds_of_blocks_are_joined() {
+    let gzip = Compression::new("gzip", None, None).unwrap();
+    let mut random = vec![0; 4 << 20];
+    blake3::Hasher::new().update(b"random").finalize_xof().fill(&mut random);
+    let mut changing = sample(4 << 20);
+    changing[(4 << 20) - 100_000..].copy_from_slice(&random[..100_000]);
+    for part in [random, vec![7; 4 << 20], changing] {
+        let data = [&part[..], &part, b"end"].concat();
+        assert!(decompress(&compress(&data, gzip, 2, 1 << 20)).unwrap() == data);
+    }
+}
+
 /// A library update that changes these changes the digest of every image: say so in CHANGELOG.md.
 #[test]
 fn the_bytes_are_known() {
-    let data = sample(3 << 20);
-    for (name, level, want) in [
-        ("zstd", 3, "547537e9ea7a2446903438221e5739ddd7a1d2799cfc2ddbf7385061b85466f3"),
-        ("zstd", 19, "acab30b4862055bf206affd992bb8e6bf0b597631da58513f62f8acabe4c0b65"),
-        ("gzip", 6, "747f01535f37e13831d4589a07ea7bae9ea57988cdcc2fc5b7cc0bebeb00c068"),
+    for (name, level, size, want) in [
+        ("zstd", 3, 3 << 20, "547537e9ea7a2446903438221e5739ddd7a1d2799cfc2ddbf7385061b85466f3"),
+        ("zstd", 19, 3 << 20, "acab30b4862055bf206affd992bb8e6bf0b597631da58513f62f8acabe4c0b65"),
+        ("gzip", 6, 9 << 20, "ce3e415578557de7e8a290deb08e166c475a33690340db89d1379aeee6ac049e"),
     ] {
         let compression = Compression::new(name, Some(level), None).unwrap();
-        let digest = Digest::of(&compress(&data, compression, 2, 1 << 20));
+        let digest = Digest::of(&compress(&sample(size), compression, 2, 1 << 20));
         assert_eq!(digest.hex(), want, "{compression}");
     }
 }

@@ -2,191 +2,18 @@
 
 use std::io::Read;
 
-use super::deflate::{
-    DISTANCES, Header, LITERALS, Lengths, ORDER, RUN_BITS, Token, WINDOW, distance_base,
-    length_base,
-};
+use super::bits::{BitReader, Codes, Stop};
+use super::deflate::{Lengths, Token, WINDOW, distance_base, length_base};
 use super::segment::{Block, Kind, MAX_BLOCKS, MAX_GAP, MAX_PLAIN, Segment, TARGET};
 use crate::base::error::Result;
 
 /// Compressed bytes after which a segment ends in any case.
 const MAX_PACKED: usize = 4 << 20;
 
-/// Why parsing stopped.
-pub(super) enum Stop {
-    /// The stream is not gzip, is damaged, or has a form that no encoder writes.
-    Unsupported,
-    /// Reading failed.
-    Failed(std::io::Error),
-}
-
-impl From<std::io::Error> for Stop {
-    fn from(e: std::io::Error) -> Self {
-        Self::Failed(e)
-    }
-}
-
-/// Reads bits of a stream, and keeps its bytes until they are taken.
-struct BitReader<'a> {
-    source: &'a mut dyn Read,
-    bytes: Vec<u8>,
-    /// The next byte that goes to `hold`.
-    at: usize,
-    hold: u64,
-    held: u32,
-    ended: bool,
-}
-
-impl BitReader<'_> {
-    /// Loads at least 48 bits; zeros beyond the end.
-    #[inline]
-    fn fill(&mut self) -> Result<(), Stop> {
-        if let Some(next) = self.bytes.get(self.at..).and_then(|b| b.first_chunk()) {
-            self.hold |= u64::from_le_bytes(*next) << self.held;
-            self.at += (63 - self.held) as usize / 8;
-            self.held |= 0b11_1000;
-            return Ok(());
-        }
-        self.fill_slowly()
-    }
-
-    #[cold]
-    fn fill_slowly(&mut self) -> Result<(), Stop> {
-        // `fill` leaves more bits above `held`; they are loaded again.
-        self.hold &= (1 << self.held) - 1;
-        while self.held < 48 {
-            if self.at >= self.bytes.len() && !self.ended {
-                let had = self.bytes.len();
-                (&mut *self.source).take(1 << 17).read_to_end(&mut self.bytes)?;
-                self.ended = self.bytes.len() == had;
-            }
-            let next = self.bytes.get(self.at).copied().unwrap_or(0);
-            self.hold |= u64::from(next) << self.held;
-            self.held += 8;
-            self.at += 1;
-        }
-        Ok(())
-    }
-
-    /// Returns up to 16 bits that `fill` loaded.
-    #[inline]
-    fn peek(&self, count: u32) -> u32 {
-        (self.hold & ((1 << count) - 1)) as u32
-    }
-
-    #[inline]
-    fn skip(&mut self, count: u32) {
-        self.hold >>= count;
-        self.held -= count;
-    }
-
-    fn take(&mut self, count: u32) -> Result<u32, Stop> {
-        self.fill()?;
-        let bits = self.peek(count);
-        self.skip(count);
-        Ok(bits)
-    }
-
-    /// Returns the number of bits read since bytes were last taken.
-    fn position(&self) -> usize {
-        self.at * 8 - self.held as usize
-    }
-
-    fn overrun(&self) -> bool {
-        self.position() > self.bytes.len() * 8
-    }
-
-    /// Reads a byte at a byte boundary; `None` at the end.
-    fn byte(&mut self) -> Result<Option<u8>, Stop> {
-        self.fill()?;
-        let byte = self.peek(8) as u8;
-        self.skip(8);
-        if !self.overrun() {
-            return Ok(Some(byte));
-        }
-        self.hold = self.hold << 8 | u64::from(byte);
-        self.held += 8;
-        Ok(None)
-    }
-
-    /// Takes the bytes read so far. A byte that was read in part is included, and stays.
-    fn take_bytes(&mut self) -> Vec<u8> {
-        let position = self.position();
-        let taken = self.bytes[..position.div_ceil(8)].to_vec();
-        self.bytes.drain(..position / 8);
-        self.at -= position / 8;
-        taken
-    }
-}
-
-/// Codes of up to this many bits are found by one look-up.
-const QUICK: u32 = 11;
-
-/// Decodes symbols of a Huffman code.
-struct SymbolDecoder {
-    /// Symbol and length, by the next [`QUICK`] bits.
-    quick: Vec<(u16, u8)>,
-    /// Symbols in the order of their codes, and the number of codes of each length.
-    symbols: Vec<u16>,
-    counts: [u16; 16],
-}
-
-impl SymbolDecoder {
-    fn new(lengths: &[u8]) -> Result<Self, Stop> {
-        let mut counts = [0u16; 16];
-        for len in lengths.iter().filter(|l| **l > 0) {
-            counts[usize::from(*len)] += 1;
-        }
-        let used: u32 = (1..16).map(|len| u32::from(counts[len]) << (15 - len)).sum();
-        if used > 1 << 15 {
-            return Err(Stop::Unsupported);
-        }
-        let mut symbols: Vec<u16> = (0..lengths.len() as u16).collect();
-        symbols.retain(|s| lengths[usize::from(*s)] > 0);
-        symbols.sort_by_key(|s| lengths[usize::from(*s)]);
-        let mut quick = vec![(0, 0); 1 << QUICK];
-        for (symbol, (code, len)) in super::deflate::codes(lengths).into_iter().enumerate() {
-            if len > 0 && u32::from(len) <= QUICK {
-                for entry in quick[usize::from(code)..].iter_mut().step_by(1 << len) {
-                    *entry = (symbol as u16, len);
-                }
-            }
-        }
-        Ok(Self { quick, symbols, counts })
-    }
-
-    #[inline]
-    fn symbol(&self, bits: &mut BitReader<'_>) -> Result<usize, Stop> {
-        let (symbol, len) = self.quick[bits.peek(QUICK) as usize];
-        if len > 0 {
-            bits.skip(u32::from(len));
-            return Ok(usize::from(symbol));
-        }
-        self.long(bits)
-    }
-
-    fn long(&self, bits: &mut BitReader<'_>) -> Result<usize, Stop> {
-        let (mut code, mut first, mut index) = (0, 0, 0);
-        for len in 1..16 {
-            code |= bits.peek(len) >> (len - 1);
-            let count = u32::from(self.counts[len as usize]);
-            if code < first + count {
-                bits.skip(len);
-                return Ok(usize::from(self.symbols[(index + code - first) as usize]));
-            }
-            index += count;
-            first = (first + count) << 1;
-            code <<= 1;
-        }
-        Err(Stop::Unsupported)
-    }
-}
-
 /// A block that the end of a segment cut.
 struct OpenBlock {
     lengths: Lengths,
-    literals: SymbolDecoder,
-    distances: SymbolDecoder,
+    codes: Codes,
     last: bool,
 }
 
@@ -217,7 +44,7 @@ pub(super) struct Parser<'a> {
 impl<'a> Parser<'a> {
     /// Begins with a stream.
     pub(super) fn new(source: &'a mut dyn Read) -> Self {
-        let bits = BitReader { source, bytes: Vec::new(), at: 0, hold: 0, held: 0, ended: false };
+        let bits = BitReader::new(Vec::new(), source);
         let (plain, open) = (Vec::new(), None);
         Self { bits, plain, start: 0, open, next: Next::Header, member: 0, run: 0 }
     }
@@ -347,14 +174,13 @@ impl<'a> Parser<'a> {
                 }
                 1 => (Lengths::fixed(), Kind::Fixed),
                 2 => {
-                    let header = self.header()?;
+                    let header = self.bits.header()?;
                     (header.lengths.clone(), Kind::Dynamic(Box::new(header)))
                 }
                 _ => return Err(Stop::Unsupported),
             };
-            let literals = SymbolDecoder::new(&lengths.literals)?;
-            let distances = SymbolDecoder::new(&lengths.distances)?;
-            (OpenBlock { lengths, literals, distances, last }, kind)
+            let codes = Codes::new(&lengths)?;
+            (OpenBlock { lengths, codes, last }, kind)
         };
         let ended = self.tokens(segment, &open, limit)?;
         if self.bits.overrun() {
@@ -395,7 +221,7 @@ impl<'a> Parser<'a> {
         let reach = self.plain.len() - (self.member as usize).min(self.plain.len());
         while self.plain.len() < limit {
             self.bits.fill()?;
-            let symbol = open.literals.symbol(&mut self.bits)?;
+            let symbol = open.codes.literals.symbol(&mut self.bits)?;
             if symbol < 256 {
                 self.plain.push(symbol as u8);
                 segment.tokens.push(Token::literal(symbol as u8));
@@ -411,7 +237,7 @@ impl<'a> Parser<'a> {
             if symbol == 284 && len == 258 {
                 return Err(Stop::Unsupported);
             }
-            let symbol = open.distances.symbol(&mut self.bits)?;
+            let symbol = open.codes.distances.symbol(&mut self.bits)?;
             let (base, extra) = distance_base(symbol).ok_or(Stop::Unsupported)?;
             let distance = base + self.bits.peek(extra) as usize;
             self.bits.skip(extra);
@@ -445,37 +271,5 @@ impl<'a> Parser<'a> {
             self.plain.push(byte);
         }
         Ok(pad)
-    }
-
-    /// Parses the header of a dynamic block after its first three bits.
-    fn header(&mut self) -> Result<Header, Stop> {
-        let literals = self.bits.take(5)? as usize + 257;
-        let distances = self.bits.take(5)? as usize + 1;
-        let run_count = self.bits.take(4)? as u8 + 4;
-        let mut run_lengths = [0; 19];
-        for symbol in &ORDER[..usize::from(run_count)] {
-            run_lengths[*symbol] = self.bits.take(3)? as u8;
-        }
-        let decoder = SymbolDecoder::new(&run_lengths)?;
-        let mut all: Vec<u8> = Vec::with_capacity(LITERALS + DISTANCES);
-        let mut runs = Vec::new();
-        while all.len() < literals + distances {
-            self.bits.fill()?;
-            let symbol = decoder.symbol(&mut self.bits)?;
-            let Some(run) = symbol.checked_sub(16) else {
-                all.push(symbol as u8);
-                runs.push((symbol as u8, 0));
-                continue;
-            };
-            let extra = self.bits.take(RUN_BITS[run])?;
-            let len = if run == 0 { *all.last().ok_or(Stop::Unsupported)? } else { 0 };
-            all.resize(all.len() + [3, 3, 11][run] + extra as usize, len);
-            runs.push((symbol as u8, extra as u8));
-        }
-        if all.len() > literals + distances {
-            return Err(Stop::Unsupported);
-        }
-        let distances = all.split_off(literals);
-        Ok(Header { lengths: Lengths { literals: all, distances }, runs, run_lengths, run_count })
     }
 }

@@ -14,6 +14,7 @@
 //! [`Segment`], the unit of work, and [`Predictor`], a simulated
 //! encoder.
 
+mod bits;
 mod chains;
 mod coding;
 mod deflate;
@@ -40,8 +41,9 @@ use crate::base::limits::MAX_CORRECTIONS;
 use crate::base::progress::Progress;
 use crate::base::varint;
 use crate::model::digest::{Digest, Hashing};
+use bits::Stop;
 use coding::SegmentBytes;
-use inflate::{Parser, Stop};
+use inflate::Parser;
 use models::Model;
 use predict::{Predictor, Recorder, Replay};
 use segment::{AFTER, BEFORE, MAX_PLAIN, Segment};
@@ -70,6 +72,12 @@ pub struct GzipAnalysis {
     pub size: u64,
     /// Bytes of corrections.
     pub corrections: u64,
+}
+
+/// Returns the offsets in bits of the last block and of its end, of a deflate stream that is all of
+/// `stream`; `None` if it is not valid.
+pub(crate) fn last_block(stream: &[u8]) -> Option<(usize, usize)> {
+    bits::last_block(stream).ok()
 }
 
 /// Writes the corrections from which [`rebuild`] reproduces a gzip blob. Reads `blob` to its end;
