@@ -14,6 +14,7 @@ use super::sample::Part;
 use crate::base::error::{Context, Error, Result};
 use crate::base::read::read_some;
 use crate::format::codec::{self, Compression, Encoder, zstd_headers};
+use crate::format::recode;
 use crate::model::content::{Budget, ReadAt, SourceReader, SpoolWriter, WindowBudget};
 
 /// Maximum number of bytes that are compressed at once, so that memory is bounded.
@@ -216,7 +217,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<u64> {
 fn window(compression: &Compression, blob: &dyn ReadAt) -> u64 {
     match compression {
         Compression::None => 0,
-        Compression::Gzip { .. } => codec::GZIP_WINDOW as u64,
+        Compression::Gzip { .. } => recode::DEFLATE_WINDOW as u64,
         Compression::Zstd { .. } | Compression::Chunked { .. } => zstd_headers::frames(blob).window,
     }
 }

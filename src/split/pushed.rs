@@ -8,7 +8,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use rayon::prelude::*;
 
 use crate::base::error::{Context, Error, Result};
-use crate::format::codec::GZIP_WINDOW;
+use crate::format::recode::DEFLATE_WINDOW;
 use crate::layers::flatten::{Flattened, LayerStats};
 use crate::model::fileset::{InodeKind, Location};
 use crate::plan;
@@ -118,7 +118,7 @@ impl Tar<'_> {
         let room = tar.size() - sample;
         let one = |i: u64| {
             let at = (u128::from(room) * u128::from(2 * i + 1) / u128::from(2 * count)) as u64;
-            let start = at.saturating_sub(GZIP_WINDOW as u64);
+            let start = at.saturating_sub(DEFLATE_WINDOW as u64);
             let mut bytes = vec![0; (at + sample - start) as usize];
             tar.read_exact_at(&mut bytes, start)?;
             let (dictionary, bytes) = bytes.split_at((at - start) as usize);

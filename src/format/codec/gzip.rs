@@ -19,8 +19,6 @@ use crate::format::recode::last_block;
 
 /// Size of a part in bytes. Each is compressed separately. Larger parts compress better; this size costs 0.05 %.
 const PART: usize = 4 << 20;
-/// Size of deflate's window in bytes (RFC 1951 §2).
-pub(crate) const WINDOW: usize = 1 << 15;
 /// The header without a name or time and with an unknown system, so that it is always the same.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 

@@ -9,7 +9,6 @@ pub(crate) mod zstd_headers;
 mod zstd_levels;
 pub(crate) mod zstd_prefix;
 
-pub(crate) use gzip::WINDOW as GZIP_WINDOW;
 pub use zstd::Contexts;
 pub(crate) use zstd::set_level;
 

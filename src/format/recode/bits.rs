@@ -1,6 +1,6 @@
 //! Reads deflate: bits, codes and headers of blocks, and the last block of a stream.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use super::deflate::{
     DISTANCES, END, Header, LITERALS, Lengths, ORDER, RUN_BITS, distance_base, length_base,
@@ -33,9 +33,9 @@ pub(super) struct BitReader<'a> {
 }
 
 impl<'a> BitReader<'a> {
-    /// Begins with the first bytes of a stream, and what follows them.
-    pub(super) fn new(bytes: Vec<u8>, source: &'a mut dyn Read) -> Self {
-        Self { source, bytes, at: 0, hold: 0, held: 0, ended: false }
+    /// Begins with a stream.
+    pub(super) fn new(source: &'a mut dyn Read) -> Self {
+        Self { source, bytes: Vec::new(), at: 0, hold: 0, held: 0, ended: false }
     }
 
     /// Loads at least 48 bits; zeros beyond the end.
@@ -109,6 +109,22 @@ impl<'a> BitReader<'a> {
         Ok(None)
     }
 
+    /// Returns the bits up to a byte boundary.
+    pub(super) fn align(&mut self) -> Result<u8, Stop> {
+        let room = self.position().wrapping_neg() as u32 % 8;
+        Ok(self.take(room)? as u8)
+    }
+
+    /// Reads the header of a stored block after its first three bits. Returns its padding bits, and its size.
+    pub(super) fn stored(&mut self) -> Result<(u8, u32), Stop> {
+        let pad = self.align()?;
+        let size = self.take(16)?;
+        if self.take(16)? != !size & 0xffff {
+            return Err(Stop::Unsupported);
+        }
+        Ok((pad, size))
+    }
+
     /// Takes the bytes read so far. A byte that was read in part is included, and stays.
     pub(super) fn take_bytes(&mut self) -> Vec<u8> {
         let position = self.position();
@@ -120,7 +136,7 @@ impl<'a> BitReader<'a> {
 
     /// Skips the tokens of a block and its end.
     fn skip_tokens(&mut self, codes: &Codes) -> Result<(), Stop> {
-        while self.at < self.bytes.len() || !self.overrun() {
+        while !self.overrun() {
             if self.held < 48 {
                 self.fill()?;
             }
@@ -277,29 +293,23 @@ impl Codes {
 }
 
 /// Returns the offsets in bits of the last block and of its end, of a deflate stream that is all of `stream`.
-pub(super) fn last_block(stream: &[u8]) -> Result<(usize, usize), Stop> {
-    let nothing = &mut io::empty();
-    let mut bits = BitReader::new(stream.to_vec(), nothing);
+pub(super) fn last_block(mut stream: &[u8]) -> Result<(usize, usize), Stop> {
+    let mut bits = BitReader::new(&mut stream);
     loop {
         let start = bits.position();
         let head = bits.take(3)?;
-        let lengths = match head >> 1 {
-            0 => None,
-            1 => Some(Lengths::fixed()),
-            2 => Some(bits.header()?.lengths),
-            _ => return Err(Stop::Unsupported),
-        };
-        match lengths {
-            None => {
-                let room = bits.position().wrapping_neg() as u32 % 8;
-                bits.take(room)?;
-                let size = bits.take(16)?;
-                bits.take(16)?;
-                for _ in 0..size {
+        match head >> 1 {
+            0 => {
+                for _ in 0..bits.stored()?.1 {
                     bits.take(8)?;
                 }
             }
-            Some(lengths) => bits.skip_tokens(&Codes::new(&lengths)?)?,
+            1 => bits.skip_tokens(&Codes::new(&Lengths::fixed())?)?,
+            2 => {
+                let codes = Codes::new(&bits.header()?.lengths)?;
+                bits.skip_tokens(&codes)?;
+            }
+            _ => return Err(Stop::Unsupported),
         }
         if bits.overrun() {
             return Err(Stop::Unsupported);

@@ -2,8 +2,8 @@
 
 use crate::base::error::{Error, Result};
 
-/// Maximum distance of a match.
-pub(super) const WINDOW: usize = 1 << 15;
+/// Maximum distance of a match (RFC 1951 §2).
+pub(crate) const WINDOW: usize = 1 << 15;
 /// Maximum length of a match.
 pub(super) const MAX_MATCH: usize = 258;
 /// Symbols of literals, the end of a block, and lengths; the last two exist in fixed codes only.

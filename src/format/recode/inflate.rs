@@ -44,7 +44,7 @@ pub(super) struct Parser<'a> {
 impl<'a> Parser<'a> {
     /// Begins with a stream.
     pub(super) fn new(source: &'a mut dyn Read) -> Self {
-        let bits = BitReader::new(Vec::new(), source);
+        let bits = BitReader::new(source);
         let (plain, open) = (Vec::new(), None);
         Self { bits, plain, start: 0, open, next: Next::Header, member: 0, run: 0 }
     }
@@ -99,8 +99,7 @@ impl<'a> Parser<'a> {
     /// `None` if there are none.
     fn gap(&mut self, segment: &mut Segment) -> Result<Option<bool>, Stop> {
         let first = self.next == Next::Header;
-        let room = self.bits.position().wrapping_neg() as u32 % 8;
-        let pad = self.bits.take(room)? as u8;
+        let pad = self.bits.align()?;
         let mut bytes = Vec::new();
         let mut next = |bytes: &mut Vec<u8>, count: usize| -> Result<bool, Stop> {
             for _ in 0..count {
@@ -260,12 +259,7 @@ impl<'a> Parser<'a> {
 
     /// Parses a stored block after its first three bits. Returns its padding bits.
     fn stored(&mut self) -> Result<u8, Stop> {
-        let room = self.bits.position().wrapping_neg() as u32 % 8;
-        let pad = self.bits.take(room)? as u8;
-        let size = self.bits.take(16)?;
-        if self.bits.take(16)? != !size & 0xffff {
-            return Err(Stop::Unsupported);
-        }
+        let (pad, size) = self.bits.stored()?;
         for _ in 0..size {
             let byte = self.bits.byte()?.ok_or(Stop::Unsupported)?;
             self.plain.push(byte);

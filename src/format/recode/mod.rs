@@ -32,6 +32,8 @@ mod segment;
 mod tests;
 mod trees;
 
+pub(crate) use deflate::WINDOW as DEFLATE_WINDOW;
+
 use std::io::{Read, Write};
 
 use rayon::prelude::*;
