@@ -4,10 +4,9 @@
 //! while the first one has some, both could wait for ever. These threads do one piece of work after the
 //! other.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::threads;
 
 /// Does the work of each item on up to `threads` threads, and returns the results in the same order. Those
@@ -23,36 +22,21 @@ pub(super) fn run<T: Sync, R: Send>(
 ) -> Result<Vec<R>> {
     let (large, rest): (Vec<_>, Vec<_>) = (0..items.len()).partition(|i| large(&items[*i]));
     let (large, rest) = (Mutex::new(large.into_iter()), Mutex::new(rest.into_iter()));
-    let results: Vec<Mutex<Option<Result<R>>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    let failed = AtomicBool::new(false);
-    threads::run_on(threads.min(items.len()), || {
-        while !failed.load(Ordering::Relaxed) {
-            // Locked until the work is done.
-            let mut lane = large.try_lock().ok();
-            let next = lane.as_mut().and_then(|lane| lane.next()).or_else(|| {
-                lane = None;
-                rest.lock().unwrap_or_else(PoisonError::into_inner).next()
-            });
-            let Some(at) = next else { break };
-            let result = work(&items[at]);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            if let Ok(mut slot) = results[at].lock() {
-                *slot = Some(result);
-            }
-        }
-    });
-    let done: Result<Vec<R>> =
-        results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten()).collect();
-    let done = done?;
-    if done.len() != items.len() {
-        return Err(Error::malformed("some work on the delta was not done"));
-    }
-    Ok(done)
+    let take = || {
+        // Locked until the work is done.
+        let mut lane = large.try_lock().ok();
+        let next = lane.as_mut().and_then(|lane| lane.next()).or_else(|| {
+            lane = None;
+            rest.lock().unwrap_or_else(PoisonError::into_inner).next()
+        });
+        Some((next?, lane))
+    };
+    threads::collect(threads, items.len(), take, || |at| work(&items[at]))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -76,22 +60,5 @@ mod tests {
             );
             assert!(done.unwrap().into_iter().eq((0..200).step_by(2)));
         }
-    }
-
-    #[test]
-    fn an_error_ends_the_work() {
-        let done = AtomicUsize::new(0);
-        let items: Vec<usize> = (0..1000).collect();
-        let result = run(
-            3,
-            &items,
-            |_| false,
-            |i| {
-                done.fetch_add(1, Ordering::SeqCst);
-                if *i == 5 { Err(Error::malformed("five")) } else { Ok(()) }
-            },
-        );
-        assert_eq!(result.unwrap_err().to_string(), "five");
-        assert!(done.into_inner() < 1000);
     }
 }

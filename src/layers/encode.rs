@@ -7,12 +7,10 @@
 use std::collections::BTreeMap;
 use std::io::{BufWriter, IntoInnerError, Write};
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::base::error::{Context, Error, Result};
+use crate::base::error::{Context, Result};
 use crate::base::progress::{Progress, Silent};
 use crate::base::read::read_some;
 use crate::base::threads;
@@ -103,34 +101,19 @@ pub fn encode(
     // With few layers the last ones can use the cores of those that have finished.
     let few = layers.len() < 4 * options.threads;
     let workers = if few { (2 * options.threads).div_ceil(concurrency) as u32 } else { 1 };
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let contexts = Arc::default();
-    let results: Vec<Mutex<Option<Result<EncodedLayer>>>> =
-        layers.iter().map(|_| Mutex::new(None)).collect();
-    threads::run_on(concurrency, || {
-        while !failed.load(Ordering::Relaxed) {
-            let Some(i) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let tars = Tars { rootfs, links: &links, progress };
-            let job = Job { tars, contexts: &contexts, budget, sink };
-            let done = job
-                .layer(&layers[*i], sizes[*i], &options.compression, workers)
-                .with_context(|| format!("encoding layer {}", i + 1));
-            failed.fetch_or(done.is_err(), Ordering::Relaxed);
-            if let Ok(layer) = &done {
-                sink.add(layer.digest, &layer.source);
-            }
-            if let Ok(mut slot) = results[*i].lock() {
-                *slot = Some(done);
-            }
-        }
-    });
+    let job =
+        Job { tars: Tars { rootfs, links: &links, progress }, contexts: &contexts, budget, sink };
+    let one = |i: usize| {
+        let layer = job.layer(&layers[i], sizes[i], &options.compression, workers);
+        let layer = layer.with_context(|| format!("encoding layer {}", i + 1))?;
+        sink.add(layer.digest, &layer.source);
+        Ok(layer)
+    };
+    let turn = threads::in_turn(order.into_iter());
+    let encoded = threads::collect(concurrency, layers.len(), turn, || one);
     progress.end();
-    let results = results.into_iter().filter_map(|slot| slot.into_inner().ok().flatten());
-    let encoded = results.collect::<Result<Vec<_>>>()?;
-    if encoded.len() != layers.len() {
-        return Err(Error::malformed("a layer was not encoded"));
-    }
-    Ok(encoded)
+    encoded
 }
 
 /// Returns the tars of layers, without digests: to measure compressors. Runs on the threads of rayon's pool.

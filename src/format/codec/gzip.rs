@@ -6,8 +6,6 @@
 //! zlib. Only decoding finds it. docs/PERFORMANCE.md has figures.
 
 use std::io::{self, BufRead, Read, Write};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Crc;
 use libdeflater::{CompressionLvl, Compressor};
@@ -72,19 +70,9 @@ impl<W: Write> GzipEncoder<W> {
         }
         let count = parts.len();
         let level = self.level;
-        let next = AtomicUsize::new(0);
-        let slots: Vec<OnceLock<Result<Vec<u8>>>> = parts.iter().map(|_| OnceLock::new()).collect();
-        threads::run_on(count, || {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(part) = parts.get(i) else { break };
-                slots[i].get_or_init(|| deflate(part, level, last && i + 1 == count));
-            }
-        });
-        let died = || Err(Error::malformed("a compressing thread died"));
-        let deflated = slots.into_iter().map(|slot| slot.into_inner().unwrap_or_else(died));
-        for part in deflated.collect::<Vec<_>>() {
-            self.out.write_all(&part?)?;
+        let one = |i: usize| deflate(parts[i], level, last && i + 1 == count);
+        for part in threads::collect(count, count, threads::in_turn(0..count), || one)? {
+            self.out.write_all(&part)?;
         }
         self.pending.clear();
         Ok(())

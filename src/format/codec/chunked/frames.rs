@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::error::{Error, Result};
 use crate::base::threads;
@@ -81,25 +79,17 @@ impl<W: Write> Frames<W> {
     pub(super) fn flush(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
-        let next = AtomicUsize::new(0);
-        let slots: Vec<Mutex<Option<Result<Done>>>> =
-            pending.iter().map(|_| Mutex::new(None)).collect();
-        let work = || {
+        let worker = || {
             let mut compressor = compressor(self.level);
-            while let Some(i) =
-                Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < slots.len())
-            {
-                let done = compressor.as_mut().map_err(|e| Error::malformed(e.to_string()));
-                let done = done.and_then(|c| compress(c, &pending[i]));
-                if let Ok(mut slot) = slots[i].lock() {
-                    *slot = Some(done);
-                }
+            let pending = &pending;
+            move |i: usize| {
+                let compressor =
+                    compressor.as_mut().map_err(|e| Error::malformed(e.to_string()))?;
+                compress(compressor, &pending[i])
             }
         };
-        threads::run_on(self.workers.min(slots.len()), work);
-        for slot in slots {
-            let done = slot.into_inner().ok().flatten();
-            let done = done.ok_or_else(|| Error::malformed("a compressing thread died"))??;
+        let turn = threads::in_turn(0..pending.len());
+        for done in threads::collect(self.workers, pending.len(), turn, worker)? {
             self.write(&done.bytes, done.digest)?;
         }
         Ok(())
