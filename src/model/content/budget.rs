@@ -1,4 +1,4 @@
-//! The memory limit of a run, and the temporary file for what exceeds it.
+//! The memory limit of a run, and the temporary files for what exceeds it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,8 +13,11 @@ use crate::base::error::{Context, Error, Result};
 use crate::base::limits::{CONTENTS_SHARE, INDEX_SHARE, MIN_INDEX};
 use crate::base::temporary;
 
-/// The memory of a run, shared by file indexes, decoder windows and spools. Spools can move to the
-/// temporary file, indexes can't: when an index grows, spools are moved.
+/// Number of temporary files, in which segments take turns: one thread at a time can write to a file.
+const FILES: usize = 4;
+
+/// The memory of a run, shared by file indexes, decoder windows and spools. Spools can move to
+/// temporary files, indexes can't: when an index grows, spools are moved.
 pub struct Budget {
     memory: u64,
     /// Bytes that the owner of the budget uses itself while no decoder runs.
@@ -27,9 +30,9 @@ pub struct Budget {
     /// Segments in memory, the oldest first.
     resident: Mutex<VecDeque<Weak<Slot>>>,
     dir: Option<PathBuf>,
-    overflow: OnceLock<File>,
+    overflow: [OnceLock<File>; FILES],
     next: AtomicU64,
-    /// Segments of the file whose spools are gone.
+    /// Segments of the files whose spools are gone.
     free: Mutex<Vec<u64>>,
 }
 
@@ -45,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Budget {
-    /// Creates a budget of `memory` bytes with a temporary file in `dir`; by default in `TMPDIR`, else
+    /// Creates a budget of `memory` bytes with temporary files in `dir`; by default in `TMPDIR`, else
     /// `/var/tmp` (`/tmp` is memory on many systems).
     pub fn new(memory: u64, dir: Option<PathBuf>) -> Arc<Self> {
         Self::with_reserved(memory, 0, dir)
@@ -64,7 +67,7 @@ impl Budget {
             left: AtomicI64::new(i64::try_from(spools).unwrap_or(i64::MAX)),
             resident: Mutex::default(),
             dir,
-            overflow: OnceLock::new(),
+            overflow: Default::default(),
             next: AtomicU64::new(0),
             free: Mutex::default(),
         })
@@ -90,10 +93,10 @@ impl Budget {
         self.memory.saturating_sub(self.index.load(Ordering::Relaxed))
     }
 
-    /// Counts bytes of an index, and moves spools to the temporary file if necessary.
+    /// Counts bytes of an index, and moves spools to temporary files if necessary.
     ///
     /// # Errors
-    /// If indexes take too much of the memory, or the temporary file fails.
+    /// If indexes take too much of the memory, or a temporary file fails.
     pub fn add_index(&self, bytes: u64) -> Result<()> {
         let most = (self.memory / INDEX_SHARE.1 * INDEX_SHARE.0).max(MIN_INDEX);
         if self.index.fetch_add(bytes, Ordering::Relaxed) + bytes > most {
@@ -138,11 +141,11 @@ impl Budget {
         Ok(slot)
     }
 
-    /// Writes a segment to the file and returns its offset.
+    /// Writes a segment to a temporary file and returns its place: the offset in all files together.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<u64> {
         let free = lock(&self.free).pop();
         let at = free.unwrap_or_else(|| self.next.fetch_add(SEGMENT as u64, Ordering::Relaxed));
-        self.file()?.write_all_at(bytes, at).with_context(|| {
+        self.file(at)?.write_all_at(bytes, at).with_context(|| {
             format!(
                 "writing to a temporary file in {}, the folder given by TMPDIR",
                 self.folder().display()
@@ -156,7 +159,7 @@ impl Budget {
         self.left.fetch_add(STEP, Ordering::Relaxed);
     }
 
-    /// Releases the space of a segment in the file.
+    /// Releases the place of a segment in the files.
     pub(super) fn release_space(&self, at: u64) {
         lock(&self.free).push(at);
     }
@@ -165,9 +168,11 @@ impl Budget {
         self.dir.clone().unwrap_or_else(temporary::default_folder)
     }
 
-    /// Returns the temporary file. It has no name, so that nothing remains however the process ends.
-    pub(super) fn file(&self) -> Result<&File> {
-        if self.overflow.get().is_none() {
+    /// Returns the temporary file of the segment at a place. It has no name, so that nothing remains however
+    /// the process ends, and holes where the segments of the other files are.
+    pub(super) fn file(&self, at: u64) -> Result<&File> {
+        let overflow = &self.overflow[(at / SEGMENT as u64) as usize % FILES];
+        if overflow.get().is_none() {
             let dir = self.folder();
             let file = tempfile::tempfile_in(&dir).with_context(|| {
                 format!(
@@ -176,14 +181,15 @@ impl Budget {
                 )
             })?;
             // If another thread was faster, its file is used.
-            let _ = self.overflow.set(file);
+            let _ = overflow.set(file);
         }
-        self.overflow.get().ok_or_else(|| Error::malformed("no temporary file"))
+        overflow.get().ok_or_else(|| Error::malformed("no temporary file"))
     }
 
     #[cfg(test)]
     pub(super) fn state(&self) -> (i64, u64, bool) {
         let next = self.next.load(Ordering::Relaxed);
-        (self.left.load(Ordering::Relaxed), next, self.overflow.get().is_some())
+        let has_file = self.overflow.iter().any(|file| file.get().is_some());
+        (self.left.load(Ordering::Relaxed), next, has_file)
     }
 }

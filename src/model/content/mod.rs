@@ -3,7 +3,7 @@
 //! Output order differs from input order, so every file's bytes must be reachable by offset. An
 //! uncompressed layer is read from within its archive ([`Region`]). Bytes that had to be decompressed,
 //! or that came through a pipe, are stored in a [`Spool`]: in memory as far as the shared [`Budget`]
-//! allows, and in an unlinked temporary file beyond that.
+//! allows, and in unlinked temporary files beyond that.
 
 mod budget;
 mod reserve;

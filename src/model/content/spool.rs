@@ -8,7 +8,7 @@ use super::{BlobWriter, Budget, ReadAt, Source};
 use crate::base::error::Result;
 use crate::model::digest::Digest;
 
-/// Size of the pieces by which a spool takes memory or space in the temporary file.
+/// Size of the pieces by which a spool takes memory or space in the temporary files.
 pub(super) const STEP: i64 = 1 << 20;
 pub(super) const SEGMENT: usize = STEP as usize;
 
@@ -19,7 +19,7 @@ pub(super) enum Segment {
     Gone,
 }
 
-/// A segment, which may move to the file while other threads read.
+/// A segment, which may move to a file while other threads read.
 pub(super) struct Slot(RwLock<Segment>);
 
 impl Slot {
@@ -27,7 +27,7 @@ impl Slot {
         Arc::new(Self(RwLock::new(segment)))
     }
 
-    /// Moves the segment to the file.
+    /// Moves the segment to a file.
     pub(super) fn evict(&self, budget: &Budget) -> Result<()> {
         let mut segment = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Segment::Memory(bytes) = &*segment {
@@ -64,7 +64,7 @@ impl ReadAt for Spool {
             match &*slot.0.read().unwrap_or_else(PoisonError::into_inner) {
                 Segment::Memory(bytes) => now.copy_from_slice(&bytes[within..within + n]),
                 Segment::File(at) => {
-                    self.budget.file()?.read_exact_at(now, at + within as u64)?;
+                    self.budget.file(*at)?.read_exact_at(now, at + within as u64)?;
                 }
                 Segment::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
@@ -91,7 +91,7 @@ impl Spool {
     /// Removes the segments from `first` on, and releases their memory and space.
     fn remove_from(&mut self, first: usize) {
         for slot in self.segments.drain(first..) {
-            // Another thread may be about to move the segment to the file; the lock prevents that.
+            // Another thread may be about to move the segment to a file; the lock prevents that.
             let mut segment = slot.0.write().unwrap_or_else(PoisonError::into_inner);
             match std::mem::replace(&mut *segment, Segment::Gone) {
                 Segment::Memory(_) => self.budget.release_memory(),
@@ -138,7 +138,7 @@ impl SpoolWriter {
     /// Removes the last bytes, so that `size` bytes remain.
     ///
     /// # Errors
-    /// If the temporary file can't be read.
+    /// If a temporary file can't be read.
     pub(crate) fn cut(&mut self, size: u64) -> io::Result<()> {
         if let Some(rest) = size.checked_sub(self.spool.size) {
             self.pending.truncate(rest as usize);
@@ -158,7 +158,7 @@ impl SpoolWriter {
     /// Returns the spool of everything written.
     ///
     /// # Errors
-    /// If the temporary file can't be written.
+    /// If a temporary file can't be written.
     pub fn finish(mut self) -> Result<Spool> {
         self.store()?;
         Ok(self.spool)
