@@ -10,6 +10,7 @@ use crate::layers::Limits;
 use crate::layers::flatten::{self, Flattened, Keep};
 use crate::model::content::Budget;
 use crate::model::rootfs::Rootfs;
+use crate::plan::MAX_LAYERS;
 use crate::plan::analyze::{self, Inventory};
 use crate::simulate;
 use crate::split;
@@ -58,7 +59,8 @@ impl Subject {
     ) -> Result<Self> {
         let flat =
             flatten::read(&image.layers, Keep::Contents, max_size, budget, progress)?.flatten()?;
-        let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
+        let analysis = analyze::analyze(&flat.rootfs, &[])?;
+        let inventory = analyze::estimate(&flat.rootfs, analysis, |_| MAX_LAYERS.into())?;
         let built = split::pulled(image, &flat, &inventory.estimates)?;
         let Flattened { rootfs, limits, .. } = flat;
         Ok(Self { rootfs, inventory, built, limits })

@@ -35,7 +35,7 @@ use crate::model::fileset::{FileSet, InodeKind};
 use crate::model::oci::{self, Manifest};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, ComponentKind, Inventory};
-use crate::plan::{self, Target};
+use crate::plan::{self, MAX_LAYERS, Target};
 use crate::secrets::{self, LikelySecret, Scanned};
 use crate::simulate::{self, Client};
 use crate::split;
@@ -253,7 +253,8 @@ fn measure(
     progress: &dyn Progress,
 ) -> Result<(Inventory, Vec<simulate::Layer>)> {
     progress.begin("analyze", 0);
-    let inventory = analyze::estimate(&flat.rootfs, analyze::analyze(&flat.rootfs, &[])?)?;
+    let analysis = analyze::analyze(&flat.rootfs, &[])?;
+    let inventory = analyze::estimate(&flat.rootfs, analysis, |_| MAX_LAYERS.into())?;
     let pulled = split::pulled(image, flat, &inventory.estimates)?;
     progress.end();
     Ok((inventory, pulled))

@@ -68,6 +68,17 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// Returns the maximum number of layers for files of `bytes` uncompressed bytes.
+    pub(crate) fn layers(self, bytes: u64) -> u64 {
+        match self {
+            Self::Layers(n) | Self::AtMost(n) | Self::Pull { layers: Some(n), .. } => n.into(),
+            Self::Size(size) => bytes.div_ceil(size.max(1)),
+            Self::Pull { layers: None, .. } => MAX_LAYERS.into(),
+        }
+    }
+}
+
 /// Options of [`plan()`].
 #[derive(Debug, Clone, Copy)]
 pub struct PlanOptions<'a> {

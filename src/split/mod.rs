@@ -37,7 +37,7 @@ use crate::model::mtime::MtimePolicy;
 use crate::model::oci::{Descriptor, Index};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{self, Inventory};
-use crate::plan::{self, Plan, recorded_times};
+use crate::plan::{self, MAX_LAYERS, Plan, recorded_times};
 use crate::secrets::{Patterns, config_note, scan_config};
 use crate::simulate;
 use crate::transport::bundle::Bundle;
@@ -186,7 +186,11 @@ impl Job<'_> {
             recorded_times::apply_above(options.mtime, &fixed, &mut flat.rootfs, budget)?;
         let read = |before| self.previous(before, &fixed, &mut flat.rootfs, &mut held);
         let previous = before.map(read).transpose()?;
-        let inventory = self.analyze(&flat.rootfs)?;
+        // Above kept layers, new ones are small.
+        let is_first = previous.is_none() && base_layers.is_none();
+        let target =
+            |bytes| if is_first { options.target.layers(bytes) } else { MAX_LAYERS.into() };
+        let inventory = self.analyze(&flat.rootfs, target)?;
         let (below, new) = (Below { base: base_layers, previous }, (&flat.rootfs, &inventory));
         let decision = self.pool.install(|| below.decide(new, purge, options, progress))?;
         let stamped = self.stamped_layers(before, &decision.plan, &flat.rootfs, &inventory)?;
@@ -280,8 +284,9 @@ impl Job<'_> {
         })
     }
 
-    /// Returns the components with their learned rates of change, and the estimates.
-    fn analyze(&self, rootfs: &Rootfs) -> Result<Inventory> {
+    /// Returns the components with their learned rates of change, and the estimates for as many `layers` as
+    /// it returns for the bytes of all files.
+    fn analyze(&self, rootfs: &Rootfs, layers: impl Fn(u64) -> u64 + Send) -> Result<Inventory> {
         let options = self.options;
         self.progress.begin("analyze", 0);
         let inventory = self.pool.install(|| {
@@ -290,7 +295,7 @@ impl Job<'_> {
                 component.learned =
                     options.history.get(&component.name).copied().unwrap_or_default();
             }
-            analyze::estimate(rootfs, analysis)
+            analyze::estimate(rootfs, analysis, layers)
         });
         self.progress.end();
         inventory

@@ -25,6 +25,8 @@ const PART: u64 = 8;
 /// An image of at most this many bytes is compressed as a whole, of one of twice as many a half, and so on:
 /// errors in few small layers do not average out.
 const ENOUGH: u64 = 64 << 20;
+/// A smaller share is compressed if it has this many bytes of each layer. One layer needs no more of any image.
+const ENOUGH_OF_LAYER: u64 = 32 << 20;
 /// Bytes of one piece of a sample.
 const PIECE: u64 = 32 << 10;
 /// Smaller files are measured together with their neighbours.
@@ -35,15 +37,17 @@ const TOGETHER: u64 = 1 << 20;
 const STREAM: u64 = 16 << 20;
 /// The zstd level whose sizes are estimated: the default.
 const LEVEL: i32 = 3;
-/// Binary logarithm of the bytes in which repetition is found: an eighth of a window of 2 MiB, as of all bytes
-/// an eighth is there. Layers have one of 8 MiB: with an eighth of that, sums are 2 to 11 % lower, nearer to the
-/// truth for five of six images. But the constants of the cuts were chosen with this one.
-const WINDOW_LOG: u32 = 21 - PART.ilog2();
+/// Binary logarithm of the window in which a layer repeats itself: 2 MiB. Samples of an eighth have an eighth of
+/// it, and smaller ones less. Layers have one of 8 MiB: with that, sums are 2 to 11 % lower, nearer to the truth
+/// for five of six images. But the constants of the cuts were chosen with this one.
+const WINDOW_LOG: u32 = 21;
 /// Compressed bytes of a tar header and its padding among similar headers.
 pub(crate) const HEADER_BYTES: u64 = 44;
 /// How much more a layer is compressed than its samples, as a share of what samples lose, as measured: what
 /// repeats within less than the distance of two pieces is found in a layer only.
 const CONTEXT_GAIN: f64 = 0.23;
+/// How much more that is for each halving of the share below [`PART`].
+const DISTANCE_GAIN: f64 = 0.05;
 
 /// Files that are measured together: a large one alone, or small ones.
 struct Batch<'a> {
@@ -51,16 +55,20 @@ struct Batch<'a> {
     bytes: u64,
 }
 
-/// Adds the bytes that each inode is expected to take in a zstd layer. Runs on the current rayon pool.
+/// Adds the bytes that each inode is expected to take in a zstd layer, for plans of as many layers as
+/// `layers` returns for the bytes of all files. Runs on the current rayon pool.
 ///
 /// # Errors
 /// If a file can't be read.
-pub(crate) fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory> {
+pub(crate) fn estimate(
+    rootfs: &Rootfs,
+    analysis: Analysis,
+    layers: impl Fn(u64) -> u64,
+) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
     let streams = streams(set, &analysis);
     let total: u64 = streams.iter().flatten().map(|batch| batch.bytes).sum();
-    // In steps, since another share is another sample, whose estimates move the cuts of unchanged files.
-    let part = total.div_ceil(ENOUGH).next_power_of_two().min(PART);
+    let part = part(total, layers(total));
     let ratios: Vec<Result<Vec<f64>>> = streams
         .par_iter()
         .map(|stream| {
@@ -84,6 +92,15 @@ pub(crate) fn estimate(rootfs: &Rootfs, analysis: Analysis) -> Result<Inventory>
         }
     }
     Ok(Inventory { analysis, estimates })
+}
+
+/// Returns the denominator of the share that is compressed of this many bytes in this many layers.
+fn part(total: u64, layers: u64) -> u64 {
+    let enough = if layers == 1 { ENOUGH_OF_LAYER } else { ENOUGH };
+    let most = total / layers.max(1) / ENOUGH_OF_LAYER;
+    let most = most.checked_ilog2().map_or(1, |log| 1 << log);
+    // In steps, since another share is another sample, whose estimates move the cuts of unchanged files.
+    total.div_ceil(enough).next_power_of_two().min(most.max(PART))
 }
 
 /// Returns all files with content, in the order of components and paths, in batches; the samples of each
@@ -133,6 +150,8 @@ struct Sampler<'a> {
     contents: &'a Contents,
     /// Denominator of the share that is compressed.
     part: u64,
+    /// How much more a layer is compressed.
+    gain: f64,
     encoder: Encoder<'static>,
     piece: Vec<u8>,
     out: Vec<u8>,
@@ -141,9 +160,11 @@ struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     fn new(contents: &'a Contents, part: u64) -> Result<Self> {
         let mut encoder = Encoder::new(LEVEL)?;
-        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
+        let halvings = (part / PART).checked_ilog2().unwrap_or(0);
+        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG - PART.ilog2() - halvings))?;
+        let gain = CONTEXT_GAIN + DISTANCE_GAIN * f64::from(halvings);
         let (piece, out) = (vec![0; PIECE as usize], vec![0; 2 * PIECE as usize]);
-        Ok(Self { contents, part, encoder, piece, out })
+        Ok(Self { contents, part, gain, encoder, piece, out })
     }
 
     /// Returns the expected compression ratio of a batch: compressed by uncompressed bytes.
@@ -175,7 +196,7 @@ impl<'a> Sampler<'a> {
             compressed += self.compress(filled as usize, i + 1 == pieces)?;
         }
         let ratio = compressed as f64 / plain.max(1) as f64;
-        Ok(ratio * (1.0 - CONTEXT_GAIN * (1.0 - ratio).max(0.0)))
+        Ok(ratio * (1.0 - self.gain * (1.0 - ratio).max(0.0)))
     }
 
     /// Compresses the first bytes of the piece, and what is held back if `all`. Returns the bytes written.
@@ -216,7 +237,7 @@ mod tests {
             .file("c/empty", "")
             .build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let (set, all) = (&rootfs.files, estimate(&rootfs, analysis).unwrap().estimates);
+        let (set, all) = (&rootfs.files, estimate(&rootfs, analysis, |_| 8).unwrap().estimates);
         let of = |path: &str| {
             let i = set.position(path.as_bytes()).unwrap();
             all[set.entries()[i].inode.index()]
@@ -224,6 +245,18 @@ mod tests {
         assert!((4_600_000..5_300_000).contains(&of("a/noise")), "{}", of("a/noise"));
         assert!(of("b/zeros") < 10_000);
         assert_eq!(of("c/empty"), HEADER_BYTES);
+    }
+
+    #[test]
+    fn the_share_is_a_power_of_two_that_depends_on_bytes_and_layers() {
+        const M: u64 = 1 << 20;
+        // A whole, a half, a quarter, and so on; an eighth of large images of several layers.
+        let shares = [64 * M, 128 * M, 129 * M, 700 * M, 2047 * M].map(|total| part(total, 8));
+        assert_eq!(shares, [1, 2, 4, 8, 8]);
+        // 32 MiB of each layer are enough, if that is less.
+        assert_eq!([part(4096 * M, 8), part(4096 * M, 2), part(4096 * M, 100)], [16, 64, 8]);
+        assert_eq!([part(32 * M, 1), part(256 * M, 1), part(4096 * M, 1)], [1, 8, 128]);
+        assert_eq!([part(0, 1), part(0, 0), part(1, 8)], [1, 1, 1]);
     }
 
     #[test]
@@ -235,7 +268,7 @@ mod tests {
         }
         let rootfs = fixture.build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let all: u64 = estimate(&rootfs, analysis).unwrap().estimates.iter().sum();
+        let all: u64 = estimate(&rootfs, analysis, |_| 8).unwrap().estimates.iter().sum();
         // 1.5 MB that repeat every 3 kB.
         assert!(all < 150_000, "{all}");
     }
