@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, get_error_name,
 };
@@ -29,6 +30,10 @@ pub(super) const MEMORY_PER_JOB: u64 = 24 << 20;
 
 /// Size of the output buffer in bytes.
 const OUT: usize = 1 << 17;
+
+/// How long to wait for a worker, and how often before zstd is asked for output whose size it doesn't tell.
+const PAUSE: Duration = Duration::from_micros(20);
+const PAUSES: u32 = 50;
 
 /// Compressors for later frames. A new one would take all of its memory from the system again.
 #[derive(Default)]
@@ -74,20 +79,45 @@ impl<W: Write> ZstdEncoder<W> {
         set(CParameter::ChecksumFlag(false))?;
         context.set_pledged_src_size(Some(size)).map_err(zstd_says)?;
         let contexts = Arc::clone(contexts);
-        Ok(Self { out, context, contexts, buffer: Vec::with_capacity(OUT) })
+        Ok(Self { out, context, contexts, buffer: vec![0; OUT] })
+    }
+
+    /// Gives input to the workers, or ends the frame, and writes what is ready. Returns 0 if the frame has
+    /// ended.
+    fn step(&mut self, input: &mut InBuffer<'_>, next: ZSTD_EndDirective) -> io::Result<usize> {
+        // zstd waits for output, but not for a worker that has ended its job and can take the next one in a
+        // moment: then it tries again at once, unless there is no room for output.
+        for _ in 0..PAUSES {
+            let before = input.pos();
+            let mut no_room = OutBuffer::around(&mut [][..]);
+            let left = self.context.compress_stream2(&mut no_room, input, next);
+            match left.map_err(encoder_says)? {
+                0 => return Ok(0),
+                // Or it can't tell.
+                1 if input.pos() > before => return Ok(1),
+                1 => std::thread::sleep(PAUSE),
+                left => return self.write_ready(left, input, next),
+            }
+        }
+        self.write_ready(1, input, next)
+    }
+
+    /// Writes some of the `ready` bytes.
+    fn write_ready(
+        &mut self,
+        ready: usize,
+        input: &mut InBuffer<'_>,
+        next: ZSTD_EndDirective,
+    ) -> io::Result<usize> {
+        let mut output = OutBuffer::around(&mut self.buffer[..ready.min(OUT)]);
+        let left = self.context.compress_stream2(&mut output, input, next).map_err(encoder_says)?;
+        self.out.write_all(output.as_slice())?;
+        Ok(left)
     }
 
     /// Ends the frame.
     pub(super) fn finish(mut self) -> io::Result<W> {
-        loop {
-            self.buffer.clear();
-            let mut output = OutBuffer::around(&mut self.buffer);
-            let left = self.context.end_stream(&mut output).map_err(encoder_says)?;
-            self.out.write_all(&self.buffer)?;
-            if left == 0 {
-                break;
-            }
-        }
+        while self.step(&mut InBuffer::around(&[]), ZSTD_EndDirective::ZSTD_e_end)? > 0 {}
         self.contexts.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.context);
         Ok(self.out)
     }
@@ -122,14 +152,7 @@ impl<W: Write> Write for ZstdEncoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut input = InBuffer::around(bytes);
         while input.pos() == 0 && !bytes.is_empty() {
-            self.buffer.clear();
-            let mut output = OutBuffer::around(&mut self.buffer);
-            self.context.compress_stream(&mut output, &mut input).map_err(encoder_says)?;
-            if input.pos() == 0 && self.buffer.is_empty() {
-                // A worker is about to end its job. zstd doesn't wait for that.
-                std::thread::sleep(Duration::from_micros(20));
-            }
-            self.out.write_all(&self.buffer)?;
+            self.step(&mut input, ZSTD_EndDirective::ZSTD_e_continue)?;
         }
         Ok(input.pos())
     }
