@@ -12,6 +12,7 @@ use crate::model::content::Source;
 use crate::model::digest::Digest;
 use crate::model::fileset::{Inode, InodeKind};
 use crate::model::oci::{self, Descriptor, Manifest, media_type};
+use crate::plan::analyze::HEADER_BYTES;
 use crate::simulate::CompressionKind;
 use crate::transport::image::{Image, LayerBlob};
 
@@ -119,6 +120,15 @@ impl KeptLayer {
         (self.files, self.bytes) =
             sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size));
         self
+    }
+
+    /// Returns the compressed bytes of its files by their uncompressed ones; `None` if it has none, or is not
+    /// in zstd.
+    pub(super) fn ratio(&self) -> Option<f64> {
+        let is_zstd = CompressionKind::of(&self.descriptor.media_type) == CompressionKind::Zstd;
+        let headers = (HEADER_BYTES * self.entries).min(self.descriptor.size);
+        let bytes = self.descriptor.size - headers;
+        (is_zstd && self.bytes > 0).then(|| bytes as f64 / self.bytes as f64)
     }
 
     /// Sets the estimated bytes that are in use.

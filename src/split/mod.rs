@@ -190,7 +190,8 @@ impl Job<'_> {
         let is_first = previous.is_none() && base_layers.is_none();
         let target =
             |bytes| if is_first { options.target.layers(bytes) } else { MAX_LAYERS.into() };
-        let inventory = self.analyze(&flat.rootfs, target)?;
+        let known = previous.as_ref().map(|previous| previous.ratios(&flat.rootfs.files));
+        let inventory = self.analyze(&flat.rootfs, target, &known.unwrap_or_default())?;
         let (below, new) = (Below { base: base_layers, previous }, (&flat.rootfs, &inventory));
         let decision = self.pool.install(|| below.decide(new, purge, options, progress))?;
         let stamped = self.stamped_layers(before, &decision.plan, &flat.rootfs, &inventory)?;
@@ -285,8 +286,13 @@ impl Job<'_> {
     }
 
     /// Returns the components with their learned rates of change, and the estimates for as many `layers` as
-    /// it returns for the bytes of all files.
-    fn analyze(&self, rootfs: &Rootfs, layers: impl Fn(u64) -> u64 + Send) -> Result<Inventory> {
+    /// it returns for the bytes of all files. `known` has compression ratios of inodes.
+    fn analyze(
+        &self,
+        rootfs: &Rootfs,
+        layers: impl Fn(u64) -> u64 + Send,
+        known: &[Option<f64>],
+    ) -> Result<Inventory> {
         let options = self.options;
         self.progress.begin("analyze", 0);
         let inventory = self.pool.install(|| {
@@ -295,7 +301,7 @@ impl Job<'_> {
                 component.learned =
                     options.history.get(&component.name).copied().unwrap_or_default();
             }
-            analyze::estimate(rootfs, analysis, layers)
+            analyze::estimate(rootfs, analysis, layers, known)
         });
         self.progress.end();
         inventory

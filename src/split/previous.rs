@@ -10,12 +10,13 @@ use super::secrets::{self, Purge};
 use crate::base::error::Result;
 use crate::base::progress::Progress;
 use crate::layers::Limits;
+use crate::layers::changeset::ChangeKind;
 use crate::layers::encode::EncodedLayer;
 use crate::layers::flatten::{self, Keep, Known};
 use crate::layers::read::LayerContent;
 use crate::layers::tree;
 use crate::model::content::{Budget, Contents};
-use crate::model::fileset::FileSet;
+use crate::model::fileset::{FileSet, Inode, InodeKind};
 use crate::model::rootfs::Rootfs;
 use crate::plan::analyze::{Analysis, Inventory};
 use crate::plan::recorded_times::Held;
@@ -127,6 +128,28 @@ impl Previous {
         let (carried_over, held) = update::carry_over(new, budget, old, options.mtime, fixed)?;
         self.carried_over = carried_over;
         Ok(held)
+    }
+
+    /// Returns compression ratios of inodes of the new image, where they are known: if a layer in zstd has
+    /// nothing that the new image lacks, its blob's size tells what its files take together.
+    pub(super) fn ratios(&self, new: &FileSet) -> Vec<Option<f64>> {
+        let mut ratios = vec![None; new.inodes().len()];
+        let mut has_dead = vec![false; self.layers.len()];
+        for dead in update::dead_files(new, &self.layers) {
+            has_dead[dead.layer] = true;
+        }
+        for ((layer, kept), _) in self.layers.iter().zip(&self.kept).zip(&has_dead).filter(|l| !l.1)
+        {
+            let Some(ratio) = kept.ratio() else { continue };
+            for change in &layer.changes {
+                if let (ChangeKind::Add(Inode { kind: InodeKind::File(_), .. }), Some(id)) =
+                    (&change.kind, new.id(&change.path))
+                {
+                    ratios[id.index()] = Some(ratio);
+                }
+            }
+        }
+        ratios
     }
 }
 

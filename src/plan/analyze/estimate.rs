@@ -56,7 +56,8 @@ struct Batch<'a> {
 }
 
 /// Adds the bytes that each inode is expected to take in a zstd layer, for plans of as many layers as
-/// `layers` returns for the bytes of all files. Runs on the current rayon pool.
+/// `layers` returns for the bytes of all files. `known` has compression ratios of inodes, or nothing: components
+/// of which all are known are not sampled. Runs on the current rayon pool.
 ///
 /// # Errors
 /// If a file can't be read.
@@ -64,14 +65,23 @@ pub(crate) fn estimate(
     rootfs: &Rootfs,
     analysis: Analysis,
     layers: impl Fn(u64) -> u64,
+    known: &[Option<f64>],
 ) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
     let streams = streams(set, &analysis);
     let total: u64 = streams.iter().flatten().map(|batch| batch.bytes).sum();
     let part = part(total, layers(total));
-    let ratios: Vec<Result<Vec<f64>>> = streams
+    let known = |inode: InodeId| known.get(inode.index()).copied().flatten();
+    let ratios: Vec<Result<Option<Vec<f64>>>> = streams
         .par_iter()
         .map(|stream| {
+            if stream
+                .iter()
+                .flat_map(|batch| &batch.files)
+                .all(|(inode, _)| known(*inode).is_some())
+            {
+                return Ok(None);
+            }
             let mut sampler = Sampler::new(contents, part)?;
             let ratio = |batch: &Batch<'_>| {
                 sampler.ratio(batch).with_context(|| {
@@ -80,13 +90,16 @@ pub(crate) fn estimate(
                     format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
                 })
             };
-            stream.iter().map(ratio).collect()
+            stream.iter().map(ratio).collect::<Result<_>>().map(Some)
         })
         .collect();
     let mut estimates = vec![HEADER_BYTES; set.inodes().len()];
     for (stream, ratios) in streams.iter().zip(ratios) {
-        for (batch, ratio) in stream.iter().zip(ratios?) {
+        let ratios = ratios?;
+        for (at, batch) in stream.iter().enumerate() {
+            let sampled = ratios.as_ref().map(|ratios| ratios[at]);
             for (inode, file) in &batch.files {
+                let ratio = sampled.or(known(*inode)).unwrap_or(1.0);
                 estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
             }
         }
@@ -237,7 +250,8 @@ mod tests {
             .file("c/empty", "")
             .build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let (set, all) = (&rootfs.files, estimate(&rootfs, analysis, |_| 8).unwrap().estimates);
+        let (set, all) =
+            (&rootfs.files, estimate(&rootfs, analysis, |_| 8, &[]).unwrap().estimates);
         let of = |path: &str| {
             let i = set.position(path.as_bytes()).unwrap();
             all[set.entries()[i].inode.index()]
@@ -260,6 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn components_whose_ratios_are_known_are_not_sampled() {
+        let rootfs =
+            Fixture::default().file("a/x", vec![0; 1 << 20]).file("b/y", vec![0; 1 << 20]).build();
+        let set = &rootfs.files;
+        let id = |path: &str| set.entries()[set.position(path.as_bytes()).unwrap()].inode.index();
+        let mut known = vec![Some(0.5); set.inodes().len()];
+        known[id("b/y")] = None;
+        let analysis = analyze(&rootfs, &[]).unwrap();
+        let all = estimate(&rootfs, analysis, |_| 8, &known).unwrap().estimates;
+        assert_eq!(all[id("a/x")], HEADER_BYTES + (1 << 19));
+        assert!(all[id("b/y")] < 10_000);
+    }
+
+    #[test]
     fn small_files_of_a_component_are_sampled_together() {
         let mut fixture = Fixture::default();
         let text = noise(3000, 7);
@@ -268,7 +296,7 @@ mod tests {
         }
         let rootfs = fixture.build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let all: u64 = estimate(&rootfs, analysis, |_| 8).unwrap().estimates.iter().sum();
+        let all: u64 = estimate(&rootfs, analysis, |_| 8, &[]).unwrap().estimates.iter().sum();
         // 1.5 MB that repeat every 3 kB.
         assert!(all < 150_000, "{all}");
     }
