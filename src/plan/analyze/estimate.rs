@@ -41,6 +41,8 @@ const LEVEL: i32 = 3;
 /// it, and smaller ones less. Layers have one of 8 MiB: with that, sums are 2 to 11 % lower, nearer to the truth
 /// for five of six images. But the constants of the cuts were chosen with this one.
 const WINDOW_LOG: u32 = 21;
+/// The smallest window of zstd (`ZSTD_WINDOWLOG_MIN`), for samples of a share of any size.
+const MIN_WINDOW_LOG: u32 = 10;
 /// Compressed bytes of a tar header and its padding among similar headers.
 pub(crate) const HEADER_BYTES: u64 = 44;
 /// How much more a layer is compressed than its samples, as a share of what samples lose, as measured: what
@@ -173,8 +175,9 @@ struct Sampler<'a> {
 impl<'a> Sampler<'a> {
     fn new(contents: &'a Contents, part: u64) -> Result<Self> {
         let mut encoder = Encoder::new(LEVEL)?;
-        let halvings = (part / PART).checked_ilog2().unwrap_or(0);
-        encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG - PART.ilog2() - halvings))?;
+        let log = WINDOW_LOG - PART.ilog2();
+        let halvings = (part / PART).checked_ilog2().unwrap_or(0).min(log - MIN_WINDOW_LOG);
+        encoder.set_parameter(CParameter::WindowLog(log - halvings))?;
         let gain = CONTEXT_GAIN + DISTANCE_GAIN * f64::from(halvings);
         let (piece, out) = (vec![0; PIECE as usize], vec![0; 2 * PIECE as usize]);
         Ok(Self { contents, part, gain, encoder, piece, out })
@@ -271,6 +274,15 @@ mod tests {
         assert_eq!([part(4096 * M, 8), part(4096 * M, 2), part(4096 * M, 100)], [16, 64, 8]);
         assert_eq!([part(32 * M, 1), part(256 * M, 1), part(4096 * M, 1)], [1, 8, 128]);
         assert_eq!([part(0, 1), part(0, 0), part(1, 8)], [1, 1, 1]);
+    }
+
+    #[test]
+    fn files_of_any_size_can_be_sampled() {
+        let contents = Contents::default();
+        for log in 0..64 {
+            let sampler = Sampler::new(&contents, 1 << log).unwrap();
+            assert!((CONTEXT_GAIN..1.0).contains(&sampler.gain), "{log}");
+        }
     }
 
     #[test]
