@@ -443,7 +443,7 @@ mod tests {
             .file("srv/two/data", &text)
             .file("opt/three/readme", "three")
             .build();
-        let inventory = estimate(&rootfs, analyze(&rootfs, &[]).unwrap(), |_| 8, &[]).unwrap();
+        let inventory = estimate(&rootfs, analyze(&rootfs, &[]).unwrap(), 8, &[]).unwrap();
         let subject = Subject {
             rootfs,
             inventory,

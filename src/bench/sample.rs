@@ -136,7 +136,7 @@ mod tests {
         }
         let rootfs = image.build();
         let all: u64 = (0..1000).map(|i| 10_000 + 31 * (i % 7)).sum::<u64>() + (9 << 20);
-        let inventory = estimate(&rootfs, analyze(&rootfs, &[]).unwrap(), |_| 8, &[]).unwrap();
+        let inventory = estimate(&rootfs, analyze(&rootfs, &[]).unwrap(), 8, &[]).unwrap();
         let budget = Budget::new(1 << 26, None);
         let runs = Runs { run: 1 << 20, context: 0, divisor: 1 };
         for (wanted, least, most) in [(u64::MAX, all, all), (4 << 20, 3 << 20, 5 << 20)] {

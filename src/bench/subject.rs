@@ -60,7 +60,7 @@ impl Subject {
         let flat =
             flatten::read(&image.layers, Keep::Contents, max_size, budget, progress)?.flatten()?;
         let analysis = analyze::analyze(&flat.rootfs, &[])?;
-        let inventory = analyze::estimate(&flat.rootfs, analysis, |_| MAX_LAYERS.into(), &[])?;
+        let inventory = analyze::estimate(&flat.rootfs, analysis, MAX_LAYERS.into(), &[])?;
         let built = split::pulled(image, &flat, &inventory.estimates)?;
         let Flattened { rootfs, limits, .. } = flat;
         Ok(Self { rootfs, inventory, built, limits })

@@ -254,7 +254,7 @@ fn measure(
 ) -> Result<(Inventory, Vec<simulate::Layer>)> {
     progress.begin("analyze", 0);
     let analysis = analyze::analyze(&flat.rootfs, &[])?;
-    let inventory = analyze::estimate(&flat.rootfs, analysis, |_| MAX_LAYERS.into(), &[])?;
+    let inventory = analyze::estimate(&flat.rootfs, analysis, MAX_LAYERS.into(), &[])?;
     let pulled = split::pulled(image, flat, &inventory.estimates)?;
     progress.end();
     Ok((inventory, pulled))

@@ -188,10 +188,11 @@ impl Job<'_> {
         let previous = before.map(read).transpose()?;
         // Above kept layers, new ones are small.
         let is_first = previous.is_none() && base_layers.is_none();
-        let target =
-            |bytes| if is_first { options.target.layers(bytes) } else { MAX_LAYERS.into() };
+        let files = Counts::of(&flat.rootfs.files);
+        let new_layers =
+            if is_first { options.target.layers(files.bytes) } else { MAX_LAYERS.into() };
         let known = previous.as_ref().map(|previous| previous.ratios(&flat.rootfs.files));
-        let inventory = self.analyze(&flat.rootfs, target, &known.unwrap_or_default())?;
+        let inventory = self.analyze(&flat.rootfs, new_layers, &known.unwrap_or_default())?;
         let (below, new) = (Below { base: base_layers, previous }, (&flat.rootfs, &inventory));
         let decision = self.pool.install(|| below.decide(new, purge, options, progress))?;
         let stamped = self.stamped_layers(before, &decision.plan, &flat.rootfs, &inventory)?;
@@ -224,7 +225,7 @@ impl Job<'_> {
             before: report::totals_before(&flat.layers, &input, is_estimated(image)),
             input,
             after: report::totals(&layers, &pulled),
-            files: Counts::of(&flat.rootfs.files),
+            files,
             hidden: flat.hidden,
             dropped_noise,
             held,
@@ -285,14 +286,9 @@ impl Job<'_> {
         })
     }
 
-    /// Returns the components with their learned rates of change, and the estimates for as many `layers` as
-    /// it returns for the bytes of all files. `known` has compression ratios of inodes.
-    fn analyze(
-        &self,
-        rootfs: &Rootfs,
-        layers: impl Fn(u64) -> u64 + Send,
-        known: &[Option<f64>],
-    ) -> Result<Inventory> {
+    /// Returns the components with their learned rates of change, and the estimates for up to this many
+    /// `layers`. `known` has compression ratios of inodes.
+    fn analyze(&self, rootfs: &Rootfs, layers: u64, known: &[Option<f64>]) -> Result<Inventory> {
         let options = self.options;
         self.progress.begin("analyze", 0);
         let inventory = self.pool.install(|| {

@@ -57,56 +57,54 @@ struct Batch<'a> {
     bytes: u64,
 }
 
-/// Adds the bytes that each inode is expected to take in a zstd layer, for plans of as many layers as
-/// `layers` returns for the bytes of all files. `known` has compression ratios of inodes, or nothing: components
-/// of which all are known are not sampled. Runs on the current rayon pool.
+/// Adds the bytes that each inode is expected to take in a zstd layer, for plans of up to this many `layers`.
+/// `known` has compression ratios of inodes, or nothing: components of which all are known are not sampled.
+/// Runs on the current rayon pool.
 ///
 /// # Errors
 /// If a file can't be read.
 pub(crate) fn estimate(
     rootfs: &Rootfs,
     analysis: Analysis,
-    layers: impl Fn(u64) -> u64,
+    layers: u64,
     known: &[Option<f64>],
 ) -> Result<Inventory> {
     let Rootfs { files: set, contents } = rootfs;
     let streams = streams(set, &analysis);
     let total: u64 = streams.iter().flatten().map(|batch| batch.bytes).sum();
-    let part = part(total, layers(total));
-    let known = |inode: InodeId| known.get(inode.index()).copied().flatten();
-    let ratios: Vec<Result<Option<Vec<f64>>>> = streams
+    let part = part(total, layers);
+    let ratios: Vec<Result<Vec<f64>>> = streams
         .par_iter()
         .map(|stream| {
-            if stream
-                .iter()
-                .flat_map(|batch| &batch.files)
-                .all(|(inode, _)| known(*inode).is_some())
-            {
-                return Ok(None);
+            let known = |(inode, _): &(InodeId, _)| known.get(inode.index()).copied().flatten();
+            if let Some(ratios) = files(stream).map(known).collect() {
+                return Ok(ratios);
             }
             let mut sampler = Sampler::new(contents, part)?;
-            let ratio = |batch: &Batch<'_>| {
-                sampler.ratio(batch).with_context(|| {
+            let mut ratios = Vec::new();
+            for batch in stream {
+                let ratio = sampler.ratio(batch).with_context(|| {
                     let first = batch.files.first().map(|f| f.0);
                     let name = set.entries().iter().find(|e| Some(e.inode) == first);
                     format!("sampling {}", name.map_or_else(String::new, |e| display(&e.path)))
-                })
-            };
-            stream.iter().map(ratio).collect::<Result<_>>().map(Some)
+                })?;
+                ratios.resize(ratios.len() + batch.files.len(), ratio);
+            }
+            Ok(ratios)
         })
         .collect();
     let mut estimates = vec![HEADER_BYTES; set.inodes().len()];
     for (stream, ratios) in streams.iter().zip(ratios) {
-        let ratios = ratios?;
-        for (at, batch) in stream.iter().enumerate() {
-            let sampled = ratios.as_ref().map(|ratios| ratios[at]);
-            for (inode, file) in &batch.files {
-                let ratio = sampled.or(known(*inode)).unwrap_or(1.0);
-                estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
-            }
+        for ((inode, file), ratio) in files(stream).zip(ratios?) {
+            estimates[inode.index()] += (file.size as f64 * ratio).ceil() as u64;
         }
     }
     Ok(Inventory { analysis, estimates })
+}
+
+/// Returns the files of a stream.
+fn files<'a, 'b>(stream: &'a [Batch<'b>]) -> impl Iterator<Item = &'a (InodeId, &'b FileData)> {
+    stream.iter().flat_map(|batch| &batch.files)
 }
 
 /// Returns the denominator of the share that is compressed of this many bytes in this many layers.
@@ -253,8 +251,7 @@ mod tests {
             .file("c/empty", "")
             .build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let (set, all) =
-            (&rootfs.files, estimate(&rootfs, analysis, |_| 8, &[]).unwrap().estimates);
+        let (set, all) = (&rootfs.files, estimate(&rootfs, analysis, 8, &[]).unwrap().estimates);
         let of = |path: &str| {
             let i = set.position(path.as_bytes()).unwrap();
             all[set.entries()[i].inode.index()]
@@ -294,7 +291,7 @@ mod tests {
         let mut known = vec![Some(0.5); set.inodes().len()];
         known[id("b/y")] = None;
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let all = estimate(&rootfs, analysis, |_| 8, &known).unwrap().estimates;
+        let all = estimate(&rootfs, analysis, 8, &known).unwrap().estimates;
         assert_eq!(all[id("a/x")], HEADER_BYTES + (1 << 19));
         assert!(all[id("b/y")] < 10_000);
     }
@@ -308,7 +305,7 @@ mod tests {
         }
         let rootfs = fixture.build();
         let analysis = analyze(&rootfs, &[]).unwrap();
-        let all: u64 = estimate(&rootfs, analysis, |_| 8, &[]).unwrap().estimates.iter().sum();
+        let all: u64 = estimate(&rootfs, analysis, 8, &[]).unwrap().estimates.iter().sum();
         // 1.5 MB that repeat every 3 kB.
         assert!(all < 150_000, "{all}");
     }
